@@ -1,0 +1,1 @@
+//! The .aimodel package format: graph IR, verifier, printer, bytecode reader and writer.

@@ -1,0 +1,1 @@
+//! The ahead-of-time stage: finds the Core AI toolchain, runs it, checks what came out.

@@ -1,0 +1,1 @@
+//! Checkpoint to bundle content: source, configuration, plan, quantization, decoder graph, tables.

@@ -1,0 +1,1 @@
+//! Reference values, and the comparison of a bundle's logits with them.

@@ -1,0 +1,1 @@
+//! Bundle directories: metadata, tokenizer, manifest, checks, archive.

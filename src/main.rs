@@ -1,0 +1,3 @@
+//! The command `coreai-bundle`.
+
+fn main() {}
