@@ -1,1 +1,4 @@
 //! Checkpoint to bundle content: source, configuration, plan, quantization, decoder graph, tables.
+
+pub mod config;
+pub mod source;
