@@ -1,4 +1,5 @@
 //! Checkpoint to bundle content: source, configuration, plan, quantization, decoder graph, tables.
 
+pub mod checkpoint;
 pub mod config;
 pub mod source;
