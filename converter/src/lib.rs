@@ -2,4 +2,6 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod decoder;
+pub mod ordered;
 pub mod source;
