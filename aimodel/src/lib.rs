@@ -1,1 +1,3 @@
 //! The .aimodel package format: graph IR, verifier, printer, bytecode reader and writer.
+
+pub mod staging;
