@@ -85,3 +85,19 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     fs::write(path, bytes).map_err(FileError::on("write", path))
 }
+
+/// Whether a file is a leftover that belongs to no release: a file manager's, or of a run that was killed.
+/// `path` is relative, with `/` between components.
+pub(crate) fn is_leftover(path: &str) -> bool {
+    path.split('/').any(|name| {
+        matches!(name, ".DS_Store" | "__MACOSX" | "Thumbs.db" | "desktop.ini" | ".git" | ".cache")
+            || name.starts_with("._")
+            || is_partial(name)
+    })
+}
+
+/// Whether `name` is that of a staged output ([`aimodel::staging`]) or of another tool's unfinished download.
+pub(crate) fn is_partial(name: &str) -> bool {
+    (name.starts_with('.') && (name.contains(".partial-") || name.contains(".replaced-")))
+        || [".incomplete", ".part", ".crdownload", ".tmp"].iter().any(|suffix| name.ends_with(suffix))
+}
