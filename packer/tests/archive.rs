@@ -1,5 +1,7 @@
 //! Archives: contents, alignment, determinism, sizes beyond 4 GiB, and what `unzip` thinks of them.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;

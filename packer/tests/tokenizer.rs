@@ -1,5 +1,7 @@
 //! The tokenizer repairs, on the tiny checkpoint's files and on the forms that other checkpoints have.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 
