@@ -112,7 +112,11 @@ impl<'a> Context<'a> {
 
     pub(super) fn slice(&self) -> Inferred {
         self.exactly(4)?;
-        let source = self.operand(0)?;
+        self.taken(self.operand(0)?)
+    }
+
+    /// What operands 1 to 3, the bounds of a slice, take from `source`.
+    fn taken(&self, source: &TensorType) -> Inferred {
         let (start, end, stride) = (self.vector(1)?, self.vector(2)?, self.vector(3)?);
         if [&start, &end, &stride].iter().any(|bounds| bounds.len() != source.rank()) {
             return Err(format!("bounds need {} elements each", source.rank()));
@@ -126,8 +130,9 @@ impl<'a> Context<'a> {
     pub(super) fn slice_update(&self) -> Inferred {
         self.exactly(5)?;
         let (target, update) = (self.operand(0)?, self.operand(4)?);
-        if target.element != update.element || target.rank() != update.rank() {
-            return Err(format!("cannot put {update} into {target}"));
+        let place = self.taken(target)?;
+        if !place.compatible(update) {
+            return Err(format!("cannot put {update} into {place} of {target}"));
         }
         Ok(target.clone())
     }
@@ -242,6 +247,9 @@ impl<'a> Context<'a> {
         }
         let mut shape = source.shape.clone();
         for (axis, size) in axes.into_iter().zip(sizes) {
+            if !source.shape[axis].compatible(Dim::Fixed(1)) {
+                return Err(format!("axis {axis} of {source} is not 1"));
+            }
             shape[axis] = extent(size)?;
         }
         Ok(TensorType::new(shape, source.element))
@@ -277,9 +285,11 @@ impl<'a> Context<'a> {
         let (data, scale) = (self.operand(0)?, self.operand(1)?);
         let (code_offset, value_offset) = (self.operand(2)?, self.operand(3)?);
         let block_counts_fit = data.rank() == scale.rank()
-            && data.shape.iter().zip(&scale.shape).all(|(extent, blocks)| match (extent, blocks) {
-                (Dim::Fixed(extent), Dim::Fixed(blocks)) => *blocks > 0 && extent % blocks == 0,
-                _ => false,
+            && data.shape.iter().zip(&scale.shape).enumerate().all(|(axis, sizes)| match sizes {
+                (Dim::Fixed(extent), Dim::Fixed(blocks)) if axis + 1 == data.rank() => {
+                    *blocks > 0 && extent % blocks == 0
+                }
+                (extent, blocks) => extent == blocks && extent.fixed().is_some(),
             });
         if !block_counts_fit {
             return Err(format!("scales {scale} do not divide {data} into blocks"));
