@@ -285,11 +285,9 @@ impl<'a> Context<'a> {
         let (data, scale) = (self.operand(0)?, self.operand(1)?);
         let (code_offset, value_offset) = (self.operand(2)?, self.operand(3)?);
         let block_counts_fit = data.rank() == scale.rank()
-            && data.shape.iter().zip(&scale.shape).enumerate().all(|(axis, sizes)| match sizes {
-                (Dim::Fixed(extent), Dim::Fixed(blocks)) if axis + 1 == data.rank() => {
-                    *blocks > 0 && extent % blocks == 0
-                }
-                (extent, blocks) => extent == blocks && extent.fixed().is_some(),
+            && data.shape.iter().zip(&scale.shape).all(|(extent, blocks)| match (extent, blocks) {
+                (Dim::Fixed(extent), Dim::Fixed(blocks)) => *blocks > 0 && extent % blocks == 0,
+                _ => false,
             });
         if !block_counts_fit {
             return Err(format!("scales {scale} do not divide {data} into blocks"));
@@ -332,8 +330,12 @@ impl<'a> Context<'a> {
         self.exactly(if self.opcode == Opcode::Reduce { 3 } else { 2 })?;
         let source = self.operand(0)?;
         let mut shape = source.shape.clone();
-        for axis in self.axes(1, source.rank())? {
-            shape[axis] = Dim::Fixed(1);
+        let axes = self.axes(1, source.rank())?;
+        for (at, axis) in axes.iter().enumerate() {
+            if axes[..at].contains(axis) {
+                return Err(format!("axis {axis} is named twice"));
+            }
+            shape[*axis] = Dim::Fixed(1);
         }
         Ok(TensorType::new(shape, source.element))
     }

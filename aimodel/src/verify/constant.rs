@@ -12,9 +12,6 @@ const LARGEST_ALIGNMENT: u64 = 16;
 pub(super) fn check(module: &Module, op: &Op) -> Checked {
     let ty =
         op.results.first().and_then(|result| module.tensor(*result)).ok_or("its result is not a tensor")?;
-    if ty.element == Element::Ui1 {
-        return Err("loaders refuse constants of ui1".to_owned());
-    }
     match op.properties.first().copied().flatten().map(|value| module.attribute(value)) {
         Some(Attribute::DenseElements { splat, bytes }) => check_inline(&ty, *splat, bytes),
         Some(Attribute::DenseResource(resource)) => check_blob(module, &ty, *resource),
@@ -24,6 +21,9 @@ pub(super) fn check(module: &Module, op: &Op) -> Checked {
 
 /// Inline elements take a byte at least. A splat is one element, but of bools as many as the type has.
 fn check_inline(ty: &TensorType, splat: bool, bytes: &[u8]) -> Checked {
+    if ty.element == Element::Ui1 {
+        return Err("loaders refuse ui1 inline".to_owned());
+    }
     let count = ty.elements().ok_or_else(|| format!("{ty} has no fixed size"))?;
     if splat && count == 0 {
         return Err(format!("{ty} has no element that all could equal"));

@@ -8,29 +8,40 @@ use crate::module::{Module, Op, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::types::{TensorType, Type};
 
-/// What an operand or a result must be.
+/// What an operand or a result must be. Loaders refuse every other element type, even where a number would fit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     /// Any tensor.
     Tensor,
+    /// A tensor of numbers that have an order, of a byte or more.
+    Number,
+    /// A tensor of what can be added: numbers, complex numbers, bools.
+    Summand,
     /// A tensor of real or complex floating-point numbers.
     Float,
-    /// A tensor of bools.
     Bool,
-    /// A tensor of numbers without axes.
+    /// A tensor of what weights are stored as.
+    Codes,
+    /// A tensor without axes.
     Scalar,
-    /// A tensor of integers of any shape: places in another tensor.
+    /// An si32 tensor: places in another one.
     Indices,
-    /// A vector of integers: extents, axes or positions, one for each axis.
-    Vector,
-    /// An integer without axes.
+    /// An si32 vector: axes, or a bound for each axis.
+    Axes,
+    /// A ui32 vector: an extent, or an axis, for each axis.
+    Extents,
+    /// A vector of either: extents of a reshaped tensor.
+    Shape,
+    /// An si32 without axes.
     Axis,
     /// A handle to a tensor.
     Handle,
     Token,
 }
 
-use Kind::{Axis, Float, Handle, Indices, Scalar, Tensor, Token, Vector};
+use Kind::{
+    Axes, Axis, Codes, Extents, Float, Handle, Indices, Number, Scalar, Shape, Summand, Tensor, Token,
+};
 
 /// Kinds of an op's operands.
 enum Operands {
@@ -49,41 +60,38 @@ fn operands(opcode: Opcode) -> Operands {
         O::ReadHandle => Exactly(&[Handle, Token]),
         O::WriteHandle => Exactly(&[Handle, Tensor, Token]),
         O::Output | O::Yield => Any,
-        O::Cast | O::GetShape | O::Relu => Exactly(&[Tensor]),
-        O::Reshape | O::Transpose | O::ShrinkDims | O::ExpandDims | O::BroadcastTo => {
-            Exactly(&[Tensor, Vector])
-        }
-        O::ReduceSum | O::ReduceProduct | O::ReduceMax | O::ReduceMin | O::ReduceMean => {
-            Exactly(&[Tensor, Vector])
-        }
-        O::Slice => Exactly(&[Tensor, Vector, Vector, Vector]),
-        O::SliceUpdate => Exactly(&[Tensor, Vector, Vector, Vector, Tensor]),
+        O::Cast | O::GetShape => Exactly(&[Tensor]),
+        O::Reshape => Exactly(&[Tensor, Shape]),
+        O::Transpose | O::BroadcastTo => Exactly(&[Tensor, Extents]),
+        O::ShrinkDims | O::ExpandDims => Exactly(&[Tensor, Axes]),
+        O::Slice => Exactly(&[Tensor, Axes, Axes, Axes]),
+        O::SliceUpdate => Exactly(&[Tensor, Axes, Axes, Axes, Tensor]),
         O::Concat => AndTensors(&[Axis]),
         O::GatherNd => Exactly(&[Tensor, Indices]),
         O::GatherAlongAxis => Exactly(&[Tensor, Indices, Axis]),
-        O::Pad => Exactly(&[Tensor, Vector, Scalar]),
+        O::Pad => Exactly(&[Tensor, Extents, Scalar]),
         O::Range => Exactly(&[Scalar, Scalar, Scalar]),
-        O::BroadcastInDims => Exactly(&[Tensor, Vector, Vector]),
-        O::BroadcastShapes => Exactly(&[Vector, Vector]),
-        O::BlockwiseShiftScale => Exactly(&[Tensor, Float, Tensor, Float]),
-        O::BatchMatmul | O::BroadcastingBatchMatmul => Exactly(&[Tensor, Tensor]),
+        O::BroadcastInDims => Exactly(&[Tensor, Extents, Axes]),
+        O::BroadcastShapes => Exactly(&[Extents, Extents]),
+        O::BlockwiseShiftScale => Exactly(&[Codes, Float, Codes, Float]),
+        O::BatchMatmul | O::BroadcastingBatchMatmul => Exactly(&[Summand, Summand]),
         O::Where | O::BroadcastingWhere => Exactly(&[Kind::Bool, Tensor, Tensor]),
-        O::Reduce => Exactly(&[Tensor, Vector, Scalar]),
+        O::Reduce => Exactly(&[Number, Axes, Scalar]),
+        O::ReduceSum | O::ReduceProduct | O::ReduceMax | O::ReduceMin => Exactly(&[Number, Axes]),
+        O::ReduceMean => Exactly(&[Float, Axes]),
         O::Gelu | O::Rsqrt | O::Exp | O::Tanh | O::Sin | O::Cos | O::Sigmoid | O::Silu => Exactly(&[Float]),
         O::Softmax => Exactly(&[Float, Axis]),
+        O::Relu => Exactly(&[Number]),
         O::Not => Exactly(&[Kind::Bool]),
         O::LogicalXor | O::BroadcastingLogicalXor => Exactly(&[Kind::Bool, Kind::Bool]),
-        O::Add | O::Sub | O::Mul | O::Divide | O::Pow | O::Maximum | O::Minimum | O::Greater => {
-            Exactly(&[Tensor, Tensor])
+        O::Add | O::Sub | O::Mul | O::Divide => Exactly(&[Summand, Summand]),
+        O::BroadcastingAdd | O::BroadcastingSub | O::BroadcastingMul | O::BroadcastingDivide => {
+            Exactly(&[Summand, Summand])
         }
-        O::BroadcastingAdd
-        | O::BroadcastingSub
-        | O::BroadcastingMul
-        | O::BroadcastingDivide
-        | O::BroadcastingPow
-        | O::BroadcastingMaximum
-        | O::BroadcastingMinimum
-        | O::BroadcastingGreater => Exactly(&[Tensor, Tensor]),
+        O::Pow | O::Maximum | O::Minimum | O::Greater => Exactly(&[Number, Number]),
+        O::BroadcastingPow | O::BroadcastingMaximum | O::BroadcastingMinimum | O::BroadcastingGreater => {
+            Exactly(&[Number, Number])
+        }
     }
 }
 
@@ -159,15 +167,21 @@ fn check_kinds(module: &Module, what: &str, values: &[ValueId], kinds: &[Kind]) 
 }
 
 fn tensor_fits(kind: Kind, tensor: &TensorType) -> bool {
-    let element = tensor.element;
+    let (element, rank) = (tensor.element, tensor.rank());
+    let whole = element.bits() >= 8;
     match kind {
+        Kind::Tensor => true,
+        Kind::Number => whole && (element.is_float() || element.is_integer()),
+        Kind::Summand => whole,
         Kind::Float => element.is_float() || element.is_complex(),
         Kind::Bool => element == Element::Bool,
-        Kind::Scalar => tensor.rank() == 0,
-        Kind::Indices => element.is_integer(),
-        Kind::Vector => element.is_integer() && tensor.rank() == 1,
-        Kind::Axis => element.is_integer() && tensor.rank() == 0,
-        Kind::Tensor => true,
+        Kind::Codes => element.is_float() || (element.is_integer() && element.bits() <= 16),
+        Kind::Scalar => rank == 0,
+        Kind::Indices => element == Element::Si32,
+        Kind::Axes => element == Element::Si32 && rank == 1,
+        Kind::Extents => element == Element::Ui32 && rank == 1,
+        Kind::Shape => matches!(element, Element::Si32 | Element::Ui32) && rank == 1,
+        Kind::Axis => element == Element::Si32 && rank == 0,
         Kind::Handle | Kind::Token => false,
     }
 }
@@ -175,12 +189,17 @@ fn tensor_fits(kind: Kind, tensor: &TensorType) -> bool {
 fn describe(kind: Kind) -> &'static str {
     match kind {
         Kind::Tensor => "a tensor",
+        Kind::Number => "a tensor of ordered numbers of 8 bits or more",
+        Kind::Summand => "a tensor of 8 bits or more an element",
         Kind::Float => "a floating-point tensor",
         Kind::Bool => "a bool tensor",
+        Kind::Codes => "a tensor of integers of 16 bits or less, or of floating-point numbers",
         Kind::Scalar => "a scalar",
-        Kind::Indices => "an integer tensor",
-        Kind::Vector => "an integer vector",
-        Kind::Axis => "an integer scalar",
+        Kind::Indices => "an si32 tensor",
+        Kind::Axes => "an si32 vector",
+        Kind::Extents => "a ui32 vector",
+        Kind::Shape => "an si32 or ui32 vector",
+        Kind::Axis => "an si32 scalar",
         Kind::Handle => "a handle to a tensor",
         Kind::Token => "a token",
     }

@@ -2,11 +2,14 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Each test binary uses its own part.
 
+pub mod cases;
+
 use std::path::PathBuf;
 
 use aimodel::bytecode::layout::Layout;
 use aimodel::bytecode::reader::Bytecode;
 use aimodel::{Module, Resource};
+use sha2::{Digest, Sha256};
 
 /// The packages that Apple's tools wrote.
 pub const REFERENCES: [&str; 4] =
@@ -39,12 +42,21 @@ pub fn file(module: &Module, content: impl Fn(&Resource) -> Vec<u8>) -> Vec<u8> 
     bytes
 }
 
-/// A whole file whose blobs hold bytes that follow from their keys.
+/// A whole file whose blobs hold [`content`].
 pub fn file_with_any_blobs(module: &Module) -> Vec<u8> {
-    file(module, |resource| {
-        let seed = resource.key.bytes().fold(7_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
-        (0..resource.length).map(|at| seed.wrapping_add((at % 251) as u8)).collect()
-    })
+    file(module, content)
+}
+
+/// Bytes that follow from a blob's key: valid elements of every type, bool included.
+pub fn content(resource: &Resource) -> Vec<u8> {
+    let seed =
+        resource.key.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    (0..resource.length).map(|at| u8::from((seed ^ at.wrapping_mul(0x9E37_79B9)) >> 5 & 3 == 0)).collect()
+}
+
+/// SHA-256 in hexadecimal.
+pub fn hex_digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The file that a file's own content makes when it is written anew.
