@@ -99,3 +99,12 @@ fn a_listing_of_weights_follows_them_to_where_they_are_used() {
     assert_eq!(ops, expected);
     assert!(Listing::new(&read.module).part(&Part::Weights("no such key".to_owned())).is_empty());
 }
+
+#[test]
+fn debug_information_survives_reading_and_writing() {
+    let bytes = include_bytes!("data/debug-information.mlirb").as_slice();
+    let read = Bytecode::read(bytes).unwrap();
+    assert_eq!(verify_decompositions(&read.module), Ok(2));
+    assert!(!only_unknown_locations(&read.module));
+    assert!(rewritten(bytes, &read) == bytes);
+}

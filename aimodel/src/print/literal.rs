@@ -18,24 +18,25 @@ pub(super) fn write_literal(out: &mut impl Write, ty: &TensorType, splat: bool, 
     if ty.element == Element::Ui1 || !bytes.len().is_multiple_of(width) {
         return write!(out, "bytes({})", Hex(bytes));
     }
-    let elements: Vec<&[u8]> = bytes.chunks_exact(width).collect();
-    match (elements.as_slice(), ty.rank()) {
-        ([only], 0) => write_element(out, ty.element, only),
+    let elements = bytes.chunks_exact(width);
+    let count = elements.len();
+    match (elements.clone().next(), ty.rank()) {
+        (Some(only), 0) if count == 1 => write_element(out, ty.element, only),
         // A splat of bools holds each of its elements.
-        ([first, ..], _) if splat => {
+        (Some(first), _) if splat => {
             out.write_str("splat(")?;
             write_element(out, ty.element, first)?;
             out.write_str(")")
         }
-        (elements, _) => {
+        _ => {
             out.write_str("[")?;
-            for (at, element) in elements.iter().take(MOST).enumerate() {
+            for (at, element) in elements.take(MOST).enumerate() {
                 out.write_str(if at == 0 { "" } else { ", " })?;
                 write_element(out, ty.element, element)?;
             }
-            if elements.len() > MOST {
+            if count > MOST {
                 let digest = Sha256::digest(bytes);
-                write!(out, ", ... {} in all, sha256 {}", elements.len(), Hex(&digest[..8]))?;
+                write!(out, ", ... {count} in all, sha256 {}", Hex(&digest[..8]))?;
             }
             out.write_str("]")
         }

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Each test binary uses its own part.
 
 pub mod cases;
+pub mod raw;
 
 use std::path::PathBuf;
 

@@ -137,3 +137,48 @@ impl<'b> Cursor<'b> {
         Ok(Cursor::new(self.take(length)?, start))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Cursor;
+    use crate::bytecode::varint::Buffer;
+
+    /// Numbers of every length alike.
+    fn number() -> impl Strategy<Value = u64> {
+        (any::<u64>(), 0..64_u32).prop_map(|(number, shift)| number >> shift)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn numbers_survive_writing_and_reading(numbers in proptest::collection::vec((number(), any::<bool>()), 0..20)) {
+            let mut buffer = Buffer::default();
+            for (number, flag) in &numbers {
+                buffer.varint(*number);
+                buffer.signed(*number as i64);
+                buffer.flagged(number >> 1, *flag);
+            }
+            let mut cursor = Cursor::new(&buffer.bytes, 0);
+            for (number, flag) in &numbers {
+                prop_assert_eq!(cursor.varint().unwrap(), *number);
+                prop_assert_eq!(cursor.signed().unwrap(), *number as i64);
+                prop_assert_eq!(cursor.flagged().unwrap(), (number >> 1, *flag));
+            }
+            prop_assert!(cursor.finish().is_ok());
+        }
+
+        #[test]
+        fn any_bytes_read_as_numbers_or_not_at_all(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+            let mut cursor = Cursor::new(&bytes, 0);
+            if let Ok(number) = cursor.varint() {
+                let mut shortest = Buffer::default();
+                shortest.varint(number);
+                prop_assert!(shortest.bytes.len() <= cursor.taken());
+                prop_assert_eq!(cursor.taken() + cursor.remaining(), bytes.len());
+            }
+        }
+    }
+}

@@ -12,6 +12,13 @@ use crate::types::{Dim, Type, TypeId};
 /// Deepest nesting of attributes and types. Apple's files nest ten deep.
 const DEEPEST: usize = 64;
 
+/// Most axes of a tensor that are believed.
+const MOST_AXES: usize = 256;
+
+/// How often attributes may repeat the text of a file, on average: each holds its own copy, and a few bytes of an entry
+/// could call for all the text there is. The reference packages repeat a fifth of theirs, one with debug information a fourth.
+const MOST_REPEATS: usize = 16;
+
 /// Strings by id. Lengths come first, in reverse order.
 pub(super) fn strings(body: &Body) -> Result<Vec<String>, ReadError> {
     body.parse(|cursor| {
@@ -90,6 +97,8 @@ pub(super) struct Tables<'b> {
     type_spans: Vec<(usize, usize)>,
     attributes: Vec<Decoded<AttributeId>>,
     types: Vec<Decoded<TypeId>>,
+    /// Bytes of text that attributes may still copy.
+    text_left: usize,
 }
 
 impl<'b> Tables<'b> {
@@ -101,6 +110,7 @@ impl<'b> Tables<'b> {
     ) -> Result<Self, ReadError> {
         let (mut spans, attribute_count) = offsets.parse(|cursor| spans(cursor, body.bytes.len()))?;
         let type_spans = spans.split_off(attribute_count);
+        let text = strings.iter().fold(body.bytes.len(), |sum, text| sum.saturating_add(text.len()));
         Ok(Tables {
             body,
             strings,
@@ -109,6 +119,7 @@ impl<'b> Tables<'b> {
             types: vec![Decoded::Waiting; type_spans.len()],
             attribute_spans: spans,
             type_spans,
+            text_left: text.saturating_mul(MOST_REPEATS),
         })
     }
 
@@ -242,7 +253,11 @@ struct Fields<'t, 'b, 'c> {
 impl Fields<'_, '_, '_> {
     fn text(&mut self) -> Result<String, Fault> {
         let at = self.cursor.index(self.tables.strings.len(), "string")?;
-        Ok(self.tables.strings[at].clone())
+        let text = &self.tables.strings[at];
+        let left = self.tables.text_left.checked_sub(text.len());
+        self.tables.text_left =
+            left.ok_or_else(|| self.cursor.fault("attributes repeat text without end"))?;
+        Ok(text.clone())
     }
 
     fn attribute_ref(&mut self) -> Result<AttributeId, Fault> {
@@ -358,6 +373,9 @@ impl Fields<'_, '_, '_> {
         Ok(match code {
             code::TENSOR => {
                 let shape = self.cursor.list(dim)?;
+                if shape.len() > MOST_AXES {
+                    return Err(self.cursor.fault(format!("a tensor with {} axes", shape.len())));
+                }
                 Type::Tensor { shape, element: self.element_ref()? }
             }
             code::FUNCTION => Type::Function { results: self.type_refs()?, operands: self.type_refs()? },
