@@ -1,6 +1,7 @@
 //! The command `coreai-bundle`: what was typed becomes what is meant, and the rooms do the work.
 
 mod bundle;
+mod check;
 mod cli;
 mod convert;
 mod digits;
@@ -9,6 +10,7 @@ mod inspect;
 mod interrupt;
 mod origin;
 mod outputs;
+mod pack;
 mod plan_text;
 mod progress;
 mod tables;

@@ -92,7 +92,7 @@ pub(crate) fn total_line(total: &Totals) -> String {
     } else {
         format!("{}: {blocks} blocks, {exact} of weights byte-exact", total.format)
     };
-    if total.relative_error > 0.0 {
+    if total.weights_exact < total.weights {
         line.push_str(&format!(", relative error {:.4}", total.relative_error));
     }
     if total.subnormal_scales > 0 {
