@@ -25,6 +25,7 @@ pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Res
                     "ops": graph.ops,
                     "bytes": graph.bytes(),
                     "blobs": graph.blobs,
+                    "inline": graph.inline,
                 })
             })
             .collect();
@@ -67,6 +68,14 @@ fn print_graph(out: &mut impl Write, graph: &GraphPlan, name: &ModelName) -> io:
             blob.treatment.name(),
             digits::shape(&blob.shape),
             blob.key
+        )?;
+    }
+    for tensor in &graph.inline {
+        let shape = digits::shape(&tensor.shape);
+        writeln!(
+            out,
+            "{:>15} {:>13}  {:<4} {:<13} {shape:<16} {}",
+            "in the program", "", "f16", "f16", tensor.name
         )?;
     }
     Ok(())
