@@ -1,7 +1,6 @@
 //! `coreai-bundle tables`: the gather tables of a checkpoint, and what `convert` shares with it.
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,6 +16,7 @@ use packer::manifest::{self, FileRecord, Manifest, ManifestKind, Provenance};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::outputs::Common;
 use crate::progress::Progress;
 use crate::{bundle, digits, interrupt, origin, outputs};
 
@@ -25,26 +25,11 @@ use crate::{bundle, digits, interrupt, origin, outputs};
 #[command(after_help = "Example:
   coreai-bundle tables gemma-4-E4B-it-qat -o out")]
 pub(crate) struct Arguments {
-    /// Folder of the checkpoint
-    source: String,
-    /// Folder to put the table folder into
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    output: PathBuf,
-    /// Base name of the output, instead of one made from the checkpoint's
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    #[command(flatten)]
+    common: Common,
     /// Form of the per-layer table
     #[arg(long, value_enum, default_value_t = Form::Raw)]
     ple: Form,
-    /// Print the result, and events on the way, as JSON
-    #[arg(long)]
-    json: bool,
-    /// Replace an output that exists
-    #[arg(long)]
-    force: bool,
-    /// Threads to use [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
 }
 
 /// Form of the per-layer table, as typed.
@@ -69,27 +54,24 @@ pub(crate) struct FinishedTables {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let origin = origin::open(&arguments.source)?;
+    let origin = origin::open(&arguments.common.source)?;
     let model = Model::open(&origin.source)?;
-    let name = match &arguments.name {
-        Some(name) => ModelName::given(name).with_context(|| format!("--name {name:?} is no file name"))?,
-        None => ModelName::new(&origin.name, &model.config),
-    };
+    let name = arguments.common.model_name(&origin.name, &model.config)?;
     interrupt::listen()?;
     match arguments.ple {
-        Form::Raw => write_folder(arguments, &model, &name)?,
-        Form::Safetensors => write_file(arguments, &model, &name)?,
+        Form::Raw => write_folder(&arguments.common, &model, &name)?,
+        Form::Safetensors => write_file(&arguments.common, &model, &name)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_folder(arguments: &Arguments, model: &Model<'_>, name: &ModelName) -> anyhow::Result<()> {
+fn write_folder(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow::Result<()> {
     let plan = TablesPlan::new(&model.config, &model.checkpoint)?;
     let name = name.tables();
-    let folder = StagedDirectory::new(&arguments.output.join(&name), arguments.force)?;
-    outputs::check_space(&arguments.output, plan.bytes())?;
-    let progress = Progress::new(plan.input_bytes(), arguments.json);
-    let threads = outputs::threads(arguments.threads);
+    let folder = StagedDirectory::new(&common.output.join(&name), common.force)?;
+    outputs::check_space(&common.output, plan.bytes())?;
+    let progress = Progress::new(plan.input_bytes(), common.json);
+    let threads = common.threads();
     let written =
         converter::tables::write(model.source, &model.checkpoint, &plan, folder.path(), threads, &progress);
     progress.finish();
@@ -97,15 +79,15 @@ fn write_folder(arguments: &Arguments, model: &Model<'_>, name: &ModelName) -> a
     model.source.verify_unchanged()?;
     let finished = finish(&folder, &written, &name, model.source)?;
     folder.commit()?;
-    print(&finished, arguments.json)?;
+    print(&finished, common.json)?;
     Ok(())
 }
 
-fn write_file(arguments: &Arguments, model: &Model<'_>, name: &ModelName) -> anyhow::Result<()> {
-    let file = StagedFile::new(&arguments.output.join(name.table_file()), arguments.force)?;
-    outputs::check_space(&arguments.output, safetensors::bytes(&model.config))?;
-    let progress = Progress::new(safetensors::input_bytes(&model.config), arguments.json);
-    let threads = outputs::threads(arguments.threads);
+fn write_file(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow::Result<()> {
+    let file = StagedFile::new(&common.output.join(name.table_file()), common.force)?;
+    outputs::check_space(&common.output, safetensors::bytes(&model.config))?;
+    let progress = Progress::new(safetensors::input_bytes(&model.config), common.json);
+    let threads = common.threads();
     let written =
         safetensors::write(model.source, &model.config, &model.checkpoint, file.file(), threads, &progress);
     progress.finish();
@@ -114,7 +96,7 @@ fn write_file(arguments: &Arguments, model: &Model<'_>, name: &ModelName) -> any
     let bytes = file.file().metadata()?.len();
     let path = file.commit()?;
     let mut out = io::stdout().lock();
-    if arguments.json {
+    if common.json {
         writeln!(out, "{}", json!({"event": "done", "file": {"path": path, "bytes": bytes}}))?;
     } else {
         writeln!(out, "{}  per-layer table, {}", path.display(), digits::bytes(bytes))?;
