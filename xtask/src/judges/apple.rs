@@ -4,10 +4,9 @@
 //! is wrong. Then what `coreai-bundle convert` makes of the tiny checkpoint in every weight mode, and of two synthetic
 //! ones of another shape.
 
-use super::Options;
 use super::environment::{clear, scratch, scripts, trouble};
 use super::task::{Check, Plan, Task};
-use crate::workspace::{cargo, run, target};
+use super::{Options, program};
 use anyhow::{Context, Result, bail};
 use fixtures::data::{self, Reference};
 use fixtures::oracle::Oracle;
@@ -63,6 +62,11 @@ const LOSSLESS: Bounds = Bounds { flips: (0, 0), mean_cosine: (0.9999, 1.0), min
 /// The damage that int4 rules do which discard the trained lattice; the Python pipeline's was measured at 11 flips and a
 /// minimum of 0.9885. Less damage than that would mean that the judge is blind.
 const LOSSY: Bounds = Bounds { flips: (1, 30), mean_cosine: (0.99, 0.9999), min_cosine: (0.95, 0.999) };
+
+/// The same for random weights, which amplify the rounding of half-precision activations: on the checkpoint of E2B's shape the
+/// f16 package, which quantizes nothing, was measured at a mean of 0.99984 and a minimum of 0.9995.
+const LOSSLESS_RANDOM: Bounds =
+    Bounds { flips: (0, 2), mean_cosine: (0.9995, 1.0), min_cosine: (0.998, 1.0) };
 
 /// How far the logits of variants of one conversion may differ: they compute the same thing.
 const AGREEMENT: f64 = 0.99999;
@@ -149,7 +153,7 @@ const CONVERSIONS: [Conversion; 7] = [
         arguments: LATTICE,
         variants: &["both", "stock"],
         long: false,
-        bounds: LOSSLESS,
+        bounds: LOSSLESS_RANDOM,
     },
     Conversion {
         name: "e2b-like-off-lattice-head",
@@ -157,7 +161,7 @@ const CONVERSIONS: [Conversion; 7] = [
         arguments: &["--weights", "int4", "--head", "auto", "--rule", "lattice"],
         variants: &["provider"],
         long: false,
-        bounds: LOSSLESS,
+        bounds: LOSSLESS_RANDOM,
     },
 ];
 
@@ -202,22 +206,13 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
     if wanted.is_empty() {
         return Ok(plan);
     }
-    let program = match &options.binary {
-        Some(program) => program.clone(),
-        None => build()?,
-    };
+    let program = program(options)?;
     for conversion in wanted {
         if let Err(error) = plan_conversion(conversion, &program, !options.quick, &mut plan) {
             plan.checks.push(Check::failed(conversion.name, "convert", format!("{error:#}")));
         }
     }
     Ok(plan)
-}
-
-/// Builds the command; gives its path.
-fn build() -> Result<PathBuf> {
-    run(&mut cargo(["build", "--quiet", "--package", "coreai-bundle"]))?;
-    Ok(target().join("debug").join(format!("coreai-bundle{}", std::env::consts::EXE_SUFFIX)))
 }
 
 fn reference_task(package: Reference) -> Result<Task> {
