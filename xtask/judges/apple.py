@@ -14,7 +14,8 @@ A job of `judge`:
     bounds      {"flips" | "mean_cosine" | "min_cosine": [low, high]}
     logits      a .npz file for the package's logits, or null
 
-A job of `compare`: `left`, `right` (two such .npz files; the left one holds the right one's sequences) and `min_cosine`.
+A job of `compare`: `left` and `right`, two such .npz files, the left one with at least the sequences of the right one,
+and `min_cosine`.
 
 Every line has `check`, `status` (passed or failed), `message` and `detail`. The exit code is 0 when the judge did its
 work, whatever the verdicts; a crash of Apple's code ends the process, and the caller counts it as a failed check.
@@ -25,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,20 +44,23 @@ MARGIN_TOLERANCE = 1e-3
 """How far the reference's margins may lie from the oracle's, both computed in f32 by different code."""
 
 
+Detail = Mapping[str, object]
+
+
 class Failed(Exception):
     """A check whose figures are out of bounds; carries them."""
 
-    def __init__(self, message: str, detail: dict[str, object]) -> None:
+    def __init__(self, message: str, detail: Detail) -> None:
         super().__init__(message)
         self.detail = detail
 
 
-def emit(check: str, status: str, message: str, detail: dict[str, object]) -> None:
+def emit(check: str, status: str, message: str, detail: Detail) -> None:
     """Prints the verdict of one check."""
     print(json.dumps({"check": check, "status": status, "message": message, "detail": detail}), flush=True)
 
 
-def run_check(check: str, body: Callable[[], dict[str, object]]) -> bool:
+def run_check(check: str, body: Callable[[], Detail]) -> bool:
     """Runs one check and prints its verdict; anything raised is a failure."""
     try:
         detail = body()
@@ -117,19 +121,21 @@ def reference_logits(job: Job) -> list[np.ndarray]:
     return [decoder.logits(case.ids) for case in job.cases]
 
 
-def check_reference(job: Job, references: list[np.ndarray]) -> dict[str, object]:
+def check_reference(job: Job, references: list[np.ndarray]) -> Detail:
     """Holds the numpy reference against the oracle: every arg-max above a tie, every margin, every norm."""
     worst_margin = worst_norm = 0.0
-    known = [(case, logits) for case, logits in zip(job.cases, references) if case.oracle]
-    for case, logits in known:
-        expected = np.array(case.oracle["teacher_forced_margins"])
-        differing = logits.argmax(axis=-1) != np.array(case.oracle["teacher_forced_argmax"])
+    known = [
+        (case.name, case.oracle, logits) for case, logits in zip(job.cases, references, strict=True) if case.oracle
+    ]
+    for name, oracle, logits in known:
+        expected = np.array(oracle["teacher_forced_margins"])
+        differing = logits.argmax(axis=-1) != np.array(oracle["teacher_forced_argmax"])
         if np.any(differing & (expected > MARGIN_TOLERANCE)):
-            raise Failed(f"arg-max differs from the oracle in {case.name}", {})
-        norms = np.array(case.oracle["logit_norms"])
+            raise Failed(f"arg-max differs from the oracle in {name}", {})
+        norms = np.array(oracle["logit_norms"])
         worst_margin = max(worst_margin, float(np.abs(margins(logits) - expected).max()))
         worst_norm = max(worst_norm, float(np.abs(np.linalg.norm(logits, axis=-1) / norms - 1).max()))
-    detail: dict[str, object] = {"cases": len(known), "margin_error": worst_margin, "norm_error": worst_norm}
+    detail: Detail = {"cases": len(known), "margin_error": worst_margin, "norm_error": worst_norm}
     if worst_margin > MARGIN_TOLERANCE or worst_norm > MARGIN_TOLERANCE:
         raise Failed("the numpy reference does not reproduce the oracle", detail)
     return detail
@@ -146,18 +152,18 @@ def per_layer_table(job: Job) -> PerLayerTable:
     return dumped
 
 
-async def run_cases(job: Job, asset: AIModelAsset, references: list[np.ndarray]) -> dict[str, object]:
+async def run_cases(job: Job, asset: AIModelAsset, references: list[np.ndarray]) -> Detail:
     """Feeds every case token by token and scores the logits."""
     score = Score()
     stored = {}
     async with open_session(asset, per_layer_table(job), job.checkpoint.config) as session:
         signature = package.check_signature(session.description, job.variant, job.checkpoint.config)
-        for case, reference in zip(job.cases, references):
+        for case, reference in zip(job.cases, references, strict=True):
             logits = await session.logits(case.ids)
             score.add(case.name, logits, reference)
             stored[case.name] = logits
     if job.logits:
-        np.savez(job.logits, **stored)
+        np.savez(job.logits, allow_pickle=False, **stored)
     detail = {**score.report(), **signature}
     if problems := "; ".join(violations(score.figures(), job.bounds)):
         raise Failed(problems, detail)
@@ -168,7 +174,7 @@ def judge(job: Job) -> None:
     """All checks of one package; a package that does not load is not run."""
     opened: list[AIModelAsset] = []
 
-    def load() -> dict[str, object]:
+    def load() -> Detail:
         asset, facts = package.load(job.package)
         opened.append(asset)
         return facts
@@ -181,13 +187,13 @@ def judge(job: Job) -> None:
         run_check("run", lambda: asyncio.run(run_cases(job, opened[0], references)))
 
 
-def compare(job: dict[str, object]) -> dict[str, object]:
+def compare(left_file: str, right_file: str, least: float) -> Detail:
     """Cosine of two packages' logits at every position of every sequence that the right one was fed."""
-    left, right = np.load(job["left"]), np.load(job["right"])
+    left, right = np.load(left_file), np.load(right_file)
     cosine = np.concatenate([cosines(left[name], right[name]) for name in right.files])
     detail = {"positions": len(cosine), "min_cosine": round(float(cosine.min()), 9)}
-    if not cosine.min() >= job["min_cosine"]:
-        raise Failed(f"minimum cosine {cosine.min():.9f} is below {job['min_cosine']}", detail)
+    if not cosine.min() >= least:
+        raise Failed(f"minimum cosine {cosine.min():.9f} is below {least}", detail)
     return detail
 
 
@@ -197,7 +203,8 @@ def main(arguments: list[str]) -> int:
         case ["judge", job]:
             judge(Job.read(Path(job)))
         case ["compare", job]:
-            run_check("agreement", lambda: compare(json.loads(Path(job).read_text())))
+            files = json.loads(Path(job).read_text())
+            run_check("agreement", lambda: compare(files["left"], files["right"], files["min_cosine"]))
         case _:
             print(__doc__, file=sys.stderr)
             return 2

@@ -1,7 +1,7 @@
 """The Gemma 4 text decoder in f32 numpy: the reference that a package's logits are measured against.
 
 It is written from the description of the forward pass alone and shares nothing with the converter, so that both
-being wrong in the same way is unlikely. `check` in `apple.py` holds it against the oracle of `transformers`.
+being wrong in the same way is unlikely. `check_reference` in `apple.py` holds it against the oracle of `transformers`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,12 @@ class Decoder:
         return (projected + rows.reshape(shape)) * np.float32(2**-0.5)
 
     def _layer(
-        self, layer: int, x: Array, per_layer: Array, rotation: tuple[Array, Array], slots: dict[int, tuple[Array, Array]]
+        self,
+        layer: int,
+        x: Array,
+        per_layer: Array,
+        rotation: tuple[Array, Array],
+        slots: dict[int, tuple[Array, Array]],
     ) -> Array:
         config = self.config
 

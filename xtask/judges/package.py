@@ -19,7 +19,7 @@ from coreai.runtime import InferenceFunctionDescriptor, NDArrayDescriptor
 from checkpoint import Config
 
 DYNAMIC = -1
-"""A dynamic axis in the runtime's descriptors."""
+"""A dynamic axis in the runtime's descriptors, whose documentation says None."""
 
 CHUNK = 1 << 24
 
@@ -84,7 +84,7 @@ class Argument:
 
     @staticmethod
     def of(descriptor: NDArrayDescriptor) -> Argument:
-        return Argument(tuple(descriptor.shape), descriptor.dtype)
+        return Argument(tuple(DYNAMIC if size is None else size for size in descriptor.shape), descriptor.dtype)
 
 
 def expected_inputs(variant: str, config: Config) -> dict[str, Argument]:
