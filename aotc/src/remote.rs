@@ -25,8 +25,6 @@ const CONNECTION_FAILED: i32 = 255;
 const TRANSFER_BROKE: [i32; 6] = [10, 12, 20, 30, 35, CONNECTION_FAILED];
 /// Times in a row that a step is tried.
 const ATTEMPTS: u32 = 6;
-/// Longest pause between two tries; the first is a sixteenth of it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 /// Longest time of a step that does not depend on sizes.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 /// Longest time of the last step, which a user who pressed Ctrl-C waits for.
@@ -120,6 +118,8 @@ pub struct RemoteOptions {
     pub developer_dir: Option<String>,
     /// Folder there for what travels, relative to the home folder or absolute.
     pub directory: String,
+    /// Longest pause before a broken connection is tried again; the first is a sixteenth of it.
+    pub longest_pause: Duration,
 }
 
 impl RemoteOptions {
@@ -131,6 +131,7 @@ impl RemoteOptions {
             xcrun: None,
             developer_dir: None,
             directory: DEFAULT_DIRECTORY.into(),
+            longest_pause: Duration::from_secs(16),
         }
     }
 
@@ -285,7 +286,7 @@ impl Remote {
                     message,
                 });
             }
-            pause(LONGEST_PAUSE / 2_u32.pow(ATTEMPTS - 1 - tried), interrupt)?;
+            pause(self.options.longest_pause / 2_u32.pow(ATTEMPTS - 1 - tried), interrupt)?;
         }
     }
 

@@ -79,6 +79,7 @@ pub(crate) fn text(
          # Compiles a Core AI graph ahead of time, on a Mac with Xcode 27 and its Metal Toolchain.\n\
          # usage: compile.sh [BUNDLE [OUTPUT]]\n\
          # Written by {TOOL}. XCRUN names another xcrun, DEVELOPER_DIR another Xcode.\n\
+         # Names and hints below are meant literally.\n# shellcheck disable=SC2016\n\
          set -euo pipefail\n\n\
          bundle_name={}\nstem={}\nmain_sha256={}\narchitectures=({})\nplatform={}\ncommon_options=({})\n\
          least_bytes={}\nneeded_kilobytes={}\nlimit_seconds={}\ntoolchain_hint={}\nplace_hint={}\n\n{BODY}",

@@ -15,7 +15,7 @@ hexadecimal() { od -An -v -tx1 <"$1" | tr -d ' \n'; }
 # Bytes of all files below a folder.
 total() { find "$1" -type f -exec wc -c {} \; | awk '{ sum += $1 } END { printf "%.0f", sum }'; }
 
-json_text() { printf '"%s"' "$(printf '%s' "$1" | tr -d '\000-\037' | sed 's/[\\"]/\\&/g')"; }
+json_text() { printf '"%s"' "$(printf '%s' "$1" | LC_ALL=C tr -d '\000-\037' | LC_ALL=C sed 's/[\\"]/\\&/g')"; }
 
 # Ends the compile, with everything that it started.
 stop() {
@@ -89,7 +89,7 @@ defects() {
 
 quote_log() {
   printf 'the compiler printed, at the end:\n' >&2
-  tail -n 20 "$log" | tr -d '\000-\010\013-\037' | sed 's/^/  | /' >&2
+  tail -n 20 "$log" | LC_ALL=C tr -d '\000-\010\013-\037' | LC_ALL=C sed 's/^/  | /' >&2
 }
 
 record() {
@@ -116,7 +116,7 @@ run_compiler() {
       quote_log
       fail "coreai-build was stopped for $architecture after $limit_seconds seconds"
     fi
-    sleep 0.5
+    sleep 0.2
   done
   local status=0
   wait "$child" || status=$?
