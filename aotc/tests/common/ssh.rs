@@ -58,7 +58,7 @@ impl Server {
         let port = free_port();
         let settings = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
-             UsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nSetEnv PATH={}:/usr/bin:/bin\n",
+             UsePAM no\nUseDNS no\nKexAlgorithms curve25519-sha256\nPasswordAuthentication no\nPermitRootLogin yes\nSetEnv PATH={}:/usr/bin:/bin\n",
             file("host"),
             file("user.pub"),
             tools.display(),
