@@ -1,3 +1,25 @@
-//! The .aimodel package format: graph IR, verifier, printer, bytecode reader and writer.
+//! The `.aimodel` package format.
+//!
+//! A graph is built with [`build::GraphBuilder`] (types and shapes are inferred, decomposition regions are made), held as a
+//! [`Module`], checked by [`verify`], printed by [`print`], laid out by [`bytecode::layout::Layout`] and written as a package
+//! directory by [`package`]. [`bytecode::reader`] reads any package back without touching its blobs; [`compare`] says
+//! where two graphs differ. Nothing here knows of Gemma, of quantization or of the network.
 
+pub mod attribute;
+pub mod build;
+pub mod bytecode;
+pub mod compare;
+pub mod describe;
+pub mod element;
+pub mod infer;
+pub mod module;
+pub mod opcode;
+pub mod package;
 pub mod staging;
+pub mod types;
+
+pub use attribute::{Attribute, AttributeId, Enumeration, ResourceId};
+pub use element::Element;
+pub use module::{Block, BlockId, Definition, Module, Op, OpId, Region, RegionId, Resource, Value, ValueId};
+pub use opcode::Opcode;
+pub use types::{Dim, TensorType, Type, TypeId};

@@ -1,0 +1,330 @@
+//! The builder: one graph in one asset.
+
+use std::collections::HashMap;
+
+use super::decompose::decomposition;
+use crate::attribute::{Attribute, AttributeId};
+use crate::infer::{Known, TypeError, result_type};
+use crate::module::{BlockId, Module, OpId, ValueId};
+use crate::opcode::Opcode;
+use crate::types::{TensorType, Type, TypeId};
+
+/// What a pure op is known by: two uses with an equal key are one op.
+type Key = (Opcode, Vec<ValueId>, Vec<Option<AttributeId>>, TypeId);
+
+/// Why a graph cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// Operands do not fit an op.
+    #[error(transparent)]
+    Type(#[from] TypeError),
+    /// A result was declared with a type that the operands rule out.
+    #[error("{opcode}: declared as {declared}, but its operands make {inferred}")]
+    Declared {
+        /// The op.
+        opcode: Opcode,
+        /// Type asked for.
+        declared: String,
+        /// Type that follows from the operands.
+        inferred: String,
+    },
+    /// Bytes of a constant do not fill its type.
+    #[error("a constant of type {ty} cannot hold {bytes} bytes")]
+    Constant {
+        /// Type of the constant.
+        ty: String,
+        /// Bytes given.
+        bytes: u64,
+    },
+    /// One key stands for two blobs of different lengths.
+    #[error("the blob {key:?} is used with two lengths")]
+    Blob {
+        /// Key of the blob.
+        key: String,
+    },
+    /// A handle was expected, or a tensor.
+    #[error("{opcode}: operand is not a handle to a tensor")]
+    Handle {
+        /// The op.
+        opcode: Opcode,
+    },
+    /// Tokens at the end of a graph do not match its states.
+    #[error("the graph has {states} states, {tokens} tokens leave it")]
+    Tokens {
+        /// Handles among the arguments.
+        states: usize,
+        /// Tokens given.
+        tokens: usize,
+    },
+}
+
+/// Builds a graph. Pure ops with equal operands are one op, as in the exports that this format is known from.
+pub struct GraphBuilder {
+    pub(super) module: Module,
+    pub(super) location: AttributeId,
+    pub(super) known: Known,
+    pub(super) constants: Vec<OpId>,
+    pub(super) pure: HashMap<Key, ValueId>,
+    asset: OpId,
+    graph: OpId,
+    block: BlockId,
+    ops: Vec<OpId>,
+    argument_names: Vec<AttributeId>,
+    state_names: Vec<String>,
+}
+
+/// The location that everything without debug information shares.
+pub fn unknown_location(module: &mut Module) -> AttributeId {
+    let file = Attribute::File { name: "-".to_owned(), directory: String::new(), sha256: String::new() };
+    let file = module.intern(file);
+    let source = module.intern(Attribute::SourceLocation { file, range: [0; 4] });
+    let scope = module.intern(Attribute::Unit);
+    module.intern(Attribute::Location { source, scope, fused: Vec::new(), metadata: Vec::new() })
+}
+
+impl Default for GraphBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl GraphBuilder {
+    /// A graph without arguments.
+    pub fn new() -> Self {
+        let mut module = Module::new();
+        let location = unknown_location(&mut module);
+        let asset = module.add_op(Opcode::Asset, location);
+        let region = module.add_region(asset);
+        let outer = module.add_block(region);
+        let graph = module.add_op(Opcode::Graph, location);
+        module.block_mut(outer).ops.push(graph);
+        let region = module.add_region(graph);
+        let block = module.add_block(region);
+        module.set_root(asset);
+        GraphBuilder {
+            module,
+            location,
+            known: Known::new(),
+            constants: Vec::new(),
+            pure: HashMap::new(),
+            asset,
+            graph,
+            block,
+            ops: Vec::new(),
+            argument_names: Vec::new(),
+            state_names: Vec::new(),
+        }
+    }
+
+    /// Adds an input. Inputs and states keep the order in which they are added.
+    pub fn input(&mut self, name: &str, ty: &TensorType) -> ValueId {
+        let names = vec![self.named("aicode.name", name)];
+        let ty = self.module.tensor_type(ty);
+        self.argument(ty, names)
+    }
+
+    /// Adds a state: a tensor that outlives a run, as a handle.
+    pub fn state(&mut self, name: &str, ty: &TensorType) -> ValueId {
+        let names = vec![self.named("MutableBuffers.buffer_mutation", name), self.named("aicode.name", name)];
+        let tensor = self.module.tensor_type(ty);
+        let ty = self.module.intern_type(Type::Handle(tensor));
+        self.state_names.push(name.to_owned());
+        self.argument(ty, names)
+    }
+
+    fn argument(&mut self, ty: TypeId, names: Vec<AttributeId>) -> ValueId {
+        let names = self.module.intern(Attribute::Array(names));
+        self.argument_names.push(names);
+        self.module.add_argument(self.block, ty, self.location)
+    }
+
+    fn named(&mut self, key: &str, name: &str) -> AttributeId {
+        let name = self.module.string(name);
+        self.module.intern(Attribute::Opaque { name: key.to_owned(), parameters: vec![name] })
+    }
+
+    /// Shape and element of a value made so far; `None` for handles and tokens.
+    pub fn tensor(&self, value: ValueId) -> Option<TensorType> {
+        self.module.tensor(value)
+    }
+
+    /// Appends an op with one tensor result of the type that its operands make.
+    pub(super) fn op(&mut self, opcode: Opcode, operands: &[ValueId]) -> Result<ValueId, BuildError> {
+        // No op of this kind takes the element type from its declaration.
+        let inferred = result_type(&self.module, &self.known, opcode, operands, crate::Element::Bool)?;
+        Ok(self.append(opcode, operands, &inferred, Vec::new()))
+    }
+
+    /// Appends an op with one tensor result of a declared type, which may know more or less than what follows from the operands.
+    pub(super) fn op_as(
+        &mut self,
+        opcode: Opcode,
+        operands: &[ValueId],
+        declared: &TensorType,
+    ) -> Result<ValueId, BuildError> {
+        let inferred = result_type(&self.module, &self.known, opcode, operands, declared.element)?;
+        if !inferred.compatible(declared) {
+            let (declared, inferred) = (declared.to_string(), inferred.to_string());
+            return Err(BuildError::Declared { opcode, declared, inferred });
+        }
+        Ok(self.append(opcode, operands, declared, Vec::new()))
+    }
+
+    /// Appends an op with one property.
+    pub(super) fn op_with(
+        &mut self,
+        opcode: Opcode,
+        operands: &[ValueId],
+        property: Attribute,
+    ) -> Result<ValueId, BuildError> {
+        let inferred = result_type(&self.module, &self.known, opcode, operands, crate::Element::Bool)?;
+        let property = self.module.intern(property);
+        Ok(self.append(opcode, operands, &inferred, vec![Some(property)]))
+    }
+
+    fn append(
+        &mut self,
+        opcode: Opcode,
+        operands: &[ValueId],
+        ty: &TensorType,
+        properties: Vec<Option<AttributeId>>,
+    ) -> ValueId {
+        let ty = self.module.tensor_type(ty);
+        let key = (opcode, operands.to_vec(), properties.clone(), ty);
+        if let Some(known) = self.pure.get(&key) {
+            return *known;
+        }
+        let op = self.append_op(opcode, operands);
+        self.module.op_mut(op).properties = properties;
+        let result = self.module.add_result(op, ty);
+        if opcode.is_composite() {
+            decomposition(&mut self.module, op);
+        }
+        self.known.learn(&self.module, op);
+        self.pure.insert(key, result);
+        result
+    }
+
+    fn append_op(&mut self, opcode: Opcode, operands: &[ValueId]) -> OpId {
+        let op = self.module.add_op(opcode, self.location);
+        self.module.op_mut(op).operands = operands.to_vec();
+        self.ops.push(op);
+        op
+    }
+
+    fn token_type(&mut self) -> TypeId {
+        self.module.intern_type(Type::Token)
+    }
+
+    /// A token that nothing comes before.
+    pub fn create_token(&mut self) -> ValueId {
+        let op = self.append_op(Opcode::CreateToken, &[]);
+        let ty = self.token_type();
+        self.module.add_result(op, ty)
+    }
+
+    /// Reads a state; gives the tensor and the token of the read.
+    pub fn read_handle(&mut self, handle: ValueId, token: ValueId) -> Result<(ValueId, ValueId), BuildError> {
+        let opcode = Opcode::ReadHandle;
+        let Type::Handle(tensor) = *self.module.ty(self.module.value(handle).ty) else {
+            return Err(BuildError::Handle { opcode });
+        };
+        let op = self.append_op(opcode, &[handle, token]);
+        let tensor = self.module.add_result(op, tensor);
+        let ty = self.token_type();
+        Ok((tensor, self.module.add_result(op, ty)))
+    }
+
+    /// Writes a state; gives the token of the write.
+    pub fn write_handle(
+        &mut self,
+        handle: ValueId,
+        tensor: ValueId,
+        token: ValueId,
+    ) -> Result<ValueId, BuildError> {
+        let opcode = Opcode::WriteHandle;
+        match *self.module.ty(self.module.value(handle).ty) {
+            Type::Handle(inner) if inner == self.module.value(tensor).ty => {}
+            _ => return Err(BuildError::Handle { opcode }),
+        }
+        let op = self.append_op(opcode, &[handle, tensor, token]);
+        let ty = self.token_type();
+        Ok(self.module.add_result(op, ty))
+    }
+
+    /// Ends the graph, which is called `name`: the last token of each state, in their order, and the named outputs.
+    pub fn finish(
+        mut self,
+        name: &str,
+        tokens: &[ValueId],
+        outputs: &[(&str, ValueId)],
+    ) -> Result<Module, BuildError> {
+        if tokens.len() != self.state_names.len() {
+            return Err(BuildError::Tokens { states: self.state_names.len(), tokens: tokens.len() });
+        }
+        let results: Vec<ValueId> =
+            tokens.iter().copied().chain(outputs.iter().map(|(_, value)| *value)).collect();
+        self.append_op(Opcode::Output, &results);
+        let properties = self.graph_properties(name, &results, outputs);
+        self.module.op_mut(self.graph).properties = properties;
+        let mut ops = self.constants;
+        ops.extend(&self.ops);
+        self.module.block_mut(self.block).ops = ops;
+        let version = asset_version(&self.module);
+        let version = Attribute::Integer { width: 32, unsigned: true, value: i64::from(version) };
+        let version = self.module.intern(version);
+        self.module.op_mut(self.asset).properties = vec![None, Some(version)];
+        Ok(self.module)
+    }
+
+    /// Properties in alphabetical order, as [`Opcode::properties`] lists them.
+    fn graph_properties(
+        &mut self,
+        name: &str,
+        results: &[ValueId],
+        outputs: &[(&str, ValueId)],
+    ) -> Vec<Option<AttributeId>> {
+        let result_names: Vec<String> = self
+            .state_names
+            .iter()
+            .cloned()
+            .chain(outputs.iter().map(|(name, _)| (*name).to_owned()))
+            .collect();
+        let result_names = result_names
+            .iter()
+            .map(|name| {
+                let named = self.named("aicode.name", name);
+                self.module.intern(Attribute::Array(vec![named]))
+            })
+            .collect();
+        let types = |values: &[ValueId]| values.iter().map(|value| self.module.value(*value).ty).collect();
+        let function = Type::Function {
+            results: types(results),
+            operands: types(&self.module.block(self.block).arguments),
+        };
+        let function = self.module.intern_type(function);
+        let argument_names = std::mem::take(&mut self.argument_names);
+        let arguments = self.module.intern(Attribute::Array(argument_names));
+        let no = self.module.intern(Attribute::Integer { width: 1, unsigned: true, value: 0 });
+        let function = self.module.intern(Attribute::Type(function));
+        let name = self.module.string(name);
+        let parameters = self.module.intern(Attribute::Array(Vec::new()));
+        let results = self.module.intern(Attribute::Array(result_names));
+        vec![
+            Some(arguments),
+            None,
+            Some(no),
+            Some(function),
+            Some(no),
+            Some(name),
+            Some(no),
+            Some(parameters),
+            Some(results),
+        ]
+    }
+}
+
+/// The newest introduction date among all ops, those inside decompositions included.
+fn asset_version(module: &Module) -> u32 {
+    (0..module.op_count()).map(|at| module.op(OpId::at(at)).opcode.since()).max().unwrap_or_default()
+}
