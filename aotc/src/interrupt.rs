@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A flag that long work looks at. Clones share it; a signal handler raises it.
+/// A flag that long work looks at. Clones share it.
 #[derive(Clone, Default, Debug)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt {
+    raised: Arc<AtomicBool>,
+    asked: Option<fn() -> bool>,
+}
 
 impl Interrupt {
     /// A flag that is not raised.
@@ -13,19 +16,18 @@ impl Interrupt {
         Self::default()
     }
 
+    /// A flag that is raised as soon as `asked` says so, for programs with a signal handler of their own.
+    pub fn watching(asked: fn() -> bool) -> Self {
+        Self { asked: Some(asked), ..Self::default() }
+    }
+
     /// Asks the work to stop and clean up.
     pub fn raise(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.raised.store(true, Ordering::SeqCst);
     }
 
     /// Whether the work was asked to stop.
     pub fn is_raised(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl From<Arc<AtomicBool>> for Interrupt {
-    fn from(flag: Arc<AtomicBool>) -> Self {
-        Self(flag)
+        self.raised.load(Ordering::SeqCst) || self.asked.is_some_and(|asked| asked())
     }
 }

@@ -8,12 +8,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aimodel::staging::StagedDirectory;
 use aotc::{
     Architecture, Error, Interrupt, Outcome, Platform, Progress, Request, Stage, Toolchain, ToolchainOptions,
 };
 use fixtures::toolchain::StandInXcode;
-use packer::manifest::{self, ManifestKind, Provenance, SourceRecord};
+use packer::bundle::{self, BundleParts};
+use packer::manifest::{Provenance, SourceRecord};
 use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, SourceMetadata};
+use packer::tokenizer;
 use tempfile::TempDir;
 
 pub(crate) const NAME: &str = "gemma4_tiny_decode_int4lin";
@@ -132,32 +135,35 @@ fn copy_files(from: &Path, to: &Path) {
 }
 
 fn write_bundle(bundle: &Path, name: &str) {
+    let staged = StagedDirectory::new(bundle, false).unwrap();
     let asset = format!("{name}.aimodel");
-    copy_files(&data().join("reference/provider.int4-symmetric.aimodel"), &bundle.join(&asset));
-    let tokenizer = bundle.join("tokenizer");
-    fs::create_dir_all(&tokenizer).unwrap();
-    for file in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"] {
-        fs::copy(data().join("tiny-e4b-qat").join(file), tokenizer.join(file)).unwrap();
-    }
+    copy_files(&data().join("reference/provider.int4-symmetric.aimodel"), &staged.path().join(&asset));
+    let read = |file: &&str| {
+        let bytes = fs::read(data().join("tiny-e4b-qat").join(file)).ok()?;
+        Some(((*file).to_owned(), bytes))
+    };
+    let files = tokenizer::SOURCE_FILES.iter().filter_map(read).collect();
+    let tokenizer = tokenizer::prepare(files, false).unwrap();
     let metadata = BundleMetadata::language_bundle(&LanguageBundle {
         name,
         asset: &asset,
         tokenizer: "owner/tiny",
         vocab_size: 512,
         max_context_length: 1024,
-        eos_token_ids: &[1, 106],
+        eos_token_ids: &tokenizer.eos_token_ids,
         engine_inputs: EngineInputs::PerToken,
         source: SourceMetadata::default(),
         scheme: Some("int4"),
         tool: "coreai-bundle 0.1.0",
     });
-    metadata.write(bundle).unwrap();
     let provenance = Provenance {
         tool: "coreai-bundle 0.1.0".into(),
         source: Some(SourceRecord { repository: Some("owner/tiny".into()), ..SourceRecord::default() }),
         ..Provenance::default()
     };
-    manifest::seal(bundle, ManifestKind::Bundle, name, provenance, &[]).unwrap();
+    bundle::assemble(&staged, BundleParts { metadata, tokenizer, provenance, known_files: Vec::new() })
+        .unwrap();
+    staged.commit().unwrap();
 }
 
 /// A checker that the project's set-up installs, from `PATH` or the virtual environment. Only continuous integration
