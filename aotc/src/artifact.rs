@@ -13,11 +13,14 @@ use crate::source::{HASH, SourceBundle};
 /// Clocks of file systems may be that coarse.
 const CLOCK: Duration = Duration::from_secs(2);
 /// An artifact holds the weights in a form of its own choice: it may be larger than the package, but not much
-/// smaller. Published ones are 1.0 to 2.8 times the package.
+/// smaller. Published ones are once to twice the package.
 const LEAST_SHARE: u64 = 4;
 const MOST_TIMES: u64 = 16;
 /// What the compiler may add to a tiny graph.
 const OVERHEAD: u64 = 64 << 20;
+/// Digests and descriptions beyond that are none.
+const LARGEST_HASH: u64 = 4096;
+const LARGEST_JSON: u64 = 64 << 20;
 
 /// An artifact that passed every check.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +58,16 @@ pub fn verify(
     origin: Option<Origin>,
 ) -> Result<Artifact, Vec<String>> {
     let files = manifest::collect(folder, &[]).map_err(|e| vec![e.to_string()])?;
+    verify_files(folder, files, architecture, origin)
+}
+
+/// As [`verify`], for files that were hashed already; their paths are relative to `folder`.
+pub(crate) fn verify_files(
+    folder: &Path,
+    files: Vec<FileRecord>,
+    architecture: &Architecture,
+    origin: Option<Origin>,
+) -> Result<Artifact, Vec<String>> {
     let bytes = files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
     let mut inspection = Inspection { folder, architecture, files: &files, defects: Vec::new() };
     let program = inspection.program();
@@ -90,6 +103,15 @@ impl<'a> Inspection<'a> {
         self.files.iter().find(|file| file.path == path)
     }
 
+    /// Reads a file that should have at most `limit` bytes.
+    fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, String> {
+        match self.find(name) {
+            None => Err(format!("{name} is missing")),
+            Some(file) if file.size > limit => Err(format!("{name} has {} bytes: too many", file.size)),
+            Some(_) => fs::read(self.folder.join(name)).map_err(|e| format!("{name} cannot be read: {e}")),
+        }
+    }
+
     fn program_name(&self) -> String {
         format!("main-{}.mlirb", self.architecture)
     }
@@ -107,14 +129,14 @@ impl<'a> Inspection<'a> {
         if program.size == 0 {
             self.defects.push(format!("{name} is empty"));
         }
-        match fs::read(self.folder.join(HASH)) {
+        match self.read(HASH, LARGEST_HASH) {
             Ok(hash) if hash == program.sha256.as_bytes() => {}
             Ok(hash) if hash.len() == 32 => {
                 self.defects
                     .push(format!("{HASH} is not the SHA-256 of {name}: one of them is damaged or cut off"));
             }
             Ok(hash) => self.defects.push(format!("{HASH} has {} bytes instead of 32", hash.len())),
-            Err(e) => self.defects.push(format!("{HASH} cannot be read: {e}")),
+            Err(defect) => self.defects.push(defect),
         }
         Some(program.sha256)
     }
@@ -145,8 +167,8 @@ impl<'a> Inspection<'a> {
     }
 
     fn json(&mut self, name: &str) {
-        let defect = match fs::read(self.folder.join(name)) {
-            Err(e) => format!("{name} cannot be read: {e}"),
+        let defect = match self.read(name, LARGEST_JSON) {
+            Err(defect) => defect,
             Ok(bytes) => match serde_json::from_slice::<serde_json::Value>(&bytes) {
                 Ok(value) if value.is_object() => return,
                 Ok(_) => format!("{name} is no JSON object"),

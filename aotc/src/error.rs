@@ -167,7 +167,7 @@ pub enum Error {
         log: Box<LogExcerpt>,
     },
     /// Ctrl-C.
-    #[error("interrupted; nothing was written")]
+    #[error("interrupted; what was unfinished has been removed")]
     Interrupted,
 
     /// A remote machine that cannot be used, or a connection that broke too often.

@@ -77,8 +77,17 @@ impl SiblingSpec<'_> {
     }
 
     fn is_whole(&self, target: &Path, manifest: &Manifest) -> bool {
-        let unchanged = manifest::collect(target, &[]).is_ok_and(|files| files == manifest.files);
-        unchanged && artifact::verify(&target.join(self.artifact_name()), self.architecture, None).is_ok()
+        let Ok(files) = manifest::collect(target, &[]) else { return false };
+        if files != manifest.files {
+            return false;
+        }
+        let name = self.artifact_name();
+        let inside = |file: FileRecord| {
+            let path = file.path.strip_prefix(&name)?.strip_prefix('/')?.to_owned();
+            Some(FileRecord { path, ..file })
+        };
+        let inside = files.into_iter().filter_map(inside).collect();
+        artifact::verify_files(&target.join(&name), inside, self.architecture, None).is_ok()
     }
 
     fn compiled_from(&self) -> CompiledFrom {

@@ -17,7 +17,8 @@ pub(crate) const HASH: &str = "main.hash";
 /// Extension of a package that can be compiled.
 const EXTENSION: &str = "aimodel";
 
-/// The compiler writes the artifact, up to 2.8 times the package where that was published, and as much in between.
+/// The compiler writes the artifact, up to twice the package where that was published. Its work files have not been
+/// measured: they are taken to need as much again.
 const SPACE_TIMES: u64 = 4;
 const SPACE_EXTRA: u64 = 64 << 20;
 
@@ -153,15 +154,17 @@ fn checked_program(folder: &Path, package: &str, files: &[FileRecord]) -> Result
         })
     };
     let found = record(PROGRAM)?.sha256;
-    record(HASH)?;
-    let hash = folder.join(HASH);
-    let expected = fs::read(&hash).map_err(Error::io("read", &hash))?;
-    if expected == found.as_bytes() {
-        return Ok(found);
+    let damaged =
+        |expected| Error::DamagedSource { path: folder.join(PROGRAM), expected, found: found.to_string() };
+    let size = record(HASH)?.size;
+    if size != 32 {
+        return Err(damaged(format!("{size} bytes instead of 32")));
     }
-    let expected = match <[u8; 32]>::try_from(expected) {
-        Ok(bytes) => Digest::from(bytes).to_string(),
-        Err(bytes) => format!("{} bytes instead of 32", bytes.len()),
-    };
-    Err(Error::DamagedSource { path: folder.join(PROGRAM), expected, found: found.to_string() })
+    let hash = folder.join(HASH);
+    let bytes = fs::read(&hash).map_err(Error::io("read", &hash))?;
+    match <[u8; 32]>::try_from(bytes).map(Digest::from) {
+        Ok(expected) if expected == found => Ok(found),
+        Ok(expected) => Err(damaged(expected.to_string())),
+        Err(bytes) => Err(damaged(format!("{} bytes instead of 32", bytes.len()))),
+    }
 }

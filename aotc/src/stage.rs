@@ -262,7 +262,8 @@ impl Stage {
         }
         let compiler = record.map_or_else(|| UNRECORDED.into(), |record| record.compiler);
         let spec = self.spec(architecture, &compiler);
-        let staged = self.stage(&spec)?;
+        let target = self.target(architecture);
+        let staged = self.stage(&target, spec.existing(&target))?;
         let copy = staged.path().join(spec.artifact_name());
         copy_artifact(artifact, &copy, &checked)?;
         spec.assemble(&staged, &checked)?;
@@ -316,12 +317,11 @@ impl Stage {
     }
 
     /// Opens a hidden folder for the sibling, unless something foreign is in its place.
-    fn stage(&self, spec: &SiblingSpec<'_>) -> Result<StagedDirectory, Error> {
-        let target = self.target(spec.architecture);
-        if spec.existing(&target) == Existing::Foreign && !self.request.force {
-            return Err(Error::ForeignTarget { path: target });
+    fn stage(&self, target: &Path, existing: Existing) -> Result<StagedDirectory, Error> {
+        if existing == Existing::Foreign && !self.request.force {
+            return Err(Error::ForeignTarget { path: target.to_path_buf() });
         }
-        Ok(StagedDirectory::new(&target, true)?)
+        Ok(StagedDirectory::new(target, true)?)
     }
 
     fn make(
@@ -335,13 +335,14 @@ impl Stage {
         let version = compiler.version().to_owned();
         let spec = self.spec(architecture, &version);
         let target = self.target(architecture);
-        if spec.existing(&target) == Existing::UpToDate && !self.request.force {
+        let existing = spec.existing(&target);
+        if existing == Existing::UpToDate && !self.request.force {
             progress(Progress::UpToDate(target.clone()));
             let architecture = architecture.clone();
             return Ok(Sibling { path: target, architecture, compiled_in: None, artifact: None });
         }
         self.check_space(&target)?;
-        let staged = self.stage(&spec)?;
+        let staged = self.stage(&target, existing)?;
         let into = staged.path().join(COMPILED);
         fs::create_dir(&into).map_err(Error::io("create", &into))?;
         progress(Progress::Compiling(architecture.clone()));

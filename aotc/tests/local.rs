@@ -182,15 +182,15 @@ fn silent_failures_are_found() {
         ("short-hash", "main.hash has 20 bytes instead of 32"),
         ("no-program", "main-h18p.mlirb is missing"),
         ("empty-program", "main-h18p.mlirb is empty"),
-        ("no-hash", "main.hash cannot be read"),
-        ("no-metadata", "metadata.json cannot be read"),
+        ("no-hash", "main.hash is missing"),
+        ("no-metadata", "metadata.json is missing"),
         ("bad-metadata", "metadata.json is no JSON"),
-        ("no-statistics", "stats.json cannot be read"),
+        ("no-statistics", "stats.json is missing"),
         ("no-delegates", "main-h18p-delegates/ is missing"),
         ("no-weights", "weights are missing"),
         ("stale", "older than its source"),
         ("link", "is a symbolic link"),
-        ("silent-disk-full", "main.hash cannot be read"),
+        ("silent-disk-full", "main.hash is missing"),
     ];
     for (fault, expected) in faults {
         let scene = Scene::new();
