@@ -111,7 +111,7 @@ fn manifest(context: &mut Context<'_>, folder: &Folder) -> Option<Manifest> {
 fn compare(
     context: &mut Context<'_>,
     folder: &Folder,
-    files: &BTreeMap<String, u64>,
+    found: &BTreeMap<String, u64>,
     records: &[FileRecord],
 ) -> Result<(), FileError> {
     let mut whole = Vec::new();
@@ -121,7 +121,9 @@ fn compare(
             context.report(&rules::MANIFEST_UNREADABLE, folder, FILE_NAME, what);
             continue;
         }
-        match files.get(&record.path) {
+        match found.get(&record.path) {
+            // Reported as such already.
+            None if files::is_leftover(&record.path) => {}
             None => {
                 let what = "the manifest lists the file, and it is not there";
                 context.report(&rules::MANIFEST_FILE_MISSING, folder, &record.path, what);

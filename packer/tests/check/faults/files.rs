@@ -33,6 +33,10 @@ file_faults! {
     socket: |b| drop(UnixListener::bind(b.path("s")).unwrap()) => ["files.irregular"];
     empty_file: |b| b.write("tokenizer/added_tokens.json", "") => ["files.empty", "manifest.unlisted"];
     leftover_of_a_file_manager: |b| b.write("tokenizer/.DS_Store", "x") => ["files.leftover"];
+    leftover_that_the_manifest_lists: |b| {
+        b.write(".DS_Store", "x");
+        b.seal();
+    } => ["files.leftover"];
     leftover_of_a_killed_run: |b| {
         std::fs::create_dir(b.path(".x.aimodel.partial-7-0")).unwrap();
         b.write(".x.aimodel.partial-7-0/main.mlirb", "half");
