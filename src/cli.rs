@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use converter::decoder::WeightFormat;
 use converter::quant::Int4Rule;
 
-use crate::{convert, inspect, tables};
+use crate::{aotc, convert, doctor, inspect, tables};
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
 ///
@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Convert(convert::Arguments),
     Tables(tables::Arguments),
     Inspect(inspect::Arguments),
+    Aotc(aotc::Arguments),
+    Doctor(doctor::Arguments),
 }
 
 impl Command {
@@ -32,6 +34,8 @@ impl Command {
             Command::Convert(arguments) => convert::run(&arguments),
             Command::Tables(arguments) => tables::run(&arguments),
             Command::Inspect(arguments) => inspect::run(&arguments),
+            Command::Aotc(arguments) => aotc::run(&arguments),
+            Command::Doctor(arguments) => doctor::run(&arguments),
         }
     }
 }

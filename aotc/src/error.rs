@@ -270,7 +270,7 @@ impl Error {
         Some(text.to_owned())
     }
 
-    /// 1 where the user can do something about it, 2 where the machine or a program is at fault, 130 after Ctrl-C.
+    /// 1 where the user can do something about it, 2 where the machine or a program is at fault.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::CompileFailed { log, .. }
@@ -283,7 +283,6 @@ impl Error {
                 }
             }
             Self::NoVersion { .. } | Self::Io { .. } => 2,
-            Self::Interrupted => 130,
             _ => 1,
         }
     }

@@ -283,7 +283,6 @@ fn interrupt_ends_the_whole_process_group_and_cleans_up() {
     let outcome = stage.run(&mut toolchain, &scene.interrupt, &mut |_| {});
     let (_, error) = outcome.failure.unwrap();
     assert!(matches!(error, Error::Interrupted), "{error}");
-    assert_eq!(error.exit_code(), 130);
     assert_eq!(listing(scene.bundle.parent().unwrap()), before);
     let running = waiter.join().unwrap();
     assert_eq!(running.len(), 2);
