@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use converter::decoder::WeightFormat;
 use converter::quant::Int4Rule;
 
-use crate::{aotc, convert, doctor, inspect, tables};
+use crate::{aotc, check, convert, doctor, inspect, pack, tables};
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
 ///
@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Convert(convert::Arguments),
     Tables(tables::Arguments),
     Inspect(inspect::Arguments),
+    Check(check::Arguments),
+    Pack(pack::Arguments),
     Aotc(aotc::Arguments),
     Doctor(doctor::Arguments),
 }
@@ -34,6 +36,8 @@ impl Command {
             Command::Convert(arguments) => convert::run(&arguments),
             Command::Tables(arguments) => tables::run(&arguments),
             Command::Inspect(arguments) => inspect::run(&arguments),
+            Command::Check(arguments) => check::run(&arguments),
+            Command::Pack(arguments) => pack::run(&arguments),
             Command::Aotc(arguments) => aotc::run(&arguments),
             Command::Doctor(arguments) => doctor::run(&arguments),
         }

@@ -2,6 +2,7 @@
 
 mod aotc;
 mod bundle;
+mod check;
 mod cli;
 mod convert;
 mod digits;
@@ -11,6 +12,7 @@ mod inspect;
 mod interrupt;
 mod origin;
 mod outputs;
+mod pack;
 mod plan_text;
 mod progress;
 mod tables;

@@ -25,6 +25,7 @@ pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Res
                     "ops": graph.ops,
                     "bytes": graph.bytes(),
                     "blobs": graph.blobs,
+                    "inline": graph.inline,
                 })
             })
             .collect();
@@ -69,6 +70,14 @@ fn print_graph(out: &mut impl Write, graph: &GraphPlan, name: &ModelName) -> io:
             blob.key
         )?;
     }
+    for tensor in &graph.inline {
+        let shape = digits::shape(&tensor.shape);
+        writeln!(
+            out,
+            "{:>15} {:>13}  {:<4} {:<13} {shape:<16} {}",
+            "in the program", "", "f16", "f16", tensor.name
+        )?;
+    }
     Ok(())
 }
 
@@ -92,7 +101,7 @@ pub(crate) fn total_line(total: &Totals) -> String {
     } else {
         format!("{}: {blocks} blocks, {exact} of weights byte-exact", total.format)
     };
-    if total.relative_error > 0.0 {
+    if total.weights_exact < total.weights {
         line.push_str(&format!(", relative error {:.4}", total.relative_error));
     }
     if total.subnormal_scales > 0 {

@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use aimodel::package::{PackageMetadata, WrittenPackage};
+use half::{bf16, f16};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Role};
 use crate::config::DecoderConfig;
-use crate::decoder::{Variant, WeightFormat};
+use crate::decoder::{INLINE_ELEMENTS, InlineTensors, Variant, WeightFormat};
 use crate::error::ConvertError;
 use crate::figures::Figures;
 use crate::graphs::{self, Destination};
 use crate::head::{HeadChoice, HeadDecision};
 use crate::observer::Observer;
-use crate::plan::{GraphPlan, PlanError, WeightChoice};
-use crate::quant::Int4Rule;
+use crate::plan::{GraphPlan, WeightChoice};
+use crate::quant::{self, Int4Rule};
 use crate::source::Source;
 use crate::stock::StockTable;
 use crate::tables::{self, TablesPlan, WrittenTables};
@@ -107,15 +108,20 @@ impl<'s> Model<'s> {
         Ok(Model { source, config, checkpoint })
     }
 
-    /// Plans a conversion. Reads a sample of weights where the head's format is to be decided, else nothing.
+    /// Plans a conversion. Reads the few tensors that stand in the program, and a sample of weights where the head's format is to
+    /// be decided; nothing else.
     ///
     /// # Errors
-    /// If a matrix does not divide into blocks, or the sample cannot be read.
+    /// If a matrix does not divide into blocks, or those tensors or the sample cannot be read.
     pub fn plan(&self, request: &Request) -> Result<Plan, ConvertError> {
         let head =
             HeadDecision::new(self.source, &self.config, &self.checkpoint, request.weights, request.head)?;
         let choice = WeightChoice { weights: request.weights, head: head.format, rule: request.rule };
-        let graphs = request.variants.iter().map(|variant| self.plan_graph(*variant, choice));
+        let inline = if request.variants.is_empty() { InlineTensors::new() } else { self.inline_tensors()? };
+        let graphs = request
+            .variants
+            .iter()
+            .map(|variant| GraphPlan::new(&self.config, &self.checkpoint, *variant, choice, &inline));
         let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
         let tables =
             if request.tables { Some(TablesPlan::new(&self.config, &self.checkpoint)?) } else { None };
@@ -124,8 +130,23 @@ impl<'s> Model<'s> {
         Ok(Plan { graphs, tables, head, spool_bytes })
     }
 
-    fn plan_graph(&self, variant: Variant, choice: WeightChoice) -> Result<GraphPlan, PlanError> {
-        GraphPlan::new(&self.config, &self.checkpoint, variant, choice)
+    /// Reads the tensors that stand in the program, as half precision.
+    fn inline_tensors(&self) -> Result<InlineTensors, ConvertError> {
+        let is_small = |role: &Role| {
+            !role.is_projection() && role.shape(&self.config).iter().product::<usize>() < INLINE_ELEMENTS
+        };
+        Role::needed(&self.config).filter(is_small).map(|role| Ok((role, self.half_bytes(role)?))).collect()
+    }
+
+    /// A whole tensor in half precision.
+    fn half_bytes(&self, role: Role) -> Result<Vec<u8>, ConvertError> {
+        let tensor = self.checkpoint.require(role)?;
+        let mut weights = vec![bf16::ZERO; tensor.byte_len() as usize / size_of::<bf16>()];
+        self.source.read_at(tensor, 0, bytemuck::cast_slice_mut(&mut weights))?;
+        let mut halves = vec![f16::ZERO; weights.len()];
+        quant::to_f16_serial(&weights, &mut halves)
+            .map_err(|source| ConvertError::Element { tensor: tensor.name.clone(), source })?;
+        Ok(bytemuck::cast_slice(&halves).to_vec())
     }
 
     /// Carries a plan out. The outputs are complete when this returns without an error, and worthless otherwise.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Role};
 use crate::config::DecoderConfig;
-use crate::decoder::{self, BlobContent, GraphOptions, Part, Variant, WeightFormat};
+use crate::decoder::{self, BlobContent, GraphOptions, InlineTensors, Part, Variant, WeightFormat};
 use crate::quant::Int4Rule;
 
 /// Why nothing can be planned.
@@ -85,6 +85,17 @@ fn element_name<S: serde::Serializer>(element: &Element, serializer: S) -> Resul
     serializer.serialize_str(element.name())
 }
 
+/// A tensor that stands in the program itself, in half precision.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct InlineTensor {
+    /// Name, such as `layers.5.layer_scalar`.
+    pub name: String,
+    /// Tensor of the checkpoint.
+    pub tensor: String,
+    /// Shape.
+    pub shape: Vec<u64>,
+}
+
 /// One graph: its program without the blobs, and the blobs in file order.
 #[derive(Debug)]
 pub struct GraphPlan {
@@ -100,6 +111,8 @@ pub struct GraphPlan {
     pub layout: Layout,
     /// What fills the gaps, in the same order.
     pub blobs: Vec<PlannedBlob>,
+    /// Small tensors in the program itself.
+    pub inline: Vec<InlineTensor>,
     /// Ops in the graph, those in decompositions not counted.
     pub ops: usize,
 }
@@ -125,6 +138,7 @@ impl GraphPlan {
         checkpoint: &Checkpoint,
         variant: Variant,
         choice: WeightChoice,
+        inline: &InlineTensors,
     ) -> Result<Self, PlanError> {
         check_blocks(config, checkpoint, choice)?;
         let options = GraphOptions {
@@ -133,9 +147,10 @@ impl GraphPlan {
             head: choice.head,
             tied_head: checkpoint.head_is_tied(),
         };
-        let mut graph = decoder::build(config, options)?;
+        let mut graph = decoder::build(config, options, inline)?;
         let layout = Layout::avoiding_whole_pages(&mut graph.module).ok_or(PlanError::TooLarge)?;
         let blobs = planned_blobs(&graph.module, &graph.blobs, &layout, checkpoint, choice.rule)?;
+        let inline = inline_tensors(config, checkpoint, inline)?;
         let ops = top_level_ops(&graph.module);
         Ok(GraphPlan {
             variant,
@@ -144,6 +159,7 @@ impl GraphPlan {
             rule: choice.rule,
             layout,
             blobs,
+            inline,
             ops,
         })
     }
@@ -201,6 +217,21 @@ fn planned_blobs(
         })
     });
     planned.collect()
+}
+
+fn inline_tensors(
+    config: &DecoderConfig,
+    checkpoint: &Checkpoint,
+    inline: &InlineTensors,
+) -> Result<Vec<InlineTensor>, PlanError> {
+    let listed = inline.keys().map(|role| {
+        Ok(InlineTensor {
+            name: role.short_name(),
+            tensor: checkpoint.require(*role)?.name.clone(),
+            shape: role.shape(config).into_iter().map(|extent| extent as u64).collect(),
+        })
+    });
+    listed.collect()
 }
 
 /// Which tensor a blob is made of, and how.
