@@ -14,8 +14,8 @@ use aotc::remote::RemoteOptions;
 use aotc::report::Report;
 use aotc::workflow::{DEFAULT_RUNNER, Workflow};
 use aotc::{
-    Architecture, Compiler, Device, Existing, Interrupt, MinimumOs, Outcome, Platform, PlannedSibling,
-    PreferredCompute, Progress, Remote, Request, Settings, Sibling, Stage, Toolchain, ToolchainOptions,
+    Architecture, Compiler, Device, Existing, Interrupt, MinimumOs, Outcome, PlannedSibling, Platform,
+    PreferredCompute, Remote, Request, Settings, Sibling, Stage, Toolchain, ToolchainOptions,
 };
 use clap::{ArgAction, Args};
 use serde_json::{Value, json};
@@ -140,7 +140,8 @@ fn request(arguments: &Arguments) -> anyhow::Result<Request> {
         true => Architecture::unchecked(name),
         false => Architecture::known(name, arguments.platform),
     };
-    let mut architectures = arguments.architectures.iter().map(architecture).collect::<Result<Vec<_>, _>>()?;
+    let mut architectures =
+        arguments.architectures.iter().map(architecture).collect::<Result<Vec<_>, _>>()?;
     for name in &arguments.devices {
         architectures.push(Device::find(name)?.architecture());
     }
@@ -170,7 +171,9 @@ fn toolchain_options(arguments: &Arguments) -> ToolchainOptions {
 
 fn remote(arguments: &Arguments, host: &str, stage: &Stage, interrupt: &Interrupt) -> anyhow::Result<Remote> {
     let text = |path: &Option<PathBuf>| match path {
-        Some(path) => path.to_str().map(|text| Some(text.to_owned())).context("a path of the Mac is not UTF-8"),
+        Some(path) => {
+            path.to_str().map(|text| Some(text.to_owned())).context("a path of the Mac is not UTF-8")
+        }
         None => Ok(None),
     };
     let mut options = RemoteOptions::new(host);

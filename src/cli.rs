@@ -26,7 +26,7 @@ pub(crate) enum Command {
     Inspect(inspect::Arguments),
     Check(check::Arguments),
     Pack(pack::Arguments),
-    Aotc(aotc::Arguments),
+    Aotc(Box<aotc::Arguments>),
     Doctor(doctor::Arguments),
 }
 

@@ -12,7 +12,9 @@ use crate::interrupt;
 
 /// Tell what this machine can do, and what to do about the rest
 #[derive(Debug, Args)]
-#[command(after_help = "What is missing does not change the exit status: not every machine needs everything.")]
+#[command(
+    after_help = "What is missing does not change the exit status: not every machine needs everything."
+)]
 pub(crate) struct Arguments {
     /// Folder that outputs would go to
     #[arg(short, long, value_name = "DIR", default_value = ".")]

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use aotc::Platform;
 use common::Scene;
+use fixtures::data::Reference;
 use packer::check::{ARCHITECTURES, Options, check};
 use packer::digest::Digest;
 use packer::metadata::BundleMetadata;
@@ -54,8 +55,7 @@ fn a_stale_artifact_is_found() {
     let scene = sibling();
     // The source is converted again: another program under the same name, with a fitting digest and manifest.
     let package = scene.bundle.join(format!("{}.aimodel", common::NAME));
-    let other = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../fixtures/data/reference/provider.int8-symmetric.aimodel");
+    let other = Reference::ProviderInt8.path();
     for file in ["main.mlirb", "main.hash"] {
         fs::copy(other.join(file), package.join(file)).unwrap();
     }

@@ -12,6 +12,7 @@ use aimodel::staging::StagedDirectory;
 use aotc::{
     Architecture, Error, Interrupt, Outcome, Platform, Progress, Request, Stage, Toolchain, ToolchainOptions,
 };
+use fixtures::data::{self, Reference};
 use fixtures::toolchain::StandInXcode;
 use packer::bundle::{self, BundleParts};
 use packer::manifest::{Provenance, SourceRecord};
@@ -123,10 +124,6 @@ pub(crate) fn listing(root: &Path) -> Vec<(String, u64)> {
     entries
 }
 
-fn data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data")
-}
-
 fn copy_files(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
@@ -137,9 +134,9 @@ fn copy_files(from: &Path, to: &Path) {
 fn write_bundle(bundle: &Path, name: &str) {
     let staged = StagedDirectory::new(bundle, false).unwrap();
     let asset = format!("{name}.aimodel");
-    copy_files(&data().join("reference/provider.int4-symmetric.aimodel"), &staged.path().join(&asset));
+    copy_files(&Reference::ProviderInt4.path(), &staged.path().join(&asset));
     let read = |file: &&str| {
-        let bytes = fs::read(data().join("tiny-e4b-qat").join(file)).ok()?;
+        let bytes = fs::read(data::tiny_checkpoint().join(file)).ok()?;
         Some(((*file).to_owned(), bytes))
     };
     let files = tokenizer::SOURCE_FILES.iter().filter_map(read).collect();
@@ -170,7 +167,7 @@ fn write_bundle(bundle: &Path, name: &str) {
 /// insists on it.
 pub(crate) fn checker(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin");
+    let environment = data::folder().join("../../.venv/bin");
     let folders = std::env::split_paths(&path).chain([environment, PathBuf::from("/usr/sbin")]);
     let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
     if found.is_none() {
