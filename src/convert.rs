@@ -1,13 +1,12 @@
 //! `coreai-bundle convert`: a checkpoint becomes bundles and tables.
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use aimodel::package::PackageMetadata;
 use aimodel::staging::StagedDirectory;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use converter::decoder::Variant;
 use converter::head::HeadChoice;
@@ -18,6 +17,7 @@ use serde_json::json;
 
 use crate::bundle::{self, BundleFacts, FinishedBundle};
 use crate::cli::{Rule, Weights};
+use crate::outputs::Common;
 use crate::progress::Progress;
 use crate::{digits, interrupt, origin, outputs, plan_text, tables};
 
@@ -27,11 +27,8 @@ use crate::{digits, interrupt, origin, outputs, plan_text, tables};
   coreai-bundle convert gemma-4-E4B-it-qat --dry-run
   coreai-bundle convert gemma-4-E4B-it-qat -o out --variant both")]
 pub(crate) struct Arguments {
-    /// Folder of the checkpoint
-    source: String,
-    /// Folder to put the outputs into
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    output: PathBuf,
+    #[command(flatten)]
+    common: Common,
     /// Where the graph gets its per-layer rows from
     #[arg(long, value_enum, default_value_t = VariantChoice::Provider)]
     variant: VariantChoice,
@@ -47,9 +44,6 @@ pub(crate) struct Arguments {
     /// Positions the cache may grow to: 256, 512, 1024, ...
     #[arg(long, value_name = "N", default_value_t = 4096)]
     max_context: u64,
-    /// Base name of the outputs, instead of one made from the checkpoint's
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
     /// Use these tables, made before from the same checkpoint, instead of making them
     #[arg(long, value_name = "DIR", conflicts_with = "no_tables")]
     tables: Option<PathBuf>,
@@ -62,15 +56,6 @@ pub(crate) struct Arguments {
     /// Say what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print the result, and events on the way, as JSON
-    #[arg(long)]
-    json: bool,
-    /// Replace outputs that exist
-    #[arg(long)]
-    force: bool,
-    /// Threads to use [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
 }
 
 /// Graphs to make, as typed.
@@ -123,13 +108,10 @@ impl From<Head> for HeadChoice {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let origin = origin::open(&arguments.source)?;
+    let origin = origin::open(&arguments.common.source)?;
     let model = Model::open(&origin.source)?;
     check_context(arguments.max_context, model.config.max_positions as u64)?;
-    let name = match &arguments.name {
-        Some(name) => ModelName::given(name).with_context(|| format!("--name {name:?} is no file name"))?,
-        None => ModelName::new(&origin.name, &model.config),
-    };
+    let name = arguments.common.model_name(&origin.name, &model.config)?;
     let variants = arguments.variant.variants();
     let wants_tables = arguments.variant != VariantChoice::Stock;
     let request = Request {
@@ -145,7 +127,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let plan = model.plan(&request)?;
     if arguments.dry_run {
-        return plan_text::print(&plan, &name, arguments.json);
+        return plan_text::print(&plan, &name, arguments.common.json);
     }
     warn(&plan, arguments);
     let job = Job { arguments, model: &model, plan: &plan, name: &name, stamp };
@@ -168,7 +150,7 @@ fn check_context(max_context: u64, model: u64) -> anyhow::Result<()> {
 }
 
 fn warn(plan: &Plan, arguments: &Arguments) {
-    if arguments.json {
+    if arguments.common.json {
         return;
     }
     let head = &plan.head;
@@ -202,10 +184,11 @@ impl Job<'_> {
         let tokenizer = bundle::tokenizer(self.model.source, arguments.no_chat_template)?;
         let names: Vec<String> =
             self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.weights)).collect();
-        let stage = |name: &str| StagedDirectory::new(&arguments.output.join(name), arguments.force);
+        let stage =
+            |name: &str| StagedDirectory::new(&arguments.common.output.join(name), arguments.common.force);
         let folders = names.iter().map(|name| stage(name)).collect::<Result<Vec<_>, _>>()?;
         let table_folder = self.plan.tables.as_ref().map(|_| stage(&self.name.tables())).transpose()?;
-        outputs::check_space(&arguments.output, self.plan.bytes())?;
+        outputs::check_space(&arguments.common.output, self.plan.bytes())?;
 
         let written = self.write(&names, &folders, table_folder.as_ref())?;
         let tables = match (&table_folder, &written.tables) {
@@ -248,14 +231,14 @@ impl Job<'_> {
             .map(|(folder, name)| folder.path().join(bundle::asset_name(name)))
             .collect();
         let metadata = PackageMetadata::new(&outputs::tool(), &outputs::creation_date()?);
-        let progress = Progress::new(self.plan.input_bytes(), self.arguments.json);
+        let progress = Progress::new(self.plan.input_bytes(), self.arguments.common.json);
         let places = Outputs {
             packages: &packages,
             tables: tables.map(StagedDirectory::path),
             scratch: folders.first().map_or(Path::new("."), StagedDirectory::path),
             metadata: &metadata,
         };
-        let threads = outputs::threads(self.arguments.threads);
+        let threads = self.arguments.common.threads();
         let written = self.model.write(self.plan, &places, threads, &progress);
         progress.finish();
         Ok(written?)
@@ -264,7 +247,7 @@ impl Job<'_> {
     fn report(&self, finished: &Finished) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
         let totals = finished.written.figures.totals();
-        if self.arguments.json {
+        if self.arguments.common.json {
             let result = json!({
                 "event": "done",
                 "bundles": finished.bundles,

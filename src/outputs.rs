@@ -1,15 +1,56 @@
 //! Checks and facts that all commands with outputs share.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aimodel::staging::available_bytes;
 use anyhow::{Context, bail};
+use clap::Args;
+use converter::config::DecoderConfig;
+use converter::name::ModelName;
 
 use crate::digits;
 
 /// Bytes kept free beside what is planned: metadata, tokenizer, manifest.
 const SLACK: u64 = 64 << 20;
+
+/// What every command that converts is given.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Folder of the checkpoint
+    pub(crate) source: String,
+    /// Folder to put the outputs into
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) output: PathBuf,
+    /// Base name of the outputs, instead of one made from the checkpoint's
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Print the result, and events on the way, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Replace outputs that exist
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Threads to use [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl Common {
+    /// Threads to use: as typed, else as many as the machine has cores.
+    pub(crate) fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.threads.map_or_else(cores, NonZeroUsize::get)
+    }
+
+    /// Name of the model: as typed, else made of the checkpoint's own.
+    pub(crate) fn model_name(&self, origin: &str, config: &DecoderConfig) -> anyhow::Result<ModelName> {
+        match &self.name {
+            Some(name) => ModelName::given(name).with_context(|| format!("--name {name:?} is no file name")),
+            None => Ok(ModelName::new(origin, config)),
+        }
+    }
+}
 
 /// Refuses a run that the file system under `folder` has no room for.
 pub(crate) fn check_space(folder: &Path, needed: u64) -> anyhow::Result<()> {
@@ -24,12 +65,6 @@ pub(crate) fn check_space(folder: &Path, needed: u64) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// Threads to use: as typed, else as many as the machine has cores.
-pub(crate) fn threads(typed: Option<NonZeroUsize>) -> usize {
-    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    typed.map_or_else(cores, NonZeroUsize::get)
 }
 
 /// Name and version of this program.

@@ -1,22 +1,22 @@
 //! `coreai-bundle tables`: the gather tables of a checkpoint, and what `convert` shares with it.
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use aimodel::staging::StagedDirectory;
+use aimodel::staging::{StagedDirectory, StagedFile};
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use converter::Model;
 use converter::name::ModelName;
 use converter::source::Source;
-use converter::tables::{TablesPlan, WrittenTables};
+use converter::tables::{TablesPlan, WrittenTables, safetensors};
 use packer::digest::Digest;
 use packer::manifest::{self, FileRecord, Manifest, ManifestKind, Provenance};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::outputs::Common;
 use crate::progress::Progress;
 use crate::{bundle, digits, interrupt, origin, outputs};
 
@@ -25,23 +25,20 @@ use crate::{bundle, digits, interrupt, origin, outputs};
 #[command(after_help = "Example:
   coreai-bundle tables gemma-4-E4B-it-qat -o out")]
 pub(crate) struct Arguments {
-    /// Folder of the checkpoint
-    source: String,
-    /// Folder to put the table folder into
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    output: PathBuf,
-    /// Base name of the output, instead of one made from the checkpoint's
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-    /// Print the result, and events on the way, as JSON
-    #[arg(long)]
-    json: bool,
-    /// Replace an output that exists
-    #[arg(long)]
-    force: bool,
-    /// Threads to use [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    common: Common,
+    /// Form of the per-layer table
+    #[arg(long, value_enum, default_value_t = Form::Raw)]
+    ple: Form,
+}
+
+/// Form of the per-layer table, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Form {
+    /// A folder of raw tables with a scale a row, as the bundles of this tool use them
+    Raw,
+    /// One safetensors file with one scale, as Apple's own Gemma 3n export writes it
+    Safetensors,
 }
 
 /// A table folder that is complete, under its temporary name until it is published.
@@ -57,29 +54,54 @@ pub(crate) struct FinishedTables {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let origin = origin::open(&arguments.source)?;
+    let origin = origin::open(&arguments.common.source)?;
     let model = Model::open(&origin.source)?;
-    let name = match &arguments.name {
-        Some(name) => ModelName::given(name).with_context(|| format!("--name {name:?} is no file name"))?,
-        None => ModelName::new(&origin.name, &model.config),
-    };
+    let name = arguments.common.model_name(&origin.name, &model.config)?;
+    interrupt::listen()?;
+    match arguments.ple {
+        Form::Raw => write_folder(&arguments.common, &model, &name)?,
+        Form::Safetensors => write_file(&arguments.common, &model, &name)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_folder(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow::Result<()> {
     let plan = TablesPlan::new(&model.config, &model.checkpoint)?;
     let name = name.tables();
-    interrupt::listen()?;
-    let folder = StagedDirectory::new(&arguments.output.join(&name), arguments.force)?;
-    outputs::check_space(&arguments.output, plan.bytes())?;
-    let progress = Progress::new(plan.input_bytes(), arguments.json);
-    let threads = outputs::threads(arguments.threads);
-    let source: &dyn Source = &origin.source;
+    let folder = StagedDirectory::new(&common.output.join(&name), common.force)?;
+    outputs::check_space(&common.output, plan.bytes())?;
+    let progress = Progress::new(plan.input_bytes(), common.json);
+    let threads = common.threads();
     let written =
-        converter::tables::write(source, &model.checkpoint, &plan, folder.path(), threads, &progress);
+        converter::tables::write(model.source, &model.checkpoint, &plan, folder.path(), threads, &progress);
     progress.finish();
     let written = written?;
-    source.verify_unchanged()?;
-    let finished = finish(&folder, &written, &name, source)?;
+    model.source.verify_unchanged()?;
+    let finished = finish(&folder, &written, &name, model.source)?;
     folder.commit()?;
-    print(&finished, arguments.json)?;
-    Ok(ExitCode::SUCCESS)
+    print(&finished, common.json)?;
+    Ok(())
+}
+
+fn write_file(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow::Result<()> {
+    let file = StagedFile::new(&common.output.join(name.table_file()), common.force)?;
+    outputs::check_space(&common.output, safetensors::bytes(&model.config))?;
+    let progress = Progress::new(safetensors::input_bytes(&model.config), common.json);
+    let threads = common.threads();
+    let written =
+        safetensors::write(model.source, &model.config, &model.checkpoint, file.file(), threads, &progress);
+    progress.finish();
+    written?;
+    model.source.verify_unchanged()?;
+    let bytes = file.file().metadata()?.len();
+    let path = file.commit()?;
+    let mut out = io::stdout().lock();
+    if common.json {
+        writeln!(out, "{}", json!({"event": "done", "file": {"path": path, "bytes": bytes}}))?;
+    } else {
+        writeln!(out, "{}  per-layer table, {}", path.display(), digits::bytes(bytes))?;
+    }
+    Ok(())
 }
 
 fn print(finished: &FinishedTables, as_json: bool) -> io::Result<()> {

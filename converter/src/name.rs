@@ -45,6 +45,11 @@ impl ModelName {
         format!("{}_decode_{weights}{suffix}", self.0)
     }
 
+    /// Name of the per-layer table as one file.
+    pub fn table_file(&self) -> String {
+        format!("{}_ple.safetensors", self.0)
+    }
+
     /// Name of the table folder.
     pub fn tables(&self) -> String {
         format!("{}_gather_raw", self.0)

@@ -10,6 +10,14 @@ import numpy as np
 from checkpoint import Checkpoint
 
 
+def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rule of the gather tables: `scale = max|row| / 127`, codes rounded half to even."""
+    largest = np.maximum(np.abs(table).max(axis=1), np.float32(1e-12))
+    scale = (largest / np.float32(127)).astype(np.float32)
+    codes = np.clip(np.rint(table / scale[:, None]), -127, 127).astype(np.int8)
+    return codes, scale
+
+
 @dataclass(frozen=True)
 class PerLayerTable:
     """`codes` int8 [vocabulary, layers * per_layer] and `scale` f32 [vocabulary]."""
@@ -19,12 +27,8 @@ class PerLayerTable:
 
     @staticmethod
     def quantize(checkpoint: Checkpoint) -> PerLayerTable:
-        """The rule of the gather tables: `scale = max|row| / 127`, codes rounded half to even."""
-        table = checkpoint.text("embed_tokens_per_layer.weight")
-        largest = np.maximum(np.abs(table).max(axis=1), np.float32(1e-12))
-        scale = (largest / np.float32(127)).astype(np.float32)
-        codes = np.clip(np.rint(table / scale[:, None]), -127, 127).astype(np.int8)
-        return PerLayerTable(codes, scale)
+        """Computes the table from the checkpoint."""
+        return PerLayerTable(*quantize_rows(checkpoint.text("embed_tokens_per_layer.weight")))
 
     @staticmethod
     def dump(folder: Path) -> PerLayerTable:

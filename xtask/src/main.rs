@@ -11,8 +11,8 @@ mod judges;
 mod suite;
 mod workspace;
 
-use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 /// Chores of the project.
 #[derive(Parser)]
@@ -40,14 +40,21 @@ enum Chore {
     Fixture(fixture::Options),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
-    match Arguments::parse().chore {
+    let done = match Arguments::parse().chore {
         Chore::Test => suite::test(strict),
         Chore::Ci => suite::test(true),
         Chore::AppleCheck(options) => judges::run(&options, strict),
         Chore::Golden { arguments } => suite::golden(&arguments),
         Chore::Fixture(options) => fixture::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod plan;
 pub mod rows;
+pub mod safetensors;
 mod write;
 
 pub use plan::{PlannedFile, TablesPlan};

@@ -4,10 +4,9 @@
 //! is wrong. Then what `coreai-bundle convert` makes of the tiny checkpoint in every weight mode, and of two synthetic
 //! ones of another shape.
 
-use super::Options;
 use super::environment::{clear, scratch, scripts, trouble};
 use super::task::{Check, Plan, Task};
-use crate::workspace::{cargo, run, target};
+use super::{Options, program};
 use anyhow::{Context, Result, bail};
 use fixtures::data::{self, Reference};
 use fixtures::oracle::Oracle;
@@ -202,22 +201,13 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
     if wanted.is_empty() {
         return Ok(plan);
     }
-    let program = match &options.binary {
-        Some(program) => program.clone(),
-        None => build()?,
-    };
+    let program = program(options)?;
     for conversion in wanted {
         if let Err(error) = plan_conversion(conversion, &program, !options.quick, &mut plan) {
             plan.checks.push(Check::failed(conversion.name, "convert", format!("{error:#}")));
         }
     }
     Ok(plan)
-}
-
-/// Builds the command; gives its path.
-fn build() -> Result<PathBuf> {
-    run(&mut cargo(["build", "--quiet", "--package", "coreai-bundle"]))?;
-    Ok(target().join("debug").join(format!("coreai-bundle{}", std::env::consts::EXE_SUFFIX)))
 }
 
 fn reference_task(package: Reference) -> Result<Task> {

@@ -6,6 +6,7 @@
 
 mod apple;
 mod environment;
+mod tables;
 mod task;
 
 use anyhow::{Result, bail};
@@ -16,6 +17,7 @@ use std::thread;
 use task::{Plan, Tally};
 
 use self::environment::Environment;
+use crate::workspace::{cargo, run as run_command, target};
 
 /// What to judge, and how.
 #[derive(Args, Default)]
@@ -47,7 +49,17 @@ struct Judge {
     plan: fn(&Options) -> Result<Plan>,
 }
 
-const JUDGES: [Judge; 1] = [Judge { name: "apple", plan: apple::plan }];
+const JUDGES: [Judge; 2] =
+    [Judge { name: "apple", plan: apple::plan }, Judge { name: "tables", plan: tables::plan }];
+
+/// The command under judgement: the one given, else one built now.
+fn program(options: &Options) -> Result<PathBuf> {
+    if let Some(program) = &options.binary {
+        return Ok(program.clone());
+    }
+    run_command(&mut cargo(["build", "--quiet", "--package", "coreai-bundle"]))?;
+    Ok(target().join("debug").join(format!("coreai-bundle{}", std::env::consts::EXE_SUFFIX)))
+}
 
 /// Runs all judges and prints a line a check; with `strict`, an environment that cannot be made is a failure.
 pub(crate) fn run(options: &Options, strict: bool) -> Result<()> {
