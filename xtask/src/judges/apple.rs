@@ -63,6 +63,10 @@ const LOSSLESS: Bounds = Bounds { flips: (0, 0), mean_cosine: (0.9999, 1.0), min
 /// minimum of 0.9885. Less damage than that would mean that the judge is blind.
 const LOSSY: Bounds = Bounds { flips: (1, 30), mean_cosine: (0.99, 0.9999), min_cosine: (0.95, 0.999) };
 
+/// The same for random weights, which amplify the rounding of half-precision activations: on the checkpoint of E2B's shape the
+/// f16 package, which quantizes nothing, was measured at a mean of 0.99984 and a minimum of 0.9995.
+const LOSSLESS_RANDOM: Bounds = Bounds { flips: (0, 2), mean_cosine: (0.9995, 1.0), min_cosine: (0.998, 1.0) };
+
 /// How far the logits of variants of one conversion may differ: they compute the same thing.
 const AGREEMENT: f64 = 0.99999;
 
@@ -148,7 +152,7 @@ const CONVERSIONS: [Conversion; 7] = [
         arguments: LATTICE,
         variants: &["both", "stock"],
         long: false,
-        bounds: LOSSLESS,
+        bounds: LOSSLESS_RANDOM,
     },
     Conversion {
         name: "e2b-like-off-lattice-head",
@@ -156,7 +160,7 @@ const CONVERSIONS: [Conversion; 7] = [
         arguments: &["--weights", "int4", "--head", "auto", "--rule", "lattice"],
         variants: &["provider"],
         long: false,
-        bounds: LOSSLESS,
+        bounds: LOSSLESS_RANDOM,
     },
 ];
 
