@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// The Xcode to ask (DEVELOPER_DIR)
     #[arg(long, value_name = "DIR")]
     developer_dir: Option<PathBuf>,
-    /// The Python to ask for coreai-core [default: that of .venv, else python3]
+    /// The Python to ask for coreai-core [default: that of target/judges, else python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     /// Print JSON

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,8 +11,8 @@ use converter::observer::Observer;
 use packer::archive;
 use serde_json::json;
 
-use crate::digits;
 use crate::progress::Progress;
+use crate::{digits, interrupt};
 
 /// Pack a folder into a zip file: stored, zip64, data aligned to 4096 bytes
 #[derive(Debug, Args)]
@@ -36,8 +37,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let total = archive::Plan::new(&arguments.folder)?.content_bytes();
     let progress = Progress::new(total, arguments.json);
     let shown = Cell::new(0);
+    interrupt::listen()?;
     let report = archive::pack(&arguments.folder, &arguments.output, arguments.force, |written| {
         progress.advance(written.saturating_sub(shown.replace(written)));
+        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     progress.finish();
     let report = report?;

@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
-
 use common::{Dir, both, text, tiny, tree};
 use fixtures::{Dtype, Lattice, Recipe, Shape, Weights, damage};
 use serde_json::Value;
@@ -324,32 +322,4 @@ fn odd_options_are_refused() {
     }
     let message = dir.fails(&["convert", "google/gemma-4-E4B-it-qat-q4_0-unquantized"]);
     assert!(message.contains("hf download"), "{message}");
-}
-
-/// A large enough checkpoint is killed, by Ctrl-C and by force, while it is being converted.
-#[test]
-fn a_run_that_is_stopped_leaves_no_output_and_a_second_one_succeeds() {
-    let dir = Dir::new();
-    let shape = Shape { vocabulary: 65_536, hidden: 512, ..Shape::small() };
-    Recipe::new(shape).write(&dir.path("model")).unwrap();
-    let convert = ["convert", "model", "-o", "out", "--name", "m", "--variant", "both", "--threads", "1"];
-    for signal in ["-INT", "-TERM", "-KILL"] {
-        let mut child = dir.command(&convert).spawn().unwrap();
-        let partial = dir.path("out");
-        let started = Instant::now();
-        while !partial.exists() && started.elapsed() < Duration::from_secs(20) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
-        let status = child.wait().unwrap();
-        assert!(!status.success(), "{signal}: the run ended before it was stopped");
-        let visible: Vec<String> =
-            dir.names("out").into_iter().filter(|name| !name.starts_with('.')).collect();
-        assert_eq!(visible, [""; 0], "{signal}");
-        if signal != "-KILL" {
-            assert_eq!(dir.names("out"), [""; 0], "{signal}: nothing hidden stays either");
-        }
-    }
-    dir.ok(&convert);
-    assert_eq!(dir.names("out"), ["m_decode_int4lin", "m_decode_int4lin_tbl", "m_gather_raw"]);
 }

@@ -72,7 +72,7 @@ pub struct DoctorOptions<'a> {
     pub toolchain: ToolchainOptions,
     /// Where outputs would go.
     pub output: PathBuf,
-    /// The Python of the judge; `.venv/bin/python` and `python3` are tried otherwise.
+    /// The Python of the judge; those that the tests make under `target/judges`, and `python3`, otherwise.
     pub python: Option<PathBuf>,
     /// Looks up an environment variable.
     pub environment: &'a dyn Fn(&str) -> Option<OsString>,
@@ -241,10 +241,9 @@ fn connect(address: &str) -> Result<(), String> {
 }
 
 fn judge(python: Option<&Path>, interrupt: &Interrupt) -> Result<Check, Error> {
-    let usual = [Path::new(".venv/bin/python"), Path::new("python3")];
-    let candidates = python.map_or_else(|| usual.to_vec(), |python| vec![python]);
+    let candidates = python.map_or_else(usual_pythons, |python| vec![python.to_path_buf()]);
     for python in candidates {
-        let mut command = Command::new(python);
+        let mut command = Command::new(&python);
         let Ok(answer) = process::capture(command.args(["-c", JUDGE]), LIMIT, interrupt) else { continue };
         stop_if_raised(interrupt)?;
         if answer.succeeded() {
@@ -252,8 +251,18 @@ fn judge(python: Option<&Path>, interrupt: &Interrupt) -> Result<Check, Error> {
             return Ok(Check::ok("Python judge", detail));
         }
     }
-    let remedy = "only tests need it: `python3 -m venv .venv && .venv/bin/pip install coreai-core`";
+    let remedy = "only this project's tests need it: `cargo xtask apple-check` in a clone makes it";
     Ok(Check::missing("Python judge", "no Python here has coreai-core", remedy))
+}
+
+/// The environments that the project's own tests make under the current folder, then the system's Python.
+fn usual_pythons() -> Vec<PathBuf> {
+    let made = std::fs::read_dir("target/judges").into_iter().flatten().flatten();
+    let mut pythons: Vec<PathBuf> =
+        made.map(|entry| entry.path().join("bin/python")).filter(|python| python.is_file()).collect();
+    pythons.sort();
+    pythons.push("python3".into());
+    pythons
 }
 
 fn program(

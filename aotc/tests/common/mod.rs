@@ -163,12 +163,10 @@ fn write_bundle(bundle: &Path, name: &str) {
     staged.commit().unwrap();
 }
 
-/// A checker that the project's set-up installs, from `PATH` or the virtual environment. Only continuous integration
-/// insists on it.
+/// A program that not every machine has; `.ci/run` installs it, and only there it must be.
 pub(crate) fn checker(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let environment = data::folder().join("../../.venv/bin");
-    let folders = std::env::split_paths(&path).chain([environment, PathBuf::from("/usr/sbin")]);
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
     let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
     if found.is_none() {
         assert!(std::env::var_os("CI").is_none(), "{name} is not installed, and CI needs it");

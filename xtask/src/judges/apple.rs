@@ -65,7 +65,8 @@ const LOSSY: Bounds = Bounds { flips: (1, 30), mean_cosine: (0.99, 0.9999), min_
 
 /// The same for random weights, which amplify the rounding of half-precision activations: on the checkpoint of E2B's shape the
 /// f16 package, which quantizes nothing, was measured at a mean of 0.99984 and a minimum of 0.9995.
-const LOSSLESS_RANDOM: Bounds = Bounds { flips: (0, 2), mean_cosine: (0.9995, 1.0), min_cosine: (0.998, 1.0) };
+const LOSSLESS_RANDOM: Bounds =
+    Bounds { flips: (0, 2), mean_cosine: (0.9995, 1.0), min_cosine: (0.998, 1.0) };
 
 /// How far the logits of variants of one conversion may differ: they compute the same thing.
 const AGREEMENT: f64 = 0.99999;
