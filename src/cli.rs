@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use converter::decoder::WeightFormat;
 use converter::quant::Int4Rule;
 
-use crate::{check, convert, inspect, pack, tables};
+use crate::{aotc, check, convert, doctor, inspect, pack, tables};
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
 ///
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Inspect(inspect::Arguments),
     Check(check::Arguments),
     Pack(pack::Arguments),
+    Aotc(Box<aotc::Arguments>),
+    Doctor(doctor::Arguments),
 }
 
 impl Command {
@@ -36,6 +38,8 @@ impl Command {
             Command::Inspect(arguments) => inspect::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Pack(arguments) => pack::run(&arguments),
+            Command::Aotc(arguments) => aotc::run(&arguments),
+            Command::Doctor(arguments) => doctor::run(&arguments),
         }
     }
 }

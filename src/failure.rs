@@ -26,12 +26,18 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         }
         said = cause;
     }
+    if let Some(hint) = error.downcast_ref::<aotc::Error>().and_then(aotc::Error::hint) {
+        text.push_str(&format!("\n  hint: {hint}"));
+    }
     // Nothing is left to do if standard error is closed.
     let _ = writeln!(io::stderr(), "{text}");
     ExitCode::from(status(error))
 }
 
 fn status(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<aotc::Error>() {
+        return error.exit_code();
+    }
     match error.downcast_ref::<ConvertError>() {
         Some(ConvertError::Plan(PlanError::Graph(_))) => BUG,
         _ => USER,

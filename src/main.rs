@@ -1,10 +1,12 @@
 //! The command `coreai-bundle`: what was typed becomes what is meant, and the rooms do the work.
 
+mod aotc;
 mod bundle;
 mod check;
 mod cli;
 mod convert;
 mod digits;
+mod doctor;
 mod failure;
 mod inspect;
 mod interrupt;
