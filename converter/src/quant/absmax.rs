@@ -39,11 +39,12 @@ impl Width {
 /// rounded to f16 and divided by the stored scale.
 pub(super) fn fit(weights: &[f32; BLOCK], width: Width) -> Result<Fit, QuantizeError> {
     let Extremum { index, value } = Extremum::of(weights);
-    if value.abs() >= F16_OVERFLOW.to_f32() {
+    if value.abs() >= F16_OVERFLOW {
         return Err(QuantizeError::Overflow { element: index });
     }
     let scale = f16::from_f32((round_to_f16(value.abs()) / width.divisor()).max(SMALLEST_SCALE));
     let (lowest, highest) = width.codes();
-    let code = |weight| (round_to_f16(weight) / scale.to_f32()).round_ties_even().clamp(lowest, highest) as i8;
+    let code =
+        |weight| (round_to_f16(weight) / scale.to_f32()).round_ties_even().clamp(lowest, highest) as i8;
     Ok(Fit::measure(weights, scale, weights.map(code)))
 }

@@ -8,7 +8,7 @@ use super::QuantizeError;
 pub const BLOCK: usize = 32;
 
 /// Smallest bf16 magnitude that is infinite in f16.
-pub(super) const F16_OVERFLOW: bf16 = bf16::from_bits(0x4780);
+pub(super) const F16_OVERFLOW: f32 = 65536.0;
 
 /// A scale and codes for a block, and how well they reproduce it.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -29,8 +29,11 @@ impl Fit {
     /// Measures what a scale and codes make of finite weights.
     pub(super) fn measure(weights: &[f32; BLOCK], scale: f16, codes: [i8; BLOCK]) -> Self {
         let products = codes.map(|code| f32::from(code) * scale.to_f32());
-        let exact =
-            products.iter().zip(weights).filter(|(product, weight)| round_to_bf16(**product) == **weight).count();
+        let exact = products
+            .iter()
+            .zip(weights)
+            .filter(|(product, weight)| round_to_bf16(**product) == **weight)
+            .count();
         let errors: [f32; BLOCK] = std::array::from_fn(|i| products[i] - weights[i]);
         Fit {
             scale,

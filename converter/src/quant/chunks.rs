@@ -31,7 +31,9 @@ pub fn quantize_int4(
 ) -> Result<Statistics, QuantizeError> {
     let level = Level::new();
     let (weights, codes) = blocks::<NIBBLES>(weights, codes, scales)?;
-    parallel(weights, codes, scales, |weights, codes, scales| vector::int4(level, rule, weights, codes, scales))
+    parallel(weights, codes, scales, |weights, codes, scales| {
+        vector::int4(level, rule, weights, codes, scales)
+    })
 }
 
 /// [`quantize_int4`] on the calling thread alone; same bytes, same figures.
@@ -123,8 +125,7 @@ fn blocks<'w, 'c, const BYTES: usize>(
     codes: &'c mut [u8],
     scales: &[f16],
 ) -> Result<(&'w [[bf16; BLOCK]], &'c mut [[u8; BYTES]]), QuantizeError> {
-    let error =
-        QuantizeError::Length { weights: weights.len(), codes: codes.len(), scales: scales.len() };
+    let error = QuantizeError::Length { weights: weights.len(), codes: codes.len(), scales: scales.len() };
     let (weights, left_weights) = weights.as_chunks();
     let (codes, left_codes) = codes.as_chunks_mut();
     let is_whole = left_weights.is_empty() && left_codes.is_empty();
@@ -139,7 +140,8 @@ fn parallel<const BYTES: usize>(
     weights: &[[bf16; BLOCK]],
     codes: &mut [[u8; BYTES]],
     scales: &mut [f16],
-    quantize: impl Fn(&[[bf16; BLOCK]], &mut [[u8; BYTES]], &mut [f16]) -> Result<Statistics, QuantizeError> + Sync,
+    quantize: impl Fn(&[[bf16; BLOCK]], &mut [[u8; BYTES]], &mut [f16]) -> Result<Statistics, QuantizeError>
+    + Sync,
 ) -> Result<Statistics, QuantizeError> {
     let outputs = codes.par_chunks_mut(CHUNK).zip(scales.par_chunks_mut(CHUNK));
     let chunks = weights.par_chunks(CHUNK).zip(outputs);

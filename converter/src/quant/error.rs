@@ -19,7 +19,9 @@ pub enum QuantizeError {
         element: usize,
     },
     /// The buffers do not belong together.
-    #[error("{weights} weights, which must be whole blocks of 32, do not go with {codes} bytes of codes and {scales} scales")]
+    #[error(
+        "{weights} weights, which must be whole blocks of 32, do not go with {codes} bytes of codes and {scales} scales"
+    )]
     Length {
         /// Number of weights given.
         weights: usize,

@@ -105,7 +105,11 @@ mod tests {
     #[test]
     fn bounds_are_midpoints_over_the_code() {
         // bf16 numbers in [1, 2) are 1/128 apart, below 1 half as far.
-        assert_eq!(bounds(1.5, 1), ((1.5 - 1.0 / 256.0, true), (1.5 + 1.0 / 256.0, true)), "even significand");
+        assert_eq!(
+            bounds(1.5, 1),
+            ((1.5 - 1.0 / 256.0, true), (1.5 + 1.0 / 256.0, true)),
+            "even significand"
+        );
         assert_eq!(bounds(1.5, -4).1, ((1.5 + 1.0 / 256.0) / 4.0, true));
         let odd = 1.0 + 1.0 / 128.0;
         assert_eq!(bounds(odd, 2), (((1.0 + 1.0 / 256.0) / 2.0, false), ((1.0 + 3.0 / 256.0) / 2.0, false)));

@@ -45,7 +45,7 @@ pub fn recover(block: &[bf16; BLOCK]) -> Option<Recovered> {
         let (scale, codes, interval) = (f16::ZERO, [0; BLOCK], Interval::UNBOUNDED);
         return Some(Recovered { scale, codes, interval, extremum_code: 0 });
     }
-    if extremum.value.abs() >= F16_OVERFLOW.to_f32() {
+    if extremum.value.abs() >= F16_OVERFLOW {
         return None;
     }
     EXTREMUM_CODES.into_iter().find_map(|code| recover_with(&weights, extremum, code))
@@ -84,7 +84,7 @@ fn recover_with(weights: &[f32; BLOCK], extremum: Extremum, extremum_code: i8) -
 pub(super) fn fit(block: &[bf16; BLOCK]) -> Result<Fit, QuantizeError> {
     let weights = widen(block)?;
     let extremum = Extremum::of(&weights);
-    if extremum.value.abs() >= F16_OVERFLOW.to_f32() {
+    if extremum.value.abs() >= F16_OVERFLOW {
         return Err(QuantizeError::Overflow { element: extremum.index });
     }
     match recover(block) {

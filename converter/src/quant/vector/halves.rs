@@ -6,8 +6,15 @@ use half::{bf16, f16};
 use super::super::QuantizeError;
 use super::super::block::F16_OVERFLOW;
 
+/// Bits of the smallest magnitude that does not fit.
+const OVERFLOW: u16 = (F16_OVERFLOW.to_bits() >> 16) as u16;
+
 /// Rounds to f16, ties to even.
-pub(in super::super) fn to_f16(level: Level, weights: &[bf16], halves: &mut [f16]) -> Result<(), QuantizeError> {
+pub(in super::super) fn to_f16(
+    level: Level,
+    weights: &[bf16],
+    halves: &mut [f16],
+) -> Result<(), QuantizeError> {
     dispatch!(level, simd => convert(simd, weights, halves))
 }
 
@@ -15,7 +22,7 @@ pub(in super::super) fn to_f16(level: Level, weights: &[bf16], halves: &mut [f16
 #[inline(always)]
 fn convert<S: Simd>(_: S, weights: &[bf16], halves: &mut [f16]) -> Result<(), QuantizeError> {
     let largest = weights.iter().fold(0, |largest, weight| largest.max(weight.to_bits() & 0x7fff));
-    if largest >= F16_OVERFLOW.to_bits() {
+    if largest >= OVERFLOW {
         return Err(first_fault(weights));
     }
     for (half, weight) in halves.iter_mut().zip(weights) {
@@ -26,7 +33,7 @@ fn convert<S: Simd>(_: S, weights: &[bf16], halves: &mut [f16]) -> Result<(), Qu
 
 #[cold]
 fn first_fault(weights: &[bf16]) -> QuantizeError {
-    let overflows = |weight: &bf16| weight.to_bits() & 0x7fff >= F16_OVERFLOW.to_bits();
+    let overflows = |weight: &bf16| weight.to_bits() & 0x7fff >= OVERFLOW;
     let element = weights.iter().position(overflows).unwrap_or(0);
     if weights[element].is_finite() {
         QuantizeError::Overflow { element }

@@ -7,7 +7,8 @@
 use std::ops::{Add, Div, Mul, Sub};
 
 use fearless_simd::{
-    MaskNarrow, Select, Simd, SimdBase, SimdFloat, SimdMask, SimdSplit, f32x16, i32x16, mask32x16, u16x32, u32x16,
+    MaskNarrow, Select, Simd, SimdBase, SimdFloat, SimdMask, SimdSplit, f32x4, f32x16, i32x16, mask32x16,
+    u16x32, u32x16,
 };
 use half::bf16;
 
@@ -16,8 +17,9 @@ use super::super::block::BLOCK;
 /// Elements of one parity.
 pub(super) const HALF: usize = BLOCK / 2;
 
-/// The low bits of the sum of this and an integer below 2^22 are the integer in two's complement.
-const INTEGERS: f32 = 12_582_912.0;
+/// The sum of this and a number below 2^22 is rounded to an integer, ties to even; its low bits are the integer in two's
+/// complement.
+pub(super) const INTEGERS: f32 = 12_582_912.0;
 
 /// 32 numbers of a block.
 #[derive(Clone, Copy)]
@@ -34,7 +36,7 @@ pub(super) struct Mask<S: Simd> {
 }
 
 /// The element of largest magnitude, the first one on a tie.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Extremum {
     pub(super) index: usize,
     pub(super) value: f32,
@@ -146,10 +148,17 @@ impl<S: Simd> Lanes<S> {
         Lanes { even: round_to_bf16(self.even), odd: round_to_bf16(self.odd) }
     }
 
-    /// Sum in the order of [`super::super::block::sum`].
+    /// Sums of eight numbers each; their own [`SimdBase::reduce_sum`] is the sum in the order of [`super::super::block::sum`].
+    #[inline(always)]
+    pub(super) fn partial_sums(self) -> f32x4<S> {
+        let (first, second) = (self.even + self.odd).split();
+        let (first, second) = (first + second).split();
+        first + second
+    }
+
     #[inline(always)]
     pub(super) fn sum(self) -> f32 {
-        (self.even + self.odd).reduce_sum()
+        self.partial_sums().reduce_sum()
     }
 
     /// The largest of numbers that are not NaN.
@@ -164,12 +173,11 @@ impl<S: Simd> Lanes<S> {
         self.even.min(self.odd).reduce_min()
     }
 
-    /// Packs integers of `bits` bits, each odd-numbered element above the even-numbered one in front of it.
+    /// Packs integers of `bits` bits, [`INTEGERS`] added, each odd-numbered element above the even-numbered one in front of it.
     #[inline(always)]
     pub(super) fn pack(self, bits: u32) -> u32x16<S> {
         let mask = (1 << bits) - 1;
-        let (even, odd) = (self.even + INTEGERS, self.odd + INTEGERS);
-        (even.to_bits() & mask) | ((odd.to_bits() & mask) << bits)
+        (self.even.to_bits() & mask) | ((self.odd.to_bits() & mask) << bits)
     }
 
     /// The integers that [`Lanes::pack`] packed, in two's complement.

@@ -13,8 +13,8 @@ use super::super::lattice::nearest::{DIVISORS, MARGIN};
 use super::super::lattice::{COMMON_MULTIPLE, EXTREMUM_CODES};
 use super::absmax;
 use super::half_bits::round_to_f16;
-use super::kernel::{Choice, Rule, squared_error};
-use super::lanes::{Extremum, Lanes};
+use super::kernel::{Choice, GROUP, Rule, squared_error};
+use super::lanes::{INTEGERS, Lanes};
 
 pub(super) struct Lattice;
 
@@ -28,40 +28,37 @@ const TOLERANCE: f32 = 1.0 / 126.0;
 impl Rule for Lattice {
     type Start = ();
 
-    #[inline(always)]
-    fn start(_: f32) {}
+    const OVERFLOW: f32 = F16_OVERFLOW;
 
     #[inline(always)]
-    fn choose<S: Simd>(simd: S, weights: Lanes<S>, extremum: Extremum, (): ()) -> Option<Choice<S>> {
-        let magnitude = extremum.value.abs();
-        if magnitude == 0.0 {
-            return Some(Choice { scale: 0.0, codes: Lanes::splat(simd, 0.0) });
-        }
-        if magnitude >= F16_OVERFLOW.to_f32() {
-            return None;
-        }
-        if magnitude >= SMALLEST {
-            for code in EXTREMUM_CODES {
-                let choice = recover(simd, weights, extremum, f32::from(code));
-                if choice.is_some() {
-                    return choice;
-                }
+    fn start(_: &[f32; GROUP]) {}
+
+    #[inline(always)]
+    fn choose<S: Simd>(simd: S, weights: Lanes<S>, extremum: f32, (): &(), _: usize) -> Choice<S> {
+        let choice = choose(simd, weights, extremum);
+        Choice { codes: choice.codes + INTEGERS, ..choice }
+    }
+}
+
+#[inline(always)]
+fn choose<S: Simd>(simd: S, weights: Lanes<S>, extremum: f32) -> Choice<S> {
+    if extremum == 0.0 {
+        return Choice { scale: 0.0, codes: Lanes::splat(simd, 0.0) };
+    }
+    if extremum.abs() >= SMALLEST {
+        for code in EXTREMUM_CODES {
+            if let Some(choice) = recover(simd, weights, extremum, f32::from(code)) {
+                return choice;
             }
         }
-        nearest(weights, extremum)
     }
+    nearest(weights, extremum)
 }
 
 /// The block's scale and codes if it is on a lattice where the extremum has this code.
 #[inline(always)]
-fn recover<S: Simd>(
-    simd: S,
-    weights: Lanes<S>,
-    extremum: Extremum,
-    extremum_code: f32,
-) -> Option<Choice<S>> {
-    let magnitude = extremum.value.abs();
-    let inverse = extremum_code / if extremum_code > 0.0 { magnitude } else { extremum.value };
+fn recover<S: Simd>(simd: S, weights: Lanes<S>, extremum: f32, extremum_code: f32) -> Option<Choice<S>> {
+    let inverse = extremum_code / if extremum_code > 0.0 { extremum.abs() } else { extremum };
     let quotients = weights * inverse;
     let codes = quotients.round_ties_even();
     let misses = (quotients - codes).abs();
@@ -70,7 +67,7 @@ fn recover<S: Simd>(
         return None;
     }
     let candidate = Candidate { weights, codes, sign: 1.0_f32.copysign(inverse) };
-    let scale = match candidate.only_bf16_scale(magnitude, extremum_code.abs()) {
+    let scale = match candidate.only_bf16_scale(extremum.abs(), extremum_code.abs()) {
         Some(scale) => scale,
         None => candidate.scale_in_interval(simd)?,
     };
@@ -167,15 +164,15 @@ fn bf16_of(x: f32) -> f32 {
 
 /// The best fit for a block that is on no lattice.
 #[inline(always)]
-fn nearest<S: Simd>(weights: Lanes<S>, extremum: Extremum) -> Option<Choice<S>> {
-    let plain = absmax::choose(weights, absmax::scale(extremum.value, Width::Int4), Width::Int4)?;
+fn nearest<S: Simd>(weights: Lanes<S>, extremum: f32) -> Choice<S> {
+    let plain = absmax::choose(weights, absmax::scale(extremum, Width::Int4), Width::Int4);
+    let plain = Choice { codes: plain.codes - INTEGERS, ..plain };
     let mut best: Option<(f32, f32)> = None;
     for divisor in DIVISORS {
-        let inverse = divisor / if divisor > 0.0 { extremum.value.abs() } else { extremum.value };
+        let inverse = divisor / if divisor > 0.0 { extremum.abs() } else { extremum };
         let codes = codes(weights, inverse);
-        let products = (codes * weights).sum();
-        let squares = (codes * codes).sum();
-        let scale = round_to_f16(products / squares);
+        let products = codes * weights;
+        let scale = round_to_f16(products.sum() / (codes * codes).sum());
         if scale == 0.0 || !scale.is_finite() {
             continue;
         }
@@ -184,10 +181,9 @@ fn nearest<S: Simd>(weights: Lanes<S>, extremum: Extremum) -> Option<Choice<S>> 
             best = Some((error, scale));
         }
     }
-    let Some((_, scale)) = best else { return Some(plain) };
+    let Some((_, scale)) = best else { return plain };
     let fit = Choice { scale, codes: codes(weights, 1.0 / scale) };
-    let is_better = squared_error(weights, fit) < squared_error(weights, plain) * MARGIN;
-    Some(if is_better { fit } else { plain })
+    if squared_error(weights, fit) < squared_error(weights, plain) * MARGIN { fit } else { plain }
 }
 
 #[inline(always)]

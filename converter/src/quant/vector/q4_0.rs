@@ -3,33 +3,33 @@
 use fearless_simd::Simd;
 
 use super::half_bits::round_to_f16;
-use super::kernel::{Choice, Rule};
-use super::lanes::{Extremum, Lanes};
+use super::kernel::{Choice, GROUP, Rule};
+use super::lanes::{INTEGERS, Lanes};
 
 pub(super) struct Q4_0;
 
-/// The scale in f16 and the inverse of the one in f32.
-#[derive(Clone, Copy, Default)]
+/// The scales in f16 and the inverses of those in f32.
 pub(super) struct Start {
-    scale: f32,
-    inverse: f32,
+    scales: [f32; GROUP],
+    inverses: [f32; GROUP],
 }
 
 impl Rule for Q4_0 {
     type Start = Start;
 
+    const OVERFLOW: f32 = 8.0 * 65520.0;
+
     #[inline(always)]
-    fn start(extremum: f32) -> Start {
-        let d = extremum / -8.0;
-        let inverse = 1.0 / d;
-        Start { scale: round_to_f16(d), inverse: if inverse.is_finite() { inverse } else { 0.0 } }
+    fn start(extrema: &[f32; GROUP]) -> Start {
+        let d = extrema.map(|extremum| extremum / -8.0);
+        let finite = |x: f32| if x.is_finite() { x } else { 0.0 };
+        Start { scales: d.map(round_to_f16), inverses: d.map(|d| finite(1.0 / d)) }
     }
 
     #[inline(always)]
-    fn choose<S: Simd>(_: S, weights: Lanes<S>, _: Extremum, start: Start) -> Option<Choice<S>> {
-        let Start { scale, inverse } = start;
+    fn choose<S: Simd>(_: S, weights: Lanes<S>, _: f32, start: &Start, at: usize) -> Choice<S> {
         // The sums lie between 0.4 and 16.6, so their floors are what truncation gives, and not below 0.
-        let codes = (weights * inverse + 8.5).floor().min(15.0) - 8.0;
-        scale.is_finite().then_some(Choice { scale, codes })
+        let codes = (weights * start.inverses[at] + 8.5).floor().min(15.0) + (INTEGERS - 8.0);
+        Choice { scale: start.scales[at], codes }
     }
 }
