@@ -6,6 +6,7 @@
 
 mod apple;
 mod environment;
+mod q4_0;
 mod tables;
 mod task;
 
@@ -49,8 +50,11 @@ struct Judge {
     plan: fn(&Options) -> Result<Plan>,
 }
 
-const JUDGES: [Judge; 2] =
-    [Judge { name: "apple", plan: apple::plan }, Judge { name: "tables", plan: tables::plan }];
+const JUDGES: [Judge; 3] = [
+    Judge { name: "apple", plan: apple::plan },
+    Judge { name: "numpy", plan: tables::plan },
+    Judge { name: "gguf", plan: q4_0::plan },
+];
 
 /// The command under judgement: the one given, else one built now.
 fn program(options: &Options) -> Result<PathBuf> {
