@@ -138,7 +138,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// The engine starts caches at 256 positions and doubles them.
 fn check_context(max_context: u64, model: u64) -> anyhow::Result<()> {
-    if max_context < 256 || max_context % 256 != 0 || !(max_context / 256).is_power_of_two() {
+    if max_context < 256 || !max_context.is_multiple_of(256) || !(max_context / 256).is_power_of_two() {
         bail!(
             "--max-context {max_context}: the engine doubles its caches from 256 on; give 256, 512, 1024, ..."
         );

@@ -1,5 +1,7 @@
 //! `convert` as a user runs it: what it writes, that it always writes the same, and how it refuses.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+
 mod common;
 
 use common::{Dir, both, text, tiny, tree};

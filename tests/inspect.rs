@@ -1,5 +1,7 @@
 //! `inspect`, `check` and `pack` on what `convert` wrote.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+
 mod common;
 
 use common::{Dir, tiny};

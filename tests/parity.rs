@@ -1,6 +1,8 @@
 //! Our graphs are those of the Python pipeline behind the published bundles: same ops, operands, types, attributes, regions and
 //! constants, weights included. Only numbering, the place of constants and the names of blobs may differ.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+
 mod common;
 
 use std::fs::File;

@@ -1,5 +1,7 @@
 //! Runs that are stopped, by Ctrl-C and by force: what they leave, and what a second run makes of it.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+
 mod common;
 
 use std::fs::File;

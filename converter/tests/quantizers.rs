@@ -1,5 +1,7 @@
 //! The rules on synthetic lattices, on weights off any lattice, on adversarial blocks, and on any number of threads.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+
 use converter::quant::{
     self, BLOCK, Int4Rule, QuantizeError, Statistics, fit, fit_int8, quantize_int4, quantize_int4_serial,
     quantize_int8, quantize_int8_serial,

@@ -1,4 +1,9 @@
-//! Quantizers.
+//! Weights as codes and scales: the three int4 rules, int8, and rounding to half precision.
+//!
+//! A matrix is split along its last axis into blocks of 32. Each rule exists twice: plainly, one block at a time ([`fit`], [`lattice::recover`]), which
+//! is what explains a block and what tests hold the rest to, and in vectors (`vector`), which is what conversions run. Both give the same bits
+//! on every machine: the instruction set is picked at run time, and no step depends on its width.
+
 mod absmax;
 mod block;
 mod chunks;

@@ -27,7 +27,7 @@ impl Interval {
         let bits = weight.to_bits() & 0x7fff;
         let at = |bits| bf16::from_bits(bits).to_f64();
         let factor = COMMON_MULTIPLE / f64::from(code.unsigned_abs());
-        let is_even = bits % 2 == 0;
+        let is_even = bits.is_multiple_of(2);
         Interval {
             lowest: (at(bits - 1) + at(bits)) / 2.0 * factor,
             highest: (at(bits) + at(bits + 1)) / 2.0 * factor,

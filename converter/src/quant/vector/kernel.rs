@@ -182,7 +182,8 @@ impl Extrema {
 
     #[cold]
     fn fault(&self, overflow: f32, weights: &[[bf16; BLOCK]]) -> QuantizeError {
-        let block = self.values.iter().position(|value| !(value.abs() < overflow)).unwrap_or(0);
+        let block =
+            self.values.iter().position(|value| value.is_nan() || value.abs() >= overflow).unwrap_or(0);
         match weights[block].iter().position(|weight| !weight.is_finite()) {
             Some(element) => QuantizeError::NotFinite { element: block * BLOCK + element },
             None => QuantizeError::Overflow { element: block * BLOCK + self.indices[block] },
@@ -259,7 +260,7 @@ impl<S: Simd> Tally<S> {
     #[inline(always)]
     fn add_exact(&mut self, weights: Lanes<S>, stored: Choice<S>) {
         let exact = (stored.codes * stored.scale).round_to_bf16().equals(weights);
-        self.exact_counts = self.exact_counts - exact.count();
+        self.exact_counts -= exact.count();
         self.blocks_exact += u64::from(exact.all());
     }
 
