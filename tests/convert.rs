@@ -216,20 +216,16 @@ const FAULTS: &[Fault] = &[
     (
         "MoE",
         |dir| {
-            damage::edit_config(&dir.path("model"), |config| {
-                text_part(config)["enable_moe_block"] = true.into()
-            })
-            .unwrap()
+            let change = |config: &mut Value| text_part(config)["enable_moe_block"] = true.into();
+            damage::edit_config(&dir.path("model"), change).unwrap();
         },
         &["enable_moe_block"],
     ),
     (
         "keys used as values",
         |dir| {
-            damage::edit_config(&dir.path("model"), |config| {
-                text_part(config)["attention_k_eq_v"] = true.into()
-            })
-            .unwrap()
+            let change = |config: &mut Value| text_part(config)["attention_k_eq_v"] = true.into();
+            damage::edit_config(&dir.path("model"), change).unwrap();
         },
         &["attention_k_eq_v"],
     ),
