@@ -1,1 +1,5 @@
-//! Reference values, and the comparison of a bundle's logits with them.
+//! Proof that a bundle computes what its checkpoint means.
+//!
+//! [`interpreter`] runs an `.aimodel` package on a CPU.
+
+pub mod interpreter;
