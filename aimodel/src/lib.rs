@@ -8,10 +8,13 @@
 pub mod attribute;
 pub mod build;
 pub mod bytecode;
+pub mod compare;
+pub mod describe;
 pub mod element;
 pub mod infer;
 pub mod module;
 pub mod opcode;
+pub mod package;
 pub mod types;
 
 pub use attribute::{Attribute, AttributeId, Enumeration, ResourceId};

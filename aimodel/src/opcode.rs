@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Date of the oldest ops; also stands for those whose own date is not known.
-const OLDEST: u32 = 2025_07_07;
+const OLDEST: u32 = 20250707;
 
 /// Properties of an op, in their order in the bytecode; `?` marks an optional one.
 type Properties = &'static [&'static str];
@@ -52,40 +52,40 @@ opcodes! {
     Graph, "dataflow.graph_v1", OLDEST, &["argAttrs", "compositeDecl?", "externalize", "functionType",
         "isPrivate", "name", "noInline", "paramDecls", "resAttrs"];
     CreateToken, "dataflow.create_token_v1", OLDEST, NONE;
-    ReadHandle, "dataflow.read_handle_v1", 2025_08_19, NONE;
-    WriteHandle, "dataflow.write_handle_v1", 2025_08_19, NONE;
+    ReadHandle, "dataflow.read_handle_v1", 20250819, NONE;
+    WriteHandle, "dataflow.write_handle_v1", 20250819, NONE;
     Output, "dataflow.output_v1", OLDEST, NONE;
     Yield, "dataflow.yield_v1", OLDEST, NONE;
 
     Constant, "primitive.constant_v1", OLDEST, &["value"];
-    Cast, "primitive.cast_v1", 2025_07_23, NONE;
-    GetShape, "primitive.get_shape_v2", 2026_03_17, NONE;
-    Reshape, "primitive.reshape_v2", 2026_02_04, NONE;
-    Transpose, "primitive.transpose_v1", 2025_08_11, NONE;
-    Slice, "primitive.slice_v1", 2025_09_22, NONE;
-    SliceUpdate, "primitive.slice_update_v1", 2025_09_22, NONE;
-    Concat, "primitive.concat_v1", 2025_09_03, NONE;
-    GatherNd, "primitive.gather_nd_v1", 2025_07_23, NONE;
-    GatherAlongAxis, "primitive.gather_along_axis_v1", 2025_10_28, NONE;
-    ShrinkDims, "primitive.shrink_dims_v1", 2025_10_02, NONE;
-    ExpandDims, "primitive.expand_dims_v1", 2025_09_24, NONE;
-    Pad, "primitive.pad_v1", 2025_09_24, &["padding_mode"];
-    Range, "primitive.range_v1", 2025_10_17, NONE;
-    BroadcastInDims, "primitive.broadcast_in_dims_v1", 2025_08_26, NONE;
-    BroadcastTo, "primitive.broadcast_to_v1", 2025_09_11, NONE;
+    Cast, "primitive.cast_v1", 20250723, NONE;
+    GetShape, "primitive.get_shape_v2", 20260317, NONE;
+    Reshape, "primitive.reshape_v2", 20260204, NONE;
+    Transpose, "primitive.transpose_v1", 20250811, NONE;
+    Slice, "primitive.slice_v1", 20250922, NONE;
+    SliceUpdate, "primitive.slice_update_v1", 20250922, NONE;
+    Concat, "primitive.concat_v1", 20250903, NONE;
+    GatherNd, "primitive.gather_nd_v1", 20250723, NONE;
+    GatherAlongAxis, "primitive.gather_along_axis_v1", 20251028, NONE;
+    ShrinkDims, "primitive.shrink_dims_v1", 20251002, NONE;
+    ExpandDims, "primitive.expand_dims_v1", 20250924, NONE;
+    Pad, "primitive.pad_v1", 20250924, &["padding_mode"];
+    Range, "primitive.range_v1", 20251017, NONE;
+    BroadcastInDims, "primitive.broadcast_in_dims_v1", 20250826, NONE;
+    BroadcastTo, "primitive.broadcast_to_v1", 20250911, NONE;
     BroadcastShapes, "primitive.broadcast_shapes_v1", OLDEST, NONE;
-    BlockwiseShiftScale, "primitive.blockwise_shift_scale_v2", 2026_02_02, NONE;
+    BlockwiseShiftScale, "primitive.blockwise_shift_scale_v2", 20260202, NONE;
     BatchMatmul, "primitive.batch_matmul_v1", OLDEST, NONE;
     Where, "primitive.where_v1", OLDEST, NONE;
     Reduce, "primitive.reduce_v1", OLDEST, NONE;
-    Gelu, "primitive.gelu_v1", 2025_10_24, &["approximate"];
+    Gelu, "primitive.gelu_v1", 20251024, &["approximate"];
 
-    Rsqrt, "primitive.rsqrt_v1", 2025_09_28, NONE;
+    Rsqrt, "primitive.rsqrt_v1", 20250928, NONE;
     Exp, "primitive.exp_v1", OLDEST, NONE;
-    Tanh, "primitive.tanh_v1", 2025_09_28, NONE;
-    Sin, "primitive.sin_v1", 2025_09_28, NONE;
-    Cos, "primitive.cos_v1", 2025_09_28, NONE;
-    Not, "primitive.not_v1", 2025_09_23, NONE;
+    Tanh, "primitive.tanh_v1", 20250928, NONE;
+    Sin, "primitive.sin_v1", 20250928, NONE;
+    Cos, "primitive.cos_v1", 20250928, NONE;
+    Not, "primitive.not_v1", 20250923, NONE;
 
     Add, "primitive.add_v1", OLDEST, NONE;
     Sub, "primitive.sub_v1", OLDEST, NONE;
@@ -107,7 +107,7 @@ opcodes! {
     BroadcastingGreater, "broadcasting_greater_v1", OLDEST, NONE;
     BroadcastingLogicalXor, "broadcasting_logical_xor_v1", OLDEST, NONE;
     BroadcastingWhere, "broadcasting_where_v1", OLDEST, NONE;
-    BroadcastingBatchMatmul, "broadcasting_batch_matmul_v1", 2025_12_02, NONE;
+    BroadcastingBatchMatmul, "broadcasting_batch_matmul_v1", 20251202, NONE;
     ReduceSum, "reduce_sum_v1", OLDEST, NONE;
     ReduceProduct, "reduce_product_v1", OLDEST, NONE;
     ReduceMax, "reduce_max_v1", OLDEST, NONE;

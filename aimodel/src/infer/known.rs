@@ -78,7 +78,9 @@ impl Known {
                     match self.elements(*value) {
                         Some(elements) => joined.extend_from_slice(elements),
                         None => {
-                            joined.resize(joined.len() + module.tensor(*value)?.elements()? as usize, None)
+                            let length =
+                                module.tensor(*value)?.elements().filter(|length| *length <= LONGEST)?;
+                            joined.resize(joined.len() + length as usize, None);
                         }
                     }
                 }

@@ -76,7 +76,7 @@ impl IrReader<'_, '_> {
 
     fn properties(&mut self, cursor: &mut Cursor<'_>, op: OpId, present: bool) -> Result<(), Fault> {
         let opcode = self.module.op(op).opcode;
-        if present != !opcode.properties().is_empty() {
+        if present == opcode.properties().is_empty() {
             let problem = if present { "has properties that are unknown" } else { "lacks its properties" };
             return Err(cursor.fault(format!("{opcode} {problem}")));
         }

@@ -104,11 +104,11 @@ impl Bytecode {
         let blobs = resources::read(source, &sections, &strings, &mut module)?;
         let (offsets, bodies) =
             (sections.body(section::ATTRIBUTE_TYPE_OFFSETS)?, sections.body(section::ATTRIBUTE_TYPE)?);
-        let mut tables = entries::Tables::new(&offsets, &bodies, &strings, blobs.len())?;
+        let mut tables = entries::Tables::new(offsets, bodies, &strings, blobs.len())?;
         tables.decode_all(&mut module)?;
         let ir_body = sections.body(section::IR)?;
         let property_body = sections.body(section::PROPERTIES)?;
-        ir::read(&ir_body, &property_body, &op_names, &tables, &mut module)?;
+        ir::read(ir_body, property_body, &op_names, &tables, &mut module)?;
         Ok(Bytecode { module, blobs, producer, length })
     }
 }

@@ -1,0 +1,217 @@
+//! The package directory: `main.mlirb`, `main.hash`, `metadata.json`.
+//!
+//! A package is written into a directory that is still being made (see [`crate::staging`]), so that it appears whole or not at
+//! all. Blobs are streamed in file order; the digest is computed on the way.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::bytecode::layout::{Layout, Placement};
+use crate::bytecode::reader::{Bytecode, ReadError};
+
+/// The program.
+pub const PROGRAM: &str = "main.mlirb";
+/// SHA-256 of the program, 32 raw bytes.
+pub const HASH: &str = "main.hash";
+/// Who made the package, and when.
+pub const METADATA: &str = "metadata.json";
+/// The only version of packages that loaders take.
+const ASSET_VERSION: &str = "2.0";
+
+/// Contents of a package's `metadata.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PackageMetadata {
+    /// Version of the package format.
+    pub asset_version: String,
+    /// UTC time as `YYYYMMDDTHHMMSSZ`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub creation_date: Option<String>,
+    /// Program and version that wrote the package.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub producer: Option<String>,
+    /// Anything else that was there.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl PackageMetadata {
+    /// Metadata of a new package.
+    pub fn new(producer: &str, creation_date: &str) -> Self {
+        PackageMetadata {
+            asset_version: ASSET_VERSION.to_owned(),
+            creation_date: Some(creation_date.to_owned()),
+            producer: Some(producer.to_owned()),
+            other: serde_json::Map::new(),
+        }
+    }
+}
+
+/// Why a package cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    /// The system refused.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The program cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// The program.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ReadError,
+    },
+    /// `metadata.json` is not what loaders take.
+    #[error("{path}: {source}", path = path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// More or fewer bytes came for a blob than the layout holds.
+    #[error("blob {index} of the package takes {expected} bytes, {given} were given")]
+    BlobLength {
+        /// Position among the blobs.
+        index: usize,
+        /// Bytes that the layout holds.
+        expected: u64,
+        /// Bytes given so far.
+        given: u64,
+    },
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenPackage {
+    /// SHA-256 of `main.mlirb`.
+    pub digest: [u8; 32],
+    /// Size of `main.mlirb` in bytes.
+    pub length: u64,
+}
+
+/// Streams a package: the bytes of its blobs, in the order of the layout, and nothing else.
+pub struct PackageWriter<'l> {
+    directory: PathBuf,
+    layout: &'l Layout,
+    program: File,
+    hasher: Sha256,
+    /// The blob that bytes go to, and how many of its bytes are written.
+    current: usize,
+    filled: u64,
+    written: u64,
+}
+
+impl<'l> PackageWriter<'l> {
+    /// Makes the directory, which must not exist, and writes what stands in front of the blobs.
+    pub fn create(directory: &Path, layout: &'l Layout) -> Result<Self, PackageError> {
+        fs::create_dir(directory)
+            .map_err(|source| PackageError::Io { path: directory.to_owned(), source })?;
+        let path = directory.join(PROGRAM);
+        let program = File::create_new(&path).map_err(|source| PackageError::Io { path, source })?;
+        let (hasher, directory) = (Sha256::new(), directory.to_owned());
+        let mut writer =
+            PackageWriter { directory, layout, program, hasher, current: 0, filled: 0, written: 0 };
+        writer.put(&layout.prefix)?;
+        Ok(writer)
+    }
+
+    /// The blob that the next bytes belong to; `None` when all are whole.
+    pub fn next_blob(&self) -> Option<&'l Placement> {
+        self.layout.placements.get(self.current)
+    }
+
+    /// Appends bytes to the current blob, which ends with them or goes on. A blob's bytes may come in any number of pieces, but
+    /// a piece belongs to one blob.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), PackageError> {
+        let Some(blob) = self.next_blob() else {
+            return Err(self.wrong_length(0, bytes.len() as u64));
+        };
+        let filled = self.filled + bytes.len() as u64;
+        if filled > blob.length {
+            return Err(self.wrong_length(blob.length, filled));
+        }
+        if self.filled == 0 {
+            self.put(&blob.head)?;
+        }
+        self.put(bytes)?;
+        self.filled = filled;
+        if filled == blob.length {
+            (self.current, self.filled) = (self.current + 1, 0);
+        }
+        Ok(())
+    }
+
+    fn wrong_length(&self, expected: u64, given: u64) -> PackageError {
+        PackageError::BlobLength { index: self.current, expected, given }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), PackageError> {
+        let path = || self.directory.join(PROGRAM);
+        self.program.write_all(bytes).map_err(|source| PackageError::Io { path: path(), source })?;
+        self.hasher.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes what stands after the blobs, the hash and the metadata. All blobs must be whole.
+    pub fn finish(mut self, metadata: &PackageMetadata) -> Result<WrittenPackage, PackageError> {
+        if let Some(blob) = self.next_blob() {
+            return Err(self.wrong_length(blob.length, self.filled));
+        }
+        self.put(&self.layout.suffix)?;
+        let digest: [u8; 32] = self.hasher.finalize().into();
+        write_file(&self.directory.join(HASH), &digest)?;
+        let path = self.directory.join(METADATA);
+        let text = serde_json::to_string_pretty(metadata)
+            .map_err(|source| PackageError::Metadata { path: path.clone(), source })?;
+        write_file(&path, text.as_bytes())?;
+        Ok(WrittenPackage { digest, length: self.written })
+    }
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), PackageError> {
+    fs::write(path, bytes).map_err(|source| PackageError::Io { path: path.to_owned(), source })
+}
+
+/// A package on disk: its program, read without the blobs, and its metadata.
+#[derive(Debug)]
+pub struct Package {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The program.
+    pub bytecode: Bytecode,
+    /// Contents of `metadata.json`; loaders do without the file.
+    pub metadata: Option<PackageMetadata>,
+}
+
+impl Package {
+    /// Opens a package directory.
+    pub fn open(directory: &Path) -> Result<Package, PackageError> {
+        let path = directory.join(PROGRAM);
+        let bytecode = Bytecode::open(&path).map_err(|source| PackageError::Read { path, source })?;
+        let path = directory.join(METADATA);
+        let metadata = match fs::read(&path) {
+            Ok(text) => Some(
+                serde_json::from_slice(&text).map_err(|source| PackageError::Metadata { path, source })?,
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(PackageError::Io { path, source }),
+        };
+        Ok(Package { directory: directory.to_owned(), bytecode, metadata })
+    }
+
+    /// Path of the program.
+    pub fn program(&self) -> PathBuf {
+        self.directory.join(PROGRAM)
+    }
+}

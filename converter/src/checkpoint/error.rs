@@ -1,0 +1,72 @@
+//! Why a checkpoint does not fit its configuration.
+
+use crate::source::Dtype;
+
+/// A checkpoint whose tensors are not those that its configuration calls for.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Tensors are absent.
+    #[error("the checkpoint lacks {} that config.json calls for: {}", count(names), names.join(", "))]
+    Missing {
+        /// All of them, in the model's order.
+        names: Vec<String>,
+    },
+
+    /// The decoder has tensors that this converter does not know.
+    #[error(
+        "the checkpoint has {} in the text decoder that no Gemma 4 E-series model has: {}; \
+         merge adapters and remove quantization first", count(names), names.join(", ")
+    )]
+    Unknown {
+        /// All of them, sorted.
+        names: Vec<String>,
+    },
+
+    /// A tensor is not BF16.
+    #[error("{name} in {file} is {found}, expected BF16: only plain bf16 checkpoints are converted")]
+    Dtype {
+        /// The tensor.
+        name: String,
+        /// The file that holds it.
+        file: String,
+        /// Its type.
+        found: Dtype,
+    },
+
+    /// A tensor has another shape than the configuration gives it.
+    #[error("{name} in {file} has the shape {found:?}, expected {expected:?} from config.json")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// The file that holds it.
+        file: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that the configuration gives it.
+        expected: Vec<usize>,
+    },
+
+    /// A matrix cannot be cut into blocks.
+    #[error(
+        "{name} has the shape {shape:?}: its last axis is no multiple of {}, so it cannot be quantized in blocks; \
+         keep it in f16",
+        super::BLOCK
+    )]
+    NotInBlocks {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+
+    /// A role that this model has no tensor for was asked for.
+    #[error("this model has no tensor {name}")]
+    NoTensor {
+        /// The name without prefix.
+        name: String,
+    },
+}
+
+fn count(names: &[String]) -> String {
+    if names.len() == 1 { "a tensor".to_owned() } else { format!("{} tensors", names.len()) }
+}

@@ -1,0 +1,84 @@
+//! Kinds of layers, and which cache slot each one reads.
+
+use super::fields::Fields;
+use super::{ConfigError, Layer, LayerKind, MAX_LAYERS};
+
+/// Reads `layer_types` and holds it against the number of layers.
+pub(super) fn kinds(text: &Fields<'_>) -> Result<Vec<LayerKind>, ConfigError> {
+    let count = text.size_up_to("num_hidden_layers", MAX_LAYERS)?;
+    let names = text.list("layer_types")?;
+    if names.len() != count {
+        return Err(
+            text.refuse("layer_types", format!("a list of {count}, one for each of num_hidden_layers"))
+        );
+    }
+    let mut kinds = Vec::with_capacity(count);
+    for (index, name) in names.iter().enumerate() {
+        let kind = [LayerKind::Sliding, LayerKind::Full]
+            .into_iter()
+            .find(|kind| name.as_str() == Some(kind.name()))
+            .ok_or_else(|| {
+                let expected = "\"sliding_attention\" or \"full_attention\"";
+                text.refuse_item("layer_types", index, name, expected)
+            })?;
+        kinds.push(kind);
+    }
+    // transformers silently makes such a layer a full one: better not to guess what the weights were trained as.
+    if kinds.last() != Some(&LayerKind::Full) {
+        return Err(text.refuse("layer_types", "a list that ends with \"full_attention\""));
+    }
+    Ok(kinds)
+}
+
+/// Widths that a layer takes from the common ones.
+pub(super) struct Widths {
+    pub(super) head_dim: usize,
+    pub(super) global_head_dim: usize,
+    pub(super) intermediate: usize,
+    /// Width of the MLP in layers that share another's keys and values.
+    pub(super) shared_intermediate: usize,
+}
+
+/// Gives each layer its slot. Owners are all but the last `num_kv_shared_layers`; slots go to sliding owners in
+/// layer order, then to full owners; a shared layer reads the slot of the last owner of its kind.
+///
+/// Returns the layers and the owner of each slot.
+pub(super) fn assign(
+    text: &Fields<'_>,
+    kinds: &[LayerKind],
+    widths: &Widths,
+) -> Result<(Vec<Layer>, Vec<usize>), ConfigError> {
+    let shared = text.count("num_kv_shared_layers")?;
+    let Some(owning) = kinds.get(..kinds.len().saturating_sub(shared)).filter(|owning| !owning.is_empty())
+    else {
+        return Err(text.refuse("num_kv_shared_layers", format!("less than the {} layers", kinds.len())));
+    };
+    let owners_of = |wanted: LayerKind| {
+        owning.iter().enumerate().filter(move |(_, kind)| **kind == wanted).map(|(index, _)| index)
+    };
+    let slot_owners: Vec<usize> = owners_of(LayerKind::Sliding).chain(owners_of(LayerKind::Full)).collect();
+
+    let mut layers = Vec::with_capacity(kinds.len());
+    for (index, &kind) in kinds.iter().enumerate() {
+        let owner = if index < owning.len() { Some(index) } else { owners_of(kind).next_back() };
+        let place = owner.and_then(|owner| {
+            slot_owners.iter().position(|candidate| *candidate == owner).map(|slot| (owner, slot))
+        });
+        let Some((owner, slot)) = place else {
+            let expected = format!("a number that leaves a {} layer for layer {index} to share", kind.name());
+            return Err(text.refuse("num_kv_shared_layers", expected));
+        };
+        layers.push(Layer {
+            index,
+            kind,
+            head_dim: match kind {
+                LayerKind::Sliding => widths.head_dim,
+                LayerKind::Full => widths.global_head_dim,
+            },
+            intermediate: if owner == index { widths.intermediate } else { widths.shared_intermediate },
+            slot,
+            owner,
+        });
+    }
+    Ok((layers, slot_owners))
+}

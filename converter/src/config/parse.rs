@@ -1,0 +1,132 @@
+//! From JSON to [`DecoderConfig`].
+
+use serde_json::Value;
+
+use super::fields::{Fields, MAX_SIZE};
+use super::layers::{self, Widths};
+use super::{ConfigError, DecoderConfig, LayerKind, MAX_CONFIG_BYTES, members, overrides, rope};
+
+const OUTER_TYPE: &str = "gemma4";
+const TEXT_TYPE: &str = "gemma4_text";
+
+pub(super) fn decoder_config(bytes: &[u8]) -> Result<DecoderConfig, ConfigError> {
+    if bytes.len() > MAX_CONFIG_BYTES {
+        return Err(ConfigError::TooLarge { len: bytes.len(), limit: MAX_CONFIG_BYTES });
+    }
+    let root: Value = serde_json::from_slice(bytes)?;
+    let root = Fields::root(&root)?;
+    let (outer, text) = parts(&root)?;
+    let (outer, text) = (outer.as_ref(), &text);
+    members::refuse_others(outer, text)?;
+
+    let kinds = layers::kinds(text)?;
+    let hidden = text.size("hidden_size")?;
+    let (heads, kv_heads) = heads(text)?;
+    let head_dim = text.even_size("head_dim")?;
+    let global_head_dim = overrides::global_head_dim(text, &kinds, kv_heads)?;
+    if head_dim > global_head_dim {
+        let expected = format!("at most the {global_head_dim} of full layers, which is the cache's width");
+        return Err(text.refuse("head_dim", expected));
+    }
+    bounded(text, "num_attention_heads", heads, global_head_dim, "head width")?;
+    let ple_width = text.size("hidden_size_per_layer_input")?;
+    bounded(text, "hidden_size_per_layer_input", ple_width, kinds.len(), "number of layers")?;
+    let vocab = vocabulary(text)?;
+
+    let widths = widths(text, head_dim, global_head_dim)?;
+    let (layers, slot_owners) = layers::assign(text, &kinds, &widths)?;
+    Ok(DecoderConfig {
+        text_model_type: TEXT_TYPE.to_owned(),
+        outer_model_type: outer.map(|_| OUTER_TYPE.to_owned()),
+        architecture: architecture(&root)?,
+        hidden,
+        heads,
+        kv_heads,
+        head_dim,
+        global_head_dim,
+        ple_width,
+        vocab,
+        softcap: text.positive("final_logit_softcapping")?,
+        sliding_window: text.size("sliding_window")?,
+        rms_eps: text.positive("rms_norm_eps")?,
+        sliding_rope: rope::read(text, LayerKind::Sliding, head_dim)?,
+        full_rope: rope::read(text, LayerKind::Full, global_head_dim)?,
+        tied_head: nearest(outer, text, "tie_word_embeddings").flag("tie_word_embeddings", true)?,
+        max_positions: text.size("max_position_embeddings")?,
+        eos_ids: nearest(outer, text, "eos_token_id").tokens("eos_token_id", vocab)?,
+        bos_id: nearest(outer, text, "bos_token_id").token("bos_token_id", vocab)?,
+        pad_id: nearest(outer, text, "pad_token_id").token("pad_token_id", vocab)?,
+        layers,
+        slot_owners,
+    })
+}
+
+/// The whole model's part, if the text part is nested in one, and the text part.
+fn parts<'a>(root: &Fields<'a>) -> Result<(Option<Fields<'a>>, Fields<'a>), ConfigError> {
+    match root.text("model_type")? {
+        OUTER_TYPE => {
+            let text = root.object("text_config")?;
+            text.only("model_type", TEXT_TYPE)?;
+            Ok((Some(root.clone()), text))
+        }
+        TEXT_TYPE => Ok((None, root.clone())),
+        _ => Err(root.refuse("model_type", format!("{OUTER_TYPE:?} or {TEXT_TYPE:?}"))),
+    }
+}
+
+/// The part that decides on a field which both parts may have: the whole model's wins, as in transformers.
+fn nearest<'f, 'a>(outer: Option<&'f Fields<'a>>, text: &'f Fields<'a>, name: &str) -> &'f Fields<'a> {
+    outer.filter(|outer| outer.get(name).is_some()).unwrap_or(text)
+}
+
+fn heads(text: &Fields<'_>) -> Result<(usize, usize), ConfigError> {
+    let heads = text.size("num_attention_heads")?;
+    let kv_heads = text.size("num_key_value_heads")?;
+    if heads % kv_heads != 0 {
+        return Err(text.refuse("num_key_value_heads", format!("a divisor of the {heads} query heads")));
+    }
+    let global = "num_global_key_value_heads";
+    if text.get(global).is_some() && text.size(global)? != kv_heads {
+        return Err(text.refuse(global, format!("null or {kv_heads}, as in sliding layers")));
+    }
+    Ok((heads, kv_heads))
+}
+
+fn vocabulary(text: &Fields<'_>) -> Result<usize, ConfigError> {
+    let vocab = text.size("vocab_size")?;
+    if text.size("vocab_size_per_layer_input")? != vocab {
+        let expected = format!("{vocab}, as vocab_size: one id looks up both tables");
+        return Err(text.refuse("vocab_size_per_layer_input", expected));
+    }
+    Ok(vocab)
+}
+
+fn widths(text: &Fields<'_>, head_dim: usize, global_head_dim: usize) -> Result<Widths, ConfigError> {
+    let intermediate = text.size("intermediate_size")?;
+    let mut shared_intermediate = intermediate;
+    if text.flag("use_double_wide_mlp", false)? {
+        shared_intermediate =
+            bounded(text, "intermediate_size", intermediate, 2, "doubling in shared layers")?;
+    }
+    Ok(Widths { head_dim, global_head_dim, intermediate, shared_intermediate })
+}
+
+/// The product of a field's value and `times`, if it still is a possible axis of a tensor.
+fn bounded(
+    text: &Fields<'_>,
+    name: &str,
+    value: usize,
+    times: usize,
+    what: &str,
+) -> Result<usize, ConfigError> {
+    let product = value.checked_mul(times).filter(|product| *product <= MAX_SIZE);
+    product.ok_or_else(|| text.refuse(name, format!("at most {} (times {times}: {what})", MAX_SIZE / times)))
+}
+
+fn architecture(root: &Fields<'_>) -> Result<Option<String>, ConfigError> {
+    if root.get("architectures").is_none() {
+        return Ok(None);
+    }
+    let first = root.list("architectures")?.first();
+    Ok(first.and_then(Value::as_str).map(str::to_owned))
+}

@@ -1,0 +1,50 @@
+//! A cheap digest that tells checkpoints apart without reading their weights.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+/// SHA-256 over what describes a checkpoint: the bytes of `config.json`, of the index if there is one, and of the
+/// safetensors header of every file with that file's name.
+///
+/// It does **not** cover the weights: two trainings of one architecture, saved alike, have the same fingerprint.
+/// It does cover how the checkpoint is stored, so the sharded and the single form of one model, or its pruned and
+/// unpruned form, differ. It is a fact for reports, not a part of what is built from the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Collects the parts of a [`Fingerprint`]. Parts are added in a fixed order: `config.json`, index, files by name.
+#[derive(Debug, Clone)]
+pub struct FingerprintParts(Sha256);
+
+impl FingerprintParts {
+    /// No parts yet.
+    pub fn new() -> Self {
+        Self(Sha256::new_with_prefix(b"coreai-bundle checkpoint headers 1\n"))
+    }
+
+    /// Adds a file by its name and the SHA-256 of the part of it that counts.
+    pub fn add(&mut self, file: &str, digest: &[u8; 32]) {
+        // The length in front keeps names and digests from running into each other.
+        self.0.update((file.len() as u64).to_le_bytes());
+        self.0.update(file.as_bytes());
+        self.0.update(digest);
+    }
+
+    /// The digest of all parts.
+    pub fn finish(self) -> Fingerprint {
+        Fingerprint(self.0.finalize().into())
+    }
+}
+
+impl Default for FingerprintParts {
+    fn default() -> Self {
+        Self::new()
+    }
+}

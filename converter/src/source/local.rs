@@ -1,0 +1,278 @@
+//! A checkpoint in a folder: one `model.safetensors`, or shards with an index.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use super::stamp::Stamp;
+use super::{
+    Fingerprint, FingerprintParts, Header, INDEX_FILE, Identity, MAX_INDEX_BYTES, SINGLE_FILE, ShardIndex,
+    Source, SourceError, TensorEntry, advice, header_len, is_plain_file_name, merge_shards, parse_header,
+};
+
+/// Largest side file that is read, in bytes. The tokenizer, the largest real one, has some 30 MB.
+pub const MAX_SIDE_FILE_BYTES: u64 = 256 << 20;
+
+/// A checkpoint in a folder.
+#[derive(Debug)]
+pub struct LocalSource {
+    dir: PathBuf,
+    identity: Identity,
+    file_names: Vec<String>,
+    tensors: Vec<TensorEntry>,
+    shards: BTreeMap<Arc<str>, Shard>,
+    index_digest: Option<[u8; 32]>,
+    /// Side files that were read, as they were then.
+    read_files: Mutex<BTreeMap<String, Stamp>>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    file: File,
+    stamp: Stamp,
+    header_digest: [u8; 32],
+}
+
+impl LocalSource {
+    /// Opens the folder and reads all headers, but no weights. The files stay open.
+    ///
+    /// A folder of the Hub's cache (`models--owner--name/snapshots/<commit>`) says whose checkpoint it is.
+    ///
+    /// # Errors
+    /// If there is no checkpoint, or a file, header or index of it is wrong.
+    pub fn open(dir: &Path) -> Result<Self, SourceError> {
+        let mut source = Self {
+            dir: dir.to_owned(),
+            identity: identity_of(dir),
+            file_names: list_files(dir)?,
+            tensors: Vec::new(),
+            shards: BTreeMap::new(),
+            index_digest: None,
+            read_files: Mutex::default(),
+        };
+        let index = source.open_index()?;
+        let names: Vec<Arc<str>> = match &index {
+            Some(index) => index.shards().into_iter().map(Arc::from).collect(),
+            None => vec![Arc::from(SINGLE_FILE)],
+        };
+        let mut headers = Vec::with_capacity(names.len());
+        for name in names {
+            headers.push(source.open_shard(name, index.is_some())?);
+        }
+        source.tensors = merge_shards(&headers, index.as_ref())?;
+        source.index_digest = index.map(|index| index.digest());
+        Ok(source)
+    }
+
+    fn open_index(&self) -> Result<Option<ShardIndex>, SourceError> {
+        let single = self.file_names.iter().any(|name| name == SINGLE_FILE);
+        let Some(json) = self.read_limited(INDEX_FILE, MAX_INDEX_BYTES)? else {
+            return if single { Ok(None) } else { Err(SourceError::NoWeights { dir: self.dir.clone() }) };
+        };
+        let index = ShardIndex::parse(&json)?;
+        if single && !index.shards().contains(SINGLE_FILE) {
+            return Err(SourceError::Ambiguous { dir: self.dir.clone() });
+        }
+        Ok(Some(index))
+    }
+
+    fn open_shard(&mut self, name: Arc<str>, indexed: bool) -> Result<Header, SourceError> {
+        let path = self.dir.join(&*name);
+        let Some(opened) = Opened::at(&path)? else {
+            return Err(if indexed {
+                SourceError::ShardAbsent { index: INDEX_FILE.to_owned(), shard: name.to_string() }
+            } else {
+                SourceError::NoWeights { dir: self.dir.clone() }
+            });
+        };
+        let Opened { file, stamp, len } = opened;
+        let read = |out: &mut [u8], position| {
+            file.read_exact_at(out, position).map_err(|source| read_error(&path, source))
+        };
+        let mut length_field = [0; 8];
+        if len < 8 {
+            return Err(SourceError::Header {
+                file: name.to_string(),
+                reason: format!("the file has only {len} bytes"),
+            });
+        }
+        read(&mut length_field, 0)?;
+        let mut json = vec![0; header_len(&name, length_field, len)?];
+        read(&mut json, 8)?;
+        let header = parse_header(&name, &json, len)?;
+        advice::sequential(&file);
+        self.shards.insert(name, Shard { file, stamp, header_digest: header.digest });
+        Ok(header)
+    }
+
+    fn read_limited(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        if !is_plain_file_name(name) {
+            return Err(SourceError::FileName { name: name.to_owned() });
+        }
+        let path = self.dir.join(name);
+        let Some(Opened { file, stamp, len }) = Opened::at(&path)? else { return Ok(None) };
+        if len > limit {
+            return Err(SourceError::TooLarge { file: name.to_owned(), len, limit });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+        file.take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|source| read_error(&path, source))?;
+        let mut read_files = self.read_files.lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = *read_files.entry(name.to_owned()).or_insert(stamp);
+        if bytes.len() as u64 != len || earlier != stamp {
+            return Err(SourceError::Changed { path });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// The shard that holds `tensor`, if the tensor is indeed one of this source.
+    fn shard(&self, tensor: &TensorEntry) -> Result<&Shard, SourceError> {
+        let known = self.tensor(&tensor.name) == Some(tensor);
+        self.shards.get(&tensor.file).filter(|_| known).ok_or_else(|| SourceError::ForeignTensor {
+            tensor: tensor.name.clone(),
+            file: tensor.file.to_string(),
+        })
+    }
+
+    fn verify(&self, name: &str, stamp: Stamp) -> Result<(), SourceError> {
+        let path = self.dir.join(name);
+        match fs::metadata(&path) {
+            Ok(metadata) if Stamp::of(&metadata) == stamp => Ok(()),
+            Ok(_) => Err(SourceError::Changed { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SourceError::Changed { path }),
+            Err(source) => Err(SourceError::Io { action: "look at", path, source }),
+        }
+    }
+}
+
+impl Source for LocalSource {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn tensors(&self) -> &[TensorEntry] {
+        &self.tensors
+    }
+
+    fn read_at(&self, tensor: &TensorEntry, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {
+        let shard = self.shard(tensor)?;
+        let position = tensor.position(offset, out.len())?;
+        shard
+            .file
+            .read_exact_at(out, position)
+            .map_err(|source| read_error(&self.dir.join(&*tensor.file), source))
+    }
+
+    fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
+        self.read_limited(name, MAX_SIDE_FILE_BYTES)
+    }
+
+    fn file_names(&self) -> &[String] {
+        &self.file_names
+    }
+
+    fn will_read(&self, tensor: &TensorEntry) {
+        if let Ok(shard) = self.shard(tensor) {
+            advice::will_need(&shard.file, &tensor.range);
+        }
+    }
+
+    fn done_reading(&self, tensor: &TensorEntry) {
+        if let Ok(shard) = self.shard(tensor) {
+            advice::dont_need(&shard.file, &tensor.range);
+        }
+    }
+
+    fn verify_unchanged(&self) -> Result<(), SourceError> {
+        // A file that was replaced keeps its old bytes for us, but what was built no longer is what lies there.
+        for (name, shard) in &self.shards {
+            self.verify(name, shard.stamp)?;
+        }
+        let read_files = self.read_files.lock().unwrap_or_else(PoisonError::into_inner);
+        read_files.iter().try_for_each(|(name, stamp)| self.verify(name, *stamp))
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint, SourceError> {
+        let mut parts = FingerprintParts::new();
+        if let Some(config) = self.read_file("config.json")? {
+            parts.add("config.json", &Sha256::digest(config).into());
+        }
+        if let Some(digest) = &self.index_digest {
+            parts.add(INDEX_FILE, digest);
+        }
+        for (name, shard) in &self.shards {
+            parts.add(name, &shard.header_digest);
+        }
+        Ok(parts.finish())
+    }
+}
+
+/// A regular file, open, as it was when it was opened.
+struct Opened {
+    file: File,
+    stamp: Stamp,
+    len: u64,
+}
+
+impl Opened {
+    /// Opens the file; `None` if there is none.
+    fn at(path: &Path) -> Result<Option<Self>, SourceError> {
+        let failed = |action| move |source| SourceError::Io { action, path: path.to_owned(), source };
+        // Looked at before it is opened, since opening a pipe would wait for its writer.
+        match fs::metadata(path) {
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(SourceError::NotAFile { path: path.to_owned() });
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(failed("look at")(source)),
+        }
+        let file = File::open(path).map_err(failed("open"))?;
+        let metadata = file.metadata().map_err(failed("look at"))?;
+        Ok(Some(Self { stamp: Stamp::of(&metadata), len: metadata.len(), file }))
+    }
+}
+
+/// A file that ends before its known length was cut off behind our back.
+fn read_error(path: &Path, source: io::Error) -> SourceError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::UnexpectedEof => SourceError::Changed { path },
+        _ => SourceError::Io { action: "read", path, source },
+    }
+}
+
+/// Names of the regular files in the folder, sorted. Links count as what they lead to: the Hub's cache is all links.
+fn list_files(dir: &Path) -> Result<Vec<String>, SourceError> {
+    let failed = |source| SourceError::Io { action: "list", path: dir.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_file = fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file());
+        if let (true, Ok(name)) = (is_file, entry.file_name().into_string()) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Repository and commit from the layout of the Hub's cache; nothing for any other folder.
+fn identity_of(dir: &Path) -> Identity {
+    let Ok(dir) = fs::canonicalize(dir) else { return Identity::default() };
+    let names: Vec<&str> = dir.iter().rev().take(3).filter_map(|name| name.to_str()).collect();
+    let [revision, "snapshots", folder] = names[..] else { return Identity::default() };
+    let repository = folder
+        .strip_prefix("models--")
+        .and_then(|id| id.split_once("--"))
+        .map(|(owner, name)| format!("{owner}/{name}"));
+    let is_commit = revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let revision = (repository.is_some() && is_commit).then(|| revision.to_owned());
+    Identity { repository, revision }
+}
