@@ -15,6 +15,7 @@ pub mod infer;
 pub mod module;
 pub mod opcode;
 pub mod package;
+pub mod staging;
 pub mod types;
 
 pub use attribute::{Attribute, AttributeId, Enumeration, ResourceId};

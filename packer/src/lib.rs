@@ -1,1 +1,19 @@
 //! Bundle directories: metadata, tokenizer, manifest, checks, archive.
+//!
+//! A bundle is what a loader on the device opens: a folder with `metadata.json`, the compiled or portable graph
+//! and the tokenizer. This crate puts such folders together from finished parts ([`bundle`]), tells what is
+//! wrong with any of them ([`check`](mod@check)) and packs releases into archives ([`archive`]). It knows nothing of
+//! checkpoints and of how weights are quantized.
+
+pub mod archive;
+pub mod bundle;
+pub mod check;
+pub mod digest;
+mod files;
+mod json_text;
+pub mod manifest;
+pub mod metadata;
+pub mod template;
+pub mod tokenizer;
+
+pub use files::FileError;

@@ -1,0 +1,225 @@
+//! Releases as one zip file that can be read in place: entries are stored, their data starts at multiples of
+//! 4096 bytes, so that a reader may map a graph or a table out of the archive, and the bytes depend on the
+//! files alone (sorted names, fixed times and permissions).
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, Write};
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
+
+use aimodel::staging::{StagedFile, StagingError, available_bytes};
+use serde::Serialize;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, ZipWriter};
+
+use crate::FileError;
+use crate::files::{self, EntryKind};
+
+/// Data of every entry starts at a multiple of this many bytes: a page on Linux, a quarter of one on Apple's.
+pub const ALIGNMENT: u16 = 4096;
+
+/// Why a release could not be packed.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The file system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The archive could not be staged or published.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    /// There is nothing to pack.
+    #[error("{} holds no files: pass a release folder", path.display())]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Something that an archive of a release must not hold.
+    #[error("{} {what}: run `coreai-bundle check` on the release", path.display())]
+    Irregular {
+        /// What was found.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A file changed its size while it was read.
+    #[error("{} changed while it was packed: it had {expected} bytes and gave {found}", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Bytes when the folder was listed.
+        expected: u64,
+        /// Bytes that were read.
+        found: u64,
+    },
+    /// The disk is too small.
+    #[error("{} needs {needed} bytes and its disk has {available} free: choose another disk", path.display())]
+    NoSpace {
+        /// The archive.
+        path: PathBuf,
+        /// Bytes that the archive takes, about.
+        needed: u64,
+        /// Bytes that are free.
+        available: u64,
+    },
+    /// The archive lies inside the folder that it would hold.
+    #[error("{} lies inside the release: choose an output outside of it", path.display())]
+    InsideRelease {
+        /// The archive.
+        path: PathBuf,
+    },
+    /// Writing the archive failed.
+    #[error("cannot write the archive entry {entry}: {source}")]
+    Zip {
+        /// Name of the entry.
+        entry: String,
+        /// The archive library's answer.
+        source: zip::result::ZipError,
+    },
+}
+
+/// What was packed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ArchiveReport {
+    /// Number of files.
+    pub files: usize,
+    /// Bytes in those files.
+    pub content_bytes: u64,
+    /// Bytes of the archive.
+    pub archive_bytes: u64,
+    /// Files left out: leftovers of file managers and of killed runs.
+    pub skipped: Vec<String>,
+}
+
+/// Packs the folder `release` into `output`, which appears whole or not at all. `progress` is told the number of
+/// bytes of content written so far.
+///
+/// # Errors
+/// When the folder holds links or devices, the disk is full, or a file changes meanwhile.
+pub fn pack(
+    release: &Path,
+    output: &Path,
+    overwrite: bool,
+    mut progress: impl FnMut(u64),
+) -> Result<ArchiveReport, ArchiveError> {
+    let plan = Plan::new(release)?;
+    refuse_inside(release, output)?;
+    let mut staged = StagedFile::new(output, overwrite)?;
+    let (needed, available) = (plan.archive_bytes(), available_bytes(staged.path())?);
+    if needed > available {
+        return Err(ArchiveError::NoSpace { path: output.to_path_buf(), needed, available });
+    }
+    let mut writer = BufWriter::with_capacity(1 << 20, &mut staged);
+    let archive_bytes = plan.write(&mut writer, &mut progress)?;
+    drop(writer);
+    staged.commit()?;
+    Ok(plan.report(archive_bytes))
+}
+
+fn refuse_inside(release: &Path, output: &Path) -> Result<(), ArchiveError> {
+    let release = release.canonicalize().map_err(FileError::on("resolve", release))?;
+    let output = std::path::absolute(output).map_err(FileError::on("resolve", output))?;
+    let inside = output.ancestors().any(|folder| folder.canonicalize().is_ok_and(|folder| folder == release));
+    if inside { Err(ArchiveError::InsideRelease { path: output }) } else { Ok(()) }
+}
+
+/// The entries of an archive, known before a byte is written.
+#[derive(Debug)]
+pub struct Plan {
+    root: PathBuf,
+    /// Name of the folder that the archive unpacks to, with a final `/`.
+    prefix: String,
+    /// Paths relative to the root and sizes.
+    files: Vec<(String, u64)>,
+    skipped: Vec<String>,
+}
+
+impl Plan {
+    /// Lists the folder `release`.
+    ///
+    /// # Errors
+    /// When it holds nothing, or something that is neither a file nor a folder.
+    pub fn new(release: &Path) -> Result<Self, ArchiveError> {
+        let root = release.canonicalize().map_err(FileError::on("resolve", release))?;
+        let prefix = root.file_name().map_or(String::new(), |name| format!("{}/", name.to_string_lossy()));
+        let mut plan = Self { root, prefix, files: Vec::new(), skipped: Vec::new() };
+        for entry in files::walk(&plan.root)? {
+            let irregular = |what| ArchiveError::Irregular { path: plan.root.join(&entry.path), what };
+            match entry.kind {
+                _ if !entry.is_utf8 => return Err(irregular("has a name that is not UTF-8")),
+                EntryKind::Symlink => return Err(irregular("is a symbolic link")),
+                EntryKind::Special => return Err(irregular("is neither a file nor a folder")),
+                EntryKind::Directory => {}
+                EntryKind::File(_) if files::is_leftover(&entry.path) => plan.skipped.push(entry.path),
+                EntryKind::File(size) => plan.files.push((entry.path, size)),
+            }
+        }
+        if plan.files.is_empty() {
+            return Err(ArchiveError::Empty { path: release.to_path_buf() });
+        }
+        Ok(plan)
+    }
+
+    /// Bytes in the files.
+    pub fn content_bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, (_, size)| sum.saturating_add(*size))
+    }
+
+    /// An upper bound of the archive's size.
+    fn archive_bytes(&self) -> u64 {
+        let overhead: u64 = self
+            .files
+            .iter()
+            .map(|(path, _)| 2 * u64::from(ALIGNMENT) + 4 * (self.prefix.len() + path.len()) as u64)
+            .sum();
+        self.content_bytes().saturating_add(overhead + 1024)
+    }
+
+    fn report(&self, archive_bytes: u64) -> ArchiveReport {
+        ArchiveReport {
+            files: self.files.len(),
+            content_bytes: self.content_bytes(),
+            archive_bytes,
+            skipped: self.skipped.clone(),
+        }
+    }
+
+    /// Writes the archive to `sink` and returns its size; see [`pack`] for `progress`.
+    ///
+    /// # Errors
+    /// When a file cannot be read or has another size than planned, or the sink fails.
+    pub fn write(&self, sink: impl Write + Seek, progress: &mut dyn FnMut(u64)) -> Result<u64, ArchiveError> {
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .large_file(true)
+            .last_modified_time(DateTime::DEFAULT)
+            .unix_permissions(0o644)
+            .with_alignment(ALIGNMENT);
+        // Dropping an unfinished writer makes it finish the archive and print what goes wrong with that.
+        let mut archive = ManuallyDrop::new(ZipWriter::new(sink));
+        let mut buffer = vec![0; 1 << 20];
+        let mut done = 0;
+        for (path, size) in &self.files {
+            let entry = format!("{}{path}", self.prefix);
+            let failed = |source| ArchiveError::Zip { entry: entry.clone(), source };
+            archive.start_file(&entry, options).map_err(failed)?;
+            let source = self.root.join(path);
+            let mut file = File::open(&source).map_err(FileError::on("open", &source))?;
+            let mut found = 0;
+            loop {
+                let count = file.read(&mut buffer).map_err(FileError::on("read", &source))?;
+                let Some(chunk) = buffer.get(..count).filter(|chunk| !chunk.is_empty()) else { break };
+                archive.write_all(chunk).map_err(|e| failed(e.into()))?;
+                found += count as u64;
+                progress(done + found);
+            }
+            if found != *size {
+                return Err(ArchiveError::Changed { path: source, expected: *size, found });
+            }
+            done += found;
+        }
+        let finished = |source| ArchiveError::Zip { entry: "central directory".to_owned(), source };
+        let mut sink = ManuallyDrop::into_inner(archive).finish().map_err(finished)?;
+        let end = sink.flush().and_then(|()| sink.seek(io::SeekFrom::End(0)));
+        end.map_err(|e| finished(e.into()))
+    }
+}

@@ -1,0 +1,103 @@
+//! Walking folders and reading files, with errors that name the path.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A file system operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {source}", path.display())]
+pub struct FileError {
+    /// What was tried, as a verb.
+    pub action: &'static str,
+    /// On which path.
+    pub path: PathBuf,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// An adapter for `map_err`.
+    pub(crate) fn on(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { action, path: path.to_path_buf(), source }
+    }
+}
+
+/// What a folder entry is, links not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    /// A regular file of that many bytes.
+    File(u64),
+    Directory,
+    Symlink,
+    /// A socket, pipe, device.
+    Special,
+}
+
+/// One entry below a folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// Path relative to the folder that was walked, with `/` between components. A name that is not UTF-8 has
+    /// its bad bytes replaced and [`Entry::is_utf8`] false.
+    pub(crate) path: String,
+    pub(crate) kind: EntryKind,
+    pub(crate) is_utf8: bool,
+}
+
+/// Everything below `root`, sorted by path, links not followed.
+pub(crate) fn walk(root: &Path) -> Result<Vec<Entry>, FileError> {
+    let mut entries = Vec::new();
+    walk_into(root, "", &mut entries)?;
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(entries)
+}
+
+fn walk_into(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<(), FileError> {
+    for entry in fs::read_dir(folder).map_err(FileError::on("list", folder))? {
+        let entry = entry.map_err(FileError::on("list", folder))?;
+        let full = entry.path();
+        let metadata = entry.metadata().map_err(FileError::on("look at", &full))?;
+        let name = entry.file_name();
+        let path = format!("{prefix}{}", name.to_string_lossy());
+        let kind = if metadata.is_symlink() {
+            EntryKind::Symlink
+        } else if metadata.is_dir() {
+            EntryKind::Directory
+        } else if metadata.is_file() {
+            EntryKind::File(metadata.len())
+        } else {
+            EntryKind::Special
+        };
+        if kind == EntryKind::Directory {
+            walk_into(&full, &format!("{path}/"), entries)?;
+        }
+        entries.push(Entry { path, kind, is_utf8: name.to_str().is_some() });
+    }
+    Ok(())
+}
+
+/// Reads a whole small file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    fs::read(path).map_err(FileError::on("read", path))
+}
+
+/// Writes a whole small file.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    fs::write(path, bytes).map_err(FileError::on("write", path))
+}
+
+/// Whether a file is a leftover that belongs to no release: a file manager's, or of a run that was killed.
+/// `path` is relative, with `/` between components.
+pub(crate) fn is_leftover(path: &str) -> bool {
+    path.split('/').any(|name| {
+        matches!(name, ".DS_Store" | "__MACOSX" | "Thumbs.db" | "desktop.ini" | ".git" | ".cache")
+            || name.starts_with("._")
+            || is_partial(name)
+    })
+}
+
+/// Whether `name` is that of a staged output ([`aimodel::staging`]) or of another tool's unfinished download.
+pub(crate) fn is_partial(name: &str) -> bool {
+    (name.starts_with('.') && (name.contains(".partial-") || name.contains(".replaced-")))
+        || [".incomplete", ".part", ".crdownload", ".tmp"].iter().any(|suffix| name.ends_with(suffix))
+}
