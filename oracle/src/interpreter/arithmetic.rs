@@ -1,10 +1,13 @@
 //! Elementwise ops, reductions, softmax, activations.
 //!
-//! Floats are computed in f32 and rounded once to the result's type. Functions that are not basic arithmetic come from `libm` in
-//! f64, so that every platform gives the same bits.
+//! Floats are computed in f32 and rounded once to the result's type; sums run in row-major order. Functions that are not basic
+//! arithmetic come from `libm` in f64, so that every platform gives the same bits.
 
 use aimodel::{Element, Opcode};
 
+use half::f16;
+
+use super::Rounding;
 use super::movement::{axes, common_shape, stretch};
 use super::tensor::Tensor;
 
@@ -92,7 +95,8 @@ fn sigmoid(x: f64) -> f64 {
 
 pub(super) fn unary(opcode: Opcode, x: &Tensor) -> Result<Tensor, String> {
     match opcode {
-        Opcode::Rsqrt => map(x, |x| 1.0 / libm::sqrt(x)),
+        // Two roundings in f32, as Apple's runtime does it; square roots are exact on every platform.
+        Opcode::Rsqrt => map(x, |x| f64::from(1.0 / (x as f32).sqrt())),
         Opcode::Exp => map(x, libm::exp),
         Opcode::Tanh => map(x, libm::tanh),
         Opcode::Sin => map(x, libm::sin),
@@ -121,10 +125,15 @@ pub(super) enum Approximation {
     Sigmoid,
 }
 
-pub(super) fn gelu(x: &Tensor, approximation: Approximation) -> Result<Tensor, String> {
-    /// Square root of 2 / pi, and the cubic term's factor: Hendrycks and Gimpel, "Gaussian Error Linear Units".
-    const CUBIC: f64 = 0.044715;
+/// Factor of the cubic term; with the square root of 2 / pi from Hendrycks and Gimpel, "Gaussian Error Linear Units".
+const CUBIC: f64 = 0.044715;
+
+pub(super) fn gelu(x: &Tensor, approximation: Approximation, rounding: Rounding) -> Result<Tensor, String> {
     match approximation {
+        Approximation::Tanh if rounding == Rounding::EachStep && x.element() == Element::F16 => {
+            let values = x.to_floats()?.into_iter().map(gelu_tanh_in_halves).collect();
+            Tensor::from_floats(x.element(), x.shape(), values)
+        }
         Approximation::None => map(x, |x| 0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))),
         Approximation::Tanh => map(x, |x| {
             let inner = libm::sqrt(2.0 / std::f64::consts::PI) * (x + CUBIC * x * x * x);
@@ -132,6 +141,22 @@ pub(super) fn gelu(x: &Tensor, approximation: Approximation) -> Result<Tensor, S
         }),
         Approximation::Sigmoid => map(x, |x| x * sigmoid(1.702 * x)),
     }
+}
+
+/// The tanh approximation with every step rounded to f16, in the order and with the constants that Apple's Linux runtime was
+/// found to use (equal bits on all of 1024 random halves).
+fn gelu_tanh_in_halves(x: f32) -> f32 {
+    // The half below the square root of 2 / pi, which itself lies nearer the half above.
+    const ROOT: f32 = 0.797_363_3;
+    let cubic = half(half(half(half(CUBIC as f32) * x) * x) * x);
+    let inner = half(ROOT * half(x + cubic));
+    let tanh = half(libm::tanh(inner.into()) as f32);
+    half(half(0.5 * x) * half(1.0 + tanh))
+}
+
+/// Rounds to f16, nearest even.
+pub(super) fn half(value: f32) -> f32 {
+    f16::from_f32(value).to_f32()
 }
 
 pub(super) fn cast(x: &Tensor, to: Element) -> Result<Tensor, String> {
@@ -178,19 +203,19 @@ pub(super) fn reduce(x: &Tensor, along: &Tensor, combine: Combine) -> Result<Ten
         shape[*axis] = 1;
     }
     if x.element().is_float() {
-        let values: Vec<f64> = x.to_floats()?.into_iter().map(f64::from).collect();
-        let (start, f): (f64, fn(f64, f64) -> f64) = match combine {
+        let values = x.to_floats()?;
+        let (start, f): (f32, fn(f32, f32) -> f32) = match combine {
             Combine::Sum | Combine::Mean => (0.0, |a, b| a + b),
             Combine::Product => (1.0, |a, b| a * b),
-            Combine::Max => (f64::NEG_INFINITY, f64::max),
-            Combine::Min => (f64::INFINITY, f64::min),
+            Combine::Max => (f32::NEG_INFINITY, f32::max),
+            Combine::Min => (f32::INFINITY, f32::min),
         };
         let mut reduced = fold(x, &along, &values, start, f);
         if combine == Combine::Mean {
             let size: usize = along.iter().map(|axis| x.shape()[*axis]).product();
-            reduced.iter_mut().for_each(|value| *value /= size as f64);
+            reduced.iter_mut().for_each(|value| *value /= size as f32);
         }
-        return Tensor::from_floats(x.element(), &shape, reduced.into_iter().map(|value| value as f32).collect());
+        return Tensor::from_floats(x.element(), &shape, reduced);
     }
     let (start, f): (i64, fn(i64, i64) -> i64) = match combine {
         Combine::Sum => (0, i64::wrapping_add),

@@ -2,6 +2,7 @@
 
 use aimodel::{Opcode, TensorType};
 
+use super::Rounding;
 use super::program::{Detail, Step};
 use super::tensor::Tensor;
 use super::value::{Value, blockwise_shift_scale};
@@ -21,7 +22,7 @@ impl Operands<'_> {
 }
 
 /// Computes the only result of an op that touches no state. `slice_update` is not among them: it may work in place.
-pub(super) fn compute(step: &Step, operands: &[Value]) -> Result<Value, String> {
+pub(super) fn compute(step: &Step, operands: &[Value], rounding: Rounding) -> Result<Value, String> {
     let o = Operands(operands);
     match step.opcode {
         Opcode::BlockwiseShiftScale => {
@@ -34,9 +35,9 @@ pub(super) fn compute(step: &Step, operands: &[Value]) -> Result<Value, String> 
             _ => movement::transpose(&*o.tensor(0)?, &*o.tensor(1)?).map(Value::Tensor),
         },
         Opcode::BatchMatmul | Opcode::BroadcastingBatchMatmul => {
-            matmul::matmul(&*o.tensor(0)?, o.value(1)?).map(Value::Tensor)
+            matmul::matmul(&*o.tensor(0)?, o.value(1)?, rounding).map(Value::Tensor)
         }
-        _ => moved(step, &o)?.map_or_else(|| computed(step, &o), Ok).map(Value::Tensor),
+        _ => moved(step, &o)?.map_or_else(|| computed(step, &o, rounding), Ok).map(Value::Tensor),
     }
 }
 
@@ -69,11 +70,11 @@ fn moved(step: &Step, o: &Operands<'_>) -> Result<Option<Tensor>, String> {
     result.map(Some)
 }
 
-fn computed(step: &Step, o: &Operands<'_>) -> Result<Tensor, String> {
+fn computed(step: &Step, o: &Operands<'_>, rounding: Rounding) -> Result<Tensor, String> {
     let element = |declared: &Option<TensorType>| declared.as_ref().map(|ty| ty.element);
     let primitive = step.opcode.broadcasts().unwrap_or(step.opcode);
     match (primitive, step.detail) {
-        (_, Detail::Gelu(approximation)) => arithmetic::gelu(&*o.tensor(0)?, approximation),
+        (_, Detail::Gelu(approximation)) => arithmetic::gelu(&*o.tensor(0)?, approximation, rounding),
         (_, Detail::Reduce(combine)) => arithmetic::reduce(&*o.tensor(0)?, &*o.tensor(1)?, combine),
         (Opcode::Cast, _) => {
             let to = step.declared.first().and_then(element).ok_or("has no declared type")?;

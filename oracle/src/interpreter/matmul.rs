@@ -4,6 +4,8 @@ use aimodel::Element;
 use half::f16;
 use rayon::prelude::*;
 
+use super::Rounding;
+use super::arithmetic::half;
 use super::kernels::{Activations, Row, Rows, accumulate, multiply_rows};
 use super::movement::{common_shape, stretch};
 use super::tensor::{Tensor, count};
@@ -13,7 +15,10 @@ use super::value::{Quantized, Value};
 const PARALLEL: usize = 1 << 16;
 
 /// `a` [.., m, k] times `b` [.., k, n]; batch axes broadcast.
-pub(super) fn matmul(a: &Tensor, b: &Value) -> Result<Tensor, String> {
+pub(super) fn matmul(a: &Tensor, b: &Value, rounding: Rounding) -> Result<Tensor, String> {
+    if rounding == Rounding::EachStep && a.element() == Element::F16 {
+        return by_steps(a, b.tensor()?.as_ref());
+    }
     match b {
         Value::Quantized(weights) if weights.is_transposed() => by_weights(a, weights),
         other => by_tensor(a, other.tensor()?.as_ref()),
@@ -69,6 +74,28 @@ fn multiply_dequantized(weights: &Quantized, k: usize, x: &Activations, out: &mu
         multiply_rows(Rows::Single { items: &items, stride: k }, 0, x, out);
         Ok(())
     })
+}
+
+/// The product with every multiplication and every addition rounded to f16, in the order of `k`.
+fn by_steps(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+    let ((a_batch, m, k), (b_batch, inner, n)) = (split(a)?, split(b)?);
+    if inner != k || a.element() != b.element() {
+        return Err(format!("cannot multiply {:?} by {:?}", a.shape(), b.shape()));
+    }
+    let batch = common_shape(a_batch, b_batch)?;
+    let x = stretch(a, &[batch.as_slice(), &[m, k]].concat())?.to_floats()?;
+    let y = stretch(b, &[batch.as_slice(), &[k, n]].concat())?.to_floats()?;
+    let shape = [batch.as_slice(), &[m, n]].concat();
+    let mut product = vec![0.0; count(&shape)?];
+    for (row, out) in product.chunks_exact_mut(n.max(1)).enumerate() {
+        let matrix = &y[row / m * k * n..][..k * n];
+        for (factor, weights) in x[row * k..][..k].iter().zip(matrix.chunks_exact(n)) {
+            for (sum, weight) in out.iter_mut().zip(weights) {
+                *sum = half(*sum + half(factor * weight));
+            }
+        }
+    }
+    Tensor::from_floats(a.element(), &shape, product)
 }
 
 fn by_tensor(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {

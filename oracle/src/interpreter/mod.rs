@@ -20,3 +20,13 @@ pub use error::InterpretError;
 pub use program::Port;
 pub use session::{Observer, Outputs, Session};
 pub use tensor::Tensor;
+
+/// How the result of an f16 op is rounded where the graph leaves it open: matrix products and gelu.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Rounding {
+    /// Once, at the end: sums are kept in f32. Fast, and the nearest to what the weights mean.
+    #[default]
+    Once,
+    /// After every multiplication and addition, in order: what Apple's Linux runtime does. Slow; for holding against it.
+    EachStep,
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use aimodel::{Element, Module, OpId, Opcode, TensorType, ValueId};
 
+use super::Rounding;
 use super::error::InterpretError;
 use super::execute::compute;
 use super::movement::slice_update;
@@ -45,15 +46,22 @@ pub struct Session {
     /// `None` while a step overwrites the state, and after a step that failed then.
     states: Vec<Option<Tensor>>,
     positions: usize,
+    rounding: Rounding,
 }
 
 impl Session {
     /// Opens a package directory (`X.aimodel`); states are zero and hold 256 positions.
     pub fn open(package: &Path) -> Result<Session, InterpretError> {
         let program = Arc::new(Program::open(package)?);
-        let mut session = Session { program, bound: HashMap::new(), states: Vec::new(), positions: 0 };
+        let rounding = Rounding::Once;
+        let mut session = Session { program, bound: HashMap::new(), states: Vec::new(), positions: 0, rounding };
         session.reset()?;
         Ok(session)
+    }
+
+    /// Chooses how f16 results are rounded from the next step on.
+    pub fn set_rounding(&mut self, rounding: Rounding) {
+        self.rounding = rounding;
     }
 
     /// Inputs that each step, or [`Session::bind`], must give.
@@ -189,7 +197,7 @@ impl Session {
                 vec![Value::Token]
             }
             Opcode::SliceUpdate => vec![self.update(step, operands).map_err(fault)?],
-            _ => vec![compute(step, &operands).map_err(fault)?],
+            _ => vec![compute(step, &operands, self.rounding).map_err(fault)?],
         };
         for ((slot, value), declared) in step.results.iter().zip(results).zip(&step.declared) {
             check(&value, declared.as_ref()).map_err(fault)?;
