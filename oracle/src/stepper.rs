@@ -2,7 +2,7 @@
 
 use aimodel::{Element, OpId};
 
-use crate::interpreter::{InterpretError, Outputs, Session, Tensor};
+use crate::interpreter::{InterpretError, Outputs, Rounding, Session, Tensor};
 use crate::tables::{TableError, Tables};
 
 /// Why a token cannot be fed.
@@ -73,6 +73,16 @@ impl Stepper {
     /// The session.
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// The tables, if there are any.
+    pub fn tables(&self) -> Option<&Tables> {
+        self.tables.as_ref()
+    }
+
+    /// Chooses how f16 results are rounded from the next token on.
+    pub fn set_rounding(&mut self, rounding: Rounding) {
+        self.session.set_rounding(rounding);
     }
 
     /// Number of tokens fed so far.

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aimodel::bytecode::reader::{BlobRange, Bytecode};
-use aimodel::{Attribute, AttributeId, Element, Module, OpId, Opcode, TensorType, Type, ValueId};
+use aimodel::{Attribute, AttributeId, Definition, Element, Module, OpId, Opcode, TensorType, Type, ValueId};
 use memmap2::Mmap;
 
 use super::arithmetic::{Approximation, Combine};
 use super::error::InterpretError;
 use super::tensor::Tensor;
-use super::value::{Packed, Value};
+use super::value::{Packed, Value, blockwise_shift_scale};
 
 /// An input or output: its name in the graph and its type.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -227,6 +227,29 @@ impl Program {
             _ => None,
         });
         meaning.ok_or_else(|| "combines by an unknown op".to_owned())
+    }
+
+    /// Some rows of a matrix that is a constant, or dequantized from constants.
+    pub(super) fn matrix_rows(&self, value: ValueId, first: usize, height: usize) -> Result<Vec<f32>, String> {
+        let constant = |value: ValueId| {
+            let found = self.constants.get(value.index()).and_then(Option::as_ref);
+            found.ok_or_else(|| "a matrix is not made of constants".to_owned())
+        };
+        let stored = match self.module.value(value).definition {
+            Definition::Result { op, .. } if self.module.op(op).opcode == Opcode::BlockwiseShiftScale => {
+                let [codes, scale, code_offset, value_offset] = self.module.op(op).operands[..] else {
+                    return Err("a dequantization without its four operands".to_owned());
+                };
+                blockwise_shift_scale(
+                    constant(codes)?,
+                    &*constant(scale)?.tensor()?,
+                    &*constant(code_offset)?.tensor()?,
+                    &*constant(value_offset)?.tensor()?,
+                )?
+            }
+            _ => constant(value)?.clone(),
+        };
+        stored.rows(first, height)
     }
 
     fn find_last_uses(&mut self) {

@@ -90,6 +90,15 @@ impl Session {
         constant.tensor().ok().map(std::borrow::Cow::into_owned)
     }
 
+    /// Some rows of a stored matrix `[n, k]` as f32, dequantized if it is quantized: `value` is a constant, or the result of a
+    /// `blockwise_shift_scale` of constants.
+    ///
+    /// # Errors
+    /// [`InterpretError::Graph`] if it is neither, or has no such rows.
+    pub fn matrix_rows(&self, value: ValueId, first: usize, height: usize) -> Result<Vec<f32>, InterpretError> {
+        self.program.matrix_rows(value, first, height).map_err(InterpretError::Graph)
+    }
+
     /// Sets all states to zero and to their first capacity. Bound inputs stay.
     pub fn reset(&mut self) -> Result<(), InterpretError> {
         self.positions = FIRST_POSITIONS;

@@ -34,6 +34,24 @@ impl Value {
     }
 }
 
+impl Value {
+    /// Rows `first..first + height` of a matrix, as f32.
+    pub(super) fn rows(&self, first: usize, height: usize) -> Result<Vec<f32>, String> {
+        let shape = match self {
+            Value::Quantized(weights) => weights.shape().to_vec(),
+            other => other.tensor()?.shape().to_vec(),
+        };
+        let inside = shape.len() == 2 && first.checked_add(height).is_some_and(|end| end <= shape[0]);
+        if !inside {
+            return Err(format!("{height} rows from {first} on of {shape:?}"));
+        }
+        match self {
+            Value::Quantized(weights) if !weights.is_transposed() => weights.dequantized_rows(first, height),
+            other => part(other.tensor()?.as_ref(), first, height).to_floats(),
+        }
+    }
+}
+
 /// A blob of elements below 8 bits, packed low bits first.
 #[derive(Clone, Debug)]
 pub(super) struct Packed {

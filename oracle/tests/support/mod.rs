@@ -1,5 +1,5 @@
 //! What the tests share: stored data, tables made from a checkpoint, distances between logits.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,7 @@ pub struct Case {
     pub prompt: String,
     pub prompt_ids: Vec<u32>,
     pub generated_ids: Vec<u32>,
+    pub text: String,
     pub margins: Vec<f32>,
     pub teacher_forced_argmax: Vec<u32>,
     pub teacher_forced_margins: Vec<f32>,
