@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -37,7 +38,7 @@ fn write_package(config: &DecoderConfig, dir: &Path) {
         head: WeightFormat::Int4,
         tied_head: true,
     };
-    let graph = build(config, options).unwrap();
+    let graph = build(config, options, &BTreeMap::new()).unwrap();
     let layout = Layout::new(&graph.module).unwrap();
     let mut writer = PackageWriter::create(dir, &layout).unwrap();
     let chunk = half::f16::from_f32(0.002).to_le_bytes().repeat(1 << 19);
