@@ -75,7 +75,8 @@ impl BundlePaths {
             .map_err(|source| BundleError::Metadata { path: file.clone(), source })?;
         let package = path.join(&metadata.assets.main);
         if metadata.assets.main.ends_with(".aimodelc") {
-            let reason = "it is compiled ahead of time for a device; give the bundle that it was compiled from";
+            let reason =
+                "it is compiled ahead of time for a device; give the bundle that it was compiled from";
             return Err(BundleError::Asset { path: package, reason });
         }
         if !package.join(PROGRAM).is_file() {

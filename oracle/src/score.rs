@@ -45,7 +45,8 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 /// Norm of the difference, as a share of the norm of `expected`.
 pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
-    let difference: f64 = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+    let difference: f64 =
+        found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
     let error = difference.sqrt() / norm(expected);
     if error.is_finite() { error } else { f64::INFINITY }
 }

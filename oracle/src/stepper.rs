@@ -108,7 +108,8 @@ impl Stepper {
         observer: &mut dyn FnMut(OpId, usize, &Tensor),
     ) -> Result<Vec<f32>, StepError> {
         let inputs = self.inputs(token)?;
-        let named: Vec<(&str, Tensor)> = inputs.iter().map(|(name, tensor)| (*name, tensor.clone())).collect();
+        let named: Vec<(&str, Tensor)> =
+            inputs.iter().map(|(name, tensor)| (*name, tensor.clone())).collect();
         self.session.reserve(self.positions + 1)?;
         let outputs: Outputs = self.session.step_observed(&named, observer)?;
         self.positions += 1;

@@ -85,8 +85,8 @@ impl Tables {
     pub fn open(dir: &Path) -> Result<Tables, TableError> {
         let path = dir.join(META_FILE);
         let json = fs::read(&path).map_err(|source| TableError::Io { path: path.clone(), source })?;
-        let meta: Meta =
-            serde_json::from_slice(&json).map_err(|source| TableError::Meta { path: path.clone(), source })?;
+        let meta: Meta = serde_json::from_slice(&json)
+            .map_err(|source| TableError::Meta { path: path.clone(), source })?;
         if meta.layers.checked_mul(meta.ld) != Some(meta.total) {
             let reason = format!("PLD {} is not L {} times ld {}", meta.total, meta.layers, meta.ld);
             return Err(TableError::Size { path, reason });
@@ -161,7 +161,10 @@ fn map(path: &Path, expected: Option<usize>) -> Result<Arc<Mmap>, TableError> {
         Some(expected) if expected == map.len() => Ok(Arc::new(map)),
         _ => {
             let wanted = expected.map_or("more than memory can map".to_owned(), |bytes| bytes.to_string());
-            let reason = format!("has {} bytes, meta.json makes it {wanted}: the copy is partial or foreign", map.len());
+            let reason = format!(
+                "has {} bytes, meta.json makes it {wanted}: the copy is partial or foreign",
+                map.len()
+            );
             Err(TableError::Size { path: path.to_owned(), reason })
         }
     }

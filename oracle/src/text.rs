@@ -37,7 +37,9 @@ pub enum TextError {
     #[error("tokenizer.json: {0}")]
     Tokenizer(String),
     /// There is no chat template.
-    #[error("there is no chat template: give a plain prompt, or add chat_template.jinja to the tokenizer's folder")]
+    #[error(
+        "there is no chat template: give a plain prompt, or add chat_template.jinja to the tokenizer's folder"
+    )]
     NoTemplate,
     /// The chat template fails.
     #[error(transparent)]
@@ -60,7 +62,8 @@ impl Text {
     /// [`TextError`] names the file; only `tokenizer.json` must be there.
     pub fn open(dir: &Path) -> Result<Text, TextError> {
         let bytes = required(&dir.join(TOKENIZER))?;
-        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| TextError::Tokenizer(error.to_string()))?;
+        let tokenizer =
+            Tokenizer::from_bytes(bytes).map_err(|error| TextError::Tokenizer(error.to_string()))?;
         let config = json(&dir.join(CONFIG))?;
         let generation = json(&dir.join(GENERATION))?;
         let inlined = config.get("chat_template").and_then(Value::as_str).map(str::to_owned);
@@ -84,7 +87,8 @@ impl Text {
     /// # Errors
     /// If the tokenizer refuses.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let encoded = self.tokenizer.encode(text, false).map_err(|error| TextError::Tokenizer(error.to_string()))?;
+        let encoded =
+            self.tokenizer.encode(text, false).map_err(|error| TextError::Tokenizer(error.to_string()))?;
         let mut ids = encoded.get_ids().to_vec();
         if let Some(bos) = self.tokenizer.token_to_id(&self.bos)
             && ids.first() != Some(&bos)

@@ -149,8 +149,10 @@ fn swapped_blobs() {
         }
     });
     let report = faulty.report(true);
-    named(&report, |cause| matches!(cause, Cause::SwappedWeights { used_as, belongs_to }
-        if used_as.contains("layers.0.mlp.gate_proj") && belongs_to.contains("layers.0.mlp.up_proj")));
+    named(&report, |cause| {
+        matches!(cause, Cause::SwappedWeights { used_as, belongs_to }
+        if used_as.contains("layers.0.mlp.gate_proj") && belongs_to.contains("layers.0.mlp.up_proj"))
+    });
     assert_eq!(report.layers.unwrap().first_departing, Some(0));
 }
 
@@ -176,7 +178,10 @@ fn swapped_nibbles() {
         blobs[codes].iter_mut().for_each(|byte| *byte = byte.rotate_left(4));
     });
     let report = faulty.report(true);
-    named(&report, |cause| matches!(cause, Cause::SwappedNibbles { matrix } if matrix.contains("layers.0.self_attn.q_proj")));
+    named(
+        &report,
+        |cause| matches!(cause, Cause::SwappedNibbles { matrix } if matrix.contains("layers.0.self_attn.q_proj")),
+    );
     assert_eq!(report.layers.unwrap().first_departing, Some(0));
 }
 
@@ -216,9 +221,10 @@ fn wrong_rotary_base() {
         let bytes = frequencies.collect();
         set_bytes(module, constant, bytes, false);
     });
-    named(&faulty.report(false), |cause| {
-        matches!(cause, Cause::RotaryBase { found, .. } if (found - 20_000.0).abs() < 20.0)
-    });
+    named(
+        &faulty.report(false),
+        |cause| matches!(cause, Cause::RotaryBase { found, .. } if (found - 20_000.0).abs() < 20.0),
+    );
 }
 
 #[test]

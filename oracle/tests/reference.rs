@@ -12,7 +12,8 @@ fn compare(file: &str) {
     let mut reference = Reference::open(&source).unwrap();
     for expected in cases(file) {
         let prompt = Prompt { text: expected.prompt.clone(), ids: expected.prompt_ids.clone() };
-        let made = make_case(&mut reference, &prompt, expected.generated_ids.len(), &|_| String::new()).unwrap();
+        let made =
+            make_case(&mut reference, &prompt, expected.generated_ids.len(), &|_| String::new()).unwrap();
         assert_eq!(made.generated_ids, expected.generated_ids, "{:?}", expected.prompt);
         assert_eq!(made.teacher_forced_argmax, expected.teacher_forced_argmax, "{:?}", expected.prompt);
         close(&made.margins, &expected.margins, 1e-3);

@@ -54,7 +54,8 @@ fn write_package(config: &DecoderConfig, dir: &Path) {
 }
 
 fn write_tables(config: &DecoderConfig, dir: &Path) {
-    let file = |name: &str, length: usize| fs::File::create(dir.join(name)).unwrap().set_len(length as u64).unwrap();
+    let file =
+        |name: &str, length: usize| fs::File::create(dir.join(name)).unwrap().set_len(length as u64).unwrap();
     file("embed_per_layer.i8", config.vocab * config.ple_total());
     file("embed_per_layer.scale.f32", 4 * config.vocab);
     let meta = serde_json::json!({
@@ -78,7 +79,8 @@ fn a_token_of_the_wide_model_is_fast_and_small() {
     let package = dir.path().join("wide.aimodel");
     write_package(&config, &package);
     write_tables(&config, dir.path());
-    let mut stepper = Stepper::new(Session::open(&package).unwrap(), Some(Tables::open(dir.path()).unwrap())).unwrap();
+    let mut stepper =
+        Stepper::new(Session::open(&package).unwrap(), Some(Tables::open(dir.path()).unwrap())).unwrap();
     stepper.feed(2).unwrap();
     let start = Instant::now();
     let tokens = 10;

@@ -83,10 +83,14 @@ pub enum Cause {
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |value: &Option<i64>| value.map_or("none that is constant".to_owned(), |value| value.to_string());
+        let shown =
+            |value: &Option<i64>| value.map_or("none that is constant".to_owned(), |value| value.to_string());
         match self {
             Cause::SwappedWeights { used_as, belongs_to } => {
-                write!(f, "the graph uses as {used_as} the weights of {belongs_to}: two weight blobs are swapped")
+                write!(
+                    f,
+                    "the graph uses as {used_as} the weights of {belongs_to}: two weight blobs are swapped"
+                )
             }
             Cause::WrongScale { matrix, factor } => {
                 write!(f, "{matrix} is {factor:.2} times the checkpoint's: its scales are wrong")

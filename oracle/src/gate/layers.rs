@@ -43,9 +43,12 @@ fn layer_results(graph: &Graph<'_>) -> HashMap<OpId, usize> {
     let module = graph.module();
     let factor = |value| {
         let tensor = module.tensor(value).filter(|_| module.constant(value).is_some());
-        tensor.is_some_and(|tensor| tensor.rank() == 1 && tensor.elements() == Some(1) && tensor.element.is_float())
+        tensor.is_some_and(|tensor| {
+            tensor.rank() == 1 && tensor.elements() == Some(1) && tensor.element.is_float()
+        })
     };
-    let results = graph.ops(Opcode::BroadcastingMul).filter(|op| op.operands.get(1).is_some_and(|at| factor(*at)));
+    let results =
+        graph.ops(Opcode::BroadcastingMul).filter(|op| op.operands.get(1).is_some_and(|at| factor(*at)));
     let makers = results.filter_map(|op| match module.value(*op.results.first()?).definition {
         aimodel::Definition::Result { op, .. } => Some(op),
         aimodel::Definition::Argument { .. } => None,

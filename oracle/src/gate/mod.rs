@@ -45,7 +45,9 @@ pub enum GateError {
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     /// The graph does not end its layers as the decoder does.
-    #[error("the graph multiplies by {found} layer factors, the checkpoint has {expected} layers: is it of this model?")]
+    #[error(
+        "the graph multiplies by {found} layer factors, the checkpoint has {expected} layers: is it of this model?"
+    )]
     Layers {
         /// Factors in the graph.
         found: usize,
@@ -53,7 +55,9 @@ pub enum GateError {
         expected: usize,
     },
     /// The oracle has other tokens than the bundle.
-    #[error("the oracle's winner is token {token}, the bundle has {vocab} logits: is the oracle of this model?")]
+    #[error(
+        "the oracle's winner is token {token}, the bundle has {vocab} logits: is the oracle of this model?"
+    )]
     Vocabulary {
         /// A token.
         token: u32,

@@ -114,7 +114,8 @@ fn rotary(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> {
         if !expected.iter().any(|expected| same(&found, expected)) {
             let second = f64::from(found.get(1).copied().unwrap_or(1.0));
             let base = libm::pow(second, -(found.len() as f64));
-            causes.push(Cause::RotaryBase { found: base, expected: kinds.map(|kind| config.rope(kind).theta) });
+            causes
+                .push(Cause::RotaryBase { found: base, expected: kinds.map(|kind| config.rope(kind).theta) });
         }
     }
     causes

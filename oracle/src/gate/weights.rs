@@ -40,7 +40,8 @@ fn matrices(graph: &Graph<'_>) -> Vec<ValueId> {
         .ops(Opcode::BroadcastingBatchMatmul)
         .filter_map(|op| {
             let source = *graph.operand(op, 1, Opcode::Transpose)?.operands.first()?;
-            let stored = matches!(graph.maker(source)?.opcode, Opcode::BlockwiseShiftScale | Opcode::Constant);
+            let stored =
+                matches!(graph.maker(source)?.opcode, Opcode::BlockwiseShiftScale | Opcode::Constant);
             stored.then_some(source)
         })
         .collect()

@@ -35,15 +35,25 @@ fn zip<A: Copy, B>(
     Ok(at_left.into_iter().zip(at_right).map(|(x, y)| f(left[x], right[y])).collect())
 }
 
-pub(super) fn binary(opcode: Opcode, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+pub(super) fn binary(opcode: Opcode, a: &Tensor, b: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
     if a.element() != b.element() {
         return Err(format!("operands of types {} and {}", a.element(), b.element()));
     }
     let shape = common_shape(a.shape(), b.shape())?;
-    if a.element().is_float() { float_binary(opcode, a, b, &shape) } else { integer_binary(opcode, a, b, &shape) }
+    if a.element().is_float() {
+        float_binary(opcode, a, b, &shape, rounding)
+    } else {
+        integer_binary(opcode, a, b, &shape)
+    }
 }
 
-fn float_binary(opcode: Opcode, a: &Tensor, b: &Tensor, shape: &[usize]) -> Result<Tensor, String> {
+fn float_binary(
+    opcode: Opcode,
+    a: &Tensor,
+    b: &Tensor,
+    shape: &[usize],
+    rounding: Rounding,
+) -> Result<Tensor, String> {
     let (x, y) = (a.to_floats()?, b.to_floats()?);
     let (both, values) = ((a, b), (x.as_slice(), y.as_slice()));
     let result = match opcode {
@@ -53,6 +63,7 @@ fn float_binary(opcode: Opcode, a: &Tensor, b: &Tensor, shape: &[usize]) -> Resu
         Opcode::Divide => zip(both, values, shape, |x, y| x / y)?,
         Opcode::Maximum => zip(both, values, shape, f32::max)?,
         Opcode::Minimum => zip(both, values, shape, f32::min)?,
+        Opcode::Pow if rounding == Rounding::EachStep => zip(both, values, shape, f32::powf)?,
         Opcode::Pow => zip(both, values, shape, |x, y| libm::pow(x.into(), y.into()) as f32)?,
         Opcode::Greater => {
             let greater = zip(both, values, shape, |x, y| i64::from(x > y))?;
@@ -93,8 +104,10 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + libm::exp(-x))
 }
 
-pub(super) fn unary(opcode: Opcode, x: &Tensor) -> Result<Tensor, String> {
+pub(super) fn unary(opcode: Opcode, x: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
     match opcode {
+        Opcode::Sin if rounding == Rounding::EachStep => map(x, |x| (x as f32).sin().into()),
+        Opcode::Cos if rounding == Rounding::EachStep => map(x, |x| (x as f32).cos().into()),
         // Two roundings in f32, as Apple's runtime does it; square roots are exact on every platform.
         Opcode::Rsqrt => map(x, |x| f64::from(1.0 / (x as f32).sqrt())),
         Opcode::Exp => map(x, libm::exp),
@@ -172,7 +185,8 @@ pub(super) fn cast(x: &Tensor, to: Element) -> Result<Tensor, String> {
         }
         (true, false) => {
             let values = x.to_floats()?;
-            let truncate = |value: f32| if to == Element::Bool { i64::from(value != 0.0) } else { value as i64 };
+            let truncate =
+                |value: f32| if to == Element::Bool { i64::from(value != 0.0) } else { value as i64 };
             let values: Vec<i64> = values.into_iter().map(truncate).collect();
             Tensor::from_integers(to, x.shape(), &values)
         }
@@ -250,25 +264,29 @@ fn fold<T: Copy>(x: &Tensor, along: &[usize], values: &[T], start: T, f: fn(T, T
 }
 
 /// Softmax along one axis; the largest element is subtracted first, which changes nothing but the range.
-pub(super) fn softmax(x: &Tensor, along: &Tensor) -> Result<Tensor, String> {
+pub(super) fn softmax(x: &Tensor, along: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
+    let exp: fn(f32) -> f32 = match rounding {
+        Rounding::Once => |x| libm::exp(x.into()) as f32,
+        Rounding::EachStep => f32::exp,
+    };
     let &[axis] = axes(along, x.rank())?.as_slice() else {
         return Err("needs one axis".to_owned());
     };
     let mut values = x.to_floats()?;
     let length = x.shape()[axis];
     let inner: usize = x.shape()[axis + 1..].iter().product();
-    let mut line = vec![0.0_f64; length];
+    let mut line = vec![0.0_f32; length];
     for outer in 0..if length * inner == 0 { 0 } else { values.len() / (length * inner) } {
         for at in 0..inner {
             let first = outer * length * inner + at;
             let places = || (0..length).map(|step| first + step * inner);
             let largest = places().map(|place| values[place]).fold(f32::NEG_INFINITY, f32::max);
             for (slot, place) in line.iter_mut().zip(places()) {
-                *slot = libm::exp(f64::from(values[place]) - f64::from(largest));
+                *slot = exp(values[place] - largest);
             }
-            let sum: f64 = line.iter().sum();
+            let sum: f32 = line.iter().sum();
             for (slot, place) in line.iter().zip(places()) {
-                values[place] = (slot / sum) as f32;
+                values[place] = slot / sum;
             }
         }
     }

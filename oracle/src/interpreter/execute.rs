@@ -62,9 +62,7 @@ fn moved(step: &Step, o: &Operands<'_>) -> Result<Option<Tensor>, String> {
         Opcode::BroadcastInDims => broadcast_in_dims(&*o.tensor(0)?, &*o.tensor(1)?, &*o.tensor(2)?),
         Opcode::BroadcastTo => broadcast_to(&*o.tensor(0)?, &*o.tensor(1)?),
         Opcode::BroadcastShapes => broadcast_shapes(&*o.tensor(0)?, &*o.tensor(1)?),
-        Opcode::Where | Opcode::BroadcastingWhere => {
-            where_(&*o.tensor(0)?, &*o.tensor(1)?, &*o.tensor(2)?)
-        }
+        Opcode::Where | Opcode::BroadcastingWhere => where_(&*o.tensor(0)?, &*o.tensor(1)?, &*o.tensor(2)?),
         _ => return Ok(None),
     };
     result.map(Some)
@@ -80,7 +78,7 @@ fn computed(step: &Step, o: &Operands<'_>, rounding: Rounding) -> Result<Tensor,
             let to = step.declared.first().and_then(element).ok_or("has no declared type")?;
             arithmetic::cast(&*o.tensor(0)?, to)
         }
-        (Opcode::Softmax, _) => arithmetic::softmax(&*o.tensor(0)?, &*o.tensor(1)?),
+        (Opcode::Softmax, _) => arithmetic::softmax(&*o.tensor(0)?, &*o.tensor(1)?, rounding),
         (
             Opcode::Add
             | Opcode::Sub
@@ -92,7 +90,7 @@ fn computed(step: &Step, o: &Operands<'_>, rounding: Rounding) -> Result<Tensor,
             | Opcode::Greater
             | Opcode::LogicalXor,
             _,
-        ) => arithmetic::binary(primitive, &*o.tensor(0)?, &*o.tensor(1)?),
+        ) => arithmetic::binary(primitive, &*o.tensor(0)?, &*o.tensor(1)?, rounding),
         (
             Opcode::Rsqrt
             | Opcode::Exp
@@ -104,7 +102,7 @@ fn computed(step: &Step, o: &Operands<'_>, rounding: Rounding) -> Result<Tensor,
             | Opcode::Sigmoid
             | Opcode::Silu,
             _,
-        ) => arithmetic::unary(primitive, &*o.tensor(0)?),
+        ) => arithmetic::unary(primitive, &*o.tensor(0)?, rounding),
         _ => Err("cannot be run".to_owned()),
     }
 }

@@ -67,7 +67,12 @@ fn multiply(rows: Rows<'_>, k: usize, x: &Activations, out: &mut [f32]) {
 }
 
 /// For weights that no kernel is made for: some rows at a time become f32.
-fn multiply_dequantized(weights: &Quantized, k: usize, x: &Activations, out: &mut [f32]) -> Result<(), String> {
+fn multiply_dequantized(
+    weights: &Quantized,
+    k: usize,
+    x: &Activations,
+    out: &mut [f32],
+) -> Result<(), String> {
     let height = rows_at_once(k);
     out.par_chunks_mut(height).enumerate().try_for_each(|(at, out)| {
         let items = weights.dequantized_rows(at * height, out.len())?;
@@ -136,7 +141,8 @@ fn starts(b: &Tensor, batch: &[usize]) -> Result<Vec<usize>, String> {
     let outer = b.rank() - 2;
     let matrices = b.view(b.shape()[..outer].to_vec(), b.strides()[..outer].to_vec(), b.offset());
     let mut starts = Vec::new();
-    stretch(&matrices, batch)?.rows(|start, length, stride| starts.extend((0..length).map(|at| start + at * stride)));
+    stretch(&matrices, batch)?
+        .rows(|start, length, stride| starts.extend((0..length).map(|at| start + at * stride)));
     Ok(starts)
 }
 

@@ -27,6 +27,7 @@ pub enum Rounding {
     /// Once, at the end: sums are kept in f32. Fast, and the nearest to what the weights mean.
     #[default]
     Once,
-    /// After every multiplication and addition, in order: what Apple's Linux runtime does. Slow; for holding against it.
+    /// After every multiplication and addition, in order, and with the system's `sinf`, `cosf`, `powf` and `expf`: what Apple's Linux
+    /// runtime does. Slow; for holding against it.
     EachStep,
 }

@@ -295,7 +295,9 @@ pub(super) fn expand_dims(x: &Tensor, added: &Tensor) -> Result<Tensor, String> 
     for axis in 0..rank {
         let (extent, stride) = match added.contains(&axis) {
             true => (1, 0),
-            false => rest.next().map(|(extent, stride)| (*extent, *stride)).ok_or("an axis is named twice")?,
+            false => {
+                rest.next().map(|(extent, stride)| (*extent, *stride)).ok_or("an axis is named twice")?
+            }
         };
         shape.push(extent);
         strides.push(stride);
@@ -372,7 +374,8 @@ pub(super) fn broadcast_in_dims(x: &Tensor, sizes: &Tensor, which: &Tensor) -> R
 /// The shape that two shapes broadcast to.
 pub(super) fn common_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
     let rank = a.len().max(b.len());
-    let at = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
+    let at =
+        |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
     let both = |axis: usize| match (at(a, axis), at(b, axis)) {
         (a, b) if a == b => Ok(a),
         (1, other) | (other, 1) => Ok(other),

@@ -116,7 +116,9 @@ impl Program {
         let op = self.module.op(graph);
         let at = Opcode::Graph.properties().iter().position(|name| *name == property);
         let list = at.and_then(|at| op.properties.get(at).copied().flatten());
-        let Some(Attribute::Array(entries)) = list.map(|id| self.module.attribute(id)) else { return Vec::new() };
+        let Some(Attribute::Array(entries)) = list.map(|id| self.module.attribute(id)) else {
+            return Vec::new();
+        };
         entries.iter().map(|entry| self.name(*entry).unwrap_or_default()).collect()
     }
 
@@ -203,7 +205,10 @@ impl Program {
                 _ => return Err("has no known approximation".to_owned()),
             }),
             Opcode::Pad if case() != Some("constant") => {
-                return Err(format!("pads by {:?}, only \"constant\" is supported", case().unwrap_or("nothing")));
+                return Err(format!(
+                    "pads by {:?}, only \"constant\" is supported",
+                    case().unwrap_or("nothing")
+                ));
             }
             Opcode::ReduceSum => Detail::Reduce(Combine::Sum),
             Opcode::ReduceProduct => Detail::Reduce(Combine::Product),
@@ -230,7 +235,12 @@ impl Program {
     }
 
     /// Some rows of a matrix that is a constant, or dequantized from constants.
-    pub(super) fn matrix_rows(&self, value: ValueId, first: usize, height: usize) -> Result<Vec<f32>, String> {
+    pub(super) fn matrix_rows(
+        &self,
+        value: ValueId,
+        first: usize,
+        height: usize,
+    ) -> Result<Vec<f32>, String> {
         let constant = |value: ValueId| {
             let found = self.constants.get(value.index()).and_then(Option::as_ref);
             found.ok_or_else(|| "a matrix is not made of constants".to_owned())

@@ -33,7 +33,8 @@ impl Outputs {
     /// The output `logits` as f32, flattened.
     pub fn logits(&self) -> Result<Vec<f32>, InterpretError> {
         let tensor = self.get("logits");
-        let tensor = tensor.ok_or_else(|| InterpretError::Graph("there is no output \"logits\"".to_owned()))?;
+        let tensor =
+            tensor.ok_or_else(|| InterpretError::Graph("there is no output \"logits\"".to_owned()))?;
         tensor.to_floats().map_err(|reason| InterpretError::Graph(format!("logits: {reason}")))
     }
 }
@@ -54,7 +55,8 @@ impl Session {
     pub fn open(package: &Path) -> Result<Session, InterpretError> {
         let program = Arc::new(Program::open(package)?);
         let rounding = Rounding::Once;
-        let mut session = Session { program, bound: HashMap::new(), states: Vec::new(), positions: 0, rounding };
+        let mut session =
+            Session { program, bound: HashMap::new(), states: Vec::new(), positions: 0, rounding };
         session.reset()?;
         Ok(session)
     }
@@ -95,7 +97,12 @@ impl Session {
     ///
     /// # Errors
     /// [`InterpretError::Graph`] if it is neither, or has no such rows.
-    pub fn matrix_rows(&self, value: ValueId, first: usize, height: usize) -> Result<Vec<f32>, InterpretError> {
+    pub fn matrix_rows(
+        &self,
+        value: ValueId,
+        first: usize,
+        height: usize,
+    ) -> Result<Vec<f32>, InterpretError> {
         self.program.matrix_rows(value, first, height).map_err(InterpretError::Graph)
     }
 
@@ -143,7 +150,12 @@ impl Session {
             fault(format!("the graph has no such input, but {}", known.join(", ")))
         })?;
         if !tensor.fits(&port.ty) {
-            return Err(fault(format!("{} is declared, {:?} of {} given", port.ty, tensor.shape(), tensor.element())));
+            return Err(fault(format!(
+                "{} is declared, {:?} of {} given",
+                port.ty,
+                tensor.shape(),
+                tensor.element()
+            )));
         }
         Ok(*slot)
     }
@@ -169,7 +181,10 @@ impl Session {
         }
         for (slot, port) in &program.inputs {
             if slots[*slot].is_none() {
-                return Err(InterpretError::Input { name: port.name.clone(), reason: "was not given".to_owned() });
+                return Err(InterpretError::Input {
+                    name: port.name.clone(),
+                    reason: "was not given".to_owned(),
+                });
             }
         }
         for (at, step) in program.steps.iter().enumerate() {
@@ -200,7 +215,7 @@ impl Session {
             Opcode::CreateToken => vec![Value::Token],
             Opcode::ReadHandle => {
                 vec![Value::Tensor(self.read(&operands).map_err(fault)?), Value::Token]
-            },
+            }
             Opcode::WriteHandle => {
                 self.write(&operands).map_err(fault)?;
                 vec![Value::Token]
@@ -247,8 +262,10 @@ impl Session {
         if operands.len() != 5 {
             return Err(format!("takes 5 operands, has {}", operands.len()));
         }
-        let rest: Vec<Tensor> =
-            operands[1..].iter().map(|value| Ok(value.tensor()?.into_owned())).collect::<Result<_, String>>()?;
+        let rest: Vec<Tensor> = operands[1..]
+            .iter()
+            .map(|value| Ok(value.tensor()?.into_owned()))
+            .collect::<Result<_, String>>()?;
         let target = match operands.swap_remove(0) {
             Value::Tensor(tensor) => tensor,
             other => other.tensor()?.into_owned(),
@@ -284,7 +301,8 @@ fn empty_state(port: &Port, positions: usize) -> Result<Tensor, InterpretError> 
 fn grown(port: &Port, old: &Tensor, positions: usize) -> Result<Tensor, InterpretError> {
     let larger = empty_state(port, positions)?;
     let fault = state_error(port);
-    let bounds = |values: Vec<i64>| Tensor::from_integers(Element::Si32, &[values.len()], &values).map_err(&fault);
+    let bounds =
+        |values: Vec<i64>| Tensor::from_integers(Element::Si32, &[values.len()], &values).map_err(&fault);
     let start = bounds(vec![0; old.shape().len()])?;
     let stride = bounds(vec![1; old.shape().len()])?;
     let end = bounds(old.shape().iter().map(|extent| *extent as i64).collect())?;
@@ -301,6 +319,10 @@ fn check(value: &Value, declared: Option<&TensorType>) -> Result<(), String> {
     let Some(ty) = declared else { return Err("makes a tensor where none is declared".to_owned()) };
     let fits = ty.element == element
         && ty.rank() == shape.len()
-        && ty.shape.iter().zip(&shape).all(|(dim, extent)| dim.fixed().is_none_or(|fixed| fixed == *extent as u64));
+        && ty
+            .shape
+            .iter()
+            .zip(&shape)
+            .all(|(dim, extent)| dim.fixed().is_none_or(|fixed| fixed == *extent as u64));
     if fits { Ok(()) } else { Err(format!("makes {shape:?} of {element} where {ty} is declared")) }
 }

@@ -91,7 +91,9 @@ pub struct Tensor {
 /// Number of elements of a shape, if it fits memory at all.
 pub(super) fn count(shape: &[usize]) -> Result<usize, String> {
     let product = shape.iter().try_fold(1_usize, |product, extent| product.checked_mul(*extent));
-    product.filter(|product| product.checked_mul(8).is_some()).ok_or_else(|| format!("{shape:?} is too large"))
+    product
+        .filter(|product| product.checked_mul(8).is_some())
+        .ok_or_else(|| format!("{shape:?} is too large"))
 }
 
 fn dense_strides(shape: &[usize]) -> Vec<usize> {
@@ -140,11 +142,19 @@ impl Tensor {
     }
 
     /// A view of a mapped file's bytes from `start` on; nothing is read. Bytes that lie unaligned are copied.
-    pub fn mapped(element: Element, shape: &[usize], map: &Arc<Mmap>, start: usize) -> Result<Tensor, String> {
+    pub fn mapped(
+        element: Element,
+        shape: &[usize],
+        map: &Arc<Mmap>,
+        start: usize,
+    ) -> Result<Tensor, String> {
         let length = count(shape)?.checked_mul(width(element)).ok_or("too large")?;
         let end = start.checked_add(length).filter(|end| *end <= map.len());
         let Some(end) = end else {
-            return Err(format!("{shape:?} of {element} at byte {start} is beyond the file's {} bytes", map.len()));
+            return Err(format!(
+                "{shape:?} of {element} at byte {start} is beyond the file's {} bytes",
+                map.len()
+            ));
         };
         let aligned = (map.as_ptr() as usize + start).is_multiple_of(width(element));
         if !aligned {
@@ -194,7 +204,11 @@ impl Tensor {
     }
 
     /// A tensor of plain items that are as wide as `element`.
-    pub(super) fn from_items<T: Pod>(element: Element, shape: &[usize], items: Vec<T>) -> Result<Tensor, String> {
+    pub(super) fn from_items<T: Pod>(
+        element: Element,
+        shape: &[usize],
+        items: Vec<T>,
+    ) -> Result<Tensor, String> {
         let wrong = || format!("elements of type {element} are not supported");
         let storage = match size_of::<T>() {
             1 => Storage::One(bytemuck::try_cast_vec(items).map_err(|_| wrong())?),
@@ -238,7 +252,9 @@ impl Tensor {
         let extents = ty.shape.iter().zip(&self.shape);
         ty.element == self.element
             && ty.rank() == self.rank()
-            && extents.into_iter().all(|(dim, extent)| dim.fixed().is_none_or(|fixed| fixed == *extent as u64))
+            && extents
+                .into_iter()
+                .all(|(dim, extent)| dim.fixed().is_none_or(|fixed| fixed == *extent as u64))
     }
 
     /// Another view of the same bytes.
@@ -248,7 +264,8 @@ impl Tensor {
 
     /// All elements of the storage, of which the view picks some.
     pub(super) fn items<T: Pod>(&self) -> Result<&[T], String> {
-        bytemuck::try_cast_slice(self.storage.bytes()).map_err(|_| format!("{} has another width", self.element))
+        bytemuck::try_cast_slice(self.storage.bytes())
+            .map_err(|_| format!("{} has another width", self.element))
     }
 
     /// The storage, for writing; shared bytes are copied first.
@@ -269,7 +286,11 @@ impl Tensor {
     /// Whether the elements lie in row-major order without gaps.
     pub(super) fn is_dense(&self) -> bool {
         let dense = dense_strides(&self.shape);
-        self.shape.iter().zip(&self.strides).zip(&dense).all(|((extent, stride), dense)| *extent <= 1 || stride == dense)
+        self.shape
+            .iter()
+            .zip(&self.strides)
+            .zip(&dense)
+            .all(|((extent, stride), dense)| *extent <= 1 || stride == dense)
     }
 
     /// The elements in row-major order, without a copy if they lie so.

@@ -29,7 +29,9 @@ impl Value {
             Value::Tensor(tensor) => Cow::Borrowed(tensor),
             Value::Packed(packed) => Cow::Owned(packed.tensor()?),
             Value::Quantized(quantized) => Cow::Owned(quantized.tensor()?),
-            Value::State(_) | Value::Token => return Err("a tensor is needed, not a handle or token".to_owned()),
+            Value::State(_) | Value::Token => {
+                return Err("a tensor is needed, not a handle or token".to_owned());
+            }
         })
     }
 }
@@ -64,7 +66,12 @@ pub(super) struct Packed {
 
 impl Packed {
     /// A view of a mapped file from byte `start` on.
-    pub(super) fn new(element: Element, shape: &[usize], map: &Arc<Mmap>, start: usize) -> Result<Packed, String> {
+    pub(super) fn new(
+        element: Element,
+        shape: &[usize],
+        map: &Arc<Mmap>,
+        start: usize,
+    ) -> Result<Packed, String> {
         let bits = count(shape)?.checked_mul(element.bits() as usize).ok_or("too large")?;
         let length = bits.div_ceil(8);
         if !matches!(element.bits(), 1 | 2 | 4) {
@@ -278,7 +285,8 @@ impl Quantized {
         let blocks = |matrix: &Tensor| part(matrix, from, to - from);
         let (code_offset, value_offset) =
             (self.code_offset.as_ref().map(blocks), self.value_offset.as_ref().map(blocks));
-        let mut dense = dequantize(&codes, &blocks(&self.scale), code_offset.as_ref(), value_offset.as_ref())?;
+        let mut dense =
+            dequantize(&codes, &blocks(&self.scale), code_offset.as_ref(), value_offset.as_ref())?;
         if dense.element() != self.element {
             dense = Tensor::from_floats(self.element, dense.shape(), dense.to_floats()?)?;
         }

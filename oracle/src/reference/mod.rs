@@ -141,7 +141,13 @@ impl<'s> Reference<'s> {
     }
 
     /// A projection split into heads, `[heads, n, head_dim]`.
-    fn heads(&self, x: &Tensor, layer: &Layer, role: LayerRole, heads: usize) -> Result<Tensor, ReferenceError> {
+    fn heads(
+        &self,
+        x: &Tensor,
+        layer: &Layer,
+        role: LayerRole,
+        heads: usize,
+    ) -> Result<Tensor, ReferenceError> {
         let projected = self.weights.project(x, Role::Layer(layer.index, role))?;
         Ok(projected.reshape((x.dim(0)?, heads, layer.head_dim))?.transpose(0, 1)?.contiguous()?)
     }
@@ -163,7 +169,9 @@ impl<'s> Reference<'s> {
             };
             self.cache[layer.slot] = Some(joined);
         }
-        let empty = || Tensor::zeros((self.config.kv_heads, 0, layer.head_dim), candle_core::DType::F32, &Device::Cpu);
+        let empty = || {
+            Tensor::zeros((self.config.kv_heads, 0, layer.head_dim), candle_core::DType::F32, &Device::Cpu)
+        };
         let (k, v) = match &self.cache[layer.slot] {
             Some((k, v)) => (k.clone(), v.clone()),
             None => (empty()?, empty()?),

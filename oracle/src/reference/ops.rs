@@ -22,8 +22,9 @@ pub(super) fn rotations(rope: &Rope, head_dim: usize, first: usize, n: usize) ->
         if rotated { (1.0 / libm::pow(rope.theta, 2.0 * pair as f64 / head_dim as f64)) as f32 } else { 0.0 }
     };
     let frequencies: Vec<f32> = (0..head_dim / 2).map(frequency).collect();
-    let angles: Vec<f32> =
-        (first..first + n).flat_map(|at| frequencies.iter().map(move |frequency| at as f32 * frequency)).collect();
+    let angles: Vec<f32> = (first..first + n)
+        .flat_map(|at| frequencies.iter().map(move |frequency| at as f32 * frequency))
+        .collect();
     let table = |f: fn(f64) -> f64| {
         let values: Vec<f32> = angles.iter().map(|angle| f(f64::from(*angle)) as f32).collect();
         Tensor::from_vec(values, (n, head_dim / 2), &Device::Cpu)

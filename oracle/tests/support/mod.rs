@@ -66,7 +66,9 @@ pub fn write_tables(checkpoint: &Path, dir: &Path) {
             row.chunks_exact(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32()).collect();
         let scale = row.iter().fold(1e-12_f32, |largest, value| largest.max(value.abs())) / 127.0;
         scales.extend(scale.to_le_bytes());
-        codes.extend(row.iter().map(|value| (value / scale).round_ties_even().clamp(-127.0, 127.0) as i8 as u8));
+        codes.extend(
+            row.iter().map(|value| (value / scale).round_ties_even().clamp(-127.0, 127.0) as i8 as u8),
+        );
     }
     fs::write(dir.join("embed_per_layer.i8"), codes).unwrap();
     fs::write(dir.join("embed_per_layer.scale.f32"), scales).unwrap();
