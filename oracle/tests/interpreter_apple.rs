@@ -1,5 +1,7 @@
 //! The interpreter against Apple's Linux runtime on the packages of the Python pipeline: golden arg-max and logit digests, made by
 //! `judges/apple_golden.py`. Equal bits need the `sinf`, `cosf`, `powf` and `expf` that Apple's runtime calls, those of glibc.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 mod support;
