@@ -1,5 +1,7 @@
 //! The gate passes good packages, and fails planted faults naming their cause.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;

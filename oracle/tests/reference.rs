@@ -1,5 +1,7 @@
 //! The fp32 reference against what `transformers` recorded for the tiny checkpoint.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use converter::source::LocalSource;

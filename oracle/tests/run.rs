@@ -1,5 +1,7 @@
 //! A package talks: tokens, template, streaming.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use oracle::generate::generate;

@@ -1,5 +1,7 @@
 //! Speed and memory on a synthetic model as wide as E4B, six layers deep.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -276,7 +276,7 @@ pub(super) fn softmax(x: &Tensor, along: &Tensor, rounding: Rounding) -> Result<
     let length = x.shape()[axis];
     let inner: usize = x.shape()[axis + 1..].iter().product();
     let mut line = vec![0.0_f32; length];
-    for outer in 0..if length * inner == 0 { 0 } else { values.len() / (length * inner) } {
+    for outer in 0..values.len().checked_div(length * inner).unwrap_or(0) {
         for at in 0..inner {
             let first = outer * length * inner + at;
             let places = || (0..length).map(|step| first + step * inner);

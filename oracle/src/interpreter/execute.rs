@@ -1,5 +1,7 @@
 //! One op: operands in, result out.
 
+use std::sync::Arc;
+
 use aimodel::{Opcode, TensorType};
 
 use super::Rounding;
@@ -30,7 +32,8 @@ pub(super) fn compute(step: &Step, operands: &[Value], rounding: Rounding) -> Re
         }
         Opcode::Transpose => match o.value(0)? {
             Value::Quantized(weights) => {
-                Ok(Value::Quantized(weights.transpose(&movement::permutation(&*o.tensor(1)?, 2)?)))
+                let order = movement::permutation(&*o.tensor(1)?, 2)?;
+                Ok(Value::Quantized(Arc::new(weights.transpose(&order))))
             }
             _ => movement::transpose(&*o.tensor(0)?, &*o.tensor(1)?).map(Value::Tensor),
         },

@@ -16,7 +16,7 @@ use super::tensor::{Tensor, count};
 pub(super) enum Value {
     Tensor(Tensor),
     Packed(Packed),
-    Quantized(Quantized),
+    Quantized(Arc<Quantized>),
     /// A handle: which state of the session.
     State(usize),
     Token,
@@ -171,7 +171,7 @@ pub(super) fn blockwise_shift_scale(
         Value::Packed(packed) => Codes::Packed(packed.clone()),
         other => Codes::Tensor(other.tensor()?.into_owned()),
     };
-    Ok(Value::Quantized(Quantized {
+    Ok(Value::Quantized(Arc::new(Quantized {
         codes,
         scale: scale.clone(),
         code_offset: (!is_zero_splat(code_offset)?).then(|| code_offset.clone()),
@@ -180,7 +180,7 @@ pub(super) fn blockwise_shift_scale(
         rows,
         columns,
         transposed: false,
-    }))
+    })))
 }
 
 /// Whether a tensor is one stored zero, repeated.
@@ -253,7 +253,8 @@ impl Quantized {
     /// Rows as they lie in memory, for the kernels; `None` if they are not made for this kind.
     pub(super) fn kernel_rows(&self) -> Option<Rows<'_>> {
         let plain = self.code_offset.is_none() && self.value_offset.is_none() && self.element == Element::F16;
-        let blocks = self.scale.shape() == [self.rows, self.columns / BLOCK] && self.columns % BLOCK == 0;
+        let blocks =
+            self.scale.shape() == [self.rows, self.columns / BLOCK] && self.columns.is_multiple_of(BLOCK);
         if !plain || !blocks || self.scale.element() != Element::F16 || !self.scale.is_dense() {
             return None;
         }
