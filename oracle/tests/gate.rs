@@ -1,6 +1,6 @@
 //! The gate passes good packages, and fails planted faults naming their cause.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! The fp32 reference against what `transformers` recorded for the tiny checkpoint.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! A package talks: tokens, template, streaming.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

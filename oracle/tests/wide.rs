@@ -1,6 +1,6 @@
 //! Speed and memory on a synthetic model as wide as E4B, six layers deep.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

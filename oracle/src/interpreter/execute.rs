@@ -1,5 +1,7 @@
 //! One op: operands in, result out.
 
+use std::sync::Arc;
+
 use aimodel::{Opcode, TensorType};
 
 use super::Rounding;
@@ -31,7 +33,7 @@ pub(super) fn compute(step: &Step, operands: &[Value], rounding: Rounding) -> Re
         Opcode::Transpose => match o.value(0)? {
             Value::Quantized(weights) => {
                 let order = movement::permutation(&*o.tensor(1)?, 2)?;
-                Ok(Value::Quantized(Box::new(weights.transpose(&order))))
+                Ok(Value::Quantized(Arc::new(weights.transpose(&order))))
             }
             _ => movement::transpose(&*o.tensor(0)?, &*o.tensor(1)?).map(Value::Tensor),
         },

@@ -229,3 +229,74 @@ fn total(lanes: [f32; LANES]) -> f32 {
     }
     sums[0]
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Dot product by the definition: each weight `code * scale` rounded to f16, sums in f64.
+    fn by_definition(weights: impl Iterator<Item = (i32, f16)>, x: &[f32]) -> f64 {
+        let weight =
+            |(code, scale): (i32, f16)| f64::from(f16::from_f32(code as f32 * scale.to_f32()).to_f32());
+        weights.zip(x).map(|(pair, x)| weight(pair) * f64::from(*x)).sum()
+    }
+
+    #[test]
+    fn every_half_converts_as_the_library_converts_it() {
+        for bits in 0..=u16::MAX {
+            let (found, expected) = (to_single(bits), f16::from_bits(bits).to_f32());
+            assert!(
+                found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(),
+                "{bits:04x}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn int4_rows_are_what_their_codes_mean(
+            codes in prop::collection::vec(any::<u8>(), 2 * 48),
+            scales in prop::collection::vec(0_u16..0x7C00, 2 * 3),
+            negative in any::<bool>(),
+            x in prop::collection::vec(-4.0_f32..4.0, 96),
+        ) {
+            let sign = u16::from(negative) << 15;
+            let scales: Vec<f16> = scales.iter().map(|bits| f16::from_bits((bits >> 2) | sign)).collect();
+            let (mut picked, mut portable) = ([0.0; 2], [0.0; 2]);
+            let rows = Rows::Int4 { codes: &codes, scales: &scales };
+            multiply_rows(rows, 0, &Activations::new(&x), &mut picked);
+            multiply_rows_portable(rows, 0, &Activations::new(&x), &mut portable);
+            prop_assert_eq!(picked.map(f32::to_bits), portable.map(f32::to_bits));
+            for (row, found) in picked.into_iter().enumerate() {
+                let code = |at: usize| {
+                    let byte = codes[row * 48 + at / 2];
+                    i32::from(if at.is_multiple_of(2) { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 })
+                };
+                let expected = by_definition((0..96).map(|at| (code(at), scales[row * 3 + at / 32])), &x);
+                let size: f64 = by_definition(
+                    (0..96).map(|at| (code(at).abs(), f16::from_f32(scales[row * 3 + at / 32].to_f32().abs()))),
+                    &x.iter().map(|x| x.abs()).collect::<Vec<_>>(),
+                );
+                prop_assert!((f64::from(found) - expected).abs() <= 1e-5 * size, "{found} instead of {expected}");
+            }
+        }
+
+        #[test]
+        fn int8_rows_are_what_their_codes_mean(
+            codes in prop::collection::vec(any::<i8>(), 64),
+            scales in prop::collection::vec(0.0_f32..0.1, 2),
+            x in prop::collection::vec(-4.0_f32..4.0, 64),
+        ) {
+            let scales: Vec<f16> = scales.into_iter().map(f16::from_f32).collect();
+            let (mut picked, mut portable) = ([0.0], [0.0]);
+            let rows = Rows::Int8 { codes: &codes, scales: &scales };
+            multiply_rows(rows, 0, &Activations::new(&x), &mut picked);
+            multiply_rows_portable(rows, 0, &Activations::new(&x), &mut portable);
+            prop_assert_eq!(picked.map(f32::to_bits), portable.map(f32::to_bits));
+            let expected = by_definition((0..64).map(|at| (i32::from(codes[at]), scales[at / 32])), &x);
+            prop_assert!((f64::from(picked[0]) - expected).abs() <= 1e-2, "{} instead of {expected}", picked[0]);
+        }
+    }
+}

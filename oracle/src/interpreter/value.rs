@@ -16,7 +16,7 @@ use super::tensor::{Tensor, count};
 pub(super) enum Value {
     Tensor(Tensor),
     Packed(Packed),
-    Quantized(Box<Quantized>),
+    Quantized(Arc<Quantized>),
     /// A handle: which state of the session.
     State(usize),
     Token,
@@ -171,7 +171,7 @@ pub(super) fn blockwise_shift_scale(
         Value::Packed(packed) => Codes::Packed(packed.clone()),
         other => Codes::Tensor(other.tensor()?.into_owned()),
     };
-    Ok(Value::Quantized(Box::new(Quantized {
+    Ok(Value::Quantized(Arc::new(Quantized {
         codes,
         scale: scale.clone(),
         code_offset: (!is_zero_splat(code_offset)?).then(|| code_offset.clone()),

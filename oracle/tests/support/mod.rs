@@ -1,5 +1,5 @@
 //! What the tests share: stored data, tables made from a checkpoint, distances between logits.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
