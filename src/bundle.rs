@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use aimodel::package::{PROGRAM, WrittenPackage};
 use aimodel::staging::StagedDirectory;
+use converter::config::CONFIG_FILE;
 use converter::decoder::{Variant, WeightFormat};
 use converter::figures::Figures;
 use converter::plan::GraphPlan;
@@ -80,7 +81,7 @@ pub(crate) fn assemble(
         tokenizer: tokenizer.clone(),
         provenance: Provenance {
             tool: outputs::tool(),
-            source: Some(source_record(facts.model.source)),
+            source: Some(source_record(facts.model.source)?),
             conversion: conversion(facts),
             tables_digest: facts.stamp,
             compiled_from: None,
@@ -142,8 +143,8 @@ fn weights_in_words(graph: &GraphPlan) -> String {
     format!("{} projections, {} head, f16 embedding and norms", graph.weights.name(), graph.head.name())
 }
 
-/// Where the weights come from. Weights are read in part, so their files are listed without a digest.
-pub(crate) fn source_record(source: &dyn Source) -> SourceRecord {
+/// Where the weights come from. Files with weights are read in part, so they are listed without a digest.
+pub(crate) fn source_record(source: &dyn Source) -> anyhow::Result<SourceRecord> {
     let identity = source.identity();
     let mut sizes: Vec<(String, u64)> = Vec::new();
     for tensor in source.tensors() {
@@ -152,12 +153,16 @@ pub(crate) fn source_record(source: &dyn Source) -> SourceRecord {
             None => sizes.push((tensor.file.to_string(), tensor.range.end)),
         }
     }
-    sizes.sort();
-    SourceRecord {
-        repository: identity.repository.clone(),
-        revision: identity.revision.clone(),
-        files: sizes.into_iter().map(|(path, size)| SourceFile { path, size, sha256: None }).collect(),
+    let mut files: Vec<SourceFile> =
+        sizes.into_iter().map(|(path, size)| SourceFile { path, size, sha256: None }).collect();
+    for name in std::iter::once(CONFIG_FILE).chain(tokenizer::SOURCE_FILES) {
+        if let Some(bytes) = source.read_file(name)? {
+            let (path, size) = (name.to_owned(), bytes.len() as u64);
+            files.push(SourceFile { path, size, sha256: Some(Digest::of_bytes(&bytes)) });
+        }
     }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(SourceRecord { repository: identity.repository.clone(), revision: identity.revision.clone(), files })
 }
 
 /// The rule and its measured figures, for the manifest.

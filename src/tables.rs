@@ -127,7 +127,7 @@ pub(crate) fn finish(
         .collect();
     let provenance = Provenance {
         tool: outputs::tool(),
-        source: Some(bundle::source_record(source)),
+        source: Some(bundle::source_record(source)?),
         conversion: Value::Null,
         tables_digest: None,
         compiled_from: None,
