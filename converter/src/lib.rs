@@ -4,4 +4,5 @@ pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod ordered;
+pub mod quant;
 pub mod source;

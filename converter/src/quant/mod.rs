@@ -1,0 +1,35 @@
+//! Quantizers: blocks of 32 bf16 weights to 4- or 8-bit codes and an f16 scale each, and plain rounding to f16.
+//!
+//! The runtime computes `code * scale`. [`Int4Rule`] names the rules that pick both; int8 always follows the rule of
+//! [`Int4Rule::Absmax`] with wider codes. The default, [`lattice`], gives back the very weights that a quantization-aware training
+//! left, block by block, and the best fit where a block is on no lattice. Whether it is, is decided for every block on its own,
+//! at the cost of a few vector operations: no result depends on other blocks, on how a tensor is cut, or on the number of
+//! threads. (The sums of squares in [`Statistics`] are f64 additions in the order of merging, their last bits alone depend on
+//! the cut.)
+//!
+//! A weight that is NaN, infinite or too large for f16 is an error. `q4_0` alone takes weights up to eight times that, as far as
+//! its scale fits.
+//!
+//! Every rule exists twice: plainly, one block at a time ([`fit`], [`lattice::recover`]), and in vectors for whole tensors. Tests
+//! hold both to the same bits.
+
+mod absmax;
+mod block;
+mod chunks;
+mod error;
+mod fit;
+pub mod lattice;
+mod q4_0;
+mod rule;
+mod statistics;
+mod vector;
+
+pub use block::{BLOCK, Fit};
+pub use chunks::{
+    quantize_int4, quantize_int4_serial, quantize_int8, quantize_int8_serial, to_f16, to_f16_serial,
+};
+pub use error::QuantizeError;
+pub use fit::{fit, fit_int8};
+pub use lattice::is_on_lattice;
+pub use rule::Int4Rule;
+pub use statistics::{Statistics, WorstBlock};

@@ -1,0 +1,73 @@
+//! What quantization did to the weights.
+
+use serde::Serialize;
+
+/// Counts and errors of quantized blocks, computed from the packed codes and the stored f16 scales.
+///
+/// A weight is exact if `code * scale`, rounded to the nearest bf16 number (ties to even), equals it; zeros of either sign are
+/// equal. Errors are those of `code * scale` itself, which is what the graph computes with, so blocks whose weights are all
+/// exact still have a small one.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct Statistics {
+    /// Blocks of 32 weights.
+    pub blocks: u64,
+    /// Blocks of which every weight is exact.
+    pub blocks_exact: u64,
+    /// Weights.
+    pub weights: u64,
+    /// Exact weights.
+    pub weights_exact: u64,
+    /// Sum of `(code * scale - weight)^2`.
+    pub squared_error: f64,
+    /// Sum of `weight^2`.
+    pub squared_weights: f64,
+    /// The block with the largest relative error, the first one on a tie; none if every error is zero.
+    pub worst: Option<WorstBlock>,
+    /// How often the extremum (the first element of largest magnitude) of a block got a code: entry 0 counts code -8, entry 15
+    /// code 7. Blocks of zeros are left out, and so are all blocks with 8-bit codes.
+    pub extremum_codes: [u64; 16],
+    /// Blocks of zeros.
+    pub zero_blocks: u64,
+    /// Scales below 2^-14, the smallest normal f16 number, in blocks that are not all zero: they have lost bits.
+    pub subnormal_scales: u64,
+    /// Scales below zero.
+    pub negative_scales: u64,
+}
+
+/// A block and its error.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct WorstBlock {
+    /// Index of the block, from the start of what was quantized.
+    pub block: u64,
+    /// Root of the block's squared error over its squared weights.
+    pub relative_error: f32,
+}
+
+impl Statistics {
+    /// Root mean square of the error, relative to that of the weights; 0 for nothing but zeros.
+    pub fn relative_error(&self) -> f64 {
+        if self.squared_weights == 0.0 { 0.0 } else { (self.squared_error / self.squared_weights).sqrt() }
+    }
+
+    /// Adds the figures of the blocks that follow. The sums of squares are those of f64 additions in the order of the calls, so
+    /// the same parts merged in the same order give the same bits.
+    pub fn merge(&mut self, next: &Self) {
+        if let Some(worst) = next.worst
+            && self.worst.is_none_or(|known| worst.relative_error > known.relative_error)
+        {
+            self.worst = Some(WorstBlock { block: self.blocks + worst.block, ..worst });
+        }
+        self.blocks += next.blocks;
+        self.blocks_exact += next.blocks_exact;
+        self.weights += next.weights;
+        self.weights_exact += next.weights_exact;
+        self.squared_error += next.squared_error;
+        self.squared_weights += next.squared_weights;
+        for (sum, count) in self.extremum_codes.iter_mut().zip(next.extremum_codes) {
+            *sum += count;
+        }
+        self.zero_blocks += next.zero_blocks;
+        self.subnormal_scales += next.subnormal_scales;
+        self.negative_scales += next.negative_scales;
+    }
+}
