@@ -19,11 +19,18 @@ const PASSES: usize = 5;
 fn main() -> Result<(), QuantizeError> {
     let inputs = [
         (
-            "bf16 scales, extremum's code 7",
-            weights(|raw, absmax| lattice(raw, bf16_scale(absmax / 7.5), -7.0)),
+            "bf16 scales, codes -7..7",
+            weights(|raw, extremum| lattice(raw, to_bf16(extremum.abs() / 7.5), -7.0)),
         ),
-        ("bf16 scales, codes -8..7", weights(|raw, absmax| lattice(raw, bf16_scale(absmax / 7.5), -8.0))),
-        ("f32 scales", weights(|raw, absmax| lattice(raw, absmax / 7.5, -7.0))),
+        (
+            "bf16 scales, codes -8..7",
+            weights(|raw, extremum| lattice(raw, to_bf16(extremum.abs() / 7.5), -8.0)),
+        ),
+        (
+            "bf16 scales, extremum's code -8",
+            weights(|raw, extremum| lattice(raw, to_bf16(extremum) / -8.0, -8.0)),
+        ),
+        ("f32 scales, codes -7..7", weights(|raw, extremum| lattice(raw, extremum.abs() / 7.5, -7.0))),
         ("off the lattice", weights(|raw, _| raw.map(bf16::from_f32))),
     ];
     let mut codes = vec![0; SLICE / 2];
@@ -87,13 +94,13 @@ fn weights(block: impl Fn([f32; BLOCK], f32) -> [bf16; BLOCK]) -> Vec<bf16> {
     while weights.len() < WEIGHTS {
         let raw: [f32; BLOCK] =
             std::array::from_fn(|_| 0.02 * (uniform() + uniform() + uniform() + uniform()) * 3.0_f32.sqrt());
-        let absmax = raw.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-        weights.extend_from_slice(&block(raw, absmax));
+        let extremum = raw.iter().fold(0.0_f32, |known, x| if x.abs() > known.abs() { *x } else { known });
+        weights.extend_from_slice(&block(raw, extremum));
     }
     weights
 }
 
-fn bf16_scale(x: f32) -> f32 {
+fn to_bf16(x: f32) -> f32 {
     bf16::from_f32(x).to_f32()
 }
 

@@ -1,12 +1,12 @@
-//! [`super::super::absmax`] in vectors.
+//! [`crate::quant::absmax`] in vectors.
 
 use fearless_simd::Simd;
 
-use super::super::absmax::{SMALLEST_SCALE, Width};
-use super::super::block::F16_OVERFLOW;
 use super::half_bits::{SMALLEST_NORMAL, round_to_f16};
 use super::kernel::{Choice, GROUP, Rule};
 use super::lanes::{INTEGERS, Lanes};
+use crate::quant::absmax::{SMALLEST_SCALE, Width};
+use crate::quant::block::F16_OVERFLOW;
 
 pub(super) struct AbsmaxInt4;
 pub(super) struct AbsmaxInt8;

@@ -9,14 +9,14 @@ use fearless_simd::{
 };
 use half::{bf16, f16};
 
-use super::super::block::BLOCK;
-use super::super::statistics::{Statistics, WorstBlock};
-use super::super::{Int4Rule, QuantizeError};
 use super::absmax::{AbsmaxInt4, AbsmaxInt8};
 use super::half_bits::f16_bits;
 use super::lanes::{Extremum, FULL_COUNT, HALF, Lanes};
 use super::lattice::Lattice;
 use super::q4_0::Q4_0;
+use crate::quant::block::BLOCK;
+use crate::quant::statistics::{Statistics, WorstBlock};
+use crate::quant::{Int4Rule, QuantizeError};
 
 /// Blocks a group.
 pub(super) const GROUP: usize = 16;
@@ -91,7 +91,7 @@ impl Packing<BLOCK> for Bytes {
 }
 
 /// Quantizes blocks by an int4 rule: 16 bytes of codes and a scale for each.
-pub(in super::super) fn int4(
+pub(in crate::quant) fn int4(
     level: Level,
     rule: Int4Rule,
     weights: &[[bf16; BLOCK]],
@@ -110,7 +110,7 @@ pub(in super::super) fn int4(
 }
 
 /// Quantizes blocks to int8: 32 bytes of codes and a scale for each.
-pub(in super::super) fn int8(
+pub(in crate::quant) fn int8(
     level: Level,
     weights: &[[bf16; BLOCK]],
     codes: &mut [[u8; BLOCK]],

@@ -12,7 +12,7 @@ use fearless_simd::{
 };
 use half::bf16;
 
-use super::super::block::BLOCK;
+use crate::quant::block::BLOCK;
 
 /// Elements of one parity.
 pub(super) const HALF: usize = BLOCK / 2;
@@ -127,9 +127,17 @@ impl<S: Simd> Lanes<S> {
         Mask { even: self.even.simd_eq(other.even), odd: self.odd.simd_eq(other.odd) }
     }
 
+    /// Whether every number differs from another by at most so much of itself.
     #[inline(always)]
-    pub(super) fn is_at_most(self, other: Self) -> Mask<S> {
-        Mask { even: self.even.simd_le(other.even), odd: self.odd.simd_le(other.odd) }
+    pub(super) fn are_near(self, other: Self, share: f32) -> bool {
+        // Half of them are enough to say no almost always.
+        (self.even - other.even).abs().simd_le(self.even.abs() * share).all_true()
+            && (self.odd - other.odd).abs().simd_le(self.odd.abs() * share).all_true()
+    }
+
+    #[inline(always)]
+    pub(super) fn are_below(self, other: f32) -> bool {
+        (self.even.simd_lt(other) & self.odd.simd_lt(other)).all_true()
     }
 
     #[inline(always)]
@@ -154,7 +162,7 @@ impl<S: Simd> Lanes<S> {
         (self + shift) - shift
     }
 
-    /// Sums of eight numbers each; their own [`SimdBase::reduce_sum`] is the sum in the order of [`super::super::block::sum`].
+    /// Sums of eight numbers each; their own [`SimdBase::reduce_sum`] is the sum in the order of [`crate::quant::block::sum`].
     #[inline(always)]
     pub(super) fn partial_sums(self) -> f32x4<S> {
         let (first, second) = (self.even + self.odd).split();
@@ -194,11 +202,6 @@ impl<S: Simd> Lanes<S> {
 }
 
 impl<S: Simd> Mask<S> {
-    #[inline(always)]
-    pub(super) fn and(self, other: Self) -> Self {
-        Mask { even: self.even & other.even, odd: self.odd & other.odd }
-    }
-
     #[inline(always)]
     pub(super) fn all(self) -> bool {
         (self.even & self.odd).all_true()

@@ -1,4 +1,4 @@
-//! [`super::super::q4_0`] in vectors.
+//! [`crate::quant::q4_0`] in vectors.
 
 use fearless_simd::Simd;
 

@@ -4,10 +4,10 @@ use fearless_simd::Level;
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use super::super::block::{BLOCK, Fit};
-use super::super::statistics::Statistics;
-use super::super::{Int4Rule, QuantizeError, fit, fit_int8, lattice};
 use super::lanes::HALF;
+use crate::quant::block::{BLOCK, Fit};
+use crate::quant::statistics::Statistics;
+use crate::quant::{Int4Rule, QuantizeError, fit, fit_int8, lattice};
 
 type Block = [bf16; BLOCK];
 
