@@ -1,3 +1,30 @@
-//! The command `coreai-bundle`.
+//! The command `coreai-bundle`: what was typed becomes what is meant, and the rooms do the work.
 
-fn main() {}
+mod aotc;
+mod bundle;
+mod check;
+mod cli;
+mod convert;
+mod digits;
+mod doctor;
+mod failure;
+mod inspect;
+mod interrupt;
+mod origin;
+mod outputs;
+mod pack;
+mod plan_text;
+mod progress;
+mod tables;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli.command.run() {
+        Ok(code) => code,
+        Err(error) => failure::report(&error),
+    }
+}

@@ -93,6 +93,12 @@ impl Element {
         matches!(self, Ui64 | Ui32 | Ui16 | Ui8 | Ui6 | Ui4 | Ui3 | Ui2 | Ui1)
     }
 
+    /// Whether this is a type of complex numbers.
+    pub fn is_complex(self) -> bool {
+        use Element::*;
+        matches!(self, ComplexF64 | ComplexF32 | ComplexF16 | ComplexBf16 | ComplexF8E5M2 | ComplexF8E4M3Fn)
+    }
+
     /// Whether this is a real floating-point type.
     pub fn is_float(self) -> bool {
         use Element::*;

@@ -15,8 +15,10 @@ pub mod infer;
 pub mod module;
 pub mod opcode;
 pub mod package;
+pub mod print;
 pub mod staging;
 pub mod types;
+pub mod verify;
 
 pub use attribute::{Attribute, AttributeId, Enumeration, ResourceId};
 pub use element::Element;

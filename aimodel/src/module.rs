@@ -7,6 +7,11 @@ use crate::element::Element;
 use crate::opcode::Opcode;
 use crate::types::{TensorType, Type, TypeId};
 
+/// Key of the entry that names an argument or a result of a graph.
+pub const NAME_KEY: &str = "aicode.name";
+/// Key of the entry that says that a run changes a handle's state.
+pub const MUTATION_KEY: &str = "MutableBuffers.buffer_mutation";
+
 macro_rules! indices {
     ($($(#[$doc:meta])* $name:ident;)*) => {
         $($(#[$doc])*
@@ -129,6 +134,25 @@ impl Module {
     /// An empty module.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A module with the same types, attributes and resources, under the same ids, and no ops.
+    pub(crate) fn without_code(&self) -> Self {
+        Module {
+            types: self.types.clone(),
+            attributes: self.attributes.clone(),
+            resources: self.resources.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Removes all ops, with what is in them.
+    pub(crate) fn clear_code(&mut self) {
+        self.ops.clear();
+        self.values.clear();
+        self.blocks.clear();
+        self.regions.clear();
+        self.root = None;
     }
 
     /// The id of a type, which is created if it is new.
@@ -360,6 +384,21 @@ impl Module {
             },
             _ => None,
         }
+    }
+
+    /// The text of a named entry, such as [`NAME_KEY`], among the attributes of one argument or result.
+    pub fn named_entry(&self, entries: AttributeId, key: &str) -> Option<&str> {
+        let Attribute::Array(entries) = self.attribute(entries) else { return None };
+        entries.iter().find_map(|entry| match self.attribute(*entry) {
+            Attribute::Opaque { name, parameters } if name == key => match parameters[..] {
+                [text] => match self.attribute(text) {
+                    Attribute::String(text) => Some(text.as_str()),
+                    _ => None,
+                },
+                _ => None,
+            },
+            _ => None,
+        })
     }
 
     /// The constant behind a value: its attribute, if a constant op makes it.

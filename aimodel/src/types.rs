@@ -8,6 +8,13 @@ use crate::element::Element;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct TypeId(pub(crate) u32);
 
+impl TypeId {
+    /// Position in the module's table of types.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// One extent of a tensor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Dim {

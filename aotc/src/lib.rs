@@ -1,1 +1,37 @@
 //! The ahead-of-time stage: finds the Core AI toolchain, runs it, checks what came out.
+//!
+//! A [`Stage`] reads and verifies a bundle and makes one sibling bundle per architecture with a [`Compiler`]: the
+//! [`Toolchain`] of this machine, or the one of another Mac ([`Remote`]). The compiler's exit code
+//! says nothing, so [`artifact`] checks what it wrote. Where there is no compiler at all, [`script`] and [`workflow`]
+//! write what somebody with a Mac, or a hosted one, can run. Nothing here knows of checkpoints.
+
+pub mod architecture;
+pub mod artifact;
+pub mod compile;
+pub mod doctor;
+pub mod error;
+mod interrupt;
+mod local;
+mod log;
+mod process;
+pub mod remote;
+pub mod report;
+pub mod script;
+mod shell;
+mod sibling;
+pub mod source;
+mod stage;
+mod toolchain;
+pub mod workflow;
+
+pub use architecture::{Architecture, Device, Platform};
+pub use compile::{MinimumOs, PreferredCompute, Settings};
+pub use error::Error;
+pub use interrupt::Interrupt;
+pub use log::{KnownFault, Log, LogExcerpt};
+pub use remote::Remote;
+pub use sibling::Existing;
+pub use stage::{
+    CompileTask, Compiler, DEFAULT_TIMEOUT, Outcome, PlannedSibling, Progress, Request, Sibling, Stage,
+};
+pub use toolchain::{Toolchain, ToolchainOptions};

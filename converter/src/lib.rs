@@ -1,8 +1,26 @@
 //! Checkpoint to bundle content: source, configuration, plan, quantization, decoder graph, tables.
+//!
+//! [`Model::open`] reads a checkpoint's configuration and headers, [`Model::plan`] says what a conversion will write, byte for
+//! byte, and [`Model::write`] streams it there. Nothing here knows how a bundle is put together or published.
 
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
+pub mod figures;
+pub mod graphs;
+pub mod head;
+pub mod name;
+pub mod observer;
 pub mod ordered;
+pub mod plan;
 pub mod quant;
 pub mod source;
+pub mod stock;
+pub mod tables;
+
+mod buffers;
+mod error;
+mod model;
+
+pub use error::ConvertError;
+pub use model::{Model, Outputs, Plan, Request, Written};

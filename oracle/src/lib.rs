@@ -1,1 +1,18 @@
-//! Reference values, and the comparison of a bundle's logits with them.
+//! Proof that a bundle computes what its checkpoint means.
+//!
+//! [`interpreter`] runs an `.aimodel` package on a CPU; [`stepper`] feeds it tokens as the engine does, with the per-layer rows of
+//! [`tables`]. [`reference`](mod@reference) computes the checkpoint in fp32. [`file`](mod@file) keeps what the checkpoint says to some [`prompts`],
+//! [`gate`]
+//! holds a bundle against it. [`text`] and [`generate`] chat with a bundle found by [`bundle`].
+
+pub mod bundle;
+pub mod file;
+pub mod gate;
+pub mod generate;
+pub mod interpreter;
+pub mod prompts;
+pub mod reference;
+pub mod score;
+pub mod stepper;
+pub mod tables;
+pub mod text;

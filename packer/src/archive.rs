@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::mem::ManuallyDrop;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use aimodel::staging::{StagedFile, StagingError, available_bytes};
@@ -61,6 +62,9 @@ pub enum ArchiveError {
         /// Bytes that are free.
         available: u64,
     },
+    /// Whoever watches asked for the end.
+    #[error("interrupted; nothing was kept")]
+    Interrupted,
     /// The archive lies inside the folder that it would hold.
     #[error("{} lies inside the release: choose an output outside of it", path.display())]
     InsideRelease {
@@ -91,7 +95,7 @@ pub struct ArchiveReport {
 }
 
 /// Packs the folder `release` into `output`, which appears whole or not at all. `progress` is told the number of
-/// bytes of content written so far.
+/// bytes of content written so far; `Break` ends the run.
 ///
 /// # Errors
 /// When the folder holds links or devices, the disk is full, or a file changes meanwhile.
@@ -99,7 +103,7 @@ pub fn pack(
     release: &Path,
     output: &Path,
     overwrite: bool,
-    mut progress: impl FnMut(u64),
+    mut progress: impl FnMut(u64) -> ControlFlow<()>,
 ) -> Result<ArchiveReport, ArchiveError> {
     let plan = Plan::new(release)?;
     refuse_inside(release, output)?;
@@ -187,7 +191,11 @@ impl Plan {
     ///
     /// # Errors
     /// When a file cannot be read or has another size than planned, or the sink fails.
-    pub fn write(&self, sink: impl Write + Seek, progress: &mut dyn FnMut(u64)) -> Result<u64, ArchiveError> {
+    pub fn write(
+        &self,
+        sink: impl Write + Seek,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<u64, ArchiveError> {
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
             .large_file(true)
@@ -210,7 +218,9 @@ impl Plan {
                 let Some(chunk) = buffer.get(..count).filter(|chunk| !chunk.is_empty()) else { break };
                 archive.write_all(chunk).map_err(|e| failed(e.into()))?;
                 found += count as u64;
-                progress(done + found);
+                if progress(done + found).is_break() {
+                    return Err(ArchiveError::Interrupted);
+                }
             }
             if found != *size {
                 return Err(ArchiveError::Changed { path: source, expected: *size, found });

@@ -11,6 +11,9 @@ use sha2::Digest as _;
 
 use crate::FileError;
 
+/// Bytes that are hashed at a time.
+const BUFFER: usize = 1 << 20;
+
 /// A SHA-256 digest. Its text form is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -38,8 +41,10 @@ impl Digest {
     /// When the file cannot be read.
     pub fn of_file(path: &Path) -> Result<(u64, Self), FileError> {
         let mut file = File::open(path).map_err(FileError::on("open", path))?;
+        let length = file.metadata().map_err(FileError::on("look at", path))?.len();
         let mut hasher = sha2::Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
+        // Small files are many: each gets a buffer of its own size.
+        let mut buffer = vec![0; usize::try_from(length).unwrap_or(BUFFER).clamp(1, BUFFER)];
         let mut size = 0;
         loop {
             let count = file.read(&mut buffer).map_err(FileError::on("read", path))?;

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 
@@ -45,7 +46,11 @@ fn archive_holds_every_file_stored_and_aligned() {
     write(&release, "gpu-pipelined/.b.partial-1-0/half", b"x");
     let output = scratch.path().join("out/release.zip");
     let mut seen = 0;
-    let report = pack(&release, &output, false, |bytes| seen = bytes).unwrap();
+    let report = pack(&release, &output, false, |bytes| {
+        seen = bytes;
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     assert_eq!(report.skipped, [".DS_Store", "gpu-pipelined/.b.partial-1-0/half"]);
     assert_eq!((report.files, report.content_bytes), (9, seen));
     assert_eq!(report.archive_bytes, fs::metadata(&output).unwrap().len());
@@ -72,7 +77,7 @@ fn same_files_give_the_same_bytes() {
     let pack_once = |place: &str| {
         let root = scratch.path().join(place);
         let release = release(&root);
-        pack(&release, &root.join("r.zip"), false, |_| {}).unwrap();
+        pack(&release, &root.join("r.zip"), false, |_| ControlFlow::Continue(())).unwrap();
         fs::read(root.join("r.zip")).unwrap()
     };
     assert!(pack_once("first") == pack_once("second"));
@@ -82,7 +87,7 @@ fn same_files_give_the_same_bytes() {
 fn links_and_empty_or_missing_folders_are_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("r.zip");
-    let refused = |release: &Path| pack(release, &output, false, |_| {}).unwrap_err();
+    let refused = |release: &Path| pack(release, &output, false, |_| ControlFlow::Continue(())).unwrap_err();
     let empty = scratch.path().join("empty");
     fs::create_dir(&empty).unwrap();
     assert!(matches!(refused(&empty), ArchiveError::Empty { .. }));
@@ -98,7 +103,7 @@ fn links_and_empty_or_missing_folders_are_refused() {
 fn output_inside_the_release_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let release = release(scratch.path());
-    let error = pack(&release, &release.join("new/r.zip"), false, |_| {}).unwrap_err();
+    let error = pack(&release, &release.join("new/r.zip"), false, |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(error, ArchiveError::InsideRelease { .. }), "{error}");
     assert!(!release.join("new").exists());
 }
@@ -109,9 +114,12 @@ fn existing_output_is_replaced_only_when_asked() {
     let release = release(scratch.path());
     let output = scratch.path().join("r.zip");
     fs::write(&output, "mine").unwrap();
-    assert!(matches!(pack(&release, &output, false, |_| {}), Err(ArchiveError::Staging(_))));
+    assert!(matches!(
+        pack(&release, &output, false, |_| ControlFlow::Continue(())),
+        Err(ArchiveError::Staging(_))
+    ));
     assert_eq!(fs::read(&output).unwrap(), b"mine");
-    pack(&release, &output, true, |_| {}).unwrap();
+    pack(&release, &output, true, |_| ControlFlow::Continue(())).unwrap();
     assert_unzip_accepts(&output);
 }
 
@@ -121,7 +129,7 @@ fn file_that_changes_meanwhile_is_noticed() {
     let release = release(scratch.path());
     let plan = Plan::new(&release).unwrap();
     write(&release, "README.md", b"a longer card");
-    let error = plan.write(io::Cursor::new(Vec::new()), &mut |_| {}).unwrap_err();
+    let error = plan.write(io::Cursor::new(Vec::new()), &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(error, ArchiveError::Changed { expected: 4, found: 13, .. }), "{error}");
 }
 
@@ -145,7 +153,7 @@ fn failing_sink_is_an_error() {
     let scratch = tempfile::tempdir().unwrap();
     let plan = Plan::new(&release(scratch.path())).unwrap();
     for space in [0, 100, 10_000, 80_000] {
-        let error = plan.write(Full(space), &mut |_| {}).unwrap_err();
+        let error = plan.write(Full(space), &mut |_| ControlFlow::Continue(())).unwrap_err();
         assert!(matches!(error, ArchiveError::Zip { .. }), "{error}");
     }
 }
@@ -202,7 +210,7 @@ fn file_beyond_four_gibibytes_is_packed() {
     let output = scratch.path().join("release.zip");
     let plan = Plan::new(&release).unwrap();
     assert_eq!(plan.content_bytes(), SIZE + 9);
-    let size = plan.write(Sparse::create(&output), &mut |_| {}).unwrap();
+    let size = plan.write(Sparse::create(&output), &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(size, fs::metadata(&output).unwrap().len());
 
     let mut archive = ZipArchive::new(File::open(&output).unwrap()).unwrap();

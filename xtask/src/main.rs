@@ -1,3 +1,70 @@
 //! Chores of the project, run as `cargo xtask NAME`.
+//!
+//! - `test`, `ci`, `golden`: [`suite`] runs the project's own checks, the judges among them.
+//! - `apple-check`: [`judges`] lets programs that we did not write judge what we wrote.
+//! - `fixture`: [`fixture`] makes a synthetic checkpoint.
 
-fn main() {}
+#![allow(clippy::print_stdout, reason = "what a chore prints is what it is run for")]
+
+mod fixture;
+mod judges;
+mod suite;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Chores of the project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Format, lints, tests, doc tests, then the judges
+    Test,
+    /// As `test`, but judges that cannot run are a failure (CI=true in the environment does the same)
+    Ci,
+    /// Let Apple's loader and runtime judge packages, ours and the reference ones
+    AppleCheck(judges::Options),
+    /// Run the tests so that they rewrite their golden files
+    Golden {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Make a synthetic checkpoint
+    Fixture(fixture::Options),
+}
+
+fn main() -> ExitCode {
+    let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
+    let done = match Arguments::parse().chore {
+        Chore::Test => suite::test(strict),
+        Chore::Ci => suite::test(true),
+        Chore::AppleCheck(options) => judges::run(&options, strict),
+        Chore::Golden { arguments } => suite::golden(&arguments),
+        Chore::Fixture(options) => fixture::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

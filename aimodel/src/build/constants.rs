@@ -71,10 +71,11 @@ impl GraphBuilder {
 
     /// A constant of any static shape with all elements zero.
     pub fn zeros(&mut self, ty: &TensorType) -> ValueId {
-        self.constant(
-            ty,
-            Attribute::DenseElements { splat: true, bytes: vec![0; ty.element.inline_bytes() as usize] },
-        )
+        let count = ty.elements().unwrap_or(1) as usize;
+        // A splat is one element, but of bools as many as the type has.
+        let stored = if ty.element == Element::Bool { count } else { count.min(1) };
+        let bytes = vec![0; stored * ty.element.inline_bytes() as usize];
+        self.constant(ty, Attribute::DenseElements { splat: count > 0, bytes })
     }
 
     /// A promise of a blob: a constant whose bytes are asked for when the module is written.

@@ -146,6 +146,27 @@ fn expand(e: &mut Emitter<'_>, value: ValueId, shape: ValueId, out: &[Dim]) -> V
     e.tensor(Opcode::BroadcastTo, &[value, shape], &TensorType::new(out.to_vec(), ty.element))
 }
 
+/// Running broadcast of a condition's and two choices' shapes. Where the first two have axes and make a shape that is known, that
+/// is a constant, made after the shape of the third.
+fn selection_shape(e: &mut Emitter<'_>, [condition, a, b]: [ValueId; 3]) -> ValueId {
+    let types = [condition, a].map(|value| e.tensor_type(value));
+    let first = broadcast(&types[0].shape, &types[1].shape).expect("inference has checked the shapes");
+    let combined = types.iter().all(|ty| ty.rank() > 0);
+    let Some(extents) = fixed_extents(&first).filter(|_| combined) else {
+        return broadcast_shape(e, &[condition, a, b]);
+    };
+    let rank = e.tensor_type(b).rank();
+    let second = (rank > 0).then(|| e.shape_of(b));
+    let first = e.vector(Element::Ui32, &extents);
+    match second {
+        Some(second) => {
+            let ty = TensorType::fixed(&[rank.max(extents.len()) as u64], Element::Ui32);
+            e.tensor(Opcode::BroadcastShapes, &[first, second], &ty)
+        }
+        None => first,
+    }
+}
+
 fn where_(e: &mut Emitter<'_>, values: [ValueId; 3]) -> ValueId {
     let types = values.map(|value| e.tensor_type(value));
     let out = broadcast(&types[0].shape, &types[1].shape)
@@ -156,7 +177,7 @@ fn where_(e: &mut Emitter<'_>, values: [ValueId; 3]) -> ValueId {
     } else {
         let shape = match fixed_extents(&out) {
             Some(extents) if types.iter().all(TensorType::is_static) => e.vector(Element::Ui32, &extents),
-            _ => broadcast_shape(e, &values),
+            _ => selection_shape(e, values),
         };
         values.map(|value| expand(e, value, shape, &out))
     };

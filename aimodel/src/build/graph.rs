@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::decompose::decomposition;
 use crate::attribute::{Attribute, AttributeId};
 use crate::infer::{Known, TypeError, result_type};
-use crate::module::{BlockId, Module, OpId, ValueId};
+use crate::module::{BlockId, MUTATION_KEY, Module, NAME_KEY, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::types::{TensorType, Type, TypeId};
 
@@ -118,14 +118,14 @@ impl GraphBuilder {
 
     /// Adds an input. Inputs and states keep the order in which they are added.
     pub fn input(&mut self, name: &str, ty: &TensorType) -> ValueId {
-        let names = vec![self.named("aicode.name", name)];
+        let names = vec![self.named(NAME_KEY, name)];
         let ty = self.module.tensor_type(ty);
         self.argument(ty, names)
     }
 
     /// Adds a state: a tensor that outlives a run, as a handle.
     pub fn state(&mut self, name: &str, ty: &TensorType) -> ValueId {
-        let names = vec![self.named("MutableBuffers.buffer_mutation", name), self.named("aicode.name", name)];
+        let names = vec![self.named(MUTATION_KEY, name), self.named(NAME_KEY, name)];
         let tensor = self.module.tensor_type(ty);
         let ty = self.module.intern_type(Type::Handle(tensor));
         self.state_names.push(name.to_owned());
@@ -293,7 +293,7 @@ impl GraphBuilder {
         let result_names = result_names
             .iter()
             .map(|name| {
-                let named = self.named("aicode.name", name);
+                let named = self.named(NAME_KEY, name);
                 self.module.intern(Attribute::Array(vec![named]))
             })
             .collect();

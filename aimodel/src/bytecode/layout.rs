@@ -52,7 +52,8 @@ impl Layout {
     pub fn avoiding_whole_pages(module: &mut Module) -> Option<Layout> {
         let mut layout = Layout::new(module)?;
         while layout.total.is_multiple_of(PAGE) {
-            let last = layout.placements.last()?.resource;
+            // Without blobs there is nothing to map.
+            let Some(last) = layout.placements.last().map(|placement| placement.resource) else { break };
             let longer = format!("{}~", module.resource(last).key);
             module.rename_resource(last, longer);
             layout = Layout::new(module)?;

@@ -74,7 +74,7 @@ impl Known {
             Opcode::Cast | Opcode::Reshape => operand(0).map(<[_]>::to_vec),
             Opcode::Concat => {
                 let mut joined = Vec::new();
-                for value in &op.operands[1..] {
+                for value in op.operands.iter().skip(1) {
                     match self.elements(*value) {
                         Some(elements) => joined.extend_from_slice(elements),
                         None => {

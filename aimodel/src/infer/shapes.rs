@@ -112,7 +112,11 @@ impl<'a> Context<'a> {
 
     pub(super) fn slice(&self) -> Inferred {
         self.exactly(4)?;
-        let source = self.operand(0)?;
+        self.taken(self.operand(0)?)
+    }
+
+    /// What operands 1 to 3, the bounds of a slice, take from `source`.
+    fn taken(&self, source: &TensorType) -> Inferred {
         let (start, end, stride) = (self.vector(1)?, self.vector(2)?, self.vector(3)?);
         if [&start, &end, &stride].iter().any(|bounds| bounds.len() != source.rank()) {
             return Err(format!("bounds need {} elements each", source.rank()));
@@ -126,8 +130,9 @@ impl<'a> Context<'a> {
     pub(super) fn slice_update(&self) -> Inferred {
         self.exactly(5)?;
         let (target, update) = (self.operand(0)?, self.operand(4)?);
-        if target.element != update.element || target.rank() != update.rank() {
-            return Err(format!("cannot put {update} into {target}"));
+        let place = self.taken(target)?;
+        if !place.compatible(update) {
+            return Err(format!("cannot put {update} into {place} of {target}"));
         }
         Ok(target.clone())
     }
@@ -242,6 +247,9 @@ impl<'a> Context<'a> {
         }
         let mut shape = source.shape.clone();
         for (axis, size) in axes.into_iter().zip(sizes) {
+            if !source.shape[axis].compatible(Dim::Fixed(1)) {
+                return Err(format!("axis {axis} of {source} is not 1"));
+            }
             shape[axis] = extent(size)?;
         }
         Ok(TensorType::new(shape, source.element))
@@ -322,8 +330,12 @@ impl<'a> Context<'a> {
         self.exactly(if self.opcode == Opcode::Reduce { 3 } else { 2 })?;
         let source = self.operand(0)?;
         let mut shape = source.shape.clone();
-        for axis in self.axes(1, source.rank())? {
-            shape[axis] = Dim::Fixed(1);
+        let axes = self.axes(1, source.rank())?;
+        for (at, axis) in axes.iter().enumerate() {
+            if axes[..at].contains(axis) {
+                return Err(format!("axis {axis} is named twice"));
+            }
+            shape[*axis] = Dim::Fixed(1);
         }
         Ok(TensorType::new(shape, source.element))
     }

@@ -16,7 +16,7 @@ mod weights;
 use aimodel::build::{BuildError, GraphBuilder, Scalar};
 use aimodel::{Dim, Element, Module, TensorType, ValueId};
 
-pub use weights::{BlobContent, Part, WeightFormat};
+pub use weights::{BlobContent, INLINE_ELEMENTS, InlineTensors, Part, WeightFormat};
 
 use crate::checkpoint::{LayerRole, Role};
 use crate::config::{DecoderConfig, Layer};
@@ -74,10 +74,16 @@ pub struct DecoderGraph {
 /// Inputs: `input_ids` si32 `[1, 1]`, `position_ids` si32 `[1, ?]` holding 0..n, then those of the variant; states `keyCache` and
 /// `valueCache` f16 `[slots, 1, kv_heads, ?, global_head_dim]`; output `logits` f16 `[1, 1, V]`.
 ///
+/// Tensors in `inline` stand in the program; all others are promises of blobs.
+///
 /// # Errors
 /// [`BuildError`] if the configuration makes an op whose operands do not fit; a configuration that was read without an error never does.
-pub fn build(config: &DecoderConfig, options: GraphOptions) -> Result<DecoderGraph, BuildError> {
-    let mut decoder = Decoder::new(config, options)?;
+pub fn build(
+    config: &DecoderConfig,
+    options: GraphOptions,
+    inline: &InlineTensors,
+) -> Result<DecoderGraph, BuildError> {
+    let mut decoder = Decoder::new(config, options, inline)?;
     decoder.embed()?;
     for layer in &config.layers {
         decoder.layer(layer)?;
@@ -89,7 +95,7 @@ pub fn build(config: &DecoderConfig, options: GraphOptions) -> Result<DecoderGra
 struct Decoder<'c> {
     config: &'c DecoderConfig,
     graph: GraphBuilder,
-    weights: Weights,
+    weights: Weights<'c>,
     input_ids: ValueId,
     position_ids: ValueId,
     rows: Rows,
@@ -121,7 +127,11 @@ struct State {
 }
 
 impl<'c> Decoder<'c> {
-    fn new(config: &'c DecoderConfig, options: GraphOptions) -> Result<Self, BuildError> {
+    fn new(
+        config: &'c DecoderConfig,
+        options: GraphOptions,
+        inline: &'c InlineTensors,
+    ) -> Result<Self, BuildError> {
         let mut graph = GraphBuilder::new();
         let input_ids = graph.input("input_ids", &fixed(&[1, 1], Element::Si32));
         let position_ids =
@@ -138,7 +148,7 @@ impl<'c> Decoder<'c> {
         let length = graph.slice(shape, one, two, one)?;
         Ok(Decoder {
             config,
-            weights: Weights::new(options),
+            weights: Weights::new(options, inline),
             graph,
             input_ids,
             position_ids,

@@ -1,5 +1,7 @@
 //! Weights of the graph: promises of blobs, and the ops that turn stored codes into f16.
 
+use std::collections::BTreeMap;
+
 use aimodel::build::{BuildError, GraphBuilder};
 use aimodel::{Element, TensorType, ValueId};
 
@@ -70,16 +72,24 @@ pub enum BlobContent {
     PerLayerScales,
 }
 
+/// Tensors with fewer elements than this stand in the program itself, as in Apple's own exports. Apple's tools merge blobs of
+/// equal content when they save a package; among tensors this small equal ones are common (a scalar of 1 in every layer).
+pub const INLINE_ELEMENTS: usize = 256;
+
+/// Half-precision bytes, little-endian, of the tensors that stand in the program.
+pub type InlineTensors = BTreeMap<Role, Vec<u8>>;
+
 /// Makes the promises, and remembers what they hold.
-pub(super) struct Weights {
+pub(super) struct Weights<'c> {
     options: GraphOptions,
+    inline: &'c InlineTensors,
     blobs: Vec<BlobContent>,
     keys: Vec<String>,
 }
 
-impl Weights {
-    pub(super) fn new(options: GraphOptions) -> Self {
-        Weights { options, blobs: Vec::new(), keys: Vec::new() }
+impl<'c> Weights<'c> {
+    pub(super) fn new(options: GraphOptions, inline: &'c InlineTensors) -> Self {
+        Weights { options, inline, blobs: Vec::new(), keys: Vec::new() }
     }
 
     /// Contents in the order in which the promises were first made: that of the module's resources.
@@ -110,6 +120,9 @@ impl Weights {
         role: Role,
     ) -> Result<ValueId, BuildError> {
         let ty = fixed(&role.shape(config), Element::F16);
+        if let Some(bytes) = self.inline.get(&role) {
+            return graph.elements(&ty, bytes.clone());
+        }
         self.blob(graph, role.short_name(), &ty, BlobContent::Whole(role))
     }
 

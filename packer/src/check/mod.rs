@@ -1,1 +1,108 @@
-//! a
+//! What is wrong with a bundle, a table folder, a graph package or a release, told before a phone does.
+//!
+//! Every rule that a loader, the engine or a user would trip over and that files can show is in one catalog
+//! (`rules`); the modules beside it apply them. JSON is read leniently, value by value: the point is
+//! to say what is wrong with it, not to fail on it.
+
+mod bundle;
+mod compiled;
+mod context;
+mod extract;
+pub mod facts;
+mod files;
+mod finding;
+mod graph;
+mod json;
+mod metadata;
+mod package;
+mod release;
+mod rules;
+mod tables;
+mod tokenizer;
+
+use std::path::{Path, PathBuf};
+
+use context::{Context, Folder};
+use facts::GraphFacts;
+
+pub use compiled::ARCHITECTURES;
+pub use context::GraphReader;
+pub use finding::{Finding, Report, Rule, Severity, Target};
+pub use rules::ALL as RULES;
+
+use crate::FileError;
+use crate::manifest;
+use crate::metadata as bundle_metadata;
+
+/// How thorough a check is and where it finds things.
+pub struct Options<'a> {
+    /// Folder of the tables that a bundle belongs to; None looks beside the bundle.
+    pub tables: Option<&'a Path>,
+    /// Whether to read every byte and compare digests; otherwise sizes and structure only.
+    pub digests: bool,
+    /// Reads the graph of a package.
+    pub graph_reader: GraphReader<'a>,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { tables: None, digests: true, graph_reader: &GraphFacts::read }
+    }
+}
+
+/// Why nothing could be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The file system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The folder is none of the known kinds.
+    #[error(
+        "{} is no bundle (metadata.json, *.aimodel), table folder (meta.json), graph package (main.mlirb) \
+         or release (gpu-pipelined/): pass one of these",
+        path.display()
+    )]
+    Unrecognized {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// Checks the bundle, table folder, graph package or release at `path`.
+///
+/// # Errors
+/// When `path` cannot be listed or is none of these.
+pub fn check(path: &Path, options: &Options<'_>) -> Result<Report, CheckError> {
+    let target = recognize(path)?;
+    let mut context = Context::new(options);
+    match target {
+        Target::Package => package::check_bare(&mut context, &Folder::root(path, target))?,
+        Target::Bundle => bundle::check_alone(&mut context, &Folder::root(path, target))?,
+        Target::Tables => tables::check(&mut context, &Folder::root(path, target)).map(drop)?,
+        Target::Release => release::check(&mut context, &Folder::root(path, target))?,
+    }
+    Ok(Report { target, path: path.to_path_buf(), findings: context.into_findings() })
+}
+
+/// What the folder at `path` is, by what it holds.
+fn recognize(path: &Path) -> Result<Target, CheckError> {
+    let entries = std::fs::read_dir(path).map_err(FileError::on("list", path))?;
+    let names: Vec<String> =
+        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let has = |name: &str| names.iter().any(|found| found == name);
+    let has_asset = names.iter().any(|name| bundle::is_asset(name));
+    let kind = manifest::Manifest::read(path).ok().map(|manifest| manifest.kind);
+    if has(release::GRAPHS) || has(release::TABLES) || kind == Some(manifest::ManifestKind::Release) {
+        Ok(Target::Release)
+    } else if package::is_program_folder(&names) {
+        Ok(Target::Package)
+    } else if has_asset || kind == Some(manifest::ManifestKind::Bundle) || has(crate::tokenizer::FOLDER) {
+        Ok(Target::Bundle)
+    } else if tables::is_table_folder(&names) || kind == Some(manifest::ManifestKind::Tables) {
+        Ok(Target::Tables)
+    } else if has(bundle_metadata::FILE_NAME) {
+        Ok(Target::Bundle)
+    } else {
+        Err(CheckError::Unrecognized { path: path.to_path_buf() })
+    }
+}

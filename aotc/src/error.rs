@@ -1,0 +1,305 @@
+//! What can go wrong, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aimodel::staging::StagingError;
+use packer::FileError;
+use packer::metadata::MetadataError;
+
+use crate::architecture::{Architecture, DEVICES, Platform};
+use crate::log::{LogExcerpt, METAL_TOOLCHAIN_HINT};
+
+/// An ahead-of-time stage that did not succeed. Nothing half-made is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a platform's name.
+    #[error("'{name}' is no platform: ios or macos")]
+    UnknownPlatform {
+        /// As typed.
+        name: String,
+    },
+    /// Text that no architecture could have.
+    #[error("'{name}' is no architecture: lower-case letters and digits such as h18p")]
+    BadArchitecture {
+        /// As typed.
+        name: String,
+    },
+    /// An architecture that is not known for the platform.
+    #[error("architecture '{name}' is not known for {platform}; known are {}", platform.architectures().join(", "))]
+    UnknownArchitecture {
+        /// As typed.
+        name: String,
+        /// For which it was asked.
+        platform: Platform,
+        /// The platform that has it.
+        other: Option<Platform>,
+    },
+    /// A device whose architecture is not documented.
+    #[error("the architecture of device '{name}' is not known; known devices are {}", known_devices())]
+    UnknownDevice {
+        /// As typed.
+        name: String,
+    },
+    /// A value that is not of the form of a version.
+    #[error("'{value}' is no OS version: digits and dots such as 27.0")]
+    BadVersion {
+        /// As typed.
+        value: String,
+    },
+    /// Not a way to compute.
+    #[error("'{value}' is no compute unit: gpu, neural-engine or none")]
+    BadCompute {
+        /// As typed.
+        value: String,
+    },
+    /// No architecture was asked for.
+    #[error("no architecture given")]
+    NoArchitecture,
+
+    /// The folder is no bundle to compile.
+    #[error("{} cannot be compiled: {reason}", path.display())]
+    NotCompilable {
+        /// The bundle.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The source package does not match its own digest.
+    #[error("{} is damaged: its SHA-256 is {found}, main.hash says {expected}", path.display())]
+    DamagedSource {
+        /// The program.
+        path: PathBuf,
+        /// From `main.hash`.
+        expected: String,
+        /// Of the file.
+        found: String,
+    },
+    /// A target that this stage did not write.
+    #[error("{} exists and is no artifact of this bundle", path.display())]
+    ForeignTarget {
+        /// The target.
+        path: PathBuf,
+    },
+    /// Too little disk space for the compile.
+    #[error("{} has {} free, compiling needs about {}", path.display(), gigabytes(*available), gigabytes(*needed))]
+    DiskSpace {
+        /// Where.
+        path: PathBuf,
+        /// Bytes that the compile may need.
+        needed: u64,
+        /// Bytes that there are.
+        available: u64,
+    },
+
+    /// No `xcrun`.
+    #[error("{} cannot be run: {source}", program.display())]
+    NoXcrun {
+        /// What was tried.
+        program: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// `xcrun` does not find the compiler.
+    #[error("{} finds no coreai-build: {message}", xcrun.display())]
+    NoCompiler {
+        /// The `xcrun` that was asked.
+        xcrun: PathBuf,
+        /// Its answer.
+        message: String,
+    },
+    /// The compiler does not tell its version.
+    #[error("{} --version gave no version: {message}", compiler.display())]
+    NoVersion {
+        /// The compiler.
+        compiler: PathBuf,
+        /// Its answer.
+        message: String,
+    },
+
+    /// The compiler reported a failure.
+    #[error("coreai-build failed for {architecture} ({status}){log}")]
+    CompileFailed {
+        /// For which it compiled.
+        architecture: Architecture,
+        /// Exit code or signal.
+        status: String,
+        /// What it printed.
+        log: Box<LogExcerpt>,
+    },
+    /// The compiler reported success and wrote no artifact for the architecture.
+    #[error("coreai-build exited 0 but wrote no {expected}{}{log}", but_wrote(found))]
+    NoArtifact {
+        /// The artifact's folder name.
+        expected: String,
+        /// What it wrote instead.
+        found: Vec<String>,
+        /// What it printed.
+        log: Box<LogExcerpt>,
+    },
+    /// The compiler reported success and the artifact is not usable.
+    #[error("coreai-build exited 0 but {name} is not usable:{}{log}", list(defects))]
+    BadArtifact {
+        /// The artifact's folder name.
+        name: String,
+        /// What is wrong with it.
+        defects: Vec<String>,
+        /// What it printed.
+        log: Box<LogExcerpt>,
+    },
+    /// An artifact that was brought from elsewhere is not usable.
+    #[error("{} is not usable:{}", path.display(), list(defects))]
+    BadForeignArtifact {
+        /// The artifact.
+        path: PathBuf,
+        /// What is wrong with it.
+        defects: Vec<String>,
+    },
+    /// The compile took too long and was stopped.
+    #[error("coreai-build was stopped for {architecture} after {} seconds{log}", limit.as_secs())]
+    TimedOut {
+        /// For which it compiled.
+        architecture: Architecture,
+        /// The limit.
+        limit: Duration,
+        /// What it printed.
+        log: Box<LogExcerpt>,
+    },
+    /// Ctrl-C.
+    #[error("interrupted; what was unfinished has been removed")]
+    Interrupted,
+
+    /// A remote machine that cannot be used, or a connection that broke too often.
+    #[error("{host}: {message}")]
+    Remote {
+        /// The machine.
+        host: String,
+        /// What happened.
+        message: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A connection that broke more often than was tried. What was transferred is kept on the other machine.
+    #[error("the connection to {host} failed {attempts} times: {message}")]
+    ConnectionLost {
+        /// The machine.
+        host: String,
+        /// Times that it was tried.
+        attempts: u32,
+        /// What `ssh` or `rsync` said.
+        message: String,
+    },
+    /// A path that cannot be put into a script.
+    #[error("{} cannot be put into a script: {reason}", path.display())]
+    Unprintable {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
+
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The bundle's metadata could not be read or written.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The output could not be staged or published.
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+}
+
+impl Error {
+    /// An adapter for `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_path_buf(), source }
+    }
+
+    /// What the user can do, where the message does not say it already.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::UnknownArchitecture { other: Some(platform), .. } => {
+                return Some(format!(
+                    "it is an architecture of {platform}: add --platform {}",
+                    platform.name().to_ascii_lowercase()
+                ));
+            }
+            Self::UnknownArchitecture { other: None, .. } => {
+                "the compiler exits 0 for any name, and a device refuses another's artifact: check the name, or pass \
+                 --force if it is newer than this program"
+            }
+            Self::UnknownDevice { .. } => {
+                "pass --arch instead; `AIModel.deviceArchitectureName` tells it on the device"
+            }
+            Self::NoArchitecture => "pass --arch h18p for an iPhone 17 Pro, or --device",
+            Self::DamagedSource { .. } => "write the bundle again, or copy it again",
+            Self::ForeignTarget { .. } => {
+                "move it away, choose another folder with -o, or pass --force to replace it"
+            }
+            Self::DiskSpace { .. } => "free some space or choose another disk with -o",
+            Self::NoXcrun { .. } => {
+                "the compiler exists on a Mac with Xcode 27 only; from another machine use --ssh, --script or \
+                 --github-workflow"
+            }
+            Self::NoCompiler { .. } | Self::NoVersion { .. } => METAL_TOOLCHAIN_HINT,
+            Self::CompileFailed { log, .. }
+            | Self::NoArtifact { log, .. }
+            | Self::BadArtifact { log, .. } => log.fault?.hint(),
+            Self::BadForeignArtifact { .. } => {
+                "compile again, or copy it again: `rsync -rt` keeps every file"
+            }
+            Self::TimedOut { .. } => "pass a larger --timeout if the compiler was still at work",
+            Self::Remote { hint, .. } => hint,
+            Self::ConnectionLost { .. } => {
+                "check that `ssh` to it works without a question; what was transferred is kept there, and the same \
+                 command goes on with it"
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// 1 where the user can do something about it, 2 where the machine or a program is at fault.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::CompileFailed { log, .. }
+            | Self::NoArtifact { log, .. }
+            | Self::BadArtifact { log, .. } => {
+                if log.fault.is_some() {
+                    1
+                } else {
+                    2
+                }
+            }
+            Self::NoVersion { .. } | Self::Io { .. } => 2,
+            _ => 1,
+        }
+    }
+}
+
+fn known_devices() -> String {
+    DEVICES.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn list(defects: &[String]) -> String {
+    defects.iter().map(|defect| format!("\n  - {defect}")).collect()
+}
+
+fn but_wrote(found: &[String]) -> String {
+    if found.is_empty() { String::new() } else { format!(" but {}", found.join(", ")) }
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
+}

@@ -1,0 +1,176 @@
+//! The sibling bundle `<name>_aotc_<arch>/`: the source bundle with the artifact in the place of its graph.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aimodel::staging::StagedDirectory;
+use packer::manifest::{self, CompiledFrom, FileRecord, Manifest, ManifestKind, Provenance};
+use packer::metadata::{self, BundleMetadata, Compilation, MAIN_ASSET};
+use serde_json::{Value, json};
+
+use crate::architecture::Architecture;
+use crate::artifact::{self, Artifact};
+use crate::compile::{Settings, artifact_name};
+use crate::error::Error;
+use crate::source::SourceBundle;
+
+/// Version of this program, as manifests name it.
+pub(crate) const TOOL: &str = concat!("coreai-bundle ", env!("CARGO_PKG_VERSION"));
+
+/// One artifact to be made: decides where the sibling goes and whether an existing one still fits.
+#[derive(Debug)]
+pub(crate) struct SiblingSpec<'a> {
+    pub(crate) source: &'a SourceBundle,
+    pub(crate) architecture: &'a Architecture,
+    pub(crate) settings: &'a Settings,
+    /// First line of `coreai-build --version`.
+    pub(crate) compiler: &'a str,
+    /// What to record as the date of the compilation.
+    pub(crate) date: Option<&'a str>,
+}
+
+/// What is at a sibling's place already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existing {
+    /// Nothing.
+    Absent,
+    /// A whole sibling made from this source with these settings and this compiler.
+    UpToDate,
+    /// A sibling of the same source bundle, made from other content, settings or compiler, or damaged.
+    Outdated,
+    /// Something that this stage did not write.
+    Foreign,
+}
+
+/// The folder of the sibling in `output`.
+pub(crate) fn target(source: &SourceBundle, architecture: &Architecture, output: Option<&Path>) -> PathBuf {
+    let parent = output.or(source.path.parent()).unwrap_or(Path::new("/"));
+    parent.join(sibling_name(&source.name, architecture))
+}
+
+fn sibling_name(name: &str, architecture: &Architecture) -> String {
+    format!("{name}_aotc_{architecture}")
+}
+
+impl SiblingSpec<'_> {
+    /// File name of the artifact.
+    pub(crate) fn artifact_name(&self) -> String {
+        artifact_name(&self.source.stem, self.architecture)
+    }
+
+    /// Looks at what is at `target`.
+    pub(crate) fn existing(&self, target: &Path) -> Existing {
+        if fs::symlink_metadata(target).is_err() {
+            return Existing::Absent;
+        }
+        let Ok(manifest) = Manifest::read(target) else { return Existing::Foreign };
+        match &manifest.compiled_from {
+            Some(from) if from.bundle == self.source.name => {
+                if *from == self.compiled_from() && self.is_whole(target, &manifest) {
+                    Existing::UpToDate
+                } else {
+                    Existing::Outdated
+                }
+            }
+            _ => Existing::Foreign,
+        }
+    }
+
+    fn is_whole(&self, target: &Path, manifest: &Manifest) -> bool {
+        let Ok(files) = manifest::collect(target, &[]) else { return false };
+        if files != manifest.files {
+            return false;
+        }
+        let name = self.artifact_name();
+        let inside = |file: FileRecord| {
+            let path = file.path.strip_prefix(&name)?.strip_prefix('/')?.to_owned();
+            Some(FileRecord { path, ..file })
+        };
+        let inside = files.into_iter().filter_map(inside).collect();
+        artifact::verify_files(&target.join(&name), inside, self.architecture, None).is_ok()
+    }
+
+    fn compiled_from(&self) -> CompiledFrom {
+        CompiledFrom {
+            bundle: self.source.name.clone(),
+            main_sha256: self.source.program_sha256,
+            architecture: self.architecture.to_string(),
+            toolchain: self.toolchain(),
+        }
+    }
+
+    /// Everything else that decides what the sibling holds.
+    fn toolchain(&self) -> Value {
+        json!({
+            "compiler": self.compiler,
+            "options": self.settings.options(self.architecture),
+            "source_sha256": self.source.digest,
+        })
+    }
+
+    /// Completes the sibling in `staged`, which holds the checked artifact already.
+    pub(crate) fn assemble(&self, staged: &StagedDirectory, artifact: &Artifact) -> Result<Manifest, Error> {
+        self.copy_rest(staged.path())?;
+        self.metadata().write(staged.path())?;
+        let name = sibling_name(&self.source.name, self.architecture);
+        let known: Vec<FileRecord> = artifact
+            .files
+            .iter()
+            .map(|file| FileRecord {
+                path: format!("{}/{}", self.artifact_name(), file.path),
+                ..file.clone()
+            })
+            .collect();
+        manifest::seal(staged.path(), ManifestKind::Bundle, &name, self.provenance(), &known)
+            .map_err(|e| Error::NotCompilable { path: self.source.path.clone(), reason: e.to_string() })
+    }
+
+    /// Copies what is neither graph nor rewritten. Copies, not links: who edits a template in one bundle does not
+    /// expect another to change, and on the file systems of a Mac a copy takes no space.
+    fn copy_rest(&self, root: &Path) -> Result<(), Error> {
+        let rewritten = [metadata::FILE_NAME, manifest::FILE_NAME];
+        for file in &self.source.files {
+            if self.source.in_package(file) || rewritten.contains(&file.path.as_str()) {
+                continue;
+            }
+            let (from, to) = (self.source.path.join(&file.path), root.join(&file.path));
+            if let Some(folder) = to.parent() {
+                fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            }
+            fs::copy(&from, &to).map_err(Error::io("copy to", &to))?;
+        }
+        Ok(())
+    }
+
+    fn metadata(&self) -> BundleMetadata {
+        let mut metadata = self.source.metadata.clone();
+        metadata.name = sibling_name(&self.source.name, self.architecture);
+        metadata.assets.insert(MAIN_ASSET.to_owned(), self.artifact_name());
+        let before = metadata.compilation.take().unwrap_or_default();
+        metadata.compilation = Some(Compilation {
+            date: self.date.map(str::to_owned).or(before.date),
+            targets: vec![self.architecture.to_string()],
+            other: before.other,
+        });
+        metadata
+    }
+
+    fn provenance(&self) -> Provenance {
+        let compiled_from = Some(self.compiled_from());
+        match &self.source.manifest {
+            Some(manifest) => Provenance {
+                tool: TOOL.into(),
+                source: manifest.source.clone(),
+                conversion: manifest.conversion.clone(),
+                tables_digest: manifest.tables_digest,
+                compiled_from,
+            },
+            None => Provenance {
+                tool: TOOL.into(),
+                tables_digest: self.source.metadata.tables_digest(),
+                compiled_from,
+                ..Provenance::default()
+            },
+        }
+    }
+}

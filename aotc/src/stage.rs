@@ -1,0 +1,411 @@
+//! The stage as a whole: source in, sibling bundles out.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use aimodel::staging::{StagedDirectory, available_bytes};
+use packer::digest::Digest;
+
+use crate::architecture::Architecture;
+use crate::artifact::{self, Artifact, Origin};
+use crate::compile::Settings;
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::log::{Log, LogExcerpt};
+use crate::script::CompileRecord;
+use crate::sibling::{self, Existing, SiblingSpec};
+use crate::source::SourceBundle;
+
+/// A compile takes minutes for gigabytes; one that takes hours hangs.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
+
+/// What manifests name as the compiler of an artifact without a record.
+const UNRECORDED: &str = "unrecorded";
+/// Folder of a staged sibling that the compiler writes into.
+const COMPILED: &str = "compiled";
+
+/// What to compile, and where to.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The bundle with the portable graph.
+    pub bundle: PathBuf,
+    /// Folder that the siblings are made in; that of the bundle otherwise.
+    pub output: Option<PathBuf>,
+    /// One sibling each, made in this order.
+    pub architectures: Vec<Architecture>,
+    /// What the compiler is told.
+    pub settings: Settings,
+    /// Longest time for one architecture.
+    pub timeout: Duration,
+    /// Replace what this stage did not write, compile again what is up to date, and ignore the disk-space estimate.
+    pub force: bool,
+    /// Where the compiler's output goes; kept only after a failure otherwise.
+    pub log: Option<PathBuf>,
+    /// What siblings record as `compilation.date`. None leaves the source's: same input, same bytes.
+    pub date: Option<String>,
+}
+
+impl Request {
+    /// A request with the defaults for an iPhone.
+    pub fn new(bundle: impl Into<PathBuf>, architectures: Vec<Architecture>) -> Self {
+        Self {
+            bundle: bundle.into(),
+            output: None,
+            architectures,
+            settings: Settings::default(),
+            timeout: DEFAULT_TIMEOUT,
+            force: false,
+            log: None,
+            date: None,
+        }
+    }
+}
+
+/// Something that compiles a package: the toolchain of this machine, or of another.
+pub trait Compiler {
+    /// First line of `coreai-build --version`.
+    fn version(&self) -> &str;
+
+    /// Compiles `source` for one architecture. On success the artifact should be in the existing folder `into`.
+    ///
+    /// # Errors
+    /// When the compiler reports a failure, is stopped, or cannot be run.
+    fn compile(
+        &mut self,
+        task: &CompileTask<'_>,
+        log: &mut Log,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error>;
+
+    /// Whether artifacts carry times of this machine's clock.
+    fn shares_clock(&self) -> bool;
+}
+
+/// One run of the compiler.
+#[derive(Debug)]
+pub struct CompileTask<'a> {
+    /// What is compiled.
+    pub source: &'a SourceBundle,
+    /// For which architecture.
+    pub architecture: &'a Architecture,
+    /// How.
+    pub settings: &'a Settings,
+    /// Where the artifact goes.
+    pub into: &'a Path,
+    /// Longest time.
+    pub timeout: Duration,
+    /// Stops the compile.
+    pub interrupt: &'a Interrupt,
+}
+
+/// What the stage is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// The sibling is there and fits.
+    UpToDate(PathBuf),
+    /// The compiler starts.
+    Compiling(Architecture),
+    /// The artifact is checked.
+    Checking(Architecture),
+    /// The sibling is complete.
+    Written(PathBuf),
+    /// Something takes longer, or is tried again.
+    Note(String),
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UpToDate(path) => write!(f, "{} is up to date", path.display()),
+            Self::Compiling(architecture) => write!(f, "compiling for {architecture}"),
+            Self::Checking(architecture) => write!(f, "checking the artifact for {architecture}"),
+            Self::Written(path) => write!(f, "wrote {}", path.display()),
+            Self::Note(text) => f.write_str(text),
+        }
+    }
+}
+
+/// A sibling bundle that is whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sibling {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Its architecture.
+    pub architecture: Architecture,
+    /// Time of the compile; None for one that was up to date.
+    pub compiled_in: Option<Duration>,
+    /// The artifact, checked in this run; None for one that was up to date.
+    pub artifact: Option<Artifact>,
+}
+
+/// What a run did. Siblings made before a failure stay: each is whole.
+#[derive(Debug)]
+pub struct Outcome {
+    /// In the order of the request.
+    pub siblings: Vec<Sibling>,
+    /// What stopped the run, and for which architecture.
+    pub failure: Option<(Architecture, Error)>,
+}
+
+/// What would be done for one architecture.
+#[derive(Debug)]
+pub struct PlannedSibling {
+    /// Its architecture.
+    pub architecture: Architecture,
+    /// Its folder.
+    pub path: PathBuf,
+    /// What is there now.
+    pub existing: Existing,
+    /// The command, ready for a shell.
+    pub command: String,
+    /// Bytes that the compile may need.
+    pub needed: u64,
+    /// Bytes that there are.
+    pub available: u64,
+}
+
+/// A request whose source has been read and found whole.
+#[derive(Debug)]
+pub struct Stage {
+    pub(crate) request: Request,
+    pub(crate) source: SourceBundle,
+}
+
+impl Stage {
+    /// Opens the source.
+    ///
+    /// # Errors
+    /// [`Error::NoArchitecture`], and those of [`SourceBundle::open`].
+    pub fn open(mut request: Request) -> Result<Self, Error> {
+        let mut seen = Vec::new();
+        request.architectures.retain(|architecture| {
+            let new = !seen.contains(architecture);
+            seen.push(architecture.clone());
+            new
+        });
+        if request.architectures.is_empty() {
+            return Err(Error::NoArchitecture);
+        }
+        let source = SourceBundle::open(&request.bundle)?;
+        Ok(Self { request, source })
+    }
+
+    /// The opened source.
+    pub fn source(&self) -> &SourceBundle {
+        &self.source
+    }
+
+    /// What [`Self::run`] would do with a compiler of this version.
+    ///
+    /// # Errors
+    /// When the free space of the output cannot be asked for.
+    pub fn plan(&self, compiler: &str) -> Result<Vec<PlannedSibling>, Error> {
+        let planned = |architecture: &Architecture| {
+            let path = self.target(architecture);
+            Ok(PlannedSibling {
+                existing: self.spec(architecture, compiler).existing(&path),
+                command: crate::script::command_line(self, architecture),
+                needed: self.source.needed_bytes(),
+                available: available_bytes(&path)?,
+                architecture: architecture.clone(),
+                path,
+            })
+        };
+        self.request.architectures.iter().map(planned).collect()
+    }
+
+    /// Makes every sibling that is not up to date.
+    pub fn run(
+        &self,
+        compiler: &mut dyn Compiler,
+        interrupt: &Interrupt,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Outcome {
+        let mut outcome = Outcome { siblings: Vec::new(), failure: None };
+        let mut log = match Log::create(self.request.log.as_deref()) {
+            Ok(log) => log,
+            Err(e) => {
+                let path = self.request.log.clone().unwrap_or_else(std::env::temp_dir);
+                outcome.failure = self.first_failure(Error::io("write the log", &path)(e));
+                return outcome;
+            }
+        };
+        for architecture in &self.request.architectures {
+            match self.make(architecture, compiler, &mut log, interrupt, progress) {
+                Ok(sibling) => outcome.siblings.push(sibling),
+                Err(error) => {
+                    outcome.failure = Some((architecture.clone(), error));
+                    break;
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Makes the sibling for an artifact that was compiled elsewhere, with the record that the script left beside it
+    /// or without one.
+    ///
+    /// # Errors
+    /// [`Error::BadForeignArtifact`] for one that is not usable for the request's only architecture, or that was made
+    /// from another source or with other options.
+    pub fn adopt(&self, artifact: &Path) -> Result<Sibling, Error> {
+        let [architecture] = self.request.architectures.as_slice() else { return Err(Error::NoArchitecture) };
+        let refused = |defects| Error::BadForeignArtifact { path: artifact.to_path_buf(), defects };
+        let origin = Origin { modified: None, ..Origin::from(&self.source) };
+        let checked = artifact::verify(artifact, architecture, Some(origin)).map_err(refused)?;
+        let record = CompileRecord::beside(artifact)?;
+        let defects = record.as_ref().map(|record| self.mismatches(record, architecture, &checked));
+        if let Some(defects) = defects.filter(|defects| !defects.is_empty()) {
+            return Err(refused(defects));
+        }
+        let compiler = record.map_or_else(|| UNRECORDED.into(), |record| record.compiler);
+        let spec = self.spec(architecture, &compiler);
+        let target = self.target(architecture);
+        let staged = self.stage(&target, spec.existing(&target))?;
+        let copy = staged.path().join(spec.artifact_name());
+        copy_artifact(artifact, &copy, &checked)?;
+        spec.assemble(&staged, &checked)?;
+        let path = staged.commit()?;
+        let architecture = architecture.clone();
+        Ok(Sibling { path, architecture, compiled_in: None, artifact: Some(checked) })
+    }
+
+    /// What a record says that does not fit this source, these settings and that artifact.
+    fn mismatches(
+        &self,
+        record: &CompileRecord,
+        architecture: &Architecture,
+        artifact: &Artifact,
+    ) -> Vec<String> {
+        let mut defects = Vec::new();
+        if record.source_main_sha256 != self.source.program_sha256 {
+            defects.push("it was compiled from another graph: its record names another SHA-256".into());
+        }
+        let options = self.request.settings.options(architecture);
+        if record.options != options {
+            let (theirs, ours) = (record.options.join(" "), options.join(" "));
+            defects.push(format!("it was compiled with `{theirs}`, asked for is `{ours}`"));
+        }
+        if record.program_sha256 != artifact.program_sha256 {
+            defects.push("its program is not the one that its record describes".into());
+        }
+        defects
+    }
+
+    fn first_failure(&self, error: Error) -> Option<(Architecture, Error)> {
+        self.request.architectures.first().map(|architecture| (architecture.clone(), error))
+    }
+
+    pub(crate) fn target(&self, architecture: &Architecture) -> PathBuf {
+        sibling::target(&self.source, architecture, self.request.output.as_deref())
+    }
+
+    fn spec<'a>(&'a self, architecture: &'a Architecture, compiler: &'a str) -> SiblingSpec<'a> {
+        let Request { settings, date, .. } = &self.request;
+        SiblingSpec { source: &self.source, architecture, settings, compiler, date: date.as_deref() }
+    }
+
+    fn check_space(&self, target: &Path) -> Result<(), Error> {
+        let (needed, available) = (self.source.needed_bytes(), available_bytes(target)?);
+        if available < needed && !self.request.force {
+            let path = target.parent().unwrap_or(target).to_path_buf();
+            return Err(Error::DiskSpace { path, needed, available });
+        }
+        Ok(())
+    }
+
+    /// Opens a hidden folder for the sibling, unless something foreign is in its place.
+    fn stage(&self, target: &Path, existing: Existing) -> Result<StagedDirectory, Error> {
+        if existing == Existing::Foreign && !self.request.force {
+            return Err(Error::ForeignTarget { path: target.to_path_buf() });
+        }
+        Ok(StagedDirectory::new(target, true)?)
+    }
+
+    fn make(
+        &self,
+        architecture: &Architecture,
+        compiler: &mut dyn Compiler,
+        log: &mut Log,
+        interrupt: &Interrupt,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Sibling, Error> {
+        let version = compiler.version().to_owned();
+        let spec = self.spec(architecture, &version);
+        let target = self.target(architecture);
+        let existing = spec.existing(&target);
+        if existing == Existing::UpToDate && !self.request.force {
+            progress(Progress::UpToDate(target.clone()));
+            let architecture = architecture.clone();
+            return Ok(Sibling { path: target, architecture, compiled_in: None, artifact: None });
+        }
+        self.check_space(&target)?;
+        let staged = self.stage(&target, existing)?;
+        let into = staged.path().join(COMPILED);
+        fs::create_dir(&into).map_err(Error::io("create", &into))?;
+        progress(Progress::Compiling(architecture.clone()));
+        let started = Instant::now();
+        let Request { settings, timeout, .. } = &self.request;
+        let task = CompileTask {
+            source: &self.source,
+            architecture,
+            settings,
+            into: &into,
+            timeout: *timeout,
+            interrupt,
+        };
+        compiler.compile(&task, log, progress)?;
+        let compiled_in = Some(started.elapsed());
+
+        progress(Progress::Checking(architecture.clone()));
+        let name = spec.artifact_name();
+        let compiled = find_artifact(&into, &name, log)?;
+        let modified = compiler.shares_clock().then_some(self.source.modified);
+        let origin = Origin { modified, ..Origin::from(&self.source) };
+        let artifact = artifact::verify(&compiled, architecture, Some(origin)).map_err(|defects| {
+            Error::BadArtifact { name: name.clone(), defects, log: Box::new(log.excerpt()) }
+        })?;
+        let place = staged.path().join(&name);
+        fs::rename(&compiled, &place).map_err(Error::io("move the artifact to", &place))?;
+        fs::remove_dir_all(&into).map_err(Error::io("remove", &into))?;
+        spec.assemble(&staged, &artifact)?;
+        if interrupt.is_raised() {
+            return Err(Error::Interrupted);
+        }
+        let path = staged.commit()?;
+        progress(Progress::Written(path.clone()));
+        Ok(Sibling { path, architecture: architecture.clone(), compiled_in, artifact: Some(artifact) })
+    }
+}
+
+/// The artifact among what the compiler wrote.
+fn find_artifact(folder: &Path, name: &str, log: &mut Log) -> Result<PathBuf, Error> {
+    let expected = folder.join(name);
+    if expected.is_dir() {
+        return Ok(expected);
+    }
+    let entries = fs::read_dir(folder).map_err(Error::io("list", folder))?;
+    let mut found: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    found.sort();
+    let log: Box<LogExcerpt> = Box::new(log.excerpt());
+    Err(Error::NoArtifact { expected: name.to_owned(), found, log })
+}
+
+/// Copies the checked files and makes sure that they arrived.
+fn copy_artifact(from: &Path, to: &Path, artifact: &Artifact) -> Result<(), Error> {
+    for file in &artifact.files {
+        let (source, copy) = (from.join(&file.path), to.join(&file.path));
+        if let Some(folder) = copy.parent() {
+            fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        }
+        fs::copy(&source, &copy).map_err(Error::io("copy to", &copy))?;
+        if Digest::of_file(&copy)? != (file.size, file.sha256) {
+            let reason = format!("{} changed while it was copied", source.display());
+            return Err(Error::NotCompilable { path: from.to_path_buf(), reason });
+        }
+    }
+    Ok(())
+}

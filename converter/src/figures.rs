@@ -1,0 +1,79 @@
+//! What quantization did to the weights, measured on the bytes that were written.
+
+use serde::Serialize;
+
+use crate::decoder::WeightFormat;
+use crate::quant::Statistics;
+
+/// Figures of one matrix.
+#[derive(Clone, Debug)]
+pub struct TensorFigures {
+    /// Name in the package, such as `layers.5.mlp.down_proj.weight`.
+    pub name: String,
+    /// Name in the checkpoint.
+    pub tensor: String,
+    /// Shape `[n, k]`.
+    pub shape: Vec<u64>,
+    /// How it is stored.
+    pub format: WeightFormat,
+    /// Counts and errors.
+    pub statistics: Statistics,
+}
+
+/// Figures of a conversion.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Quantized matrices in the order of the package.
+    pub tensors: Vec<TensorFigures>,
+}
+
+/// Totals of one weight format.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Totals {
+    /// Format of the weights.
+    pub format: &'static str,
+    /// Matrices.
+    pub tensors: u64,
+    /// Blocks of 32.
+    pub blocks: u64,
+    /// Blocks of which every weight is reproduced byte for byte.
+    pub blocks_exact: u64,
+    /// Weights.
+    pub weights: u64,
+    /// Weights reproduced byte for byte.
+    pub weights_exact: u64,
+    /// Root of the summed squared error over that of the summed squared weights.
+    pub relative_error: f64,
+    /// Scales below 2^-14, which have lost bits.
+    pub subnormal_scales: u64,
+    /// Scales below zero.
+    pub negative_scales: u64,
+}
+
+impl Figures {
+    /// Totals of each format that occurs.
+    pub fn totals(&self) -> Vec<Totals> {
+        [WeightFormat::Int4, WeightFormat::Int8].into_iter().filter_map(|format| self.total(format)).collect()
+    }
+
+    fn total(&self, format: WeightFormat) -> Option<Totals> {
+        let mut tensors = self.tensors.iter().filter(|tensor| tensor.format == format);
+        let mut sum = tensors.next()?.statistics.clone();
+        let mut count = 1;
+        for tensor in tensors {
+            sum.merge(&tensor.statistics);
+            count += 1;
+        }
+        Some(Totals {
+            format: format.name(),
+            tensors: count,
+            blocks: sum.blocks,
+            blocks_exact: sum.blocks_exact,
+            weights: sum.weights,
+            weights_exact: sum.weights_exact,
+            relative_error: sum.relative_error(),
+            subnormal_scales: sum.subnormal_scales,
+            negative_scales: sum.negative_scales,
+        })
+    }
+}

@@ -1,0 +1,198 @@
+//! The head's own format.
+//!
+//! The head is the embedding table once more. An int4 head that lies off the lattice undoes what the rest preserves, so with int4
+//! weights its format is decided from a fixed sample of blocks, before the plan.
+
+use half::bf16;
+use serde::Serialize;
+
+use crate::checkpoint::{BLOCK, Checkpoint, Role};
+use crate::config::DecoderConfig;
+use crate::decoder::WeightFormat;
+use crate::error::ConvertError;
+use crate::quant::is_on_lattice;
+use crate::source::{Source, TensorEntry};
+
+/// Blocks read at each place of a sample: 4 KiB.
+const RUN: usize = 64;
+/// Places in the head.
+const HEAD_RUNS: usize = 64;
+/// Places in each kind of projection, over all layers.
+const BODY_RUNS: usize = 16;
+/// Share of blocks that must lie on a lattice for weights to count as trained on it.
+const ON_LATTICE: f64 = 0.99;
+
+/// What was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeadChoice {
+    /// Decide from a sample.
+    Auto,
+    /// This format, whatever the weights.
+    Fixed(WeightFormat),
+}
+
+/// Blocks looked at, and how many lie on a lattice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Sample {
+    /// Blocks read.
+    pub blocks: u64,
+    /// Blocks exactly on a lattice.
+    pub on_lattice: u64,
+}
+
+impl Sample {
+    /// Share of blocks on a lattice; 1 for an empty sample.
+    pub fn share(&self) -> f64 {
+        if self.blocks == 0 { 1.0 } else { self.on_lattice as f64 / self.blocks as f64 }
+    }
+}
+
+/// The head's format and why.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct HeadDecision {
+    /// The format.
+    #[serde(serialize_with = "format_name")]
+    pub format: WeightFormat,
+    /// One sentence.
+    pub reason: String,
+    /// Whether the checkpoint is none that was trained on a 4-bit lattice, so that int4 loses accuracy.
+    pub off_lattice: bool,
+    /// Blocks of the head, where a sample was taken.
+    pub head: Option<Sample>,
+    /// Blocks of all projections, where a sample was taken.
+    pub body: Option<Sample>,
+}
+
+fn format_name<S: serde::Serializer>(format: &WeightFormat, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(format.name())
+}
+
+impl HeadDecision {
+    /// Decides for weights of a format. Only `auto` with int4 weights reads anything.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be read.
+    pub fn new(
+        source: &dyn Source,
+        config: &DecoderConfig,
+        checkpoint: &Checkpoint,
+        weights: WeightFormat,
+        choice: HeadChoice,
+    ) -> Result<Self, ConvertError> {
+        let without_sample = |format, reason: &str| HeadDecision {
+            format,
+            reason: reason.to_owned(),
+            off_lattice: false,
+            head: None,
+            body: None,
+        };
+        match (choice, weights) {
+            (HeadChoice::Fixed(format), _) => Ok(without_sample(format, "asked for")),
+            (HeadChoice::Auto, WeightFormat::Int4) => {
+                let head = sample(source, &[checkpoint.require(Role::Head)?], HEAD_RUNS)?;
+                let body = sample_body(source, config, checkpoint)?;
+                Ok(decide(head, body))
+            }
+            (HeadChoice::Auto, other) => Ok(without_sample(other, "the format of the other weights")),
+        }
+    }
+}
+
+fn decide(head: Sample, body: Sample) -> HeadDecision {
+    let percent = |sample: Sample| format!("{:.2} %", 100.0 * sample.share());
+    let (head_share, body_share) = (percent(head), percent(body));
+    let off_lattice = body.share() < ON_LATTICE;
+    let (format, reason) = if head.share() >= ON_LATTICE {
+        (WeightFormat::Int4, format!("{head_share} of its sampled blocks lie on a 4-bit lattice"))
+    } else if off_lattice {
+        let reason = format!(
+            "only {body_share} of the sampled blocks of the projections lie on a 4-bit lattice: this is no QAT checkpoint"
+        );
+        (WeightFormat::Int4, reason)
+    } else {
+        let reason = format!(
+            "only {head_share} of its sampled blocks lie on a 4-bit lattice, of the projections {body_share}"
+        );
+        (WeightFormat::Int8, reason)
+    };
+    HeadDecision { format, reason, off_lattice, head: Some(head), body: Some(body) }
+}
+
+/// A sample of every kind of projection, the head left out.
+fn sample_body(
+    source: &dyn Source,
+    config: &DecoderConfig,
+    checkpoint: &Checkpoint,
+) -> Result<Sample, ConvertError> {
+    let mut kinds: Vec<(Option<crate::checkpoint::LayerRole>, Vec<&TensorEntry>)> = Vec::new();
+    for role in Role::needed(config).filter(|role| role.is_projection() && *role != Role::Head) {
+        let kind = if let Role::Layer(_, kind) = role { Some(kind) } else { None };
+        let tensor = checkpoint.require(role)?;
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, tensors)) => tensors.push(tensor),
+            None => kinds.push((kind, vec![tensor])),
+        }
+    }
+    let mut total = Sample::default();
+    for (_, tensors) in kinds {
+        let part = sample(source, &tensors, BODY_RUNS)?;
+        total.blocks += part.blocks;
+        total.on_lattice += part.on_lattice;
+    }
+    Ok(total)
+}
+
+/// Looks at `runs` stretches of blocks, spread evenly over some tensors laid end to end.
+fn sample(source: &dyn Source, tensors: &[&TensorEntry], runs: usize) -> Result<Sample, ConvertError> {
+    let block_bytes = (BLOCK * size_of::<bf16>()) as u64;
+    let blocks_of = |tensor: &TensorEntry| tensor.byte_len() / block_bytes;
+    let total: u64 = tensors.iter().map(|tensor| blocks_of(tensor)).sum();
+    let mut sample = Sample::default();
+    let mut last_end = (usize::MAX, 0);
+    for run in 0..runs as u64 {
+        let mut at = (u128::from(total) * u128::from(run) / runs as u128) as u64;
+        let mut which = 0;
+        while which < tensors.len() && at >= blocks_of(tensors[which]) {
+            at -= blocks_of(tensors[which]);
+            which += 1;
+        }
+        let Some(tensor) = tensors.get(which) else { break };
+        if last_end.0 == which {
+            at = at.max(last_end.1);
+        }
+        let count = (blocks_of(tensor) - at.min(blocks_of(tensor))).min(RUN as u64);
+        last_end = (which, at + count);
+        let mut weights = vec![bf16::ZERO; count as usize * BLOCK];
+        source.read_at(tensor, at * block_bytes, bytemuck::cast_slice_mut(&mut weights))?;
+        for block in weights.as_chunks::<BLOCK>().0 {
+            sample.blocks += 1;
+            sample.on_lattice += u64::from(is_on_lattice(block));
+        }
+    }
+    Ok(sample)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Sample, decide};
+    use crate::decoder::WeightFormat;
+
+    fn sample(on_lattice: u64) -> Sample {
+        Sample { blocks: 1000, on_lattice }
+    }
+
+    #[test]
+    fn the_head_follows_its_own_sample_unless_nothing_is_on_a_lattice() {
+        for (head, body, format, off_lattice) in [
+            (1000, 1000, WeightFormat::Int4, false),
+            (990, 1000, WeightFormat::Int4, false),
+            (989, 1000, WeightFormat::Int8, false),
+            (0, 990, WeightFormat::Int8, false),
+            (0, 12, WeightFormat::Int4, true),
+            (1000, 12, WeightFormat::Int4, true),
+        ] {
+            let decision = decide(sample(head), sample(body));
+            assert_eq!((decision.format, decision.off_lattice), (format, off_lattice), "{head} {body}");
+        }
+    }
+}

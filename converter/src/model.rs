@@ -1,0 +1,198 @@
+//! A checkpoint that was understood, what can be planned for it, and the run that carries a plan out.
+
+use std::path::{Path, PathBuf};
+
+use aimodel::package::{PackageMetadata, WrittenPackage};
+use half::{bf16, f16};
+
+use crate::checkpoint::{Checkpoint, Role};
+use crate::config::DecoderConfig;
+use crate::decoder::{INLINE_ELEMENTS, InlineTensors, Variant, WeightFormat};
+use crate::error::ConvertError;
+use crate::figures::Figures;
+use crate::graphs::{self, Destination};
+use crate::head::{HeadChoice, HeadDecision};
+use crate::observer::Observer;
+use crate::plan::{GraphPlan, WeightChoice};
+use crate::quant::{self, Int4Rule};
+use crate::source::Source;
+use crate::stock::StockTable;
+use crate::tables::{self, TablesPlan, WrittenTables};
+
+/// A checkpoint with its configuration and its tensors, all checked.
+#[derive(Debug)]
+pub struct Model<'s> {
+    /// Where the bytes are.
+    pub source: &'s dyn Source,
+    /// Typed facts of `config.json`.
+    pub config: DecoderConfig,
+    /// The decoder's tensors.
+    pub checkpoint: Checkpoint,
+}
+
+/// What is asked of a conversion.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Graphs to make. Stock goes alone: its blobs are not those of the others.
+    pub variants: Vec<Variant>,
+    /// Whether to make the gather tables.
+    pub tables: bool,
+    /// Format of projections.
+    pub weights: WeightFormat,
+    /// Format of the head.
+    pub head: HeadChoice,
+    /// Rule for int4.
+    pub rule: Int4Rule,
+}
+
+/// Everything that a conversion will write.
+#[derive(Debug)]
+pub struct Plan {
+    /// The graphs, in the order asked for.
+    pub graphs: Vec<GraphPlan>,
+    /// The gather tables, if asked for.
+    pub tables: Option<TablesPlan>,
+    /// Why the head is stored as it is.
+    pub head: HeadDecision,
+    /// Temporary space beside the outputs, in bytes.
+    pub spool_bytes: u64,
+}
+
+impl Plan {
+    /// Bytes of all programs and tables, temporary space included.
+    pub fn bytes(&self) -> u64 {
+        let tables = self.tables.as_ref().map_or(0, TablesPlan::bytes);
+        self.graphs.iter().map(GraphPlan::bytes).sum::<u64>() + tables + self.spool_bytes
+    }
+
+    /// Bytes of tensors that a run reads, for a bar: those of the graphs once, however many graphs there are.
+    pub fn input_bytes(&self) -> u64 {
+        let graph = self.graphs.first().map_or(0, GraphPlan::input_bytes);
+        let tables = self.tables.as_ref().map_or(0, TablesPlan::input_bytes);
+        graph + tables + 2 * self.spool_bytes
+    }
+}
+
+/// Where a run writes.
+#[derive(Debug)]
+pub struct Outputs<'p> {
+    /// Package directories to make, one for each graph of the plan.
+    pub packages: &'p [PathBuf],
+    /// An empty folder for the tables, if the plan has them.
+    pub tables: Option<&'p Path>,
+    /// A folder on the outputs' file system for temporary files.
+    pub scratch: &'p Path,
+    /// Metadata of the packages.
+    pub metadata: &'p PackageMetadata,
+}
+
+/// What a run wrote.
+#[derive(Debug)]
+pub struct Written {
+    /// Packages, in the order of the plan.
+    pub packages: Vec<WrittenPackage>,
+    /// The tables.
+    pub tables: Option<WrittenTables>,
+    /// What quantization did to the weights.
+    pub figures: Figures,
+}
+
+impl<'s> Model<'s> {
+    /// Reads the configuration and finds every tensor.
+    ///
+    /// # Errors
+    /// If the configuration is not that of a Gemma 4 E-series model, or a tensor is missing or of another shape or type.
+    pub fn open(source: &'s dyn Source) -> Result<Self, ConvertError> {
+        let config = DecoderConfig::read(source)?;
+        let checkpoint = Checkpoint::new(&config, source.tensors())?;
+        Ok(Model { source, config, checkpoint })
+    }
+
+    /// Plans a conversion. Reads the few tensors that stand in the program, and a sample of weights where the head's format is to
+    /// be decided; nothing else.
+    ///
+    /// # Errors
+    /// If a matrix does not divide into blocks, or those tensors or the sample cannot be read.
+    pub fn plan(&self, request: &Request) -> Result<Plan, ConvertError> {
+        let head =
+            HeadDecision::new(self.source, &self.config, &self.checkpoint, request.weights, request.head)?;
+        let choice = WeightChoice { weights: request.weights, head: head.format, rule: request.rule };
+        let inline = if request.variants.is_empty() { InlineTensors::new() } else { self.inline_tensors()? };
+        let graphs = request
+            .variants
+            .iter()
+            .map(|variant| GraphPlan::new(&self.config, &self.checkpoint, *variant, choice, &inline));
+        let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
+        let tables =
+            if request.tables { Some(TablesPlan::new(&self.config, &self.checkpoint)?) } else { None };
+        let has_stock = request.variants.contains(&Variant::Stock);
+        let spool_bytes = if has_stock { StockTable::spool_bytes(&self.config) } else { 0 };
+        Ok(Plan { graphs, tables, head, spool_bytes })
+    }
+
+    /// Reads the tensors that stand in the program, as half precision.
+    fn inline_tensors(&self) -> Result<InlineTensors, ConvertError> {
+        let is_small = |role: &Role| {
+            !role.is_projection() && role.shape(&self.config).iter().product::<usize>() < INLINE_ELEMENTS
+        };
+        Role::needed(&self.config).filter(is_small).map(|role| Ok((role, self.half_bytes(role)?))).collect()
+    }
+
+    /// A whole tensor in half precision.
+    fn half_bytes(&self, role: Role) -> Result<Vec<u8>, ConvertError> {
+        let tensor = self.checkpoint.require(role)?;
+        let mut weights = vec![bf16::ZERO; tensor.byte_len() as usize / size_of::<bf16>()];
+        self.source.read_at(tensor, 0, bytemuck::cast_slice_mut(&mut weights))?;
+        let mut halves = vec![f16::ZERO; weights.len()];
+        quant::to_f16_serial(&weights, &mut halves)
+            .map_err(|source| ConvertError::Element { tensor: tensor.name.clone(), source })?;
+        Ok(bytemuck::cast_slice(&halves).to_vec())
+    }
+
+    /// Carries a plan out. The outputs are complete when this returns without an error, and worthless otherwise.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be read or changes meanwhile, holds an element that cannot be converted, an output cannot be
+    /// written, or the observer ends the run.
+    pub fn write(
+        &self,
+        plan: &Plan,
+        outputs: &Outputs<'_>,
+        threads: usize,
+        observer: &dyn Observer,
+    ) -> Result<Written, ConvertError> {
+        let stock = if plan.spool_bytes > 0 { Some(self.stock(outputs, threads, observer)?) } else { None };
+        let destinations: Vec<Destination<'_>> = plan
+            .graphs
+            .iter()
+            .zip(outputs.packages)
+            .map(|(plan, directory)| Destination { plan, directory: directory.clone() })
+            .collect();
+        let graphs = graphs::write(
+            self.source,
+            &self.checkpoint,
+            &destinations,
+            outputs.metadata,
+            stock.as_ref(),
+            threads,
+            observer,
+        )?;
+        let tables = match (&plan.tables, outputs.tables) {
+            (Some(plan), Some(directory)) => {
+                Some(tables::write(self.source, &self.checkpoint, plan, directory, threads, observer)?)
+            }
+            _ => None,
+        };
+        self.source.verify_unchanged()?;
+        Ok(Written { packages: graphs.packages, tables, figures: graphs.figures })
+    }
+
+    fn stock(
+        &self,
+        outputs: &Outputs<'_>,
+        threads: usize,
+        observer: &dyn Observer,
+    ) -> Result<StockTable, ConvertError> {
+        StockTable::new(self.source, &self.config, &self.checkpoint, outputs.scratch, threads, observer)
+    }
+}

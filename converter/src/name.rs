@@ -1,0 +1,71 @@
+//! Names of outputs, as the published bundles have them.
+
+use crate::config::DecoderConfig;
+use crate::decoder::{Variant, WeightFormat};
+
+/// What the outputs of one checkpoint are called: `gemma4_e4b_qat`, and suffixes to that.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ModelName(String);
+
+impl ModelName {
+    /// The name of a model that a repository or folder called `origin` holds.
+    ///
+    /// The size (`e4b`) is taken from the origin, else from the configuration's shape; `_qat` only from the origin.
+    pub fn new(origin: &str, config: &DecoderConfig) -> Self {
+        let words: Vec<String> = origin
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .split(|letter: char| !letter.is_ascii_alphanumeric())
+            .map(str::to_ascii_lowercase)
+            .collect();
+        let size = words.iter().find(|word| is_size(word)).cloned().unwrap_or_else(|| size_of_shape(config));
+        let qat = if words.iter().any(|word| word == "qat") { "_qat" } else { "" };
+        ModelName(format!("gemma4_{size}{qat}"))
+    }
+
+    /// A name that somebody chose; `None` if it cannot stand in a path.
+    pub fn given(name: &str) -> Option<Self> {
+        let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
+        plain.then(|| ModelName(name.to_owned()))
+    }
+
+    /// Name of a bundle, and of its folder.
+    pub fn bundle(&self, variant: Variant, weights: WeightFormat) -> String {
+        let weights = match weights {
+            WeightFormat::Int4 => "int4lin",
+            WeightFormat::Int8 => "int8lin",
+            WeightFormat::F16 => "f16",
+        };
+        let suffix = match variant {
+            Variant::Provider => "",
+            Variant::Table => "_tbl",
+            Variant::Stock => "_stock",
+        };
+        format!("{}_decode_{weights}{suffix}", self.0)
+    }
+
+    /// Name of the per-layer table as one file.
+    pub fn table_file(&self) -> String {
+        format!("{}_ple.safetensors", self.0)
+    }
+
+    /// Name of the table folder.
+    pub fn tables(&self) -> String {
+        format!("{}_gather_raw", self.0)
+    }
+}
+
+/// `e` and digits and `b`: e2b, e4b.
+fn is_size(word: &str) -> bool {
+    let digits = word.strip_prefix('e').and_then(|rest| rest.strip_suffix('b'));
+    digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn size_of_shape(config: &DecoderConfig) -> String {
+    match (config.layers.len(), config.hidden) {
+        (42, 2560) => "e4b".to_owned(),
+        (35, 1536) => "e2b".to_owned(),
+        (layers, hidden) => format!("l{layers}h{hidden}"),
+    }
+}

@@ -1,0 +1,21 @@
+//! How a long run is watched, and stopped.
+
+/// Hears how a run goes on. Called from the thread that started it.
+pub trait Observer: Sync {
+    /// The bytes that follow belong to this tensor.
+    fn tensor(&self, _name: &str) {}
+
+    /// So many bytes of the checkpoint were read, converted and written.
+    fn advance(&self, _bytes: u64) {}
+
+    /// Whether the run is to end now, leaving nothing.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Nobody watches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {}

@@ -1,0 +1,129 @@
+//! The per-layer table in the form that the stock graph holds: one `[V, ld]` of codes a layer.
+//!
+//! The table is read by rows that hold all layers, the graph wants layer after layer. So the codes are spread once into a
+//! temporary file in the graph's order, of the table's own size, which goes away with this value.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use half::bf16;
+
+use crate::buffers::Pool;
+use crate::checkpoint::{Checkpoint, Role};
+use crate::config::DecoderConfig;
+use crate::decoder::BlobContent;
+use crate::error::ConvertError;
+use crate::observer::Observer;
+use crate::ordered::for_each_in_order;
+use crate::source::Source;
+use crate::tables::rows::quantize_rows;
+
+/// Elements that a worker takes at a time, at least: whole rows.
+const PIECE: usize = 1 << 22;
+
+/// Codes layer after layer in a temporary file, and row scales.
+#[derive(Debug)]
+pub struct StockTable {
+    spool: File,
+    directory: PathBuf,
+    /// Bytes of one layer's codes.
+    layer_bytes: u64,
+    scales: Vec<f32>,
+}
+
+impl StockTable {
+    /// Bytes of temporary space that [`StockTable::new`] takes.
+    pub fn spool_bytes(config: &DecoderConfig) -> u64 {
+        config.vocab as u64 * config.ple_total() as u64
+    }
+
+    /// Quantizes the table of a checkpoint into a nameless file in `directory`.
+    ///
+    /// # Errors
+    /// If the table cannot be read, holds an element that is not finite, the file cannot be written, or the observer ends the run.
+    pub fn new(
+        source: &dyn Source,
+        config: &DecoderConfig,
+        checkpoint: &Checkpoint,
+        directory: &Path,
+        threads: usize,
+        observer: &dyn Observer,
+    ) -> Result<Self, ConvertError> {
+        let io = |source| ConvertError::Io { path: directory.to_owned(), source };
+        let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
+        observer.tensor(&tensor.name);
+        let layer_bytes = config.vocab as u64 * config.ple_width as u64;
+        let spool = tempfile::tempfile_in(directory).map_err(io)?;
+        let mut table =
+            StockTable { spool, directory: directory.to_owned(), layer_bytes, scales: Vec::new() };
+        let width = config.ple_total();
+        let rows_a_piece = (PIECE / width).clamp(1, config.vocab);
+        let (inputs, outputs) = (Pool::<bf16>::new(), Pool::<u8>::new());
+        let spread = &table;
+        let produce = |piece: usize| {
+            let first = piece * rows_a_piece;
+            let rows = rows_a_piece.min(config.vocab - first);
+            let mut weights = inputs.take(rows * width);
+            source.read_at(tensor, (first * width) as u64 * 2, bytemuck::cast_slice_mut(&mut weights))?;
+            let (mut codes, mut scales) = (outputs.take(rows * width), vec![0.0; rows]);
+            quantize_rows(&weights, width, &mut codes, &mut scales).map_err(|error| {
+                ConvertError::Element { tensor: tensor.name.clone(), source: error.shifted(first * width) }
+            })?;
+            inputs.give(weights);
+            let mut columns = outputs.take(rows * config.ple_width);
+            for layer in 0..config.layers.len() {
+                take_columns(&codes, width, layer * config.ple_width, config.ple_width, &mut columns);
+                let offset = layer as u64 * layer_bytes + (first * config.ple_width) as u64;
+                spread.spool.write_all_at(&columns, offset).map_err(io)?;
+            }
+            outputs.give(columns);
+            outputs.give(codes);
+            Ok((rows, scales))
+        };
+        let mut all_scales = Vec::with_capacity(config.vocab);
+        let pieces = config.vocab.div_ceil(rows_a_piece);
+        for_each_in_order(pieces, threads, threads * 2, produce, |_, (rows, scales)| {
+            if observer.cancelled() {
+                return Err(ConvertError::Interrupted);
+            }
+            all_scales.extend(scales);
+            observer.advance((rows * width * 2) as u64);
+            Ok(())
+        })?;
+        source.done_reading(tensor);
+        table.scales = all_scales;
+        Ok(table)
+    }
+
+    /// Fills `out` with a blob's bytes from `offset` on.
+    ///
+    /// # Errors
+    /// If the temporary file cannot be read, or the blob is not one of the table's.
+    pub(crate) fn read(&self, content: BlobContent, offset: u64, out: &mut [u8]) -> Result<(), ConvertError> {
+        let io = |source| ConvertError::Io { path: self.directory.clone(), source };
+        match content {
+            BlobContent::PerLayerCodes { layer } => {
+                self.spool.read_exact_at(out, layer as u64 * self.layer_bytes + offset).map_err(io)
+            }
+            BlobContent::PerLayerScales => {
+                let bytes: &[u8] = bytemuck::cast_slice(&self.scales);
+                let start = offset as usize;
+                let part = bytes.get(start..start + out.len());
+                out.copy_from_slice(part.ok_or_else(|| io(io::ErrorKind::UnexpectedEof.into()))?);
+                Ok(())
+            }
+            BlobContent::Whole(_) | BlobContent::Quantized { .. } => {
+                Err(io(io::ErrorKind::InvalidInput.into()))
+            }
+        }
+    }
+}
+
+/// Copies columns `start..start + count` of every row of `width`.
+fn take_columns(rows: &[u8], width: usize, start: usize, count: usize, out: &mut [u8]) {
+    for (row, out) in rows.chunks_exact(width).zip(out.chunks_exact_mut(count)) {
+        out.copy_from_slice(&row[start..start + count]);
+    }
+}

@@ -1,0 +1,11 @@
+//! The gather tables: what the host reads a token's rows from.
+//!
+//! Raw little-endian files without a header. A row has int8 codes and one f32 scale; see [`rows`] for the rule.
+
+mod plan;
+pub mod rows;
+pub mod safetensors;
+mod write;
+
+pub use plan::{PlannedFile, TablesPlan};
+pub use write::{TableFile, WrittenTables, write};

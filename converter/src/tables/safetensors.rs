@@ -1,0 +1,179 @@
+//! The per-layer table in the form of Apple's own Gemma 3n export: one safetensors file, one scale for the whole tensor.
+//!
+//! `x = weight * sqrt(ld)`, `scale = max(max|x|, 1e-6) / 127`, `code = clamp(round_half_even(x / scale), -128, 127)`, all in f32. The scale
+//! belongs to the whole tensor, so it is read twice.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+
+use half::bf16;
+use serde::Serialize;
+
+use crate::buffers::Pool;
+use crate::checkpoint::{Checkpoint, Role};
+use crate::config::DecoderConfig;
+use crate::error::ConvertError;
+use crate::observer::Observer;
+use crate::ordered::for_each_in_order;
+use crate::quant::QuantizeError;
+use crate::source::{Source, TensorEntry};
+
+/// Elements that a worker takes at a time.
+const PIECE: u64 = 1 << 20;
+/// Largest magnitude that a table is taken to have at least.
+const SMALLEST_EXTREMUM: f32 = 1e-6;
+/// The header of a safetensors file is padded to this.
+const HEADER_ALIGNMENT: usize = 8;
+
+/// The header's only tensor, and the strings that Apple's loader reads. The order of fields is that in the file.
+#[derive(Serialize)]
+struct Header {
+    #[serde(rename = "__metadata__")]
+    metadata: Metadata,
+    embed_tokens_per_layer: TensorHeader,
+}
+
+#[derive(Serialize)]
+struct Metadata {
+    dtype: &'static str,
+    embed_scale: String,
+    ple_scale: String,
+    ple_zero_point: &'static str,
+}
+
+#[derive(Serialize)]
+struct TensorHeader {
+    dtype: &'static str,
+    shape: [usize; 2],
+    data_offsets: [u64; 2],
+}
+
+/// Size of the file in bytes, to within the digits of the scale.
+pub fn bytes(config: &DecoderConfig) -> u64 {
+    (config.vocab as u64 * config.ple_total() as u64).saturating_add(512)
+}
+
+/// Bytes of the checkpoint that are read: the table, twice.
+pub fn input_bytes(config: &DecoderConfig) -> u64 {
+    config.vocab as u64 * config.ple_total() as u64 * 4
+}
+
+/// Writes the file.
+///
+/// # Errors
+/// If the table cannot be read, holds an element that is not finite, the file cannot be written, or the observer ends the run.
+pub fn write(
+    source: &dyn Source,
+    config: &DecoderConfig,
+    checkpoint: &Checkpoint,
+    file: &File,
+    threads: usize,
+    observer: &dyn Observer,
+) -> Result<(), ConvertError> {
+    let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
+    observer.tensor(&tensor.name);
+    let pass = Pass { source, tensor, threads, observer, inputs: Pool::new() };
+    let factor = (config.ple_width as f64).sqrt();
+    let scale = (pass.extremum()? * factor as f32).max(SMALLEST_EXTREMUM) / 127.0;
+    let mut out = BufWriter::new(file);
+    let io = |source| ConvertError::Io { path: "the safetensors file".into(), source };
+    out.write_all(&header(config, factor, scale)).map_err(io)?;
+    pass.codes(factor as f32, scale, |codes| out.write_all(codes).map_err(io))?;
+    out.flush().map_err(io)
+}
+
+/// The length and the header, padded with spaces.
+fn header(config: &DecoderConfig, factor: f64, scale: f32) -> Vec<u8> {
+    let header = Header {
+        metadata: Metadata {
+            dtype: "SI8",
+            embed_scale: format!("{factor:?}"),
+            ple_scale: format!("{:?}", f64::from(scale)),
+            ple_zero_point: "0",
+        },
+        embed_tokens_per_layer: TensorHeader {
+            dtype: "I8",
+            shape: [config.vocab, config.ple_total()],
+            data_offsets: [0, config.vocab as u64 * config.ple_total() as u64],
+        },
+    };
+    // Plain structures of strings and numbers always serialize.
+    let mut text = serde_json::to_vec(&header).unwrap_or_default();
+    text.resize(text.len().next_multiple_of(HEADER_ALIGNMENT), b' ');
+    [&(text.len() as u64).to_le_bytes(), text.as_slice()].concat()
+}
+
+/// One reading of the table, in pieces.
+struct Pass<'s> {
+    source: &'s dyn Source,
+    tensor: &'s TensorEntry,
+    threads: usize,
+    observer: &'s dyn Observer,
+    inputs: Pool<bf16>,
+}
+
+impl Pass<'_> {
+    fn each<T: Send>(
+        &self,
+        make: impl Fn(&[bf16]) -> T + Sync,
+        mut take: impl FnMut(T) -> Result<(), ConvertError>,
+    ) -> Result<(), ConvertError> {
+        let elements = self.tensor.byte_len() / 2;
+        let produce = |piece: usize| {
+            let start = piece as u64 * PIECE;
+            let count = PIECE.min(elements - start) as usize;
+            let mut weights = self.inputs.take(count);
+            self.source.read_at(self.tensor, start * 2, bytemuck::cast_slice_mut(&mut weights))?;
+            if let Some(at) = weights.iter().position(|weight| !weight.is_finite()) {
+                let source = QuantizeError::NotFinite { element: start as usize + at };
+                return Err(ConvertError::Element { tensor: self.tensor.name.clone(), source });
+            }
+            let made = make(&weights);
+            self.inputs.give(weights);
+            Ok((made, count as u64 * 2))
+        };
+        let pieces = elements.div_ceil(PIECE) as usize;
+        for_each_in_order(pieces, self.threads, self.threads * 2, produce, |_, (made, bytes)| {
+            if self.observer.cancelled() {
+                return Err(ConvertError::Interrupted);
+            }
+            self.observer.advance(bytes);
+            take(made)
+        })
+    }
+
+    /// Largest magnitude; that of a bf16 grows with its bits.
+    fn extremum(&self) -> Result<f32, ConvertError> {
+        let mut extremum = 0;
+        let largest = |weights: &[bf16]| {
+            weights.iter().map(|weight| weight.to_bits() & 0x7FFF).max().unwrap_or_default()
+        };
+        self.each(largest, |bits| {
+            extremum = extremum.max(bits);
+            Ok(())
+        })?;
+        Ok(bf16::from_bits(extremum).to_f32())
+    }
+
+    fn codes(
+        &self,
+        factor: f32,
+        scale: f32,
+        mut put: impl FnMut(&[u8]) -> Result<(), ConvertError>,
+    ) -> Result<(), ConvertError> {
+        let outputs = Pool::<u8>::new();
+        let quantize = |weights: &[bf16]| {
+            let mut codes = outputs.take(weights.len());
+            for (weight, code) in weights.iter().zip(&mut codes) {
+                let value = (weight.to_f32() * factor / scale).round_ties_even();
+                *code = value.clamp(-128.0, 127.0) as i8 as u8;
+            }
+            codes
+        };
+        self.each(quantize, |codes| {
+            put(&codes)?;
+            outputs.give(codes);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,235 @@
+//! The oracle file: what the checkpoint says in fp32, for bundles to be held against.
+//!
+//! A superset of the files that `transformers` makes in the same shape: those read too, without the fields that are new here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use converter::source::Source;
+use serde::{Deserialize, Serialize};
+
+use crate::reference::{Reference, ReferenceError};
+use crate::score::{QUALIFYING_MARGIN, digest, norm, winner};
+
+/// First logits of the last position that are kept.
+const HEAD: usize = 16;
+
+/// An oracle file that cannot be read or made.
+#[derive(Debug, thiserror::Error)]
+pub enum OracleError {
+    /// The system refused to read it.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// It is no oracle.
+    #[error("{path} is no oracle file: {source}", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The lists of a case do not have a figure for each of its tokens.
+    #[error("{path}: case {case:?} has lists of {found:?} for {tokens} tokens: make the oracle again", path = path.display())]
+    Lists {
+        /// The file.
+        path: PathBuf,
+        /// The case's name.
+        case: String,
+        /// Lengths of its arg-max, margin and norm lists.
+        found: [usize; 3],
+        /// Number of its tokens.
+        tokens: usize,
+    },
+    /// A prompt without a token.
+    #[error("the prompt {prompt:?} has no tokens")]
+    Empty {
+        /// The prompt.
+        prompt: String,
+    },
+    /// The reference cannot be computed.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+}
+
+/// Whose weights an oracle speaks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointIdentity {
+    /// Digest of `config.json` and of all tensor headers.
+    pub fingerprint: String,
+    /// Hub repository, if known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub repository: Option<String>,
+    /// Commit of the repository, if known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub revision: Option<String>,
+}
+
+/// An oracle file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Oracle {
+    /// What computed it.
+    pub reference: String,
+    /// Whose weights; files of `transformers` do not say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub checkpoint: Option<CheckpointIdentity>,
+    /// The sequences.
+    pub cases: Vec<Case>,
+}
+
+/// One prompt, its greedy continuation, and the logits' figures at every position.
+///
+/// With `n = prompt_ids.len() + generated_ids.len()`, position `i` of the teacher-forced lists is the prediction after the first
+/// `i + 1` tokens of prompt and continuation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Case {
+    /// The prompt's text.
+    pub prompt: String,
+    /// The prompt's ids.
+    pub prompt_ids: Vec<u32>,
+    /// The greedy continuation.
+    pub generated_ids: Vec<u32>,
+    /// Prompt and continuation, decoded.
+    pub text: String,
+    /// Top-2 margins of the generated tokens.
+    pub margins: Vec<f32>,
+    /// `[n]`: the id of the largest logit.
+    pub teacher_forced_argmax: Vec<u32>,
+    /// `[n]`: distance of the two largest logits, after the soft cap.
+    pub teacher_forced_margins: Vec<f32>,
+    /// The first 16 logits of the last position.
+    pub last_logits_head: Vec<f32>,
+    /// `[n]`: Euclidean norm of the logits.
+    pub logit_norms: Vec<f32>,
+    /// `[n]`: first 8 bytes of the SHA-256 of the f32 logits, in hexadecimal. Equal on equal machines only.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub logit_digests: Vec<String>,
+}
+
+impl Case {
+    /// Prompt and continuation: the sequence to feed.
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        self.prompt_ids.iter().chain(&self.generated_ids).copied()
+    }
+
+    /// Whether a position's margin is wide enough to gate.
+    pub fn qualifies(&self, position: usize) -> bool {
+        self.teacher_forced_margins.get(position).is_some_and(|margin| *margin >= QUALIFYING_MARGIN)
+    }
+
+    /// Positions that are ties, and so gate nothing.
+    pub fn ties(&self) -> Vec<usize> {
+        (0..self.teacher_forced_margins.len()).filter(|position| !self.qualifies(*position)).collect()
+    }
+}
+
+impl Oracle {
+    /// Reads an oracle file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is no oracle, or a case's lists do not fit its tokens.
+    pub fn read(path: &Path) -> Result<Oracle, OracleError> {
+        let json = fs::read(path).map_err(|source| OracleError::Io { path: path.to_owned(), source })?;
+        let oracle: Oracle = serde_json::from_slice(&json)
+            .map_err(|source| OracleError::Json { path: path.to_owned(), source })?;
+        for case in &oracle.cases {
+            let tokens = case.ids().count();
+            let found =
+                [case.teacher_forced_argmax.len(), case.teacher_forced_margins.len(), case.logit_norms.len()];
+            if found != [tokens; 3] || tokens == 0 {
+                let case = case.prompt.clone();
+                return Err(OracleError::Lists { path: path.to_owned(), case, found, tokens });
+            }
+        }
+        Ok(oracle)
+    }
+
+    /// The file's text.
+    ///
+    /// # Errors
+    /// None that an oracle made or read here can give.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self).map(|json| json + "\n")
+    }
+}
+
+/// A text to make a case of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// The text as it is shown.
+    pub text: String,
+    /// Its ids.
+    pub ids: Vec<u32>,
+}
+
+/// Says whose weights a source holds.
+///
+/// # Errors
+/// If its `config.json` cannot be read.
+pub fn identity(source: &dyn Source) -> Result<CheckpointIdentity, ReferenceError> {
+    let known = source.identity();
+    Ok(CheckpointIdentity {
+        fingerprint: source.fingerprint()?.to_string(),
+        repository: known.repository.clone(),
+        revision: known.revision.clone(),
+    })
+}
+
+/// Continues a prompt greedily by `new_tokens` and records the figures of every position.
+///
+/// `decode` turns ids into text. Every continuation token is fed once more for its figures, so that all positions have them.
+///
+/// # Errors
+/// [`OracleError::Empty`] for a prompt without tokens, [`OracleError::Reference`] if the checkpoint cannot be computed.
+pub fn make_case(
+    reference: &mut Reference<'_>,
+    prompt: &Prompt,
+    new_tokens: usize,
+    decode: &dyn Fn(&[u32]) -> String,
+) -> Result<Case, OracleError> {
+    if prompt.ids.is_empty() {
+        return Err(OracleError::Empty { prompt: prompt.text.clone() });
+    }
+    reference.reset();
+    let mut case = Case {
+        prompt: prompt.text.clone(),
+        prompt_ids: prompt.ids.clone(),
+        generated_ids: Vec::new(),
+        text: String::new(),
+        margins: Vec::new(),
+        teacher_forced_argmax: Vec::new(),
+        teacher_forced_margins: Vec::new(),
+        last_logits_head: Vec::new(),
+        logit_norms: Vec::new(),
+        logit_digests: Vec::new(),
+    };
+    let mut fed = prompt.ids.clone();
+    loop {
+        let hidden = reference.feed(&fed, &mut |_, _| {})?;
+        reference.logits(&hidden, &mut |_, logits| record(&mut case, logits))?;
+        if case.generated_ids.len() == new_tokens {
+            break;
+        }
+        let (next, margin) = (case.teacher_forced_argmax.last(), case.teacher_forced_margins.last());
+        if let (Some(next), Some(margin)) = (next.copied(), margin.copied()) {
+            case.generated_ids.push(next);
+            case.margins.push(margin);
+            fed = vec![next];
+        }
+    }
+    case.text = decode(&case.ids().collect::<Vec<_>>());
+    Ok(case)
+}
+
+fn record(case: &mut Case, logits: &[f32]) {
+    let best = winner(logits);
+    case.teacher_forced_argmax.push(best.id);
+    case.teacher_forced_margins.push(best.margin);
+    case.logit_norms.push(norm(logits) as f32);
+    case.logit_digests.push(digest(logits));
+    case.last_logits_head = logits.iter().take(HEAD).copied().collect();
+}

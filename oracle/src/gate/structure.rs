@@ -1,0 +1,196 @@
+//! The graph's constants against the configuration: window, rotary frequencies, cache slots, soft cap.
+
+use aimodel::infer::Known;
+use aimodel::{Definition, Module, Op, OpId, Opcode, ValueId};
+use converter::config::{DecoderConfig, LayerKind};
+
+use super::cause::Cause;
+use crate::interpreter::Session;
+
+/// Largest relative difference of two frequencies that are the same.
+const SAME_FREQUENCY: f32 = 1e-4;
+
+/// A graph whose constants can be looked up.
+pub(super) struct Graph<'s> {
+    session: &'s Session,
+    known: Known,
+    ops: Vec<OpId>,
+}
+
+impl<'s> Graph<'s> {
+    pub(super) fn new(session: &'s Session) -> Self {
+        let module = session.module();
+        let ops: Vec<OpId> = module
+            .graphs()
+            .first()
+            .and_then(|graph| module.body(*graph))
+            .map(|body| module.block(body).ops.clone())
+            .unwrap_or_default();
+        let mut known = Known::new();
+        ops.iter().for_each(|op| known.learn(module, *op));
+        Graph { session, known, ops }
+    }
+
+    pub(super) fn module(&self) -> &'s Module {
+        self.session.module()
+    }
+
+    /// Ops of a kind, in program order.
+    pub(super) fn ops(&self, opcode: Opcode) -> impl Iterator<Item = &'s Op> {
+        let module = self.module();
+        self.ops.iter().map(move |op| module.op(*op)).filter(move |op| op.opcode == opcode)
+    }
+
+    /// The op that makes a value.
+    pub(super) fn maker(&self, value: ValueId) -> Option<&'s Op> {
+        match self.module().value(value).definition {
+            Definition::Result { op, .. } => Some(self.module().op(op)),
+            Definition::Argument { .. } => None,
+        }
+    }
+
+    /// The op that makes an operand, if it is of that kind.
+    pub(super) fn operand(&self, op: &Op, at: usize, opcode: Opcode) -> Option<&'s Op> {
+        self.maker(*op.operands.get(at)?).filter(|maker| maker.opcode == opcode)
+    }
+
+    fn floats(&self, value: ValueId) -> Option<Vec<f32>> {
+        self.session.constant(value)?.to_floats().ok()
+    }
+
+    /// Element `at` of an integer vector operand, if it is known.
+    fn element(&self, op: &Op, operand: usize, at: usize) -> Option<i64> {
+        *self.known.elements(*op.operands.get(operand)?)?.get(at)?
+    }
+
+    fn extent(&self, value: ValueId, axis: usize) -> Option<u64> {
+        self.module().tensor(value)?.shape.get(axis)?.fixed()
+    }
+}
+
+/// Everything that can be told from constants.
+pub(super) fn findings(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    causes.extend(window(graph, config));
+    causes.extend(rotary(graph, config));
+    causes.extend(written_slots(graph, config));
+    causes.extend(read_slots(graph, config));
+    causes.extend(softcap(graph, config));
+    causes
+}
+
+/// The mask subtracts the window's width plus 1 from the number of positions; the position of the token subtracts 1.
+fn window(graph: &Graph<'_>, config: &DecoderConfig) -> Option<Cause> {
+    if !config.layers.iter().any(|layer| layer.kind == LayerKind::Sliding) {
+        return None;
+    }
+    let widths = graph.ops(Opcode::BroadcastingSub).filter_map(|op| {
+        let amount = op.operands.get(1)?;
+        let of_length = graph.operand(op, 0, Opcode::Slice).is_some();
+        let scalar = graph.module().tensor(*amount)?.rank() == 0;
+        (of_length && scalar).then(|| graph.known.all(*amount)?.first().copied()).flatten()
+    });
+    let found = widths.filter(|amount| *amount != 1).map(|amount| amount - 1).next();
+    let expected = config.sliding_window;
+    (found != i64::try_from(expected).ok()).then_some(Cause::Window { found, expected })
+}
+
+fn rotary(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> {
+    let kinds = [LayerKind::Sliding, LayerKind::Full];
+    let expected = kinds.map(|kind| {
+        let rope = config.rope(kind);
+        let width = if kind == LayerKind::Sliding { config.head_dim } else { config.global_head_dim };
+        let frequency = |pair: usize| match pair < rope.rotary_pairs {
+            true => libm::pow(rope.theta, -2.0 * pair as f64 / width as f64) as f32,
+            false => 0.0,
+        };
+        (0..width / 2).map(frequency).collect::<Vec<f32>>()
+    });
+    let mut causes = Vec::new();
+    for op in graph.ops(Opcode::Cos) {
+        let product = graph.operand(op, 0, Opcode::BroadcastingMul);
+        let found = product.and_then(|op| op.operands.iter().find_map(|operand| graph.floats(*operand)));
+        let Some(found) = found else { continue };
+        if !expected.iter().any(|expected| same(&found, expected)) {
+            let second = f64::from(found.get(1).copied().unwrap_or(1.0));
+            let base = libm::pow(second, -(found.len() as f64));
+            causes
+                .push(Cause::RotaryBase { found: base, expected: kinds.map(|kind| config.rope(kind).theta) });
+        }
+    }
+    causes
+}
+
+fn same(found: &[f32], expected: &[f32]) -> bool {
+    let close = |(a, b): (&f32, &f32)| (a - b).abs() <= SAME_FREQUENCY * b.abs();
+    found.len() == expected.len() && found.iter().zip(expected).all(close)
+}
+
+/// Each owner writes its keys, then its values.
+fn written_slots(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> {
+    let written: Vec<Option<i64>> =
+        graph.ops(Opcode::SliceUpdate).map(|op| graph.element(op, 1, 0)).collect();
+    let owners = config.layers.iter().filter(|layer| layer.owns_slot());
+    let expected = owners.flat_map(|layer| [(layer.index, layer.slot); 2]);
+    differing(expected, &written, "writes")
+}
+
+/// Each layer's attention multiplies by keys, then by values; both come from a slice of the cache.
+fn read_slots(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> {
+    let slots = config.slots() as u64;
+    let read: Vec<Option<i64>> = graph
+        .ops(Opcode::BroadcastingBatchMatmul)
+        .filter_map(|op| {
+            let mut value = *op.operands.get(1)?;
+            loop {
+                let maker = graph.maker(value)?;
+                let source = *maker.operands.first()?;
+                let of_cache = graph.module().tensor(source).is_some_and(|tensor| tensor.rank() == 5)
+                    && graph.extent(source, 0) == Some(slots);
+                match maker.opcode {
+                    Opcode::Slice if of_cache => return Some(graph.element(maker, 1, 0)),
+                    Opcode::Slice
+                    | Opcode::Reshape
+                    | Opcode::Transpose
+                    | Opcode::BroadcastTo
+                    | Opcode::GatherAlongAxis
+                    | Opcode::ShrinkDims => value = source,
+                    _ => return None,
+                }
+            }
+        })
+        .collect();
+    let expected = config.layers.iter().flat_map(|layer| [(layer.index, layer.slot); 2]);
+    differing(expected, &read, "reads")
+}
+
+fn differing(
+    expected: impl Iterator<Item = (usize, usize)>,
+    found: &[Option<i64>],
+    does: &'static str,
+) -> Vec<Cause> {
+    let found = found.iter().copied().chain(std::iter::repeat(None));
+    let mut causes: Vec<Cause> = expected
+        .zip(found)
+        .filter(|((_, slot), found)| *found != i64::try_from(*slot).ok())
+        .map(|((layer, expected), found)| Cause::CacheSlot { layer, does, found, expected })
+        .collect();
+    causes.dedup();
+    causes
+}
+
+/// The logits are `tanh(x / cap) * cap`.
+fn softcap(graph: &Graph<'_>, config: &DecoderConfig) -> Option<Cause> {
+    let logits = graph.ops(Opcode::Output).next()?.operands.last().copied();
+    let cap = || {
+        let product = graph.maker(logits?).filter(|op| op.opcode == Opcode::BroadcastingMul)?;
+        let tanh = graph.operand(product, 0, Opcode::Tanh)?;
+        let quotient = graph.operand(tanh, 0, Opcode::BroadcastingDivide)?;
+        let scalar = |op: &Op| graph.floats(*op.operands.get(1)?)?.first().copied();
+        let (divisor, factor) = (scalar(quotient)?, scalar(product)?);
+        (divisor == factor).then(|| f64::from(factor))
+    };
+    let found = cap();
+    let matches = found.is_some_and(|found| (found - config.softcap).abs() <= 1e-3 * config.softcap);
+    (!matches).then_some(Cause::Softcap { found, expected: config.softcap })
+}

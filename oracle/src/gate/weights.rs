@@ -1,0 +1,142 @@
+//! The graph's matrices and the tables' rows against the checkpoint's, by samples.
+
+use aimodel::{Opcode, ValueId};
+use converter::checkpoint::{LayerRole, Role};
+use converter::config::DecoderConfig;
+
+use super::GateError;
+use super::cause::Cause;
+use super::structure::Graph;
+use crate::interpreter::Session;
+use crate::reference::Reference;
+use crate::score::{cosine, norm, relative_error};
+use crate::tables::Tables;
+
+/// Rows of each matrix that are compared.
+const SAMPLED_ROWS: usize = 6;
+/// Below this the relative error of a matrix is one of rounding: 4 bits without a lattice give 0.1.
+const ROUNDING: f64 = 0.3;
+/// From this cosine on two samples are taken for the same weights, scales aside.
+const ALIKE: f64 = 0.8;
+/// Largest relative error of a row of the tables: 8 bits a row give 0.01.
+const TABLE_ROUNDING: f64 = 0.05;
+
+/// Matrices in the order in which the graph multiplies by them.
+fn roles(config: &DecoderConfig) -> Vec<Role> {
+    use LayerRole::*;
+    let mut roles = vec![Role::PerLayerModelProjection];
+    for layer in &config.layers {
+        let own: &[LayerRole] = if layer.owns_slot() { &[QProj, KProj, VProj] } else { &[QProj] };
+        let rest = [OProj, GateProj, UpProj, DownProj, PerLayerInputGate, PerLayerProjection];
+        roles.extend(own.iter().chain(&rest).map(|role| Role::Layer(layer.index, *role)));
+    }
+    roles.push(Role::Head);
+    roles
+}
+
+/// Weights `[n, k]` that the graph multiplies by, transposed, in program order.
+fn matrices(graph: &Graph<'_>) -> Vec<ValueId> {
+    graph
+        .ops(Opcode::BroadcastingBatchMatmul)
+        .filter_map(|op| {
+            let source = *graph.operand(op, 1, Opcode::Transpose)?.operands.first()?;
+            let stored =
+                matches!(graph.maker(source)?.opcode, Opcode::BlockwiseShiftScale | Opcode::Constant);
+            stored.then_some(source)
+        })
+        .collect()
+}
+
+/// Compares samples of all matrices.
+pub(super) fn findings(
+    graph: &Graph<'_>,
+    session: &Session,
+    reference: &Reference<'_>,
+) -> Result<Vec<Cause>, GateError> {
+    let (matrices, roles) = (matrices(graph), roles(reference.config()));
+    if matrices.len() != roles.len() {
+        return Ok(vec![Cause::MatrixCount { found: matrices.len(), expected: roles.len() }]);
+    }
+    let mut causes = Vec::new();
+    for (matrix, role) in matrices.into_iter().zip(&roles) {
+        let shape = role.shape(reference.config());
+        let sample = Sample::of(&shape);
+        let found = sample.taken(session, matrix)?;
+        let expected = reference.weight_rows(*role, &sample.rows)?;
+        if found.len() != expected.len() {
+            let matrix = role.short_name();
+            causes.push(Cause::ForeignWeights { matrix, relative_error: f64::INFINITY });
+        } else if relative_error(&found, &expected) > ROUNDING {
+            causes.push(explain(*role, &found, &expected, &sample, &roles, reference)?);
+        }
+    }
+    Ok(causes)
+}
+
+/// A few rows of a matrix, spread over it.
+struct Sample {
+    rows: Vec<u32>,
+}
+
+impl Sample {
+    fn of(shape: &[usize]) -> Sample {
+        let height = shape.first().copied().unwrap_or(0);
+        let count = SAMPLED_ROWS.min(height);
+        let row = |at: usize| u32::try_from(at * height / count).unwrap_or(u32::MAX);
+        Sample { rows: (0..count).map(row).collect() }
+    }
+
+    fn taken(&self, session: &Session, matrix: ValueId) -> Result<Vec<f32>, GateError> {
+        let mut values = Vec::new();
+        for row in &self.rows {
+            values.extend(session.matrix_rows(matrix, *row as usize, 1)?);
+        }
+        Ok(values)
+    }
+}
+
+/// Says why a matrix differs.
+fn explain(
+    role: Role,
+    found: &[f32],
+    expected: &[f32],
+    sample: &Sample,
+    roles: &[Role],
+    reference: &Reference<'_>,
+) -> Result<Cause, GateError> {
+    let matrix = role.short_name();
+    if cosine(found, expected) > ALIKE {
+        return Ok(Cause::WrongScale { matrix, factor: norm(found) / norm(expected) });
+    }
+    let exchanged: Vec<f32> = found.as_chunks::<2>().0.iter().flat_map(|[low, high]| [*high, *low]).collect();
+    if cosine(&exchanged, expected) > ALIKE {
+        return Ok(Cause::SwappedNibbles { matrix });
+    }
+    let shape = role.shape(reference.config());
+    for other in roles.iter().filter(|other| **other != role && other.shape(reference.config()) == shape) {
+        if cosine(found, &reference.weight_rows(*other, &sample.rows)?) > ALIKE {
+            return Ok(Cause::SwappedWeights { used_as: matrix, belongs_to: other.short_name() });
+        }
+    }
+    Ok(Cause::ForeignWeights { matrix, relative_error: relative_error(found, expected) })
+}
+
+/// Compares the tables' rows of some tokens.
+pub(super) fn table_findings(
+    tables: &Tables,
+    tokens: &[u32],
+    reference: &Reference<'_>,
+) -> Result<Option<Cause>, GateError> {
+    let scale = (reference.config().ple_width as f32).sqrt();
+    for token in tokens {
+        let mut expected = reference.weight_rows(Role::EmbedTokensPerLayer, &[*token])?;
+        expected.iter_mut().for_each(|value| *value *= scale);
+        let found = tables.row(*token)?;
+        let silent = norm(&expected) == 0.0 && norm(&found) == 0.0;
+        let relative_error = relative_error(&found, &expected);
+        if !silent && (found.len() != expected.len() || relative_error > TABLE_ROUNDING) {
+            return Ok(Some(Cause::ForeignTables { token: *token, relative_error }));
+        }
+    }
+    Ok(None)
+}

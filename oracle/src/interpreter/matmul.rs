@@ -1,0 +1,188 @@
+//! Matrix products: f32 accumulation, one rounding at the end.
+
+use aimodel::Element;
+use half::f16;
+use rayon::prelude::*;
+
+use super::Rounding;
+use super::arithmetic::half;
+use super::kernels::{Activations, Row, Rows, accumulate, multiply_rows};
+use super::movement::{common_shape, stretch};
+use super::tensor::{Tensor, count};
+use super::value::{Quantized, Value};
+
+/// Products below this many multiplications are not worth handing to other threads.
+const PARALLEL: usize = 1 << 16;
+
+/// `a` [.., m, k] times `b` [.., k, n]; batch axes broadcast.
+pub(super) fn matmul(a: &Tensor, b: &Value, rounding: Rounding) -> Result<Tensor, String> {
+    if rounding == Rounding::EachStep && a.element() == Element::F16 {
+        return by_steps(a, b.tensor()?.as_ref());
+    }
+    match b {
+        Value::Quantized(weights) if weights.is_transposed() => by_weights(a, weights),
+        other => by_tensor(a, other.tensor()?.as_ref()),
+    }
+}
+
+fn split(x: &Tensor) -> Result<(&[usize], usize, usize), String> {
+    match x.shape() {
+        [batch @ .., m, n] => Ok((batch, *m, *n)),
+        shape => Err(format!("{shape:?} is no matrix")),
+    }
+}
+
+fn by_weights(a: &Tensor, weights: &Quantized) -> Result<Tensor, String> {
+    let (_, _, k) = split(a)?;
+    let [inner, n] = weights.shape();
+    if inner != k || weights.element() != a.element() {
+        return Err(format!("cannot multiply {:?} by weights [{inner}, {n}]", a.shape()));
+    }
+    let values = a.to_floats()?;
+    let mut shape = a.shape().to_vec();
+    *shape.last_mut().ok_or("a scalar")? = n;
+    let mut product = vec![0.0; count(&shape)?];
+    if k > 0 && n > 0 {
+        for (x, out) in values.chunks_exact(k).zip(product.chunks_exact_mut(n)) {
+            match weights.kernel_rows() {
+                Some(rows) => multiply(rows, k, &Activations::new(x), out),
+                None => multiply_dequantized(weights, k, &Activations::new(x), out)?,
+            }
+        }
+    }
+    Tensor::from_floats(a.element(), &shape, product)
+}
+
+/// Rows that one thread takes at a time.
+fn rows_at_once(k: usize) -> usize {
+    (PARALLEL / k.max(1)).max(1)
+}
+
+fn multiply(rows: Rows<'_>, k: usize, x: &Activations, out: &mut [f32]) {
+    let height = rows_at_once(k);
+    if out.len() <= height {
+        return multiply_rows(rows, 0, x, out);
+    }
+    out.par_chunks_mut(height).enumerate().for_each(|(at, out)| multiply_rows(rows, at * height, x, out));
+}
+
+/// For weights that no kernel is made for: some rows at a time become f32.
+fn multiply_dequantized(
+    weights: &Quantized,
+    k: usize,
+    x: &Activations,
+    out: &mut [f32],
+) -> Result<(), String> {
+    let height = rows_at_once(k);
+    out.par_chunks_mut(height).enumerate().try_for_each(|(at, out)| {
+        let items = weights.dequantized_rows(at * height, out.len())?;
+        multiply_rows(Rows::Single { items: &items, stride: k }, 0, x, out);
+        Ok(())
+    })
+}
+
+/// The product with every multiplication and every addition rounded to f16, in the order of `k`.
+fn by_steps(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+    let ((a_batch, m, k), (b_batch, inner, n)) = (split(a)?, split(b)?);
+    if inner != k || a.element() != b.element() {
+        return Err(format!("cannot multiply {:?} by {:?}", a.shape(), b.shape()));
+    }
+    let batch = common_shape(a_batch, b_batch)?;
+    let x = stretch(a, &[batch.as_slice(), &[m, k]].concat())?.to_floats()?;
+    let y = stretch(b, &[batch.as_slice(), &[k, n]].concat())?.to_floats()?;
+    let shape = [batch.as_slice(), &[m, n]].concat();
+    let mut product = vec![0.0; count(&shape)?];
+    for (row, out) in product.chunks_exact_mut(n.max(1)).enumerate() {
+        let matrix = &y[row / m * k * n..][..k * n];
+        for (factor, weights) in x[row * k..][..k].iter().zip(matrix.chunks_exact(n)) {
+            for (sum, weight) in out.iter_mut().zip(weights) {
+                *sum = half(*sum + half(factor * weight));
+            }
+        }
+    }
+    Tensor::from_floats(a.element(), &shape, product)
+}
+
+fn by_tensor(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+    let ((a_batch, m, k), (b_batch, inner, n)) = (split(a)?, split(b)?);
+    if inner != k || a.element() != b.element() {
+        return Err(format!("cannot multiply {:?} by {:?}", a.shape(), b.shape()));
+    }
+    let batch = common_shape(a_batch, b_batch)?;
+    let shape = [batch.as_slice(), &[m, n]].concat();
+    let mut product = vec![0.0; count(&shape)?];
+    if m * k * n == 0 || product.is_empty() {
+        return Tensor::from_floats(a.element(), &shape, product);
+    }
+    let b = readable(b)?;
+    let values = stretch(a, &[batch.as_slice(), &[m, k]].concat())?.to_floats()?;
+    let matrices = Matrices { starts: starts(&b, &batch)?, b: &b, k, n };
+    let work = values.chunks_exact(m * k).zip(product.chunks_exact_mut(m * n)).enumerate();
+    if k * n * m < PARALLEL || matrices.starts.len() == 1 {
+        work.into_iter().try_for_each(|(at, (x, out))| matrices.multiply(at, x, out))?;
+    } else {
+        work.par_bridge().try_for_each(|(at, (x, out))| matrices.multiply(at, x, out))?;
+    }
+    Tensor::from_floats(a.element(), &shape, product)
+}
+
+/// `b` as f16 or f32, with one of its last two axes contiguous.
+fn readable(b: &Tensor) -> Result<Tensor, String> {
+    let known = match b.element() {
+        Element::F16 | Element::F32 => b.clone(),
+        _ => Tensor::from_floats(Element::F32, b.shape(), b.to_floats()?)?,
+    };
+    let last = &known.strides()[known.rank() - 2..];
+    if last.contains(&1) { Ok(known) } else { known.to_dense() }
+}
+
+/// First element of the matrix at each batch position.
+fn starts(b: &Tensor, batch: &[usize]) -> Result<Vec<usize>, String> {
+    let outer = b.rank() - 2;
+    let matrices = b.view(b.shape()[..outer].to_vec(), b.strides()[..outer].to_vec(), b.offset());
+    let mut starts = Vec::new();
+    stretch(&matrices, batch)?
+        .rows(|start, length, stride| starts.extend((0..length).map(|at| start + at * stride)));
+    Ok(starts)
+}
+
+/// Right-hand matrices [k, n] of a batch.
+struct Matrices<'t> {
+    starts: Vec<usize>,
+    b: &'t Tensor,
+    k: usize,
+    n: usize,
+}
+
+impl Matrices<'_> {
+    /// Rows `x` [m, k] times the matrix at a batch position.
+    fn multiply(&self, at: usize, x: &[f32], out: &mut [f32]) -> Result<(), String> {
+        let start = self.starts[at];
+        let (down, across) = (self.b.strides()[self.b.rank() - 2], self.b.strides()[self.b.rank() - 1]);
+        for (x, out) in x.chunks_exact(self.k).zip(out.chunks_exact_mut(self.n)) {
+            if down == 1 || self.k == 1 {
+                let rows = match self.b.element() {
+                    Element::F16 => Rows::Half { items: &self.b.items::<f16>()?[start..], stride: across },
+                    _ => Rows::Single { items: &self.b.items::<f32>()?[start..], stride: across },
+                };
+                multiply(rows, self.k, &Activations::new(x), out);
+            } else {
+                self.sum_rows(start, down, x, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// For matrices whose rows are contiguous: adds up the rows, each times its activation.
+    fn sum_rows(&self, start: usize, down: usize, x: &[f32], out: &mut [f32]) -> Result<(), String> {
+        for (at, factor) in x.iter().enumerate() {
+            let from = start + at * down;
+            let row = match self.b.element() {
+                Element::F16 => Row::Half(&self.b.items::<f16>()?[from..from + self.n]),
+                _ => Row::Single(&self.b.items::<f32>()?[from..from + self.n]),
+            };
+            accumulate(row, *factor, out);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,408 @@
+//! Ops that move elements without computing: views where strides can say it, copies otherwise.
+
+use aimodel::Element;
+use bytemuck::Pod;
+
+use super::tensor::{Tensor, by_width, count};
+
+/// An axis number that may count from the end.
+pub(super) fn axis(number: i64, rank: usize) -> Result<usize, String> {
+    let positive = if number < 0 { number + rank as i64 } else { number };
+    usize::try_from(positive)
+        .ok()
+        .filter(|axis| *axis < rank)
+        .ok_or_else(|| format!("axis {number} of a tensor of rank {rank}"))
+}
+
+pub(super) fn axes(numbers: &Tensor, rank: usize) -> Result<Vec<usize>, String> {
+    numbers.to_integers()?.into_iter().map(|number| axis(number, rank)).collect()
+}
+
+fn one_axis(number: &Tensor, rank: usize) -> Result<usize, String> {
+    match numbers(number)?[..] {
+        [only] => axis(only, rank),
+        ref others => Err(format!("{} axes where one is needed", others.len())),
+    }
+}
+
+fn numbers(tensor: &Tensor) -> Result<Vec<i64>, String> {
+    tensor.to_integers()
+}
+
+pub(super) fn extents(tensor: &Tensor) -> Result<Vec<usize>, String> {
+    let extent = |number: i64| usize::try_from(number).map_err(|_| format!("{number} is no extent"));
+    numbers(tensor)?.into_iter().map(extent).collect()
+}
+
+pub(super) fn get_shape(x: &Tensor) -> Result<Tensor, String> {
+    let extents: Vec<i64> = x.shape().iter().map(|extent| *extent as i64).collect();
+    Tensor::from_integers(Element::Ui32, &[extents.len()], &extents)
+}
+
+pub(super) fn reshape(x: &Tensor, shape: &Tensor) -> Result<Tensor, String> {
+    let shape = extents(shape)?;
+    if count(&shape)? != x.elements() {
+        return Err(format!("cannot make {shape:?} of {:?}", x.shape()));
+    }
+    let dense = x.to_dense()?;
+    let mut strides = vec![0; shape.len()];
+    let mut stride = 1;
+    for (axis, extent) in shape.iter().enumerate().rev() {
+        strides[axis] = stride;
+        stride *= (*extent).max(1);
+    }
+    Ok(dense.view(shape, strides, dense.offset()))
+}
+
+pub(super) fn permutation(order: &Tensor, rank: usize) -> Result<Vec<usize>, String> {
+    let order = axes(order, rank)?;
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    if sorted == (0..rank).collect::<Vec<_>>() {
+        Ok(order)
+    } else {
+        Err(format!("{order:?} is no permutation of {rank} axes"))
+    }
+}
+
+pub(super) fn transpose(x: &Tensor, order: &Tensor) -> Result<Tensor, String> {
+    let order = permutation(order, x.rank())?;
+    let shape = order.iter().map(|axis| x.shape()[*axis]).collect();
+    let strides = order.iter().map(|axis| x.strides()[*axis]).collect();
+    Ok(x.view(shape, strides, x.offset()))
+}
+
+/// The part of a tensor that a slice names. Negative bounds count from the end, then everything is clamped.
+fn window(x: &Tensor, start: &Tensor, end: &Tensor, stride: &Tensor) -> Result<Tensor, String> {
+    let (start, end, stride) = (numbers(start)?, numbers(end)?, numbers(stride)?);
+    if [start.len(), end.len(), stride.len()] != [x.rank(); 3] {
+        return Err(format!("bounds need {} elements each", x.rank()));
+    }
+    let (mut shape, mut strides, mut offset) = (Vec::new(), Vec::new(), x.offset());
+    for axis in 0..x.rank() {
+        let extent = x.shape()[axis] as i64;
+        let clamp = |at: i64| (if at < 0 { at + extent } else { at }).clamp(0, extent) as usize;
+        let step = usize::try_from(stride[axis]).ok().filter(|step| *step > 0);
+        let step = step.ok_or_else(|| format!("a stride of {}", stride[axis]))?;
+        let (from, to) = (clamp(start[axis]), clamp(end[axis]));
+        let length = to.saturating_sub(from).div_ceil(step);
+        shape.push(length);
+        strides.push(x.strides()[axis] * step);
+        if length > 0 {
+            offset += from * x.strides()[axis];
+        }
+    }
+    Ok(x.view(shape, strides, offset))
+}
+
+pub(super) fn slice(x: &Tensor, start: &Tensor, end: &Tensor, stride: &Tensor) -> Result<Tensor, String> {
+    window(x, start, end, stride)
+}
+
+/// Overwrites a part of `x`: in place if nobody else holds its bytes.
+pub(super) fn slice_update(
+    x: Tensor,
+    start: &Tensor,
+    end: &Tensor,
+    stride: &Tensor,
+    update: &Tensor,
+) -> Result<Tensor, String> {
+    let mut x = x.to_dense()?;
+    if update.element() != x.element() {
+        return Err(format!("{} into {}", update.element(), x.element()));
+    }
+    let (shape, strides, offset) = {
+        let part = window(&x, start, end, stride)?;
+        (part.shape().to_vec(), part.strides().to_vec(), part.offset())
+    };
+    if shape != update.shape() {
+        return Err(format!("an update of {:?} for a part of {shape:?}", update.shape()));
+    }
+    by_width!(x.element(), T => {
+        let source = update.dense_items::<T>()?.into_owned();
+        put(&mut x, (shape, strides, offset), &source)?;
+        Ok(x)
+    })
+}
+
+/// Writes row-major items to the part of `x` that a view describes.
+fn put<T: Pod>(x: &mut Tensor, part: (Vec<usize>, Vec<usize>, usize), source: &[T]) -> Result<(), String> {
+    let (shape, strides, offset) = part;
+    let mut starts = Vec::new();
+    // The part's rows, taken from a view that is dropped before the bytes are borrowed for writing.
+    x.view(shape, strides, offset).rows(|start, length, stride| starts.push((start, length, stride)));
+    let target = x.items_mut::<T>()?;
+    let mut source = source.iter();
+    for (start, length, stride) in starts {
+        for (at, item) in (0..length).zip(&mut source) {
+            target[start + at * stride] = *item;
+        }
+    }
+    Ok(())
+}
+
+/// Joins along an axis; a scalar counts as a vector of one element.
+pub(super) fn concat(along: &Tensor, parts: &[Tensor]) -> Result<Tensor, String> {
+    let parts: Vec<Tensor> = parts.iter().map(at_least_a_vector).collect();
+    let first = parts.first().ok_or("has nothing to join")?;
+    let axis = one_axis(along, first.rank())?;
+    let mut shape = first.shape().to_vec();
+    shape[axis] = 0;
+    for part in &parts {
+        let fits = part.element() == first.element()
+            && part.rank() == first.rank()
+            && (0..shape.len()).all(|other| other == axis || part.shape()[other] == shape[other]);
+        if !fits {
+            return Err(format!("cannot join {:?} and {:?} along axis {axis}", first.shape(), part.shape()));
+        }
+        shape[axis] += part.shape()[axis];
+    }
+    by_width!(first.element(), T => {
+        let sources: Vec<_> = parts.iter().map(Tensor::dense_items::<T>).collect::<Result<_, _>>()?;
+        let runs: Vec<usize> = parts.iter().map(|part| part.shape()[axis..].iter().product()).collect();
+        let outer: usize = shape[..axis].iter().product();
+        let mut joined = Vec::with_capacity(count(&shape)?);
+        for at in 0..outer {
+            for (source, run) in sources.iter().zip(&runs) {
+                joined.extend_from_slice(&source[at * run..(at + 1) * run]);
+            }
+        }
+        Tensor::from_items(first.element(), &shape, joined)
+    })
+}
+
+fn at_least_a_vector(x: &Tensor) -> Tensor {
+    if x.rank() == 0 { x.view(vec![1], vec![1], x.offset()) } else { x.clone() }
+}
+
+fn position(index: i64, extent: usize) -> Result<usize, String> {
+    usize::try_from(index)
+        .ok()
+        .filter(|at| *at < extent)
+        .ok_or_else(|| format!("index {index} into an axis of {extent}"))
+}
+
+/// Picks the sub-tensors that the rows of `indices` address.
+pub(super) fn gather_nd(x: &Tensor, indices: &Tensor) -> Result<Tensor, String> {
+    let depth = indices.shape().last().copied().ok_or("the indices are a scalar")?;
+    if depth > x.rank() || depth == 0 {
+        return Err(format!("indices of {depth} numbers into a tensor of rank {}", x.rank()));
+    }
+    let (outer, inner) = (&indices.shape()[..indices.rank() - 1], &x.shape()[depth..]);
+    let numbers = numbers(indices)?;
+    let shape = [outer, inner].concat();
+    let total = count(&shape)?;
+    by_width!(x.element(), T => {
+        let items = x.items::<T>()?;
+        let mut picked = Vec::with_capacity(total);
+        for address in numbers.chunks_exact(depth) {
+            let mut offset = x.offset();
+            for (axis, index) in address.iter().enumerate() {
+                offset += position(*index, x.shape()[axis])? * x.strides()[axis];
+            }
+            let row = x.view(inner.to_vec(), x.strides()[depth..].to_vec(), offset);
+            row.rows(|start, length, stride| picked.extend((0..length).map(|at| items[start + at * stride])));
+        }
+        Tensor::from_items(x.element(), &shape, picked)
+    })
+}
+
+/// For each element of `indices`: the element of `x` at its place, but with the index as position on the axis.
+pub(super) fn gather_along_axis(x: &Tensor, indices: &Tensor, along: &Tensor) -> Result<Tensor, String> {
+    let axis = one_axis(along, x.rank())?;
+    let shape = indices.shape();
+    let fits = x.rank() == shape.len()
+        && (0..shape.len()).all(|other| other == axis || shape[other] <= x.shape()[other]);
+    if !fits {
+        return Err(format!("indices of {shape:?} into {:?}", x.shape()));
+    }
+    by_width!(x.element(), T => {
+        let picked = if varies_only_along(indices, axis) {
+            gather_rows::<T>(x, indices, axis)?
+        } else {
+            gather_elements::<T>(x, indices, axis)?
+        };
+        Tensor::from_items(x.element(), shape, picked)
+    })
+}
+
+/// Whether the view says by itself that all indices at one position of the axis are equal.
+fn varies_only_along(indices: &Tensor, axis: usize) -> bool {
+    let repeats = |other: usize| indices.strides()[other] == 0 || indices.shape()[other] <= 1;
+    (0..indices.rank()).all(|other| other == axis || repeats(other))
+}
+
+fn gather_rows<T: Pod>(x: &Tensor, indices: &Tensor, axis: usize) -> Result<Vec<T>, String> {
+    let shape = indices.shape();
+    let total = count(shape)?;
+    let mut picked = Vec::with_capacity(total);
+    if total == 0 {
+        return Ok(picked);
+    }
+    let mut only = vec![1; shape.len()];
+    only[axis] = shape[axis];
+    let wanted = numbers(&indices.view(only, indices.strides().to_vec(), indices.offset()))?;
+    let items = x.items::<T>()?;
+    let outer = x.view(shape[..axis].to_vec(), x.strides()[..axis].to_vec(), x.offset());
+    let mut starts = Vec::new();
+    outer.rows(|start, length, stride| starts.extend((0..length).map(|at| start + at * stride)));
+    for start in starts {
+        for index in &wanted {
+            let offset = start + position(*index, x.shape()[axis])? * x.strides()[axis];
+            let rest = x.view(shape[axis + 1..].to_vec(), x.strides()[axis + 1..].to_vec(), offset);
+            rest.rows(|start, length, stride| match stride {
+                1 => picked.extend_from_slice(&items[start..start + length]),
+                _ => picked.extend((0..length).map(|at| items[start + at * stride])),
+            });
+        }
+    }
+    Ok(picked)
+}
+
+fn gather_elements<T: Pod>(x: &Tensor, indices: &Tensor, axis: usize) -> Result<Vec<T>, String> {
+    let items = x.items::<T>()?;
+    let places = x.view(indices.shape().to_vec(), without(x.strides(), axis), x.offset());
+    let mut offsets = Vec::with_capacity(count(indices.shape())?);
+    places.rows(|start, length, stride| offsets.extend((0..length).map(|at| start + at * stride)));
+    let pick = |(offset, index): (usize, i64)| {
+        Ok(items[offset + position(index, x.shape()[axis])? * x.strides()[axis]])
+    };
+    offsets.into_iter().zip(numbers(indices)?).map(pick).collect()
+}
+
+fn without(strides: &[usize], axis: usize) -> Vec<usize> {
+    let mut strides = strides.to_vec();
+    strides[axis] = 0;
+    strides
+}
+
+pub(super) fn shrink_dims(x: &Tensor, gone: &Tensor) -> Result<Tensor, String> {
+    let gone = axes(gone, x.rank())?;
+    if let Some(axis) = gone.iter().find(|axis| x.shape()[**axis] != 1) {
+        return Err(format!("axis {axis} of {:?} is not 1", x.shape()));
+    }
+    let kept = |values: &[usize]| {
+        values.iter().enumerate().filter(|(axis, _)| !gone.contains(axis)).map(|(_, value)| *value).collect()
+    };
+    Ok(x.view(kept(x.shape()), kept(x.strides()), x.offset()))
+}
+
+pub(super) fn expand_dims(x: &Tensor, added: &Tensor) -> Result<Tensor, String> {
+    let rank = x.rank() + added.elements();
+    let added = axes(added, rank)?;
+    let mut rest = x.shape().iter().zip(x.strides());
+    let (mut shape, mut strides) = (Vec::new(), Vec::new());
+    for axis in 0..rank {
+        let (extent, stride) = match added.contains(&axis) {
+            true => (1, 0),
+            false => {
+                rest.next().map(|(extent, stride)| (*extent, *stride)).ok_or("an axis is named twice")?
+            }
+        };
+        shape.push(extent);
+        strides.push(stride);
+    }
+    if rest.next().is_some() {
+        return Err("an axis is named twice".to_owned());
+    }
+    Ok(x.view(shape, strides, x.offset()))
+}
+
+/// Surrounds with a constant. `amounts` holds before and after for each axis.
+pub(super) fn pad(x: &Tensor, amounts: &Tensor, fill: &Tensor) -> Result<Tensor, String> {
+    let amounts = extents(amounts)?;
+    if amounts.len() != 2 * x.rank() || fill.elements() != 1 || fill.element() != x.element() {
+        return Err(format!("{:?} needs {} amounts and one element to fill with", x.shape(), 2 * x.rank()));
+    }
+    let padded = |(axis, extent): (usize, &usize)| {
+        extent.checked_add(amounts[2 * axis])?.checked_add(amounts[2 * axis + 1])
+    };
+    let shape: Option<Vec<usize>> = x.shape().iter().enumerate().map(padded).collect();
+    let shape = shape.ok_or("the amounts do not fit")?;
+    by_width!(x.element(), T => {
+        let filler = fill.dense_items::<T>()?.first().copied().ok_or("nothing to fill with")?;
+        let mut result = Tensor::from_items(x.element(), &shape, vec![filler; count(&shape)?])?;
+        let offset = (0..x.rank()).map(|axis| amounts[2 * axis] * result.strides()[axis]).sum();
+        let part = (x.shape().to_vec(), result.strides().to_vec(), offset);
+        put(&mut result, part, &x.dense_items::<T>()?)?;
+        Ok(result)
+    })
+}
+
+pub(super) fn range(start: &Tensor, stop: &Tensor, step: &Tensor) -> Result<Tensor, String> {
+    let one = |bound: &Tensor| numbers(bound)?.first().copied().ok_or_else(|| "a bound is empty".to_owned());
+    let (from, to, by) = (one(start)?, one(stop)?, one(step)?);
+    let by = usize::try_from(by).ok().filter(|by| *by > 0).ok_or_else(|| format!("a step of {by}"))?;
+    let length = usize::try_from(to.saturating_sub(from).max(0)).unwrap_or(usize::MAX).div_ceil(by);
+    count(&[length])?;
+    let elements: Vec<i64> = (from..to).step_by(by).collect();
+    Tensor::from_integers(start.element(), &[elements.len()], &elements)
+}
+
+/// Repeats `x` to a shape: extents of 1 stretch, missing outer axes appear.
+pub(super) fn stretch(x: &Tensor, shape: &[usize]) -> Result<Tensor, String> {
+    count(shape)?;
+    let mismatch = || format!("cannot broadcast {:?} to {shape:?}", x.shape());
+    let added = shape.len().checked_sub(x.rank()).ok_or_else(mismatch)?;
+    let mut strides = vec![0; added];
+    for (axis, to) in shape[added..].iter().enumerate() {
+        strides.push(match x.shape()[axis] {
+            1 => 0,
+            from if from == *to => x.strides()[axis],
+            _ => return Err(mismatch()),
+        });
+    }
+    Ok(x.view(shape.to_vec(), strides, x.offset()))
+}
+
+pub(super) fn broadcast_to(x: &Tensor, shape: &Tensor) -> Result<Tensor, String> {
+    stretch(x, &extents(shape)?)
+}
+
+pub(super) fn broadcast_in_dims(x: &Tensor, sizes: &Tensor, which: &Tensor) -> Result<Tensor, String> {
+    let (sizes, axes) = (extents(sizes)?, axes(which, x.rank())?);
+    if sizes.len() != axes.len() {
+        return Err(format!("{} sizes for {} axes", sizes.len(), axes.len()));
+    }
+    let mut shape = x.shape().to_vec();
+    for (axis, size) in axes.into_iter().zip(sizes) {
+        shape[axis] = size;
+    }
+    stretch(x, &shape)
+}
+
+/// The shape that two shapes broadcast to.
+pub(super) fn common_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
+    let rank = a.len().max(b.len());
+    let at =
+        |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
+    let both = |axis: usize| match (at(a, axis), at(b, axis)) {
+        (a, b) if a == b => Ok(a),
+        (1, other) | (other, 1) => Ok(other),
+        _ => Err(format!("{a:?} and {b:?} do not broadcast")),
+    };
+    (0..rank).map(both).collect()
+}
+
+pub(super) fn broadcast_shapes(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+    let shape = common_shape(&extents(a)?, &extents(b)?)?;
+    let numbers: Vec<i64> = shape.iter().map(|extent| *extent as i64).collect();
+    Tensor::from_integers(a.element(), &[numbers.len()], &numbers)
+}
+
+/// Picks from `a` where the condition holds, from `b` elsewhere.
+pub(super) fn where_(condition: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+    if condition.element() != Element::Bool || a.element() != b.element() {
+        return Err(format!("picks from {} and {} by {}", a.element(), b.element(), condition.element()));
+    }
+    let shape = common_shape(&common_shape(condition.shape(), a.shape())?, b.shape())?;
+    let condition = stretch(condition, &shape)?;
+    let (a, b) = (stretch(a, &shape)?, stretch(b, &shape)?);
+    by_width!(a.element(), T => {
+        let condition = condition.dense_items::<u8>()?;
+        let (from_a, from_b) = (a.dense_items::<T>()?, b.dense_items::<T>()?);
+        let pick = |(condition, (a, b)): (&u8, (&T, &T))| if *condition != 0 { *a } else { *b };
+        let picked: Vec<T> = condition.iter().zip(from_a.iter().zip(from_b.iter())).map(pick).collect();
+        Tensor::from_items(a.element(), &shape, picked)
+    })
+}

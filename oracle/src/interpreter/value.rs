@@ -1,0 +1,305 @@
+//! Values that flow between ops: tensors, and weights that stay packed until somebody needs their numbers.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use aimodel::Element;
+use half::f16;
+use memmap2::Mmap;
+
+use super::kernels::{BLOCK, Rows};
+use super::movement::stretch;
+use super::tensor::{Tensor, count};
+
+/// A value of a running graph.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Tensor(Tensor),
+    Packed(Packed),
+    Quantized(Box<Quantized>),
+    /// A handle: which state of the session.
+    State(usize),
+    Token,
+}
+
+impl Value {
+    /// The value as a plain tensor; packed weights are unpacked and dequantized for it.
+    pub(super) fn tensor(&self) -> Result<Cow<'_, Tensor>, String> {
+        Ok(match self {
+            Value::Tensor(tensor) => Cow::Borrowed(tensor),
+            Value::Packed(packed) => Cow::Owned(packed.tensor()?),
+            Value::Quantized(quantized) => Cow::Owned(quantized.tensor()?),
+            Value::State(_) | Value::Token => {
+                return Err("a tensor is needed, not a handle or token".to_owned());
+            }
+        })
+    }
+}
+
+impl Value {
+    /// Rows `first..first + height` of a matrix, as f32.
+    pub(super) fn rows(&self, first: usize, height: usize) -> Result<Vec<f32>, String> {
+        let shape = match self {
+            Value::Quantized(weights) => weights.shape().to_vec(),
+            other => other.tensor()?.shape().to_vec(),
+        };
+        let inside = shape.len() == 2 && first.checked_add(height).is_some_and(|end| end <= shape[0]);
+        if !inside {
+            return Err(format!("{height} rows from {first} on of {shape:?}"));
+        }
+        match self {
+            Value::Quantized(weights) if !weights.is_transposed() => weights.dequantized_rows(first, height),
+            other => part(other.tensor()?.as_ref(), first, height).to_floats(),
+        }
+    }
+}
+
+/// A blob of elements below 8 bits, packed low bits first.
+#[derive(Clone, Debug)]
+pub(super) struct Packed {
+    element: Element,
+    shape: Vec<usize>,
+    map: Arc<Mmap>,
+    start: usize,
+    length: usize,
+}
+
+impl Packed {
+    /// A view of a mapped file from byte `start` on.
+    pub(super) fn new(
+        element: Element,
+        shape: &[usize],
+        map: &Arc<Mmap>,
+        start: usize,
+    ) -> Result<Packed, String> {
+        let bits = count(shape)?.checked_mul(element.bits() as usize).ok_or("too large")?;
+        let length = bits.div_ceil(8);
+        if !matches!(element.bits(), 1 | 2 | 4) {
+            return Err(format!("blobs of {element} are not supported"));
+        }
+        if start.checked_add(length).is_none_or(|end| end > map.len()) {
+            return Err(format!("{shape:?} of {element} at byte {start} is beyond the file's end"));
+        }
+        Ok(Packed { element, shape: shape.to_vec(), map: Arc::clone(map), start, length })
+    }
+
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // The range was checked when the view was made.
+        self.map.get(self.start..self.start + self.length).unwrap_or_default()
+    }
+
+    fn tensor(&self) -> Result<Tensor, String> {
+        self.unpack(0, &self.shape)
+    }
+
+    /// Elements from number `first` on, in a shape, a byte each.
+    fn unpack(&self, first: usize, shape: &[usize]) -> Result<Tensor, String> {
+        let bits = self.element.bits() as usize;
+        let per_byte = 8 / bits;
+        let mask = ((1_u16 << bits) - 1) as u8;
+        let bytes = self.bytes();
+        let element = |at: usize| bytes[at / per_byte] >> (at % per_byte * bits) & mask;
+        let elements: Vec<u8> = (first..first + count(shape)?).map(element).collect();
+        Tensor::from_items(self.element, shape, elements)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Codes {
+    Packed(Packed),
+    Tensor(Tensor),
+}
+
+impl Codes {
+    fn rows(&self, first: usize, height: usize) -> Result<Tensor, String> {
+        match self {
+            Codes::Packed(packed) => {
+                let columns = packed.shape[1];
+                packed.unpack(first * columns, &[height, columns])
+            }
+            Codes::Tensor(tensor) => Ok(part(tensor, first, height)),
+        }
+    }
+}
+
+fn part(matrix: &Tensor, first: usize, height: usize) -> Tensor {
+    let offset = matrix.offset() + first * matrix.strides()[0];
+    matrix.view(vec![height, matrix.shape()[1]], matrix.strides().to_vec(), offset)
+}
+
+/// A matrix [rows, columns] as codes and scales, perhaps seen transposed. Its numbers are
+/// `scale * (code - code_offset) + value_offset`, rounded to the type of the value offsets.
+#[derive(Clone, Debug)]
+pub(super) struct Quantized {
+    codes: Codes,
+    scale: Tensor,
+    /// `None` if they are all 0.
+    code_offset: Option<Tensor>,
+    value_offset: Option<Tensor>,
+    element: Element,
+    rows: usize,
+    columns: usize,
+    transposed: bool,
+}
+
+/// The op `blockwise_shift_scale`. A matrix stays packed.
+pub(super) fn blockwise_shift_scale(
+    codes: &Value,
+    scale: &Tensor,
+    code_offset: &Tensor,
+    value_offset: &Tensor,
+) -> Result<Value, String> {
+    let shape = match codes {
+        Value::Packed(packed) => packed.shape().to_vec(),
+        other => other.tensor()?.shape().to_vec(),
+    };
+    let blocks = scale.shape();
+    let divides = shape.len() == blocks.len()
+        && shape.iter().zip(blocks).all(|(extent, blocks)| *blocks > 0 && extent % blocks == 0);
+    if !divides || code_offset.shape() != blocks || value_offset.shape() != blocks {
+        return Err(format!("scales {blocks:?} and their offsets do not divide {shape:?} into blocks"));
+    }
+    let &[rows, columns] = shape.as_slice() else {
+        let dense = dequantize(codes.tensor()?.as_ref(), scale, Some(code_offset), Some(value_offset));
+        return dense.map(Value::Tensor);
+    };
+    let codes = match codes {
+        Value::Packed(packed) => Codes::Packed(packed.clone()),
+        other => Codes::Tensor(other.tensor()?.into_owned()),
+    };
+    Ok(Value::Quantized(Box::new(Quantized {
+        codes,
+        scale: scale.clone(),
+        code_offset: (!is_zero_splat(code_offset)?).then(|| code_offset.clone()),
+        value_offset: (!is_zero_splat(value_offset)?).then(|| value_offset.clone()),
+        element: value_offset.element(),
+        rows,
+        columns,
+        transposed: false,
+    })))
+}
+
+/// Whether a tensor is one stored zero, repeated.
+fn is_zero_splat(x: &Tensor) -> Result<bool, String> {
+    if x.elements() == 0 || x.strides().iter().any(|stride| *stride != 0) {
+        return Ok(false);
+    }
+    let first = x.view(Vec::new(), Vec::new(), x.offset());
+    if x.element().is_float() {
+        Ok(first.to_floats()?.iter().all(|value| *value == 0.0))
+    } else {
+        Ok(first.to_integers()?.iter().all(|value| *value == 0))
+    }
+}
+
+/// The whole of `scale * (code - code_offset) + value_offset`, in f32, rounded once.
+fn dequantize(
+    codes: &Tensor,
+    scale: &Tensor,
+    code_offset: Option<&Tensor>,
+    value_offset: Option<&Tensor>,
+) -> Result<Tensor, String> {
+    let element = value_offset.map_or(scale.element(), Tensor::element);
+    let numbers = codes.to_integers()?;
+    let blocks = block_numbers(codes.shape(), scale.shape())?;
+    let scales = scale.to_floats()?;
+    let shifts = code_offset.map(Tensor::to_integers).transpose()?;
+    let adds = value_offset.map(Tensor::to_floats).transpose()?;
+    let value = |(number, block): (i64, usize)| {
+        let code = number - shifts.as_ref().map_or(0, |shifts| shifts[block]);
+        scales[block] * code as f32 + adds.as_ref().map_or(0.0, |adds| adds[block])
+    };
+    let values = numbers.into_iter().zip(blocks).map(value).collect();
+    Tensor::from_floats(element, codes.shape(), values)
+}
+
+/// For each element in row-major order the number of its block.
+fn block_numbers(shape: &[usize], blocks: &[usize]) -> Result<Vec<usize>, String> {
+    // Each axis split in two, [blocks, block size], the second of which repeats.
+    let split: Vec<usize> =
+        shape.iter().zip(blocks).flat_map(|(extent, blocks)| [*blocks, extent / blocks]).collect();
+    let spread: Vec<usize> = blocks.iter().flat_map(|blocks| [*blocks, 1]).collect();
+    let view = stretch(&Tensor::zeros(Element::Ui8, &spread)?, &split)?;
+    let mut numbers = Vec::with_capacity(count(shape)?);
+    view.rows(|start, length, stride| numbers.extend((0..length).map(|at| start + at * stride)));
+    Ok(numbers)
+}
+
+impl Quantized {
+    /// The same numbers with the axes in another order.
+    pub(super) fn transpose(&self, order: &[usize]) -> Quantized {
+        let swapped = order.first() == Some(&1);
+        Quantized { transposed: self.transposed != swapped, ..self.clone() }
+    }
+
+    /// Shape as seen.
+    pub(super) fn shape(&self) -> [usize; 2] {
+        if self.transposed { [self.columns, self.rows] } else { [self.rows, self.columns] }
+    }
+
+    pub(super) fn element(&self) -> Element {
+        self.element
+    }
+
+    /// Whether columns as seen lie together in memory, so that a product reads them as rows.
+    pub(super) fn is_transposed(&self) -> bool {
+        self.transposed
+    }
+
+    /// Rows as they lie in memory, for the kernels; `None` if they are not made for this kind.
+    pub(super) fn kernel_rows(&self) -> Option<Rows<'_>> {
+        let plain = self.code_offset.is_none() && self.value_offset.is_none() && self.element == Element::F16;
+        let blocks =
+            self.scale.shape() == [self.rows, self.columns / BLOCK] && self.columns.is_multiple_of(BLOCK);
+        if !plain || !blocks || self.scale.element() != Element::F16 || !self.scale.is_dense() {
+            return None;
+        }
+        let scales = self.scale.items::<f16>().ok()?;
+        let scales = scales.get(self.scale.offset()..self.scale.offset() + self.scale.elements())?;
+        match &self.codes {
+            Codes::Packed(packed) if packed.element == Element::Si4 => {
+                Some(Rows::Int4 { codes: packed.bytes(), scales })
+            }
+            Codes::Tensor(codes) if codes.element() == Element::Si8 && codes.is_dense() => {
+                let items = codes.items::<i8>().ok()?;
+                let codes = items.get(codes.offset()..codes.offset() + codes.elements())?;
+                Some(Rows::Int8 { codes, scales })
+            }
+            _ => None,
+        }
+    }
+
+    /// Some rows as they lie in memory, as f32.
+    pub(super) fn dequantized_rows(&self, first: usize, height: usize) -> Result<Vec<f32>, String> {
+        self.block_rows(first, height)?.to_floats()
+    }
+
+    /// Dequantizes whole rows of blocks, then takes the rows that were asked for.
+    fn block_rows(&self, first: usize, height: usize) -> Result<Tensor, String> {
+        let tall = self.rows / self.scale.shape()[0];
+        let (from, to) = (first / tall, (first + height).div_ceil(tall));
+        let codes = self.codes.rows(from * tall, (to - from) * tall)?;
+        let blocks = |matrix: &Tensor| part(matrix, from, to - from);
+        let (code_offset, value_offset) =
+            (self.code_offset.as_ref().map(blocks), self.value_offset.as_ref().map(blocks));
+        let mut dense =
+            dequantize(&codes, &blocks(&self.scale), code_offset.as_ref(), value_offset.as_ref())?;
+        if dense.element() != self.element {
+            dense = Tensor::from_floats(self.element, dense.shape(), dense.to_floats()?)?;
+        }
+        Ok(part(&dense, first - from * tall, height))
+    }
+
+    fn tensor(&self) -> Result<Tensor, String> {
+        let dense = self.block_rows(0, self.rows)?;
+        if !self.transposed {
+            return Ok(dense);
+        }
+        let strides = vec![dense.strides()[1], dense.strides()[0]];
+        Ok(dense.view(self.shape().to_vec(), strides, dense.offset()))
+    }
+}

@@ -1,0 +1,156 @@
+//! Text to tokens and back: the tokenizer, the chat template, and the tokens that end a reply.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use packer::template::{Message, TemplateError, render};
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+/// Files of a tokenizer's folder.
+const TOKENIZER: &str = "tokenizer.json";
+const CONFIG: &str = "tokenizer_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
+const GENERATION: &str = "generation_config.json";
+
+/// A tokenizer that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The system refused to read a file.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A configuration file is no JSON object.
+    #[error("{path}: {source}", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The tokenizer refuses.
+    #[error("tokenizer.json: {0}")]
+    Tokenizer(String),
+    /// There is no chat template.
+    #[error(
+        "there is no chat template: give a plain prompt, or add chat_template.jinja to the tokenizer's folder"
+    )]
+    NoTemplate,
+    /// The chat template fails.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+}
+
+/// A tokenizer with what belongs to it.
+#[derive(Debug)]
+pub struct Text {
+    tokenizer: Tokenizer,
+    template: Option<String>,
+    bos: String,
+    stops: BTreeSet<u32>,
+}
+
+impl Text {
+    /// Reads a tokenizer's folder, or a checkpoint's.
+    ///
+    /// # Errors
+    /// [`TextError`] names the file; only `tokenizer.json` must be there.
+    pub fn open(dir: &Path) -> Result<Text, TextError> {
+        let bytes = required(&dir.join(TOKENIZER))?;
+        let tokenizer =
+            Tokenizer::from_bytes(bytes).map_err(|error| TextError::Tokenizer(error.to_string()))?;
+        let config = json(&dir.join(CONFIG))?;
+        let generation = json(&dir.join(GENERATION))?;
+        let inlined = config.get("chat_template").and_then(Value::as_str).map(str::to_owned);
+        let template = match optional(&dir.join(TEMPLATE))? {
+            Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            None => inlined,
+        };
+        let (bos, eos) = (special(&config, "bos_token"), special(&config, "eos_token"));
+        let mut stops: BTreeSet<u32> = ids(generation.get("eos_token_id")).collect();
+        stops.extend(tokenizer.token_to_id(&eos));
+        Ok(Text { tokenizer, template, bos, stops })
+    }
+
+    /// Whether a token ends a reply: those of `generation_config.json` and the tokenizer's end token.
+    pub fn stops(&self, token: u32) -> bool {
+        self.stops.contains(&token)
+    }
+
+    /// Ids of a text. A begin token is put in front unless the text starts with it.
+    ///
+    /// # Errors
+    /// If the tokenizer refuses.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let encoded =
+            self.tokenizer.encode(text, false).map_err(|error| TextError::Tokenizer(error.to_string()))?;
+        let mut ids = encoded.get_ids().to_vec();
+        if let Some(bos) = self.tokenizer.token_to_id(&self.bos)
+            && ids.first() != Some(&bos)
+        {
+            ids.insert(0, bos);
+        }
+        Ok(ids)
+    }
+
+    /// Text of ids, without special tokens.
+    ///
+    /// # Errors
+    /// If the tokenizer refuses.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
+        self.tokenizer.decode(ids, true).map_err(|error| TextError::Tokenizer(error.to_string()))
+    }
+
+    /// A chat as the model's prompt, with the model's turn opened.
+    ///
+    /// # Errors
+    /// [`TextError::NoTemplate`] without a template, [`TextError::Template`] if it fails.
+    pub fn chat(&self, messages: &[Message<'_>]) -> Result<String, TextError> {
+        let template = self.template.as_ref().ok_or(TextError::NoTemplate)?;
+        Ok(render(template, messages, &self.bos, true)?)
+    }
+}
+
+fn optional(path: &Path) -> Result<Option<Vec<u8>>, TextError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TextError::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn required(path: &Path) -> Result<Vec<u8>, TextError> {
+    fs::read(path).map_err(|source| TextError::Io { path: path.to_owned(), source })
+}
+
+/// A JSON file; `null` if there is none.
+fn json(path: &Path) -> Result<Value, TextError> {
+    match optional(path)? {
+        Some(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|source| TextError::Json { path: path.to_owned(), source })
+        }
+        None => Ok(Value::Null),
+    }
+}
+
+/// A special token's text: given as a string, or as an object with `content`.
+fn special(config: &Value, name: &str) -> String {
+    let token = config.get(name);
+    let text = token.and_then(|token| token.as_str().or_else(|| token.get("content")?.as_str()));
+    text.unwrap_or_default().to_owned()
+}
+
+/// One id, or a list of them.
+fn ids(value: Option<&Value>) -> impl Iterator<Item = u32> {
+    let list = match value {
+        Some(Value::Array(list)) => list.clone(),
+        Some(single) => vec![single.clone()],
+        None => Vec::new(),
+    };
+    list.into_iter().filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()))
+}

@@ -1,0 +1,163 @@
+//! State of a run: the findings so far, digests that were computed, and the folder that rules look at.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::Options;
+use super::facts::GraphFacts;
+use super::finding::{Finding, Rule, Severity, Target};
+use crate::FileError;
+use crate::digest::Digest;
+
+/// Reads the facts of the graph package in a folder, or says why it cannot be read.
+pub type GraphReader<'a> = &'a dyn Fn(&Path) -> Result<GraphFacts, String>;
+
+/// Collects what the rules find.
+pub(super) struct Context<'a> {
+    pub(super) options: &'a Options<'a>,
+    findings: Vec<Finding>,
+    /// Digests by path: a release lists the files that its bundles list, too.
+    digests: HashMap<PathBuf, Digest>,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(options: &'a Options<'a>) -> Self {
+        Self { options, findings: Vec::new(), digests: HashMap::new() }
+    }
+
+    /// Adds a finding about `file` in `folder`; an empty `file` means the folder itself.
+    pub(super) fn report(&mut self, rule: &Rule, folder: &Folder, file: &str, what: impl Into<String>) {
+        let finding = Finding {
+            id: rule.id,
+            severity: rule.severity,
+            path: folder.shown(file),
+            what: what.into(),
+            why: rule.why,
+            mend: folder.mend(rule.mend, file),
+        };
+        // A release lists what its bundles list: one finding is enough.
+        let is_same = |other: &Finding| {
+            (other.id, &other.path, &other.what) == (finding.id, &finding.path, &finding.what)
+        };
+        if !self.findings.iter().any(is_same) {
+            self.findings.push(finding);
+        }
+    }
+
+    /// SHA-256 of a file, computed once.
+    pub(super) fn digest(&mut self, path: &Path) -> Result<Digest, FileError> {
+        if let Some(digest) = self.digests.get(path) {
+            return Ok(*digest);
+        }
+        let (_, digest) = Digest::of_file(path)?;
+        self.digests.insert(path.to_path_buf(), digest);
+        Ok(digest)
+    }
+
+    /// Takes over digests that were computed elsewhere.
+    pub(super) fn remember(&mut self, digests: impl IntoIterator<Item = (PathBuf, Digest)>) {
+        self.digests.extend(digests);
+    }
+
+    /// Whether the digest of a file is known already.
+    pub(super) fn knows(&self, path: &Path) -> bool {
+        self.digests.contains_key(path)
+    }
+
+    /// The findings, defects first.
+    pub(super) fn into_findings(self) -> Vec<Finding> {
+        let mut findings = self.findings;
+        findings.sort_by_key(|finding| finding.severity == Severity::Note);
+        findings
+    }
+}
+
+/// A folder under check.
+#[derive(Clone, Debug)]
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    /// Path relative to what the check was asked for, with a final `/`, or nothing for the root.
+    prefix: String,
+    /// The command that makes the folder anew.
+    remake: String,
+}
+
+impl Folder {
+    /// The folder that the check was asked for.
+    pub(super) fn root(path: &Path, target: Target) -> Self {
+        // So that `.` has a name and a parent to look for tables in.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        Self { remake: remake(&path, target), prefix: String::new(), path }
+    }
+
+    /// A folder below this one.
+    pub(super) fn below(&self, relative: &str, target: Target) -> Self {
+        let path = self.path.join(relative);
+        Self { remake: remake(&path, target), prefix: format!("{}{relative}/", self.prefix), path }
+    }
+
+    /// A part of this folder, which is made anew together with it.
+    pub(super) fn part(&self, relative: &str) -> Self {
+        let path = self.path.join(relative);
+        Self { path, prefix: format!("{}{relative}/", self.prefix), remake: self.remake.clone() }
+    }
+
+    /// Name of the folder.
+    pub(super) fn name(&self) -> String {
+        self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+
+    fn shown(&self, file: &str) -> String {
+        format!("{}{file}", self.prefix).trim_end_matches('/').to_owned()
+    }
+
+    fn mend(&self, mend: &str, file: &str) -> String {
+        let file = if file.is_empty() { self.path.clone() } else { self.path.join(file) };
+        mend.replace("{remake}", &self.remake)
+            .replace("{path}", &quoted(&self.path))
+            .replace("{file}", &quoted(&file))
+    }
+}
+
+/// The command that makes the folder at `path` anew.
+fn remake(path: &Path, target: Target) -> String {
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let in_release = parent.file_name().is_some_and(|name| name == super::release::GRAPHS);
+    let output = quoted(if in_release { parent.parent().unwrap_or(parent) } else { parent });
+    match target {
+        Target::Package | Target::Bundle => match name.rsplit_once("_aotc_") {
+            Some((source, architecture)) => {
+                format!("coreai-bundle aotc {} --arch {architecture}", quoted(&parent.join(source)))
+            }
+            None => {
+                format!("coreai-bundle convert SOURCE --variant {} -o {output} --force", variant(&name))
+            }
+        },
+        Target::Tables => format!("coreai-bundle tables SOURCE -o {} --force", quoted(path)),
+        Target::Release => format!("coreai-bundle release BUNDLES.. TABLES.. -o {} --force", quoted(path)),
+    }
+}
+
+/// The graph variant that a bundle's name tells.
+fn variant(name: &str) -> &'static str {
+    let name = name.trim_end_matches(".aimodel");
+    if name.ends_with("_tbl") {
+        "tbl"
+    } else if name.ends_with("_stock") {
+        "stock"
+    } else {
+        "provider"
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}

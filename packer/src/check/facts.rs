@@ -1,0 +1,117 @@
+//! What the rules need to know of a graph.
+
+/// A graph package, as far as loaders and the engine care.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GraphFacts {
+    /// The functions of the package.
+    pub functions: Vec<FunctionFacts>,
+    /// Every weight that is dequantized in the graph.
+    pub weights: Vec<WeightFacts>,
+    /// Every operation that turns an angle into a rotary factor.
+    pub rotations: Vec<RotationFacts>,
+    /// Operations and arguments that carry a source location other than the unknown one.
+    pub debug_locations: usize,
+    /// Constants whose stored bytes are not what their type needs.
+    pub misfits: Vec<BlobMisfit>,
+}
+
+/// One function and its signature.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FunctionFacts {
+    /// Name, `main` in a language bundle.
+    pub name: String,
+    /// Tensors that the engine passes in, in order.
+    pub inputs: Vec<Port>,
+    /// Tensors that live from step to step, in order.
+    pub states: Vec<Port>,
+    /// Tensors that the engine gets back, in order.
+    pub outputs: Vec<Port>,
+}
+
+/// A named tensor of a signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Name by which the engine addresses it.
+    pub name: String,
+    /// Element type, such as `f16` or `si32`.
+    pub element: String,
+    /// Extents, outermost first; None where the engine chooses.
+    pub shape: Vec<Option<u64>>,
+}
+
+/// A weight that is stored as codes with scales.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightFacts {
+    /// Name of its codes.
+    pub name: String,
+    /// Element type of the codes, such as `si4`.
+    pub element: String,
+    /// Shape of the weight.
+    pub shape: Vec<u64>,
+    /// Extent of the block that shares a scale, along each axis; None where the shapes do not divide.
+    pub block: Option<Vec<u64>>,
+    /// Whether codes or products are shifted.
+    pub shifted: bool,
+    /// Scales that are infinite or not a number.
+    pub bad_scales: u64,
+}
+
+/// A sine or cosine of positions times frequencies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationFacts {
+    /// The operation, such as `cos_v1 0`.
+    pub name: String,
+    /// Float element types on the way from the frequencies to it, its own included, sorted.
+    pub elements: Vec<String>,
+}
+
+/// A constant with too few or too many bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobMisfit {
+    /// Name of the blob, or of the operation that holds it.
+    pub name: String,
+    /// Bytes that are stored.
+    pub stored: u64,
+    /// Bytes that the type needs.
+    pub needed: u64,
+}
+
+impl GraphFacts {
+    /// The function that the engine runs.
+    pub fn main(&self) -> Option<&FunctionFacts> {
+        self.functions.iter().find(|function| function.name == crate::metadata::MAIN_FUNCTION)
+    }
+}
+
+impl FunctionFacts {
+    /// The input with this name.
+    pub fn input(&self, name: &str) -> Option<&Port> {
+        self.inputs.iter().find(|input| input.name == name)
+    }
+
+    /// The output with this name.
+    pub fn output(&self, name: &str) -> Option<&Port> {
+        self.outputs.iter().find(|output| output.name == name)
+    }
+}
+
+impl Port {
+    /// Whether the element type and the shape are the given ones; None stands for a dynamic extent.
+    pub fn is(&self, element: &str, shape: &[Option<u64>]) -> bool {
+        self.element == element && self.shape == shape
+    }
+}
+
+impl std::fmt::Display for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} [", self.name, self.element)?;
+        for (axis, extent) in self.shape.iter().enumerate() {
+            let separator = if axis == 0 { "" } else { "," };
+            match extent {
+                Some(extent) => write!(f, "{separator}{extent}")?,
+                None => write!(f, "{separator}?")?,
+            }
+        }
+        write!(f, "]")
+    }
+}

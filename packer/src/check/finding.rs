@@ -1,0 +1,88 @@
+//! What a check says: findings, each with what is wrong, why it matters and what mends it.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// A loader, the engine or a user would trip over it.
+    Defect,
+    /// Worth knowing; the bundle works without a change.
+    Note,
+}
+
+/// A rule that bundles are checked against.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Stable name, such as `metadata.vocab-size`.
+    pub id: &'static str,
+    /// How bad a breach is.
+    pub severity: Severity,
+    /// What happens if it is ignored.
+    pub why: &'static str,
+    /// The command or step that mends it, with `{path}` for the folder, `{file}` for the file in it and `{remake}`
+    /// for the command that makes the folder anew.
+    pub mend: &'static str,
+}
+
+/// A breach of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Name of the rule.
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file, relative to what was checked; empty for the whole of it.
+    pub path: String,
+    /// What is wrong.
+    pub what: String,
+    /// Why it matters.
+    pub why: &'static str,
+    /// The command or step that mends it.
+    pub mend: String,
+}
+
+/// What was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// A graph package on its own.
+    Package,
+    /// A bundle folder.
+    Bundle,
+    /// A folder of gather tables.
+    Tables,
+    /// A release tree.
+    Release,
+}
+
+/// The result of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// What was checked.
+    pub target: Target,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Everything found: defects first, else in the order of the checks.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// The findings that must be mended.
+    pub fn defects(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Defect)
+    }
+
+    /// The findings that are worth knowing.
+    pub fn notes(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Note)
+    }
+
+    /// Whether something must be mended.
+    pub fn has_defects(&self) -> bool {
+        self.defects().next().is_some()
+    }
+}

@@ -1,0 +1,193 @@
+//! Rules of the graph: signature, weights, rotary positions, locations.
+
+use std::collections::BTreeMap;
+
+use aimodel::package::PROGRAM;
+
+use super::context::{Context, Folder};
+use super::facts::{FunctionFacts, GraphFacts, Port, WeightFacts};
+use super::rules;
+
+/// Weights along the input axis that share a scale.
+const BLOCK: u64 = 32;
+/// Inputs that the engine's per-token patch fills at most.
+const MOST_PER_TOKEN: usize = 2;
+/// Inputs that the engine's static patch binds at most.
+const MOST_STATIC: usize = 4;
+
+/// The input that a host fills with per-layer rows at every step.
+pub(super) const PLE_TOKENS: &str = "ple_tokens";
+/// The table that a host binds once.
+pub(super) const PLE_TABLE: &str = "ple_table";
+/// The row scales that a host binds once.
+pub(super) const PLE_SCALE: &str = "ple_scale";
+
+/// Checks everything that the graph alone shows.
+pub(super) fn check(context: &mut Context<'_>, folder: &Folder, facts: &GraphFacts) {
+    match facts.main() {
+        Some(main) => {
+            check_token_inputs(context, folder, main);
+            check_further_inputs(context, folder, main);
+            check_states(context, folder, main);
+            check_logits(context, folder, main);
+        }
+        None => {
+            let names: Vec<&str> = facts.functions.iter().map(|function| function.name.as_str()).collect();
+            let what = format!("no function main, only: {}", names.join(", "));
+            context.report(&rules::GRAPH_FUNCTION, folder, PROGRAM, what);
+        }
+    }
+    check_weights(context, folder, &facts.weights);
+    check_program(context, folder, facts);
+}
+
+fn check_token_inputs(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
+    let inputs = [
+        ("input_ids", [Some(1), Some(1)], &rules::GRAPH_INPUT_IDS),
+        ("position_ids", [Some(1), None], &rules::GRAPH_POSITION_IDS),
+    ];
+    for (name, shape, rule) in inputs {
+        match main.input(name) {
+            Some(port) if port.is("si32", &shape) => {}
+            Some(port) => context.report(rule, folder, PROGRAM, format!("the input is {port}")),
+            None => context.report(rule, folder, PROGRAM, format!("there is no input {name}")),
+        }
+    }
+}
+
+fn check_further_inputs(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
+    let (mut per_token, mut bound) = (0, 0);
+    for port in &main.inputs {
+        let fits = match port.name.as_str() {
+            "input_ids" | "position_ids" => continue,
+            PLE_TOKENS => {
+                per_token += 1;
+                port.element == "f16" && matches!(port.shape[..], [Some(1), Some(1), Some(_), Some(_)])
+            }
+            PLE_TABLE => {
+                bound += 1;
+                port.element == "si8" && matches!(port.shape[..], [Some(_), Some(_)])
+            }
+            PLE_SCALE => {
+                bound += 1;
+                port.element == "f32" && matches!(port.shape[..], [Some(_)])
+            }
+            _ => {
+                per_token += 1;
+                context.report(&rules::GRAPH_UNKNOWN_INPUT, folder, PROGRAM, format!("an input {port}"));
+                !port.shape.contains(&None)
+            }
+        };
+        if !fits {
+            context.report(&rules::GRAPH_EXTRA_INPUT, folder, PROGRAM, format!("the input is {port}"));
+        }
+    }
+    if per_token > MOST_PER_TOKEN || bound > MOST_STATIC {
+        let what = format!("{per_token} inputs per token and {bound} bound once");
+        context.report(&rules::GRAPH_EXTRA_INPUT, folder, PROGRAM, what);
+    }
+    if main.input(PLE_TABLE).is_some() != main.input(PLE_SCALE).is_some() {
+        let what = format!("{PLE_TABLE} and {PLE_SCALE} come together, and one is missing");
+        context.report(&rules::GRAPH_EXTRA_INPUT, folder, PROGRAM, what);
+    }
+    if per_token + bound == 0 {
+        let what = "the per-layer table is a constant of the graph";
+        context.report(&rules::GRAPH_STOCK, folder, PROGRAM, what);
+    }
+}
+
+fn check_states(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
+    let fits = |port: &Port| {
+        port.element == "f16" && matches!(port.shape[..], [Some(_), Some(1), Some(_), None, Some(_)])
+    };
+    let what = match &main.states[..] {
+        [key, value] if key.name == "keyCache" && value.name == "valueCache" => {
+            if fits(key) && fits(value) && key.shape == value.shape {
+                return;
+            }
+            format!("the states are {key} and {value}")
+        }
+        states => {
+            let names: Vec<String> = states.iter().map(ToString::to_string).collect();
+            format!("the states are: {}", if names.is_empty() { "none".to_owned() } else { names.join("; ") })
+        }
+    };
+    context.report(&rules::GRAPH_STATES, folder, PROGRAM, what);
+}
+
+fn check_logits(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
+    let what = match &main.outputs[..] {
+        [logits] if logits.name == "logits" => {
+            if logits.element == "f16" && matches!(logits.shape[..], [Some(1), Some(1), Some(_)]) {
+                return;
+            }
+            format!("the output is {logits}")
+        }
+        outputs => {
+            let names: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
+            format!("the outputs are: {}", names.join(", "))
+        }
+    };
+    context.report(&rules::GRAPH_LOGITS, folder, PROGRAM, what);
+}
+
+/// One finding for each kind of fault, with the first weight as the example: a wrong rule hits hundreds.
+fn check_weights(context: &mut Context<'_>, folder: &Folder, weights: &[WeightFacts]) {
+    let mut faults: BTreeMap<(&str, String), (&super::Rule, &str, usize)> = BTreeMap::new();
+    for weight in weights {
+        let fault = |rule| move |what: String| (rule, what);
+        let found = [
+            (!matches!(weight.element.as_str(), "si4" | "si8"))
+                .then(|| fault(&rules::GRAPH_WEIGHT_TYPE)(format!("codes of type {}", weight.element))),
+            block_fault(weight).map(fault(&rules::GRAPH_BLOCK)),
+            weight.shifted.then(|| fault(&rules::GRAPH_OFFSET)("offsets that are not zero".to_owned())),
+            (weight.bad_scales > 0)
+                .then(|| fault(&rules::GRAPH_SCALE)("scales that are infinite or not a number".to_owned())),
+        ];
+        for (rule, what) in found.into_iter().flatten() {
+            faults.entry((rule.id, what)).or_insert((rule, &weight.name, 0)).2 += 1;
+        }
+    }
+    for ((_, what), (rule, example, count)) in faults {
+        context.report(
+            rule,
+            folder,
+            PROGRAM,
+            format!("{what}: {example} ({count} of {} weights)", weights.len()),
+        );
+    }
+}
+
+/// What is wrong with the block of a weight, if anything is.
+fn block_fault(weight: &WeightFacts) -> Option<String> {
+    let Some(block) = &weight.block else {
+        return Some("scales whose shape does not divide that of the codes".to_owned());
+    };
+    let (&last, others) = block.split_last()?;
+    if others.iter().any(|&extent| extent != 1) {
+        return Some(format!("blocks of {block:?}, not along the input axis alone"));
+    }
+    let per_channel = last != BLOCK && weight.shape.last() == Some(&last);
+    match last {
+        BLOCK => None,
+        _ if per_channel => Some(format!("one scale for each output channel of {last} weights")),
+        _ => Some(format!("blocks of {last}")),
+    }
+}
+
+fn check_program(context: &mut Context<'_>, folder: &Folder, facts: &GraphFacts) {
+    for rotation in &facts.rotations {
+        if rotation.elements.iter().any(|element| element != "f32") {
+            let what = format!("{} is computed from {}", rotation.name, rotation.elements.join(", "));
+            context.report(&rules::GRAPH_ROPE, folder, PROGRAM, what);
+        }
+    }
+    if facts.debug_locations > 0 {
+        let what = format!("{} operations or arguments carry a source location", facts.debug_locations);
+        context.report(&rules::GRAPH_LOCATIONS, folder, PROGRAM, what);
+    }
+    for misfit in &facts.misfits {
+        let what = format!("{} has {} bytes and needs {}", misfit.name, misfit.stored, misfit.needed);
+        context.report(&rules::GRAPH_BLOB, folder, PROGRAM, what);
+    }
+}

@@ -1,0 +1,42 @@
+//! Lenient access to JSON files, for saying what is wrong with them.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+/// Why a file is no JSON object.
+pub(super) enum Unreadable {
+    Missing,
+    Malformed(String),
+}
+
+/// Reads the JSON object at `path`.
+pub(super) fn object(path: &Path) -> Result<Map<String, Value>, Unreadable> {
+    if !path.is_file() {
+        return Err(Unreadable::Missing);
+    }
+    let malformed = |message: String| Unreadable::Malformed(message);
+    let bytes = std::fs::read(path).map_err(|e| malformed(e.to_string()))?;
+    match serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))? {
+        Value::Object(object) => Ok(object),
+        other => Err(malformed(format!("the file holds {}, not an object", kind(&other)))),
+    }
+}
+
+/// What a value is, in words.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(number) if number.is_f64() => "a fraction",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// What an entry of an object is, in words.
+pub(super) fn kind_of(object: &Map<String, Value>, key: &str) -> &'static str {
+    object.get(key).map_or("missing", kind)
+}

@@ -1,0 +1,183 @@
+//! Rules of a release tree: its card, license and manifest, and how its bundles and tables fit together.
+
+use std::collections::BTreeMap;
+
+use super::context::{Context, Folder};
+use super::{Target, bundle, files, rules, tables};
+use crate::FileError;
+use crate::manifest;
+
+/// Folder of the bundles in a release.
+pub(super) const GRAPHS: &str = "gpu-pipelined";
+/// Folder of the gather tables in a release.
+pub(super) const TABLES: &str = "ios-frontend";
+const CARD: &str = "README.md";
+const LICENSE: &str = "LICENSE";
+
+/// Fields of the card's front matter with the value that they must have, if it is fixed.
+const FIELDS: [(&str, Option<&str>); 4] = [
+    ("license", None),
+    ("base_model", None),
+    ("pipeline_tag", Some("text-generation")),
+    ("library_name", Some("coreai")),
+];
+const TAGS: [&str; 6] = ["coreai", "aimodel", "apple-silicon", "on-device", "gemma-4", "qat"];
+
+/// Checks the release and everything in it.
+pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<(), FileError> {
+    let bundles = folders(&folder.part(GRAPHS));
+    let table_folders = tables::below(&folder.part(TABLES), &folders(&folder.part(TABLES)));
+    let summaries =
+        table_folders.iter().map(|tables| tables::check(context, tables)).collect::<Result<Vec<_>, _>>()?;
+
+    let (mut portable, mut compiled) = (0, 0);
+    for name in &bundles {
+        let bundle_folder = folder.part(GRAPHS).below(name, Target::Bundle);
+        let summary = bundle::check(context, &bundle_folder)?;
+        if summary.is_compiled {
+            compiled += 1;
+        } else {
+            portable += 1;
+        }
+        match summary.tables {
+            Some(_) if summaries.is_empty() => {
+                let what = format!("{name} needs gather tables, and {TABLES}/ holds none");
+                context.report(&rules::TABLES_NOT_IN_RELEASE, folder, "", what);
+            }
+            Some(needed) => tables::compare(context, &bundle_folder, &needed, &summaries),
+            None => {}
+        }
+    }
+    if portable + compiled == 0 {
+        context.report(&rules::RELEASE_EMPTY, folder, GRAPHS, "the folder holds no bundle");
+    } else if compiled == 0 {
+        let what = "no bundle is compiled ahead of time";
+        context.report(&rules::RELEASE_NO_IPHONE, folder, GRAPHS, what);
+    }
+    check_card(context, folder);
+    check_own_files(context, folder)
+}
+
+/// Names of the folders in a folder, sorted; hidden ones are leftovers.
+fn folders(folder: &Folder) -> Vec<String> {
+    let entries = std::fs::read_dir(&folder.path).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    names
+}
+
+/// License and manifest, and files outside of bundles and tables.
+fn check_own_files(context: &mut Context<'_>, folder: &Folder) -> Result<(), FileError> {
+    let known = |path: &str| {
+        let in_part = |part: &str| path.strip_prefix(part).is_some_and(|rest| rest.starts_with('/'));
+        matches!(path, CARD | LICENSE | ".gitattributes" | "NOTICE") || in_part(GRAPHS) || in_part(TABLES)
+    };
+    let contents = files::check(context, folder, &known)?;
+    if !contents.files.contains_key(LICENSE) {
+        context.report(&rules::RELEASE_LICENSE, folder, LICENSE, "the file is missing");
+    }
+    if !contents.files.contains_key(manifest::FILE_NAME) {
+        let what = "the release has no manifest";
+        context.report(&rules::RELEASE_MANIFEST, folder, manifest::FILE_NAME, what);
+    }
+    Ok(())
+}
+
+fn check_card(context: &mut Context<'_>, folder: &Folder) {
+    let Ok(card) = std::fs::read_to_string(folder.path.join(CARD)) else {
+        context.report(&rules::RELEASE_CARD, folder, CARD, "the file is missing");
+        return;
+    };
+    let Some(front_matter) = FrontMatter::of(&card) else {
+        let what = "the card does not begin with front matter between lines of ---";
+        context.report(&rules::RELEASE_CARD, folder, CARD, what);
+        return;
+    };
+    for (field, expected) in FIELDS {
+        let values = front_matter.values(field);
+        let missing = values.is_empty() || expected.is_some_and(|expected| values != [expected]);
+        if missing {
+            let expected = expected.map_or(String::new(), |expected| format!(", not {expected}"));
+            let found = if values.is_empty() { "missing".to_owned() } else { values.join(", ") };
+            let what = format!("{field} is {found}{expected}");
+            context.report(&rules::RELEASE_CARD_FIELD, folder, CARD, what);
+        }
+    }
+    let tags = front_matter.values("tags");
+    let missing: Vec<&str> = TAGS.into_iter().filter(|tag| !tags.contains(tag)).collect();
+    if !missing.is_empty() {
+        let what = format!("tags lack {}", missing.join(", "));
+        context.report(&rules::RELEASE_CARD_FIELD, folder, CARD, what);
+    }
+}
+
+/// The top-level fields of a card's YAML front matter: as much of YAML as model cards use.
+struct FrontMatter<'a>(BTreeMap<&'a str, Vec<&'a str>>);
+
+impl<'a> FrontMatter<'a> {
+    fn of(card: &'a str) -> Option<Self> {
+        let mut lines = card.lines();
+        if lines.next()?.trim_end() != "---" {
+            return None;
+        }
+        let mut fields: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut current = None;
+        for line in lines {
+            let text = line.trim();
+            if line.trim_end() == "---" {
+                return Some(Self(fields));
+            }
+            if let Some(item) = text.strip_prefix("- ") {
+                if let Some(values) = current.and_then(|field| fields.get_mut(field)) {
+                    values.push(scalar(item));
+                }
+            } else if !line.starts_with([' ', '#'])
+                && let Some((field, value)) = text.split_once(':')
+            {
+                let value = value.trim();
+                let items = value.strip_prefix('[').and_then(|list| list.strip_suffix(']')).unwrap_or(value);
+                let values = items.split(',').map(scalar).filter(|value| !value.is_empty()).collect();
+                fields.insert(field, values);
+                current = Some(field);
+            }
+        }
+        None
+    }
+
+    fn values(&self, field: &str) -> &[&'a str] {
+        self.0.get(field).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// A value without its quotes.
+fn scalar(text: &str) -> &str {
+    text.trim().trim_matches(['"', '\''])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FrontMatter;
+
+    #[test]
+    fn front_matter_fields_are_read() {
+        let card = "---\nlicense: apache-2.0\nbase_model:\n- google/gemma\n  - \"x/y\"\ntags: [coreai, 'qat']\nempty:\n\
+            # comment: no\n---\n# Title\nkey: value\n";
+        let front_matter = FrontMatter::of(card).unwrap();
+        assert_eq!(front_matter.values("license"), ["apache-2.0"]);
+        assert_eq!(front_matter.values("base_model"), ["google/gemma", "x/y"]);
+        assert_eq!(front_matter.values("tags"), ["coreai", "qat"]);
+        assert!(front_matter.values("empty").is_empty());
+        assert!(front_matter.values("key").is_empty());
+    }
+
+    #[test]
+    fn cards_without_front_matter_are_told() {
+        for card in ["", "# Title\n", "---\nlicense: x\n", "license: x\n---\n"] {
+            assert!(FrontMatter::of(card).is_none(), "{card:?}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! `check`: silent on good bundles, and one planted fault for every rule.
+
+#![allow(clippy::unwrap_used)]
+
+mod faults;
+mod fixture;
+mod good;

@@ -1,0 +1,189 @@
+//! Bundles from what the converter wrote: metadata, tokenizer, manifest.
+
+use std::path::PathBuf;
+
+use aimodel::package::{PROGRAM, WrittenPackage};
+use aimodel::staging::StagedDirectory;
+use converter::decoder::{Variant, WeightFormat};
+use converter::figures::Figures;
+use converter::plan::GraphPlan;
+use converter::source::Source;
+use converter::{Model, Plan};
+use packer::bundle::BundleParts;
+use packer::digest::Digest;
+use packer::manifest::{FileRecord, Provenance, SourceFile, SourceRecord};
+use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, SourceMetadata};
+use packer::tokenizer::{self, PreparedTokenizer};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::outputs;
+
+/// What a bundle is made of, besides its tokenizer.
+pub(crate) struct BundleFacts<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) graph: &'a GraphPlan,
+    pub(crate) package: &'a WrittenPackage,
+    pub(crate) model: &'a Model<'a>,
+    pub(crate) plan: &'a Plan,
+    pub(crate) figures: &'a Figures,
+    pub(crate) max_context: u64,
+    /// Stamp of the tables that belong to it.
+    pub(crate) stamp: Option<Digest>,
+}
+
+/// A bundle that is complete.
+#[derive(Debug, Serialize)]
+pub(crate) struct FinishedBundle {
+    /// Its folder.
+    pub(crate) path: PathBuf,
+    /// Variant of its graph.
+    pub(crate) variant: &'static str,
+    /// Bytes of all its files.
+    pub(crate) bytes: u64,
+    /// SHA-256 of its program.
+    pub(crate) program_sha256: String,
+    /// What was mended in its tokenizer.
+    pub(crate) repairs: Vec<String>,
+}
+
+/// File name of a bundle's package.
+pub(crate) fn asset_name(bundle: &str) -> String {
+    format!("{bundle}.aimodel")
+}
+
+/// The checkpoint's tokenizer, repaired.
+pub(crate) fn tokenizer(source: &dyn Source, without_template: bool) -> anyhow::Result<PreparedTokenizer> {
+    let mut files = Vec::new();
+    for name in tokenizer::SOURCE_FILES {
+        if let Some(bytes) = source.read_file(name)? {
+            files.push((name.to_owned(), bytes));
+        }
+    }
+    Ok(tokenizer::prepare(files, without_template)?)
+}
+
+/// Completes the bundle in `folder`, which holds its package.
+pub(crate) fn assemble(
+    folder: &StagedDirectory,
+    facts: &BundleFacts<'_>,
+    tokenizer: &PreparedTokenizer,
+) -> anyhow::Result<FinishedBundle> {
+    let asset = asset_name(facts.name);
+    let program = FileRecord {
+        path: format!("{asset}/{PROGRAM}"),
+        size: facts.package.length,
+        sha256: facts.package.digest.into(),
+    };
+    let parts = BundleParts {
+        metadata: metadata(facts, &asset, tokenizer),
+        tokenizer: tokenizer.clone(),
+        provenance: Provenance {
+            tool: outputs::tool(),
+            source: Some(source_record(facts.model.source)),
+            conversion: conversion(facts),
+            tables_digest: facts.stamp,
+            compiled_from: None,
+        },
+        known_files: vec![program],
+    };
+    let manifest = packer::bundle::assemble(folder, parts)?;
+    Ok(FinishedBundle {
+        path: folder.target().to_owned(),
+        variant: facts.graph.variant.name(),
+        bytes: manifest.files.iter().map(|file| file.size).sum(),
+        program_sha256: crate::digits::hex(&facts.package.digest),
+        repairs: tokenizer.repairs.iter().map(ToString::to_string).collect(),
+    })
+}
+
+fn metadata(facts: &BundleFacts<'_>, asset: &str, tokenizer: &PreparedTokenizer) -> BundleMetadata {
+    let identity = facts.model.source.identity();
+    let scheme = scheme(facts.graph);
+    BundleMetadata::language_bundle(&LanguageBundle {
+        name: facts.name,
+        asset,
+        tokenizer: identity.repository.as_deref().unwrap_or_default(),
+        vocab_size: facts.model.config.vocab as u64,
+        max_context_length: facts.max_context,
+        eos_token_ids: &tokenizer.eos_token_ids,
+        engine_inputs: match facts.graph.variant {
+            Variant::Provider => EngineInputs::PerToken,
+            Variant::Table => EngineInputs::Static,
+            Variant::Stock => EngineInputs::None,
+        },
+        source: SourceMetadata {
+            model_definition: Some(outputs::tool()),
+            hf_model_id: identity.repository.clone(),
+            hf_revision: identity.revision.clone(),
+            weights: Some(weights_in_words(facts.graph)),
+            ..SourceMetadata::default()
+        },
+        scheme: scheme.as_deref(),
+        tool: &outputs::tool(),
+    })
+}
+
+/// Name of the weight scheme; none for half precision throughout.
+fn scheme(graph: &GraphPlan) -> Option<String> {
+    let one = |format: WeightFormat| match format {
+        WeightFormat::Int4 => format!("int4-block32-{}", graph.rule.name()),
+        WeightFormat::Int8 => "int8-block32-absmax".to_owned(),
+        WeightFormat::F16 => "f16".to_owned(),
+    };
+    match (graph.weights, graph.head) {
+        (WeightFormat::F16, WeightFormat::F16) => None,
+        (weights, head) if weights == head => Some(one(weights)),
+        (weights, head) => Some(format!("{}, head {}", one(weights), one(head))),
+    }
+}
+
+fn weights_in_words(graph: &GraphPlan) -> String {
+    format!("{} projections, {} head, f16 embedding and norms", graph.weights.name(), graph.head.name())
+}
+
+/// Where the weights come from. Weights are read in part, so their files are listed without a digest.
+pub(crate) fn source_record(source: &dyn Source) -> SourceRecord {
+    let identity = source.identity();
+    let mut sizes: Vec<(String, u64)> = Vec::new();
+    for tensor in source.tensors() {
+        match sizes.iter_mut().find(|(file, _)| **file == *tensor.file) {
+            Some((_, end)) => *end = (*end).max(tensor.range.end),
+            None => sizes.push((tensor.file.to_string(), tensor.range.end)),
+        }
+    }
+    sizes.sort();
+    SourceRecord {
+        repository: identity.repository.clone(),
+        revision: identity.revision.clone(),
+        files: sizes.into_iter().map(|(path, size)| SourceFile { path, size, sha256: None }).collect(),
+    }
+}
+
+/// The rule and its measured figures, for the manifest.
+fn conversion(facts: &BundleFacts<'_>) -> Value {
+    let tensors: Vec<Value> = facts
+        .figures
+        .tensors
+        .iter()
+        .map(|tensor| {
+            json!({
+                "name": tensor.name,
+                "format": tensor.format.name(),
+                "shape": tensor.shape,
+                "blocks": tensor.statistics.blocks,
+                "blocks_exact": tensor.statistics.blocks_exact,
+                "weights_exact": tensor.statistics.weights_exact,
+                "relative_error": tensor.statistics.relative_error(),
+            })
+        })
+        .collect();
+    json!({
+        "variant": facts.graph.variant.name(),
+        "weights": facts.graph.weights.name(),
+        "rule": facts.graph.rule.name(),
+        "head": facts.plan.head,
+        "totals": facts.figures.totals(),
+        "tensors": tensors,
+    })
+}

@@ -1,0 +1,58 @@
+//! `coreai-bundle check`: what is wrong with a bundle, before a phone finds out.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use packer::check::{Finding, Options, Report, check};
+
+/// Check a bundle, a table folder, a package or a release tree against everything loaders and engines impose
+#[derive(Debug, Args)]
+#[command(after_help = "The exit status is 1 if there are defects; notes do not count.
+
+Example:
+  coreai-bundle check out/gemma4_e4b_qat_decode_int4lin")]
+pub(crate) struct Arguments {
+    /// Folder to check
+    path: PathBuf,
+    /// Tables that the bundle belongs to, if they are not beside it
+    #[arg(long, value_name = "DIR")]
+    tables: Option<PathBuf>,
+    /// Leave out the digests: sizes and structure only
+    #[arg(long)]
+    quick: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let options =
+        Options { tables: arguments.tables.as_deref(), digests: !arguments.quick, ..Options::default() };
+    let report = check(&arguments.path, &options)?;
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        print(&mut out, &report)?;
+    }
+    Ok(if report.has_defects() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    for (title, findings) in
+        [("defect", report.defects().collect::<Vec<_>>()), ("note", report.notes().collect())]
+    {
+        findings.into_iter().try_for_each(|finding| print_finding(out, title, finding))?;
+    }
+    let (defects, notes) = (report.defects().count(), report.notes().count());
+    writeln!(out, "{}: {defects} defects, {notes} notes", report.path.display())
+}
+
+fn print_finding(out: &mut impl Write, title: &str, finding: &Finding) -> io::Result<()> {
+    let place = if finding.path.is_empty() { String::new() } else { format!("{}: ", finding.path) };
+    writeln!(out, "{title} {}\n  {place}{}", finding.id, finding.what)?;
+    writeln!(out, "  why:  {}\n  mend: {}", finding.why, finding.mend)
+}

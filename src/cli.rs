@@ -1,0 +1,88 @@
+//! What can be typed.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use converter::decoder::WeightFormat;
+use converter::quant::Int4Rule;
+
+use crate::{aotc, check, convert, doctor, inspect, pack, tables};
+
+/// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
+///
+/// Data goes to standard output, messages and bars to standard error. The exit status is 0 when all went well, 1 for what you
+/// can mend, 2 for a bug or a broken machine.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Convert(convert::Arguments),
+    Tables(tables::Arguments),
+    Inspect(inspect::Arguments),
+    Check(check::Arguments),
+    Pack(pack::Arguments),
+    Aotc(Box<aotc::Arguments>),
+    Doctor(doctor::Arguments),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Command::Convert(arguments) => convert::run(&arguments),
+            Command::Tables(arguments) => tables::run(&arguments),
+            Command::Inspect(arguments) => inspect::run(&arguments),
+            Command::Check(arguments) => check::run(&arguments),
+            Command::Pack(arguments) => pack::run(&arguments),
+            Command::Aotc(arguments) => aotc::run(&arguments),
+            Command::Doctor(arguments) => doctor::run(&arguments),
+        }
+    }
+}
+
+/// Format of weights, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Weights {
+    /// 4-bit codes, a scale for each block of 32
+    Int4,
+    /// 8-bit codes, a scale for each block of 32
+    Int8,
+    /// Half precision
+    F16,
+}
+
+impl From<Weights> for WeightFormat {
+    fn from(typed: Weights) -> Self {
+        match typed {
+            Weights::Int4 => WeightFormat::Int4,
+            Weights::Int8 => WeightFormat::Int8,
+            Weights::F16 => WeightFormat::F16,
+        }
+    }
+}
+
+/// Rule for 4-bit codes, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Rule {
+    /// Recover the lattice that the checkpoint was trained on; best fit elsewhere
+    Lattice,
+    /// As GGML's Q4_0 reference quantizer
+    #[value(name = "q4_0")]
+    Q4_0,
+    /// As coreai-opt's int4 symmetric
+    Absmax,
+}
+
+impl From<Rule> for Int4Rule {
+    fn from(typed: Rule) -> Self {
+        match typed {
+            Rule::Lattice => Int4Rule::Lattice,
+            Rule::Q4_0 => Int4Rule::Q4_0,
+            Rule::Absmax => Int4Rule::Absmax,
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! `coreai-bundle convert`: a checkpoint becomes bundles and tables.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use aimodel::package::PackageMetadata;
+use aimodel::staging::StagedDirectory;
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use converter::decoder::Variant;
+use converter::head::HeadChoice;
+use converter::name::ModelName;
+use converter::{Model, Outputs, Plan, Request, Written};
+use packer::digest::Digest;
+use serde_json::json;
+
+use crate::bundle::{self, BundleFacts, FinishedBundle};
+use crate::cli::{Rule, Weights};
+use crate::outputs::Common;
+use crate::progress::Progress;
+use crate::{digits, interrupt, origin, outputs, plan_text, tables};
+
+/// Convert a checkpoint into bundles
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  coreai-bundle convert gemma-4-E4B-it-qat --dry-run
+  coreai-bundle convert gemma-4-E4B-it-qat -o out --variant both")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    /// Where the graph gets its per-layer rows from
+    #[arg(long, value_enum, default_value_t = VariantChoice::Provider)]
+    variant: VariantChoice,
+    /// Format of projections
+    #[arg(long, value_enum, default_value_t = Weights::Int4)]
+    weights: Weights,
+    /// Format of the head; auto decides from a sample of its blocks
+    #[arg(long, value_enum, default_value_t = Head::Auto)]
+    head: Head,
+    /// Rule for 4-bit codes
+    #[arg(long, value_enum, default_value_t = Rule::Lattice)]
+    rule: Rule,
+    /// Positions the cache may grow to: 256, 512, 1024, ...
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    max_context: u64,
+    /// Use these tables, made before from the same checkpoint, instead of making them
+    #[arg(long, value_name = "DIR", conflicts_with = "no_tables")]
+    tables: Option<PathBuf>,
+    /// Make no tables, and leave the bundle without their stamp
+    #[arg(long)]
+    no_tables: bool,
+    /// Accept a checkpoint without a chat template
+    #[arg(long)]
+    no_chat_template: bool,
+    /// Say what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Graphs to make, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum VariantChoice {
+    /// The host gives the row at each step
+    Provider,
+    /// The tables are inputs, bound once
+    Tbl,
+    /// Provider and tbl, sharing one folder of tables
+    Both,
+    /// The tables are in the graph; Apple's unpatched engine runs it
+    Stock,
+}
+
+impl VariantChoice {
+    fn variants(self) -> Vec<Variant> {
+        match self {
+            VariantChoice::Provider => vec![Variant::Provider],
+            VariantChoice::Tbl => vec![Variant::Table],
+            VariantChoice::Both => vec![Variant::Provider, Variant::Table],
+            VariantChoice::Stock => vec![Variant::Stock],
+        }
+    }
+}
+
+/// Format of the head, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Head {
+    /// int4 if it lies on the lattice, int8 if only the rest does
+    Auto,
+    /// 4-bit codes
+    Int4,
+    /// 8-bit codes
+    Int8,
+    /// Half precision
+    F16,
+}
+
+impl From<Head> for HeadChoice {
+    fn from(typed: Head) -> Self {
+        match typed {
+            Head::Auto => HeadChoice::Auto,
+            Head::Int4 => HeadChoice::Fixed(Weights::Int4.into()),
+            Head::Int8 => HeadChoice::Fixed(Weights::Int8.into()),
+            Head::F16 => HeadChoice::Fixed(Weights::F16.into()),
+        }
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let origin = origin::open(&arguments.common.source)?;
+    let model = Model::open(&origin.source)?;
+    check_context(arguments.max_context, model.config.max_positions as u64)?;
+    let name = arguments.common.model_name(&origin.name, &model.config)?;
+    let variants = arguments.variant.variants();
+    let wants_tables = arguments.variant != VariantChoice::Stock;
+    let request = Request {
+        tables: wants_tables && !arguments.no_tables && arguments.tables.is_none(),
+        weights: arguments.weights.into(),
+        head: arguments.head.into(),
+        rule: arguments.rule.into(),
+        variants,
+    };
+    let stamp = match &arguments.tables {
+        Some(folder) if wants_tables => Some(tables::stamp_of(folder)?),
+        _ => None,
+    };
+    let plan = model.plan(&request)?;
+    if arguments.dry_run {
+        return plan_text::print(&plan, &name, arguments.common.json);
+    }
+    warn(&plan, arguments);
+    let job = Job { arguments, model: &model, plan: &plan, name: &name, stamp };
+    let finished = job.run()?;
+    job.report(&finished)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The engine starts caches at 256 positions and doubles them.
+fn check_context(max_context: u64, model: u64) -> anyhow::Result<()> {
+    if max_context < 256 || !max_context.is_multiple_of(256) || !(max_context / 256).is_power_of_two() {
+        bail!(
+            "--max-context {max_context}: the engine doubles its caches from 256 on; give 256, 512, 1024, ..."
+        );
+    }
+    if max_context > model {
+        bail!("--max-context {max_context}: the model was made for {model} positions at most");
+    }
+    Ok(())
+}
+
+fn warn(plan: &Plan, arguments: &Arguments) {
+    if arguments.common.json {
+        return;
+    }
+    let head = &plan.head;
+    eprintln!("head: {}, {}", head.format.name(), head.reason);
+    if head.off_lattice {
+        eprintln!("warning: int4 will lose accuracy; consider --weights int8");
+    }
+}
+
+/// A conversion that is to be carried out.
+struct Job<'a> {
+    arguments: &'a Arguments,
+    model: &'a Model<'a>,
+    plan: &'a Plan,
+    name: &'a ModelName,
+    /// Stamp of tables that exist already.
+    stamp: Option<Digest>,
+}
+
+/// What a conversion left behind.
+struct Finished {
+    bundles: Vec<FinishedBundle>,
+    tables: Option<tables::FinishedTables>,
+    written: Written,
+}
+
+impl Job<'_> {
+    fn run(&self) -> anyhow::Result<Finished> {
+        let arguments = self.arguments;
+        interrupt::listen()?;
+        let tokenizer = bundle::tokenizer(self.model.source, arguments.no_chat_template)?;
+        let names: Vec<String> =
+            self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.weights)).collect();
+        let stage =
+            |name: &str| StagedDirectory::new(&arguments.common.output.join(name), arguments.common.force);
+        let folders = names.iter().map(|name| stage(name)).collect::<Result<Vec<_>, _>>()?;
+        let table_folder = self.plan.tables.as_ref().map(|_| stage(&self.name.tables())).transpose()?;
+        outputs::check_space(&arguments.common.output, self.plan.bytes())?;
+
+        let written = self.write(&names, &folders, table_folder.as_ref())?;
+        let tables = match (&table_folder, &written.tables) {
+            (Some(folder), Some(written)) => {
+                Some(tables::finish(folder, written, &self.name.tables(), self.model.source)?)
+            }
+            _ => None,
+        };
+        let stamp = tables.as_ref().map(|tables| tables.stamp).or(self.stamp);
+        let bundles = folders.iter().enumerate().map(|(at, folder)| {
+            let facts = BundleFacts {
+                name: &names[at],
+                graph: &self.plan.graphs[at],
+                package: &written.packages[at],
+                model: self.model,
+                plan: self.plan,
+                figures: &written.figures,
+                max_context: arguments.max_context,
+                stamp,
+            };
+            bundle::assemble(folder, &facts, &tokenizer)
+        });
+        let bundles = bundles.collect::<anyhow::Result<Vec<_>>>()?;
+        // Tables first: a bundle that is there has its tables.
+        for folder in table_folder.into_iter().chain(folders) {
+            folder.commit()?;
+        }
+        Ok(Finished { bundles, tables, written })
+    }
+
+    fn write(
+        &self,
+        names: &[String],
+        folders: &[StagedDirectory],
+        tables: Option<&StagedDirectory>,
+    ) -> anyhow::Result<Written> {
+        let packages: Vec<PathBuf> = folders
+            .iter()
+            .zip(names)
+            .map(|(folder, name)| folder.path().join(bundle::asset_name(name)))
+            .collect();
+        let metadata = PackageMetadata::new(&outputs::tool(), &outputs::creation_date()?);
+        let progress = Progress::new(self.plan.input_bytes(), self.arguments.common.json);
+        let places = Outputs {
+            packages: &packages,
+            tables: tables.map(StagedDirectory::path),
+            scratch: folders.first().map_or(Path::new("."), StagedDirectory::path),
+            metadata: &metadata,
+        };
+        let threads = self.arguments.common.threads();
+        let written = self.model.write(self.plan, &places, threads, &progress);
+        progress.finish();
+        Ok(written?)
+    }
+
+    fn report(&self, finished: &Finished) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        let totals = finished.written.figures.totals();
+        if self.arguments.common.json {
+            let result = json!({
+                "event": "done",
+                "bundles": finished.bundles,
+                "tables": finished.tables,
+                "head": self.plan.head,
+                "weights": totals,
+            });
+            writeln!(out, "{result}")?;
+            return Ok(());
+        }
+        for bundle in &finished.bundles {
+            writeln!(out, "{}  {}, {}", bundle.path.display(), bundle.variant, digits::bytes(bundle.bytes))?;
+            bundle.repairs.iter().try_for_each(|repair| writeln!(out, "  {repair}"))?;
+        }
+        if let Some(tables) = &finished.tables {
+            writeln!(out, "{}  tables, {}", tables.path.display(), digits::bytes(tables.bytes))?;
+        }
+        for total in totals {
+            writeln!(out, "{}", plan_text::total_line(&total))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! Numbers as people read them.
+
+/// Bytes with a decimal unit, such as `3.92 GB`.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.2} {}", UNITS[unit])
+}
+
+/// A count with a space every three digits, such as `144 900 096`.
+pub(crate) fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A share in percent, never rounded up to 100 unless it is all.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 || part == whole {
+        return "100.00 %".to_owned();
+    }
+    let share = (part as f64 / whole as f64 * 10_000.0).floor() / 100.0;
+    format!("{share:.2} %")
+}
+
+/// A digest in hexadecimal.
+pub(crate) fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A shape as `[128, 4]`.
+pub(crate) fn shape(extents: &[u64]) -> String {
+    let extents: Vec<String> = extents.iter().map(u64::to_string).collect();
+    format!("[{}]", extents.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(super::bytes(999), "999 B");
+        assert_eq!(super::bytes(3_924_000_000), "3.92 GB");
+        assert_eq!(super::bytes(999_999), "1.00 MB");
+        assert_eq!(super::grouped(144_900_096), "144 900 096");
+        assert_eq!(super::grouped(12), "12");
+        assert_eq!(super::percent(99_999, 100_000), "99.99 %");
+        assert_eq!(super::percent(3, 3), "100.00 %");
+        assert_eq!(super::shape(&[2, 3]), "[2, 3]");
+    }
+}

@@ -1,0 +1,71 @@
+//! Bundles and table folders: what their own files say.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use packer::manifest::{self, Manifest};
+use packer::metadata::{BundleMetadata, MAIN_ASSET};
+use serde_json::{Value, json};
+
+use super::{Lines, Report, package};
+use crate::digits;
+
+pub(super) fn inspect_bundle(path: &Path, blobs: bool) -> anyhow::Result<Report> {
+    let metadata = BundleMetadata::read(path)?;
+    let mut lines = Lines::default();
+    lines.add(format!("bundle {}", metadata.name));
+    lines.field("vocabulary", digits::grouped(metadata.language.vocab_size));
+    lines.field("context", digits::grouped(metadata.language.max_context_length));
+    lines.field(
+        "weights",
+        metadata.compression.as_ref().map_or("f16", |compression| compression.scheme.as_str()),
+    );
+    let origin = metadata.source.as_ref().and_then(|source| source.hf_model_id.as_deref());
+    lines.field("source", origin.unwrap_or("a folder of unknown origin"));
+    match metadata.tables_digest() {
+        Some(stamp) => lines.field("tables", stamp),
+        None => lines.field("tables", "no stamp"),
+    }
+    metadata.user_data.iter().for_each(|(key, value)| lines.field("user data", format!("{key}: {value}")));
+    let manifest = manifest_of(path, &mut lines)?;
+    let mut asset = Value::Null;
+    if let Some(main) = metadata.assets.get(MAIN_ASSET) {
+        let report = package::inspect(&path.join(main), blobs)?;
+        lines.add(report.text.trim_end());
+        asset = report.json;
+    }
+    let json = json!({"kind": "bundle", "metadata": metadata, "manifest": manifest, "package": asset});
+    Ok(Report { text: lines.0, json })
+}
+
+pub(super) fn inspect_tables(path: &Path) -> anyhow::Result<Report> {
+    let meta = path.join("meta.json");
+    let text = fs::read(&meta).with_context(|| format!("cannot read {}", meta.display()))?;
+    let meta: Value =
+        serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", meta.display()))?;
+    let mut lines = Lines::default();
+    lines.add(format!("tables {}", path.display()));
+    for (name, value) in meta.as_object().into_iter().flatten() {
+        lines.field(name, value);
+    }
+    let manifest = manifest_of(path, &mut lines)?;
+    Ok(Report { text: lines.0, json: json!({"kind": "tables", "meta": meta, "manifest": manifest}) })
+}
+
+/// Lists the files of a folder that has a manifest.
+fn manifest_of(path: &Path, lines: &mut Lines) -> anyhow::Result<Option<Manifest>> {
+    if !path.join(manifest::FILE_NAME).exists() {
+        lines.field("manifest", "none");
+        return Ok(None);
+    }
+    let manifest = Manifest::read(path)?;
+    lines.field("made by", &manifest.tool);
+    for file in &manifest.files {
+        lines.add(format!("{:>15}  {}", digits::grouped(file.size), file.path));
+    }
+    if let Some(stamp) = &manifest.tables_digest {
+        lines.field("stamp", stamp);
+    }
+    Ok(Some(manifest))
+}

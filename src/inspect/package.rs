@@ -1,0 +1,115 @@
+//! A package: inputs, outputs, ops, blobs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use aimodel::describe::describe_type;
+use aimodel::package::Package;
+use aimodel::{Attribute, Module, OpId, Opcode};
+use serde_json::{Value, json};
+
+use super::{Lines, Report};
+use crate::digits;
+
+pub(super) fn inspect(path: &Path, list_blobs: bool) -> anyhow::Result<Report> {
+    let package = Package::open(path)?;
+    let module = &package.bytecode.module;
+    let mut lines = Lines::default();
+    lines.add(format!("package {}", path.display()));
+    let producer = package.metadata.as_ref().and_then(|metadata| metadata.producer.clone());
+    lines.field("producer", producer.as_deref().unwrap_or("not stated"));
+    lines.field("program", digits::bytes(package.bytecode.length));
+    let graphs: Vec<Value> =
+        module.graphs().into_iter().map(|graph| inspect_graph(module, graph, &mut lines)).collect();
+    let blob_bytes: u64 = package.bytecode.blobs.iter().map(|blob| blob.length).sum();
+    lines.field("blobs", format!("{}, {}", package.bytecode.blobs.len(), digits::bytes(blob_bytes)));
+    let blobs: Vec<Value> = module
+        .resources()
+        .zip(&package.bytecode.blobs)
+        .map(|(resource, blob)| json!({"key": resource.key, "offset": blob.offset, "bytes": blob.length}))
+        .collect();
+    if list_blobs {
+        for (resource, blob) in module.resources().zip(&package.bytecode.blobs) {
+            let (offset, bytes) = (digits::grouped(blob.offset), digits::grouped(blob.length));
+            lines.add(format!("{offset:>15} {bytes:>13}  {}", resource.key));
+        }
+    }
+    let json = json!({
+        "kind": "package",
+        "producer": producer,
+        "bytes": package.bytecode.length,
+        "graphs": graphs,
+        "blob_bytes": blob_bytes,
+        "blobs": blobs,
+    });
+    Ok(Report { text: lines.0, json })
+}
+
+fn inspect_graph(module: &Module, graph: OpId, lines: &mut Lines) -> Value {
+    let properties = &module.op(graph).properties;
+    let property = |name: &str| {
+        let at = Opcode::Graph.properties().iter().position(|known| *known == name)?;
+        properties.get(at).copied().flatten()
+    };
+    let name = match property("name").map(|id| module.attribute(id)) {
+        Some(Attribute::String(name)) => name.as_str(),
+        _ => "?",
+    };
+    let Some(body) = module.body(graph) else { return Value::Null };
+    let block = module.block(body);
+    let mut counts: BTreeMap<Opcode, u64> = BTreeMap::new();
+    for op in &block.ops {
+        *counts.entry(module.op(*op).opcode).or_default() += 1;
+    }
+    let constants = counts.remove(&Opcode::Constant).unwrap_or_default();
+    let ops: u64 = counts.values().sum();
+    lines.field("graph", format!("{name}: {ops} ops, {constants} constants"));
+    let outputs = block.ops.last().map(|op| module.op(*op).operands.clone()).unwrap_or_default();
+    let describe =
+        |names: Option<aimodel::AttributeId>, values: &[aimodel::ValueId]| -> Vec<(String, String)> {
+            let names = names.map(|id| argument_names(module, id)).unwrap_or_default();
+            let types = values.iter().map(|value| describe_type(module, module.value(*value).ty));
+            types
+                .enumerate()
+                .map(|(at, ty)| (names.get(at).cloned().unwrap_or_else(|| "?".to_owned()), ty))
+                .collect()
+        };
+    let inputs = describe(property("argAttrs"), &block.arguments);
+    let outputs = describe(property("resAttrs"), &outputs);
+    inputs.iter().for_each(|(name, ty)| lines.field("in", format!("{name}: {ty}")));
+    outputs.iter().for_each(|(name, ty)| lines.field("out", format!("{name}: {ty}")));
+    let list = |values: &[(String, String)]| -> Vec<Value> {
+        values.iter().map(|(name, ty)| json!({"name": name, "type": ty})).collect()
+    };
+    let counts: BTreeMap<&str, u64> =
+        counts.into_iter().map(|(opcode, count)| (opcode.name(), count)).collect();
+    json!({
+        "name": name,
+        "ops": counts,
+        "constants": constants,
+        "inputs": list(&inputs),
+        "outputs": list(&outputs),
+    })
+}
+
+/// The `aicode.name` of each argument or result.
+fn argument_names(module: &Module, list: aimodel::AttributeId) -> Vec<String> {
+    let Attribute::Array(arguments) = module.attribute(list) else { return Vec::new() };
+    arguments
+        .iter()
+        .map(|argument| argument_name(module, *argument).unwrap_or_else(|| "?".to_owned()))
+        .collect()
+}
+
+fn argument_name(module: &Module, argument: aimodel::AttributeId) -> Option<String> {
+    let Attribute::Array(entries) = module.attribute(argument) else { return None };
+    entries.iter().find_map(|entry| match module.attribute(*entry) {
+        Attribute::Opaque { name, parameters } if name == "aicode.name" => {
+            match parameters.first().map(|id| module.attribute(*id)) {
+                Some(Attribute::String(name)) => Some(name.clone()),
+                _ => None,
+            }
+        }
+        _ => None,
+    })
+}

@@ -1,0 +1,55 @@
+//! `coreai-bundle pack`: a release tree as one zip file that can be read in place.
+
+use std::cell::Cell;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use converter::observer::Observer;
+use packer::archive;
+use serde_json::json;
+
+use crate::progress::Progress;
+use crate::{digits, interrupt};
+
+/// Pack a folder into a zip file: stored, zip64, data aligned to 4096 bytes
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  coreai-bundle pack out -o gemma4_e4b_qat.zip")]
+pub(crate) struct Arguments {
+    /// Folder to pack
+    folder: PathBuf,
+    /// Archive to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Replace an archive that exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let total = archive::Plan::new(&arguments.folder)?.content_bytes();
+    let progress = Progress::new(total, arguments.json);
+    let shown = Cell::new(0);
+    interrupt::listen()?;
+    let report = archive::pack(&arguments.folder, &arguments.output, arguments.force, |written| {
+        progress.advance(written.saturating_sub(shown.replace(written)));
+        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    progress.finish();
+    let report = report?;
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        writeln!(out, "{}", json!({"event": "done", "archive": report}))?;
+    } else {
+        let (output, bytes) = (arguments.output.display(), digits::bytes(report.archive_bytes));
+        writeln!(out, "{output}  {} files, {bytes}", report.files)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,111 @@
+//! A plan as text or JSON, and the line that a conversion ends with.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use converter::Plan;
+use converter::figures::Totals;
+use converter::name::ModelName;
+use converter::plan::GraphPlan;
+use serde_json::json;
+
+use crate::digits;
+
+/// Prints what a conversion would write.
+pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Result<ExitCode> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    if as_json {
+        let graphs: Vec<_> = plan
+            .graphs
+            .iter()
+            .map(|graph| {
+                json!({
+                    "bundle": name.bundle(graph.variant, graph.weights),
+                    "variant": graph.variant.name(),
+                    "ops": graph.ops,
+                    "bytes": graph.bytes(),
+                    "blobs": graph.blobs,
+                    "inline": graph.inline,
+                })
+            })
+            .collect();
+        let tables = plan
+            .tables
+            .as_ref()
+            .map(|tables| json!({"folder": name.tables(), "bytes": tables.bytes(), "files": tables.files()}));
+        let text = json!({"graphs": graphs, "tables": tables, "head": plan.head, "bytes": plan.bytes()});
+        writeln!(out, "{text}")?;
+    } else {
+        for graph in &plan.graphs {
+            print_graph(&mut out, graph, name)?;
+        }
+        print_tables(&mut out, plan, name)?;
+        writeln!(out, "head: {}, {}", plan.head.format.name(), plan.head.reason)?;
+        writeln!(out, "in all {} ({} bytes)", digits::bytes(plan.bytes()), digits::grouped(plan.bytes()))?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_graph(out: &mut impl Write, graph: &GraphPlan, name: &ModelName) -> io::Result<()> {
+    let bundle = name.bundle(graph.variant, graph.weights);
+    writeln!(
+        out,
+        "{bundle}/{bundle}.aimodel/main.mlirb  {} ({} bytes), {} ops, {} blobs",
+        digits::bytes(graph.bytes()),
+        digits::grouped(graph.bytes()),
+        graph.ops,
+        graph.blobs.len()
+    )?;
+    writeln!(out, "{:>15} {:>13}  {:<4} {:<13} {:<16} blob", "offset", "bytes", "type", "rule", "shape")?;
+    for blob in &graph.blobs {
+        writeln!(
+            out,
+            "{:>15} {:>13}  {:<4} {:<13} {:<16} {}",
+            digits::grouped(blob.offset),
+            digits::grouped(blob.bytes),
+            blob.element.name(),
+            blob.treatment.name(),
+            digits::shape(&blob.shape),
+            blob.key
+        )?;
+    }
+    for tensor in &graph.inline {
+        let shape = digits::shape(&tensor.shape);
+        writeln!(
+            out,
+            "{:>15} {:>13}  {:<4} {:<13} {shape:<16} {}",
+            "in the program", "", "f16", "f16", tensor.name
+        )?;
+    }
+    Ok(())
+}
+
+fn print_tables(out: &mut impl Write, plan: &Plan, name: &ModelName) -> io::Result<()> {
+    let Some(tables) = &plan.tables else { return Ok(()) };
+    let bytes = tables.bytes();
+    writeln!(out, "{}/  {} ({} bytes)", name.tables(), digits::bytes(bytes), digits::grouped(bytes))?;
+    for file in tables.files() {
+        writeln!(out, "{:>29}  {} from {}", digits::grouped(file.bytes), file.name, file.tensor)?;
+    }
+    Ok(())
+}
+
+/// What became of the weights of one format.
+pub(crate) fn total_line(total: &Totals) -> String {
+    let blocks = digits::grouped(total.blocks);
+    let exact = digits::percent(total.weights_exact, total.weights);
+    let mut line = if total.format == "int4" {
+        let on_lattice = digits::percent(total.blocks_exact, total.blocks);
+        format!("int4: {blocks} blocks, {on_lattice} on the lattice, {exact} of weights byte-exact")
+    } else {
+        format!("{}: {blocks} blocks, {exact} of weights byte-exact", total.format)
+    };
+    if total.weights_exact < total.weights {
+        line.push_str(&format!(", relative error {:.4}", total.relative_error));
+    }
+    if total.subnormal_scales > 0 {
+        line.push_str(&format!(", {} scales below 2^-14", digits::grouped(total.subnormal_scales)));
+    }
+    line
+}

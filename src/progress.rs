@@ -1,0 +1,83 @@
+//! One bar in bytes, or nothing where nobody looks, or events for machines.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use converter::observer::Observer;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use crate::interrupt;
+
+/// Bytes between two events for machines.
+const EVENT_STEP: u64 = 64 << 20;
+
+/// Shows how a conversion goes on, and ends it when it was interrupted.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    events: Option<Events>,
+}
+
+/// Lines of JSON on standard error.
+struct Events {
+    total: u64,
+    done: AtomicU64,
+    tensor: Mutex<String>,
+}
+
+impl Progress {
+    /// A bar over `total` bytes of input; `json` writes events instead.
+    pub(crate) fn new(total: u64, json: bool) -> Self {
+        let drawn = io::stderr().is_terminal() && !json;
+        let target = if drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        let template =
+            "{bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} {wide_msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        let events =
+            json.then(|| Events { total, done: AtomicU64::new(0), tensor: Mutex::new(String::new()) });
+        Progress { bar, events }
+    }
+
+    /// Clears the bar.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Observer for Progress {
+    fn tensor(&self, name: &str) {
+        self.bar.set_message(name.to_owned());
+        if let Some(Ok(mut tensor)) = self.events.as_ref().map(|events| events.tensor.lock()) {
+            name.clone_into(&mut tensor);
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
+        if let Some(events) = &self.events {
+            events.advance(bytes);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        interrupt::asked()
+    }
+}
+
+impl Events {
+    fn advance(&self, bytes: u64) {
+        let before = self.done.fetch_add(bytes, Ordering::Relaxed);
+        let after = before + bytes;
+        if before / EVENT_STEP == after / EVENT_STEP && after < self.total {
+            return;
+        }
+        let tensor = self.tensor.lock().map(|tensor| tensor.clone()).unwrap_or_default();
+        let event = json!({"event": "progress", "bytes": after, "total": self.total, "tensor": tensor});
+        // Nobody is to lose a conversion because nobody reads its events.
+        let _ = writeln!(io::stderr(), "{event}");
+    }
+}

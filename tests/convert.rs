@@ -1,0 +1,323 @@
+//! `convert` as a user runs it: what it writes, that it always writes the same, and how it refuses.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+
+mod common;
+
+use common::{Dir, both, text, tiny, tree};
+use fixtures::{Dtype, Lattice, Recipe, Shape, Weights, damage};
+use serde_json::Value;
+
+const BUNDLE: &str = "gemma4_e4b_qat_decode_int4lin";
+
+/// A small synthetic checkpoint called `model` in the folder.
+fn synthetic(dir: &Dir, change: impl FnOnce(&mut Recipe)) {
+    let mut recipe = Recipe::new(Shape::small());
+    change(&mut recipe);
+    recipe.write(&dir.path("model")).unwrap();
+}
+
+#[test]
+fn the_tiny_checkpoint_keeps_every_weight() {
+    let dir = Dir::new();
+    let result = dir.json(&["convert", &tiny(), "-o", "out", "--variant", "both", "--json"]);
+    let totals = &result["weights"][0];
+    assert_eq!(totals["format"], "int4");
+    assert_eq!(totals["blocks"], 61_952);
+    assert_eq!(totals["blocks_exact"], totals["blocks"]);
+    assert_eq!(totals["weights_exact"], totals["weights"]);
+    assert_eq!(result["head"]["format"], "int4");
+    assert_eq!(
+        dir.names("out"),
+        ["gemma4_e4b_qat_decode_int4lin", "gemma4_e4b_qat_decode_int4lin_tbl", "gemma4_e4b_qat_gather_raw"]
+    );
+}
+
+/// What is claimed of the weights holds for the file on disk: codes times scales, rounded to bf16, are the checkpoint's bytes.
+#[test]
+fn the_written_file_reproduces_the_checkpoint_byte_for_byte() {
+    use aimodel::package::Package;
+    use half::{bf16, f16};
+
+    let dir = Dir::new();
+    dir.ok(&["convert", &tiny(), "-o", "out", "--no-tables"]);
+    let package = Package::open(&common::package(&dir.path("out").join(BUNDLE))).unwrap();
+    let program = std::fs::read(package.program()).unwrap();
+    let module = &package.bytecode.module;
+    let blob = |key: &str| {
+        let range = package.bytecode.blobs[module.find_resource(key)?.index()];
+        Some(&program[range.offset as usize..(range.offset + range.length) as usize])
+    };
+    let mut matrices = 0;
+    for resource in module.resources() {
+        let Some(name) = resource.key.strip_suffix("/codes") else { continue };
+        let (codes, scales) = (blob(&resource.key).unwrap(), blob(&format!("{name}/scales")).unwrap());
+        let stored = if name == "lm_head.weight" { "embed_tokens.weight" } else { name };
+        let source =
+            fixtures::read(&fixtures::data::tiny_checkpoint(), &format!("model.language_model.{stored}"))
+                .unwrap();
+        for (at, weight) in source.chunks_exact(2).enumerate() {
+            let byte = codes[at / 2];
+            let code = if at % 2 == 0 { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 };
+            let scale = f16::from_le_bytes([scales[at / 32 * 2], scales[at / 32 * 2 + 1]]);
+            let made = bf16::from_f32(f32::from(code) * scale.to_f32());
+            let weight = bf16::from_le_bytes([weight[0], weight[1]]);
+            assert!(made == weight, "{name} element {at}: {made} is not {weight}");
+        }
+        matrices += 1;
+    }
+    assert_eq!(matrices, 100);
+}
+
+#[test]
+fn the_same_input_makes_the_same_bytes_on_any_number_of_threads() {
+    let dir = Dir::new();
+    for (out, threads) in [("a", "1"), ("b", "2"), ("c", "2")] {
+        dir.ok(&["convert", &tiny(), "-o", out, "--variant", "both", "--threads", threads]);
+    }
+    let first = tree(&dir.path("a"));
+    assert!(first.len() > 20);
+    assert!(first == tree(&dir.path("b")) && first == tree(&dir.path("c")));
+}
+
+#[test]
+fn pruned_unpruned_and_sharded_checkpoints_make_equal_bundles() {
+    let dir = Dir::new();
+    let write = |name: &str, dead_kv: bool, shards: usize| {
+        let recipe = Recipe { dead_kv, shards, ..Recipe::new(Shape::e2b_like()) };
+        recipe.write(&dir.path(name)).unwrap();
+        dir.ok(&["convert", name, "-o", &format!("{name}.out"), "--name", "model", "--variant", "both"]);
+        let mut files = tree(&dir.path(&format!("{name}.out")));
+        // The manifest lists the checkpoint's files, which are others.
+        files.retain(|(path, _)| !path.ends_with("manifest.json"));
+        files
+    };
+    let pruned = write("pruned", false, 1);
+    assert!(pruned == write("unpruned", true, 1));
+    assert!(pruned == write("sharded", true, 3));
+}
+
+#[test]
+fn the_head_gets_a_format_of_its_own() {
+    let dir = Dir::new();
+    let format = |arguments: &[&str]| {
+        let plan = dir.json(&[&["convert", "model", "--dry-run", "--json"], arguments].concat());
+        plan["head"]["format"].as_str().unwrap().to_owned()
+    };
+    synthetic(&dir, |recipe| recipe.embedding = Weights::Off);
+    assert_eq!(format(&[]), "int8");
+    assert_eq!(format(&["--head", "int4"]), "int4");
+    assert_eq!(format(&["--head", "f16"]), "f16");
+    assert_eq!(format(&["--weights", "int8"]), "int8");
+    assert_eq!(format(&["--weights", "f16"]), "f16");
+
+    std::fs::remove_dir_all(dir.path("model")).unwrap();
+    synthetic(&dir, |recipe| (recipe.embedding, recipe.body) = (Weights::Off, Weights::Off));
+    assert_eq!(format(&[]), "int4");
+    let output = dir.command(&["convert", "model", "-o", "out"]).output().unwrap();
+    assert!(text(&output.stderr).contains("no QAT checkpoint"), "{}", both(&output));
+    assert!(text(&output.stderr).contains("warning:"), "{}", both(&output));
+}
+
+#[test]
+fn a_head_of_its_own_wins_over_the_tie() {
+    let dir = Dir::new();
+    synthetic(&dir, |recipe| recipe.untied_head = Some(Weights::On(Lattice::Bf16Div7Signed7)));
+    let plan = dir.json(&["convert", "model", "--dry-run", "--json"]);
+    let blobs = plan["graphs"][0]["blobs"].as_array().unwrap();
+    let head = blobs.iter().find(|blob| blob["key"] == "lm_head.weight/codes").unwrap();
+    assert_eq!(head["tensor"], "lm_head.weight");
+}
+
+/// Both real configurations, as checkpoints with true headers and holes for data.
+#[test]
+fn the_real_sizes_are_planned_at_once() {
+    for (config, tables, graph) in [
+        (fixtures::data::e4b_config(), 3_601_859_584_u64, 3.6..3.8),
+        (fixtures::data::e2b_config(), 2_790_000_000, 1.5..3.0),
+    ] {
+        let dir = Dir::new();
+        let recipe = Recipe { sparse: true, shards: 3, ..Recipe::from_config(&config).unwrap() };
+        recipe.write(&dir.path("model")).unwrap();
+        let plan = dir.json(&["convert", "model", "--variant", "both", "--dry-run", "--json"]);
+        let bytes = |value: &Value| value.as_u64().unwrap();
+        let gib = bytes(&plan["graphs"][0]["bytes"]) as f64 / f64::from(1 << 30);
+        assert!(graph.contains(&gib), "{gib} GiB");
+        let files = plan["tables"]["files"].as_array().unwrap();
+        let planned: u64 = files.iter().map(|file| bytes(&file["bytes"])).sum();
+        if config == fixtures::data::e4b_config() {
+            assert_eq!(planned, tables);
+        } else {
+            assert!(planned > tables, "{planned}");
+        }
+        // Every blob lies behind the one before it, and every tensor of the decoder is in the plan.
+        let blobs = plan["graphs"][0]["blobs"].as_array().unwrap();
+        for pair in blobs.windows(2) {
+            assert!(bytes(&pair[0]["offset"]) + bytes(&pair[0]["bytes"]) <= bytes(&pair[1]["offset"]));
+        }
+        let listing = dir.ok(&["convert", "model", "--dry-run"]);
+        assert!(listing.contains("layers.17.mlp.down_proj.weight/codes"));
+        assert!(listing.contains("layers.17.layer_scalar"));
+        assert_eq!(dir.names("."), ["model"], "a dry run writes nothing");
+    }
+}
+
+#[test]
+fn a_finished_file_equals_its_plan() {
+    let dir = Dir::new();
+    let plan = dir.json(&["convert", &tiny(), "--dry-run", "--json"]);
+    dir.ok(&["convert", &tiny(), "-o", "out"]);
+    let program = common::package(&dir.path("out").join(BUNDLE)).join("main.mlirb");
+    assert_eq!(plan["graphs"][0]["bytes"], std::fs::metadata(program).unwrap().len());
+}
+
+/// A fault of a checkpoint: how it is made, and what the message must say.
+type Fault = (&'static str, fn(&Dir), &'static [&'static str]);
+
+const DOWN: &str = "model.language_model.layers.1.mlp.down_proj.weight";
+
+const FAULTS: &[Fault] = &[
+    (
+        "missing shard",
+        |dir| std::fs::remove_file(shard(dir, 1)).unwrap(),
+        &["model-00002-of-00003.safetensors"],
+    ),
+    (
+        "truncated shard",
+        |dir| damage::truncate(&shard(dir, 2), 100).unwrap(),
+        &["model-00003-of-00003.safetensors"],
+    ),
+    (
+        "header longer than the file",
+        |dir| damage::set_header_length(&shard(dir, 0), 1 << 60).unwrap(),
+        &["header"],
+    ),
+    ("dropped tensor", |dir| damage::drop_tensor(&dir.path("model"), DOWN).unwrap(), &[DOWN]),
+    (
+        "index names an absent tensor",
+        |dir| damage::drop_stored(&dir.path("model"), DOWN).unwrap(),
+        &[DOWN, "index"],
+    ),
+    (
+        "wrong shape",
+        |dir| damage::retype(&dir.path("model"), DOWN, Dtype::Bf16, &[96, 64]).unwrap(),
+        &[DOWN, "[96, 64]", "[64, 96]"],
+    ),
+    (
+        "wrong dtype",
+        |dir| damage::retype(&dir.path("model"), DOWN, Dtype::F16, &[64, 96]).unwrap(),
+        &[DOWN, "F16", "BF16"],
+    ),
+    (
+        "NaN in a weight",
+        |dir| damage::put_bf16(&dir.path("model"), DOWN, 4321, 0x7FC0).unwrap(),
+        &[DOWN, "4321"],
+    ),
+    (
+        "MoE",
+        |dir| {
+            let change = |config: &mut Value| text_part(config)["enable_moe_block"] = true.into();
+            damage::edit_config(&dir.path("model"), change).unwrap();
+        },
+        &["enable_moe_block"],
+    ),
+    (
+        "keys used as values",
+        |dir| {
+            let change = |config: &mut Value| text_part(config)["attention_k_eq_v"] = true.into();
+            damage::edit_config(&dir.path("model"), change).unwrap();
+        },
+        &["attention_k_eq_v"],
+    ),
+    (
+        "unknown layer type",
+        |dir| {
+            let change =
+                |config: &mut Value| text_part(config)["layer_types"][0] = "chunked_attention".into();
+            damage::edit_config(&dir.path("model"), change).unwrap();
+        },
+        &["layer_types", "chunked_attention"],
+    ),
+    (
+        "no chat template",
+        |dir| std::fs::remove_file(dir.path("model").join("chat_template.jinja")).unwrap(),
+        &["chat template", "--no-chat-template"],
+    ),
+];
+
+fn text_part(config: &mut Value) -> &mut Value {
+    &mut config["text_config"]
+}
+
+fn shard(dir: &Dir, at: usize) -> std::path::PathBuf {
+    let shards = dir.names("model").into_iter().filter(|name| name.ends_with("of-00003.safetensors"));
+    dir.path("model").join(shards.collect::<Vec<_>>()[at].clone())
+}
+
+#[test]
+fn every_fault_of_a_checkpoint_is_named_and_leaves_nothing() {
+    for (name, spoil, expected) in FAULTS {
+        let dir = Dir::new();
+        synthetic(&dir, |recipe| recipe.shards = 3);
+        spoil(&dir);
+        let message = dir.fails(&["convert", "model", "-o", "out", "--variant", "both"]);
+        for part in *expected {
+            assert!(message.contains(part), "{name}: {part:?} is not in: {message}");
+        }
+        assert!(message.starts_with("error: ") || message.contains("\nerror: "), "{name}: {message}");
+        assert_eq!(dir.names("out"), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn a_last_axis_off_the_block_is_refused_unless_it_stays_f16() {
+    let dir = Dir::new();
+    synthetic(&dir, |recipe| {
+        let shape = Shape { intermediate: 72, ..Shape::small() };
+        *recipe = Recipe { body: Weights::Off, ..Recipe::new(shape) };
+    });
+    let message = dir.fails(&["convert", "model", "-o", "out"]);
+    assert!(message.contains("down_proj") && message.contains("72"), "{message}");
+    assert_eq!(dir.names("out"), [""; 0]);
+    dir.ok(&["convert", "model", "-o", "out", "--weights", "f16"]);
+}
+
+#[test]
+fn an_output_is_replaced_only_when_asked() {
+    let dir = Dir::new();
+    synthetic(&dir, |_| {});
+    let convert = ["convert", "model", "-o", "out", "--name", "m"];
+    dir.ok(&convert);
+    let before = tree(&dir.path("out"));
+    let message = dir.fails(&convert);
+    assert!(message.contains("m_decode_int4lin") && message.contains("--force"), "{message}");
+    assert!(before == tree(&dir.path("out")));
+    dir.ok(&[&convert[..], &["--force"]].concat());
+    assert!(before == tree(&dir.path("out")));
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_made_is_named() {
+    let dir = Dir::new();
+    synthetic(&dir, |_| {});
+    std::fs::write(dir.path("file"), "").unwrap();
+    let message = dir.fails(&["convert", "model", "-o", "file/out"]);
+    assert!(message.contains("file"), "{message}");
+}
+
+#[test]
+fn odd_options_are_refused() {
+    let dir = Dir::new();
+    synthetic(&dir, |_| {});
+    for (arguments, expected) in [
+        (&["--max-context", "1000"][..], "256, 512, 1024"),
+        (&["--max-context", "1073741824"], "positions"),
+        (&["--name", "a/b"], "--name"),
+        (&["--tables", "model"], "manifest.json"),
+    ] {
+        let message = dir.fails(&[&["convert", "model", "-o", "out"], arguments].concat());
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+    }
+    let message = dir.fails(&["convert", "google/gemma-4-E4B-it-qat-q4_0-unquantized"]);
+    assert!(message.contains("hf download"), "{message}");
+}

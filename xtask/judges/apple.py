@@ -1,0 +1,215 @@
+"""Judges `.aimodel` packages by Apple's own loader, verifier, serializer and Linux runtime.
+
+    apple.py judge JOB.json          one package; prints one JSON object a check
+    apple.py compare JOB.json        two packages' stored logits, position by position
+
+A job of `judge`:
+
+    package     the .aimodel folder
+    variant     provider, tbl or stock
+    checkpoint  the folder that it was converted from
+    tables      the gather tables as dumped, or null: then the rows are computed from the checkpoint
+    oracles     oracle files: their sequences are fed, and the numpy reference is held against them first
+    sequences   token ids to feed where no oracle exists
+    bounds      {"flips" | "mean_cosine" | "min_cosine": [low, high]}
+    logits      a .npz file for the package's logits, or null
+
+A job of `compare`: `left` and `right`, two such .npz files, the left one with at least the sequences of the right one,
+and `min_cosine`.
+
+Every line has `check`, `status` (passed or failed), `message` and `detail`. The exit code is 0 when the judge did its
+work, whatever the verdicts; a crash of Apple's code ends the process, and the caller counts it as a failed check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from coreai.authoring import AIModelAsset
+
+import package
+from checkpoint import Checkpoint
+from decoder import Decoder
+from runtime import open_session
+from scores import Score, cosines, margins, violations
+from tables import PerLayerTable
+
+MARGIN_TOLERANCE = 1e-3
+"""How far the reference's margins may lie from the oracle's, both computed in f32 by different code."""
+
+
+Detail = Mapping[str, object]
+
+
+class Failed(Exception):
+    """A check whose figures are out of bounds; carries them."""
+
+    def __init__(self, message: str, detail: Detail) -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+def emit(check: str, status: str, message: str, detail: Detail) -> None:
+    """Prints the verdict of one check."""
+    print(json.dumps({"check": check, "status": status, "message": message, "detail": detail}), flush=True)
+
+
+def run_check(check: str, body: Callable[[], Detail]) -> bool:
+    """Runs one check and prints its verdict; anything raised is a failure."""
+    try:
+        detail = body()
+    except Failed as failure:
+        emit(check, "failed", str(failure), failure.detail)
+        return False
+    except Exception as error:  # Apple's bindings raise RuntimeError and others; each is a verdict.
+        emit(check, "failed", f"{type(error).__name__}: {error}", {})
+        return False
+    emit(check, "passed", "", detail)
+    return True
+
+
+@dataclass(frozen=True)
+class Case:
+    """One sequence to feed, with the oracle's word on it where there is one."""
+
+    name: str
+    ids: list[int]
+    oracle: dict[str, list[float]] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A package to judge; see the module's text."""
+
+    package: Path
+    variant: str
+    checkpoint: Checkpoint
+    tables: Path | None
+    cases: list[Case]
+    bounds: dict[str, tuple[float, float]]
+    logits: Path | None
+
+    @staticmethod
+    def read(path: Path) -> Job:
+        job = json.loads(path.read_text())
+        cases = [
+            Case(f"{Path(oracle).stem}[{index}]", case["prompt_ids"] + case["generated_ids"], case)
+            for oracle in job["oracles"]
+            for index, case in enumerate(json.loads(Path(oracle).read_text())["cases"])
+        ]
+        cases += [Case(f"sequence[{index}]", ids) for index, ids in enumerate(job["sequences"])]
+        return Job(
+            package=Path(job["package"]),
+            variant=job["variant"],
+            checkpoint=Checkpoint(Path(job["checkpoint"])),
+            tables=Path(job["tables"]) if job["tables"] else None,
+            cases=cases,
+            bounds={name: (low, high) for name, (low, high) in job["bounds"].items()},
+            logits=Path(job["logits"]) if job["logits"] else None,
+        )
+
+
+def reference_logits(job: Job) -> list[np.ndarray]:
+    """The f32 logits of every case."""
+    decoder = Decoder(job.checkpoint)
+    return [decoder.logits(case.ids) for case in job.cases]
+
+
+def check_reference(job: Job, references: list[np.ndarray]) -> Detail:
+    """Holds the numpy reference against the oracle: every arg-max above a tie, every margin, every norm."""
+    worst_margin = worst_norm = 0.0
+    known = [
+        (case.name, case.oracle, logits) for case, logits in zip(job.cases, references, strict=True) if case.oracle
+    ]
+    for name, oracle, logits in known:
+        expected = np.array(oracle["teacher_forced_margins"])
+        differing = logits.argmax(axis=-1) != np.array(oracle["teacher_forced_argmax"])
+        if np.any(differing & (expected > MARGIN_TOLERANCE)):
+            raise Failed(f"arg-max differs from the oracle in {name}", {})
+        norms = np.array(oracle["logit_norms"])
+        worst_margin = max(worst_margin, float(np.abs(margins(logits) - expected).max()))
+        worst_norm = max(worst_norm, float(np.abs(np.linalg.norm(logits, axis=-1) / norms - 1).max()))
+    detail: Detail = {"cases": len(known), "margin_error": worst_margin, "norm_error": worst_norm}
+    if worst_margin > MARGIN_TOLERANCE or worst_norm > MARGIN_TOLERANCE:
+        raise Failed("the numpy reference does not reproduce the oracle", detail)
+    return detail
+
+
+def per_layer_table(job: Job) -> PerLayerTable:
+    """The rows that the host would read: the dump where there is one, which must hold what the rule gives."""
+    computed = PerLayerTable.quantize(job.checkpoint)
+    if job.tables is None:
+        return computed
+    dumped = PerLayerTable.dump(job.tables)
+    if not dumped.equals(computed):
+        raise Failed(f"{job.tables / 'embed_per_layer.i8'} is not what its rule gives", {})
+    return dumped
+
+
+async def run_cases(job: Job, asset: AIModelAsset, references: list[np.ndarray]) -> Detail:
+    """Feeds every case token by token and scores the logits."""
+    score = Score()
+    stored = {}
+    async with open_session(asset, per_layer_table(job), job.checkpoint.config) as session:
+        signature = package.check_signature(session.description, job.variant, job.checkpoint.config)
+        for case, reference in zip(job.cases, references, strict=True):
+            logits = await session.logits(case.ids)
+            score.add(case.name, logits, reference)
+            stored[case.name] = logits
+    if job.logits:
+        np.savez(job.logits, allow_pickle=False, **stored)
+    detail = {**score.report(), **signature}
+    if problems := "; ".join(violations(score.figures(), job.bounds)):
+        raise Failed(problems, detail)
+    return detail
+
+
+def judge(job: Job) -> None:
+    """All checks of one package; a package that does not load is not run."""
+    opened: list[AIModelAsset] = []
+
+    def load() -> Detail:
+        asset, facts = package.load(job.package)
+        opened.append(asset)
+        return facts
+
+    references = reference_logits(job)
+    if any(case.oracle for case in job.cases):
+        run_check("reference", lambda: check_reference(job, references))
+    if run_check("load", load):
+        run_check("fixed point", lambda: package.check_fixed_point(job.package, opened[0]))
+        run_check("run", lambda: asyncio.run(run_cases(job, opened[0], references)))
+
+
+def compare(left_file: str, right_file: str, least: float) -> Detail:
+    """Cosine of two packages' logits at every position of every sequence that the right one was fed."""
+    left, right = np.load(left_file), np.load(right_file)
+    cosine = np.concatenate([cosines(left[name], right[name]) for name in right.files])
+    detail = {"positions": len(cosine), "min_cosine": round(float(cosine.min()), 9)}
+    if not cosine.min() >= least:
+        raise Failed(f"minimum cosine {cosine.min():.9f} is below {least}", detail)
+    return detail
+
+
+def main(arguments: list[str]) -> int:
+    """Entry point; returns the exit code."""
+    match arguments:
+        case ["judge", job]:
+            judge(Job.read(Path(job)))
+        case ["compare", job]:
+            files = json.loads(Path(job).read_text())
+            run_check("agreement", lambda: compare(files["left"], files["right"], files["min_cosine"]))
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

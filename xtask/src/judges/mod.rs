@@ -1,0 +1,103 @@
+//! Judges: programs that we did not write, asked about what we wrote.
+//!
+//! A judge is a Python script that runs in a pinned environment and prints one JSON object a check. Each judge plans
+//! its tasks; all tasks run side by side, each in a process of its own, since Apple's code ends the process on some bad
+//! packages. To add a judge, add a line to [`JUDGES`].
+
+mod apple;
+mod environment;
+mod q4_0;
+mod tables;
+mod task;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::thread;
+use task::{Plan, Tally};
+
+use self::environment::Environment;
+use crate::workspace::{cargo, run as run_command, target};
+
+/// What to judge, and how.
+#[derive(Args, Default)]
+pub(crate) struct Options {
+    /// Judge only what has this in its name
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Leave out the sequences of several hundred tokens
+    #[arg(long)]
+    quick: bool,
+    /// Let this `coreai-bundle` convert, instead of building one
+    #[arg(long, value_name = "PROGRAM")]
+    binary: Option<PathBuf>,
+    /// Processes at a time; default: as many as there are cores
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
+}
+
+impl Options {
+    /// Whether `--only` lets this name through.
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|part| name.contains(part))
+    }
+}
+
+/// A judge: a name for the report, and how it plans its tasks.
+struct Judge {
+    name: &'static str,
+    plan: fn(&Options) -> Result<Plan>,
+}
+
+const JUDGES: [Judge; 3] = [
+    Judge { name: "apple", plan: apple::plan },
+    Judge { name: "numpy", plan: tables::plan },
+    Judge { name: "gguf", plan: q4_0::plan },
+];
+
+/// The command under judgement: the one given, else one built now.
+fn program(options: &Options) -> Result<PathBuf> {
+    if let Some(program) = &options.binary {
+        return Ok(program.clone());
+    }
+    run_command(&mut cargo(["build", "--quiet", "--package", "coreai-bundle"]))?;
+    Ok(target().join("debug").join(format!("coreai-bundle{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// Runs all judges and prints a line a check; with `strict`, an environment that cannot be made is a failure.
+pub(crate) fn run(options: &Options, strict: bool) -> Result<()> {
+    println!("== apple-check");
+    let environment = match Environment::prepare() {
+        Ok(environment) => environment,
+        Err(reason) if strict => bail!("the judges cannot run: {reason:#}"),
+        Err(reason) => {
+            println!("skipped: {reason:#}");
+            println!("0 passed, 0 failed, {} skipped", JUDGES.len());
+            return Ok(());
+        }
+    };
+    let cores = || thread::available_parallelism().map_or(1, NonZero::get);
+    let workers = options.jobs.map_or_else(cores, NonZero::get);
+    let mut tally = Tally::default();
+    for judge in JUDGES {
+        let plan = (judge.plan)(options)?;
+        plan.checks.iter().for_each(|check| tally.report(judge.name, check));
+        for tasks in [plan.tasks, plan.afterwards] {
+            task::run_all(
+                tasks,
+                workers,
+                |task| environment.run(task),
+                |check| tally.report(judge.name, check),
+            );
+        }
+    }
+    println!("{tally}");
+    if tally.failed > 0 {
+        bail!("{} checks failed", tally.failed);
+    }
+    if tally.passed == 0 {
+        bail!("nothing was judged");
+    }
+    Ok(())
+}
