@@ -145,6 +145,13 @@ impl<S: Simd> Lanes<S> {
         Mask { even: self.even.simd_lt(other), odd: self.odd.simd_lt(other) }
     }
 
+    /// Whether one of some integers below 2^22 is odd.
+    #[inline(always)]
+    pub(super) fn has_odd_integers(self) -> bool {
+        let (even, odd) = ((self.even + INTEGERS).to_bits(), (self.odd + INTEGERS).to_bits());
+        ((even | odd) & 1).simd_eq(1).any_true()
+    }
+
     /// Numbers to whose bits a mask was applied.
     #[inline(always)]
     pub(super) fn and_bits(self, mask: u32) -> Self {

@@ -14,7 +14,7 @@ use super::lanes::{INTEGERS, Lanes};
 use crate::quant::absmax::Width;
 use crate::quant::block::F16_OVERFLOW;
 use crate::quant::lattice::nearest::{DIVISORS, MARGIN};
-use crate::quant::lattice::{COMMON_MULTIPLE, EXTREMUM_CODES};
+use crate::quant::lattice::{COMMON_MULTIPLE, EXTREMUM_CODES, extremum_codes};
 
 pub(super) struct Lattice;
 
@@ -93,7 +93,8 @@ fn recover_quickly<S: Simd>(weights: Lanes<S>, [first, second]: &[Guess; 2], at:
         return None;
     }
     let candidate = Candidate::new(weights, second.inverses[at]);
-    if !candidate.is_possible() {
+    // Under a smaller code of the extremum all of these codes would be even; a positive scale is to be preferred then.
+    if !candidate.is_possible() || candidate.sign < 0.0 && !candidate.codes.has_odd_integers() {
         return None;
     }
     candidate.choice(candidate.only_exact(second.scales(at)))
@@ -108,7 +109,7 @@ fn recover<S: Simd>(simd: S, weights: Lanes<S>, extremum: f32) -> Option<Choice<
     if extremum.abs() < SMALLEST {
         return None;
     }
-    for code in EXTREMUM_CODES.map(f32::from) {
+    for code in extremum_codes(extremum).map(f32::from) {
         let candidate = Candidate::new(weights, inverse_scale(extremum, code));
         if !candidate.is_possible() {
             continue;
