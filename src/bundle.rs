@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ::oracle::gate::GateReport;
 use aimodel::package::{PROGRAM, WrittenPackage};
 use aimodel::staging::StagedDirectory;
 use converter::config::CONFIG_FILE;
@@ -31,6 +32,8 @@ pub(crate) struct BundleFacts<'a> {
     pub(crate) max_context: u64,
     /// Stamp of the tables that belong to it.
     pub(crate) stamp: Option<Digest>,
+    /// What the gate found, if it was asked.
+    pub(crate) gate: Option<GateReport>,
 }
 
 /// A bundle that is complete.
@@ -46,6 +49,9 @@ pub(crate) struct FinishedBundle {
     pub(crate) program_sha256: String,
     /// What was mended in its tokenizer.
     pub(crate) repairs: Vec<String>,
+    /// What the gate found, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gate: Option<GateReport>,
 }
 
 /// File name of a bundle's package.
@@ -83,6 +89,7 @@ pub(crate) fn assemble(
             tool: outputs::tool(),
             source: Some(source_record(facts.model.source)?),
             conversion: conversion(facts),
+            gate: serde_json::to_value(&facts.gate)?,
             tables_digest: facts.stamp,
             compiled_from: None,
         },
@@ -95,6 +102,7 @@ pub(crate) fn assemble(
         bytes: manifest.files.iter().map(|file| file.size).sum(),
         program_sha256: crate::digits::hex(&facts.package.digest),
         repairs: tokenizer.repairs.iter().map(ToString::to_string).collect(),
+        gate: facts.gate.clone(),
     })
 }
 

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use converter::decoder::WeightFormat;
 use converter::quant::Int4Rule;
 
-use crate::{aotc, check, convert, doctor, inspect, pack, tables};
+use crate::{aotc, check, convert, doctor, gate, inspect, oracle, pack, run, tables};
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
 ///
@@ -24,6 +24,9 @@ pub(crate) enum Command {
     Convert(convert::Arguments),
     Tables(tables::Arguments),
     Inspect(inspect::Arguments),
+    Oracle(oracle::Arguments),
+    Gate(gate::Arguments),
+    Run(run::Arguments),
     Check(check::Arguments),
     Pack(pack::Arguments),
     Aotc(Box<aotc::Arguments>),
@@ -36,6 +39,9 @@ impl Command {
             Command::Convert(arguments) => convert::run(&arguments),
             Command::Tables(arguments) => tables::run(&arguments),
             Command::Inspect(arguments) => inspect::run(&arguments),
+            Command::Oracle(arguments) => oracle::run(&arguments),
+            Command::Gate(arguments) => gate::run(&arguments),
+            Command::Run(arguments) => run::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Pack(arguments) => pack::run(&arguments),
             Command::Aotc(arguments) => aotc::run(&arguments),

@@ -4,6 +4,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ::oracle::gate::GateReport;
+use ::oracle::interpreter::Session;
+use ::oracle::reference::Reference;
+use ::oracle::stepper::Stepper;
+use ::oracle::tables::Tables;
 use aimodel::package::PackageMetadata;
 use aimodel::staging::StagedDirectory;
 use anyhow::bail;
@@ -19,7 +24,7 @@ use crate::bundle::{self, BundleFacts, FinishedBundle};
 use crate::cli::{Rule, Weights};
 use crate::outputs::Common;
 use crate::progress::Progress;
-use crate::{digits, interrupt, origin, outputs, plan_text, tables};
+use crate::{digits, gate, interrupt, oracle, origin, outputs, plan_text, tables};
 
 /// Convert a checkpoint into bundles
 #[derive(Debug, Args)]
@@ -50,6 +55,9 @@ pub(crate) struct Arguments {
     /// Make no tables, and leave the bundle without their stamp
     #[arg(long)]
     no_tables: bool,
+    /// Hold every bundle against the checkpoint in fp32, and put the report into its manifest
+    #[arg(long, conflicts_with_all = ["no_tables", "dry_run"])]
+    gate: bool,
     /// Accept a checkpoint without a chat template
     #[arg(long)]
     no_chat_template: bool,
@@ -133,7 +141,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let job = Job { arguments, model: &model, plan: &plan, name: &name, stamp };
     let finished = job.run()?;
     job.report(&finished)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(finished.exit_code())
 }
 
 /// The engine starts caches at 256 positions and doubles them.
@@ -177,6 +185,14 @@ struct Finished {
     written: Written,
 }
 
+impl Finished {
+    /// 1 if a bundle failed its gate.
+    fn exit_code(&self) -> ExitCode {
+        let reports = self.bundles.iter().filter_map(|bundle| bundle.gate.as_ref());
+        ExitCode::from(reports.map(GateReport::exit_code).max().unwrap_or(0))
+    }
+}
+
 impl Job<'_> {
     fn run(&self) -> anyhow::Result<Finished> {
         let arguments = self.arguments;
@@ -198,6 +214,7 @@ impl Job<'_> {
             _ => None,
         };
         let stamp = tables.as_ref().map(|tables| tables.stamp).or(self.stamp);
+        let mut gates = self.gate(&names, &folders, table_folder.as_ref())?.into_iter();
         let bundles = folders.iter().enumerate().map(|(at, folder)| {
             let facts = BundleFacts {
                 name: &names[at],
@@ -208,6 +225,7 @@ impl Job<'_> {
                 figures: &written.figures,
                 max_context: arguments.max_context,
                 stamp,
+                gate: gates.next(),
             };
             bundle::assemble(folder, &facts, &tokenizer)
         });
@@ -217,6 +235,27 @@ impl Job<'_> {
             folder.commit()?;
         }
         Ok(Finished { bundles, tables, written })
+    }
+
+    /// Holds the packages against the checkpoint, if that was asked.
+    fn gate(
+        &self,
+        names: &[String],
+        folders: &[StagedDirectory],
+        made: Option<&StagedDirectory>,
+    ) -> anyhow::Result<Vec<GateReport>> {
+        if !self.arguments.gate {
+            return Ok(Vec::new());
+        }
+        let mut reference = Reference::open(self.model.source)?;
+        let oracle = oracle::by_default(self.model.source, &mut reference)?;
+        let tables = made.map(StagedDirectory::path).or(self.arguments.tables.as_deref());
+        let reports = folders.iter().zip(names).map(|(folder, name)| {
+            let session = Session::open(&folder.path().join(bundle::asset_name(name)))?;
+            let mut stepper = Stepper::new(session, tables.map(Tables::open).transpose()?)?;
+            gate::measure(&mut stepper, &oracle, Some(&mut reference), false)
+        });
+        reports.collect()
     }
 
     fn write(
@@ -261,6 +300,10 @@ impl Job<'_> {
         for bundle in &finished.bundles {
             writeln!(out, "{}  {}, {}", bundle.path.display(), bundle.variant, digits::bytes(bundle.bytes))?;
             bundle.repairs.iter().try_for_each(|repair| writeln!(out, "  {repair}"))?;
+            if let Some(report) = &bundle.gate {
+                writeln!(out, "  {}", gate::verdict(report))?;
+                report.causes.iter().try_for_each(|cause| writeln!(out, "  cause: {cause}"))?;
+            }
         }
         if let Some(tables) = &finished.tables {
             writeln!(out, "{}  tables, {}", tables.path.display(), digits::bytes(tables.bytes))?;

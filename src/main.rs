@@ -8,13 +8,17 @@ mod convert;
 mod digits;
 mod doctor;
 mod failure;
+mod gate;
 mod inspect;
 mod interrupt;
+mod oracle;
 mod origin;
 mod outputs;
 mod pack;
 mod plan_text;
 mod progress;
+mod run;
+mod runnable;
 mod tables;
 
 use std::process::ExitCode;

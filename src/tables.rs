@@ -131,6 +131,7 @@ pub(crate) fn finish(
         conversion: Value::Null,
         tables_digest: None,
         compiled_from: None,
+        gate: Value::Null,
     };
     let manifest = manifest::seal(folder.path(), ManifestKind::Tables, name, provenance, &known)?;
     let stamp = manifest.tables_digest.context("the tables' manifest got no stamp")?;

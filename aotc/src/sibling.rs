@@ -159,6 +159,8 @@ impl SiblingSpec<'_> {
         let compiled_from = Some(self.compiled_from());
         match &self.source.manifest {
             Some(manifest) => Provenance {
+                // The compiled graph ran on no device yet.
+                gate: serde_json::Value::Null,
                 tool: TOOL.into(),
                 source: manifest.source.clone(),
                 conversion: manifest.conversion.clone(),

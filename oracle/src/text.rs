@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use converter::source::{Source, SourceError};
 use packer::template::{Message, TemplateError, render};
 use serde_json::Value;
 use tokenizers::Tokenizer;
@@ -33,6 +34,15 @@ pub enum TextError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// The checkpoint's file cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// There is no tokenizer.
+    #[error("{path}: there is no tokenizer.json", path = path.display())]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// The tokenizer refuses.
     #[error("tokenizer.json: {0}")]
     Tokenizer(String),
@@ -46,6 +56,9 @@ pub enum TextError {
     Template(#[from] TemplateError),
 }
 
+/// Gives a file's bytes by name; `None` if there is none.
+type Files<'f> = &'f dyn Fn(&str) -> Result<Option<Vec<u8>>, TextError>;
+
 /// A tokenizer with what belongs to it.
 #[derive(Debug)]
 pub struct Text {
@@ -56,18 +69,35 @@ pub struct Text {
 }
 
 impl Text {
-    /// Reads a tokenizer's folder, or a checkpoint's.
+    /// Reads a tokenizer's folder.
     ///
     /// # Errors
     /// [`TextError`] names the file; only `tokenizer.json` must be there.
     pub fn open(dir: &Path) -> Result<Text, TextError> {
-        let bytes = required(&dir.join(TOKENIZER))?;
+        Text::read(dir, &|name| optional(&dir.join(name)))
+    }
+
+    /// Reads a checkpoint's tokenizer.
+    ///
+    /// # Errors
+    /// As [`Text::open`].
+    pub fn of_checkpoint(source: &dyn Source) -> Result<Text, TextError> {
+        Text::read(Path::new(""), &|name| Ok(source.read_file(name)?))
+    }
+
+    /// Reads files by name; `dir` is for messages.
+    fn read(dir: &Path, file: Files<'_>) -> Result<Text, TextError> {
+        let bytes = file(TOKENIZER)?.ok_or_else(|| TextError::Missing { path: dir.to_owned() })?;
         let tokenizer =
             Tokenizer::from_bytes(bytes).map_err(|error| TextError::Tokenizer(error.to_string()))?;
-        let config = json(&dir.join(CONFIG))?;
-        let generation = json(&dir.join(GENERATION))?;
+        let json = |name: &str| match file(name)? {
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|source| TextError::Json { path: dir.join(name), source }),
+            None => Ok(Value::Null),
+        };
+        let (config, generation) = (json(CONFIG)?, json(GENERATION)?);
         let inlined = config.get("chat_template").and_then(Value::as_str).map(str::to_owned);
-        let template = match optional(&dir.join(TEMPLATE))? {
+        let template = match file(TEMPLATE)? {
             Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             None => inlined,
         };
@@ -121,20 +151,6 @@ fn optional(path: &Path) -> Result<Option<Vec<u8>>, TextError> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TextError::Io { path: path.to_owned(), source }),
-    }
-}
-
-fn required(path: &Path) -> Result<Vec<u8>, TextError> {
-    fs::read(path).map_err(|source| TextError::Io { path: path.to_owned(), source })
-}
-
-/// A JSON file; `null` if there is none.
-fn json(path: &Path) -> Result<Value, TextError> {
-    match optional(path)? {
-        Some(bytes) => {
-            serde_json::from_slice(&bytes).map_err(|source| TextError::Json { path: path.to_owned(), source })
-        }
-        None => Ok(Value::Null),
     }
 }
 

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use aimodel::bytecode::layout::Layout;
@@ -39,7 +40,14 @@ fn gate_with(package: &Path, tables: Tables, cases: usize, layers: bool) -> Gate
     let source = LocalSource::open(&checkpoint()).unwrap();
     let mut reference = Reference::open(&source).unwrap();
     let mut stepper = Stepper::new(Session::open(package).unwrap(), Some(tables)).unwrap();
-    gate::run(&mut stepper, &oracle_of(cases), Some(&mut reference), layers).unwrap()
+    gate::run(
+        &mut stepper,
+        &oracle_of(cases),
+        Some(&mut reference),
+        layers,
+        &mut || ControlFlow::Continue(()),
+    )
+    .unwrap()
 }
 
 /// A copy of a stored package with something changed in its graph or its blobs.
@@ -137,7 +145,8 @@ fn int4_off_the_lattice_fails_without_a_finding() {
 #[test]
 fn without_the_checkpoint_winners_alone_decide() {
     let mut stepper = Stepper::new(Session::open(&package(F16)).unwrap(), Some(tables())).unwrap();
-    let report = gate::run(&mut stepper, &oracle_of(2), None, false).unwrap();
+    let report =
+        gate::run(&mut stepper, &oracle_of(2), None, false, &mut || ControlFlow::Continue(())).unwrap();
     assert!(report.passed && report.cases.iter().all(|case| case.distances.is_none()));
 }
 

@@ -4,15 +4,18 @@
 
 mod support;
 
+use std::path::Path;
+
 use converter::source::LocalSource;
+use fixtures::{Recipe, Shape};
 use oracle::file::{Prompt, make_case};
 use oracle::reference::Reference;
-use support::{Case, cases, checkpoint};
+use support::{Case, cases, checkpoint, read_cases};
 
-fn compare(file: &str) {
-    let source = LocalSource::open(&checkpoint()).unwrap();
+fn compare(checkpoint: &Path, cases: Vec<Case>) {
+    let source = LocalSource::open(checkpoint).unwrap();
     let mut reference = Reference::open(&source).unwrap();
-    for expected in cases(file) {
+    for expected in cases {
         let prompt = Prompt { text: expected.prompt.clone(), ids: expected.prompt_ids.clone() };
         let made =
             make_case(&mut reference, &prompt, expected.generated_ids.len(), &|_| String::new()).unwrap();
@@ -44,10 +47,20 @@ fn close(found: &[f32], expected: &[f32], tolerance: f32) {
 
 #[test]
 fn short_sequences_equal_those_of_transformers() {
-    compare("oracle.json");
+    compare(&checkpoint(), cases("oracle.json"));
 }
 
 #[test]
 fn sequences_far_beyond_the_window_equal_those_of_transformers() {
-    compare("oracle-long.json");
+    compare(&checkpoint(), cases("oracle-long.json"));
+}
+
+/// One KV head, double-wide feed-forward on shared layers, full attention every fifth layer. The golden's recipe is
+/// `xtask/judges/transformers_golden.py`.
+#[test]
+fn the_structure_of_e2b_equals_that_of_transformers() {
+    let dir = tempfile::tempdir().unwrap();
+    Recipe::new(Shape::e2b_like()).write(dir.path()).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/e2b-like.json");
+    compare(dir.path(), read_cases(&golden));
 }

@@ -114,6 +114,8 @@ pub struct Provenance {
     pub source: Option<SourceRecord>,
     /// Rule and measured figures, free-form.
     pub conversion: Value,
+    /// What the gate found, as it reports; null where it was not asked.
+    pub gate: Value,
     /// The stamp of the tables that belong to the folder.
     pub tables_digest: Option<Digest>,
     /// For compiled bundles.
@@ -137,6 +139,9 @@ pub struct Manifest {
     /// Rule and measured figures, free-form.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub conversion: Value,
+    /// What the gate found, as it reports.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub gate: Value,
     /// The stamp that ties tables and bundles; see [`tables_digest`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables_digest: Option<Digest>,
@@ -160,6 +165,7 @@ impl Manifest {
             tool: provenance.tool,
             source: provenance.source,
             conversion: provenance.conversion,
+            gate: provenance.gate,
             tables_digest: provenance.tables_digest,
             compiled_from: provenance.compiled_from,
             files,

@@ -9,6 +9,8 @@ mod layers;
 mod structure;
 mod weights;
 
+use std::ops::ControlFlow;
+
 use serde::Serialize;
 
 pub use cause::Cause;
@@ -54,6 +56,9 @@ pub enum GateError {
         /// Layers of the checkpoint.
         expected: usize,
     },
+    /// The watcher ended the run.
+    #[error("stopped")]
+    Stopped,
     /// The oracle has other tokens than the bundle.
     #[error(
         "the oracle's winner is token {token}, the bundle has {vocab} logits: is the oracle of this model?"
@@ -65,6 +70,9 @@ pub enum GateError {
         vocab: usize,
     },
 }
+
+/// Called after each token that a bundle computed; may end the run.
+pub type Watch<'w> = &'w mut dyn FnMut() -> ControlFlow<()>;
 
 /// A clear winner that the bundle does not choose.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
@@ -149,10 +157,11 @@ pub fn run(
     oracle: &Oracle,
     mut reference: Option<&mut Reference<'_>>,
     layers: bool,
+    watch: Watch<'_>,
 ) -> Result<GateReport, GateError> {
     let mut cases = Vec::with_capacity(oracle.cases.len());
     for case in &oracle.cases {
-        cases.push(run_case(stepper, case, reference.as_deref_mut())?);
+        cases.push(run_case(stepper, case, reference.as_deref_mut(), watch)?);
     }
     let mut causes = Vec::new();
     let mut layer_report = None;
@@ -273,10 +282,18 @@ impl<'c> Tally<'c> {
     }
 }
 
+fn step(watch: Watch<'_>) -> Result<(), GateError> {
+    match watch() {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(GateError::Stopped),
+    }
+}
+
 fn run_case(
     stepper: &mut Stepper,
     case: &Case,
     reference: Option<&mut Reference<'_>>,
+    watch: Watch<'_>,
 ) -> Result<CaseReport, GateError> {
     stepper.reset()?;
     let tokens: Vec<u32> = case.ids().collect();
@@ -284,6 +301,7 @@ fn run_case(
     let Some(reference) = reference else {
         for token in tokens {
             tally.add(&stepper.feed(token)?, None)?;
+            step(watch)?;
         }
         return Ok(tally.finish());
     };
@@ -293,7 +311,8 @@ fn run_case(
     reference.logits(&hidden, &mut |at, expected| {
         if failure.is_none() {
             let found = stepper.feed(tokens[at]).map_err(GateError::from);
-            failure = found.and_then(|found| tally.add(&found, Some(expected))).err();
+            let added = found.and_then(|found| tally.add(&found, Some(expected)));
+            failure = added.and_then(|()| step(watch)).err();
         }
     })?;
     failure.map_or_else(|| Ok(tally.finish()), Err)

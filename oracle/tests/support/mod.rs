@@ -44,11 +44,15 @@ impl Case {
 }
 
 pub fn cases(file: &str) -> Vec<Case> {
+    read_cases(&checkpoint().join(file))
+}
+
+pub fn read_cases(file: &Path) -> Vec<Case> {
     #[derive(serde::Deserialize)]
     struct File {
         cases: Vec<Case>,
     }
-    let json = fs::read(checkpoint().join(file)).unwrap();
+    let json = fs::read(file).unwrap();
     serde_json::from_slice::<File>(&json).unwrap().cases
 }
 

@@ -156,6 +156,7 @@ impl Folder {
             conversion: manifest.conversion,
             tables_digest: manifest.tables_digest,
             compiled_from: manifest.compiled_from,
+            gate: manifest.gate,
         };
         manifest::seal(&self.0, manifest.kind, &manifest.name, provenance, &[]).unwrap();
     }
@@ -227,6 +228,7 @@ fn write_bundle(target: &Path, package: &str, engine_inputs: EngineInputs, stamp
         conversion: json!({"rule": "absmax"}),
         tables_digest: Some(stamp),
         compiled_from: None,
+        gate: serde_json::Value::Null,
     };
     let parts = BundleParts { metadata, tokenizer, provenance, known_files: Vec::new() };
     assemble(&staged, parts).unwrap();

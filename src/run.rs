@@ -1,0 +1,93 @@
+//! `coreai-bundle run`: a bundle answers, on this machine's processor.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use ::oracle::generate::{Generated, generate};
+use ::oracle::text::Text;
+use anyhow::bail;
+use clap::Args;
+use packer::template::Message;
+use serde_json::json;
+
+use crate::runnable::Runnable;
+
+/// Let a bundle answer a prompt, with the very bytes that a device gets
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  coreai-bundle run out/gemma4_e4b_qat_decode_int4lin --prompt \"Why is the sky blue?\"
+  coreai-bundle run out/gemma4_e4b_qat_decode_int4lin --raw --prompt \"Count up: 1, 2, 3,\" -n 8")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    runnable: Runnable,
+    /// What the user says
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// Instructions ahead of it
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    system: Option<String>,
+    /// Continue the prompt as it stands, without the chat template
+    #[arg(long)]
+    raw: bool,
+    /// Tokens at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
+    tokens: usize,
+    /// Print the result as JSON, when it is complete
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let text = arguments.runnable.text()?;
+    let ids = text.encode(&arguments.shown(&text)?)?;
+    if ids.is_empty() {
+        bail!("--prompt {:?} has no tokens", arguments.prompt);
+    }
+    let mut stepper = arguments.runnable.stepper()?;
+    let mut reply = String::new();
+    let mut broken = None;
+    let made = generate(&mut stepper, &text, &ids, arguments.tokens, &mut |piece| {
+        reply.push_str(piece);
+        if !arguments.json && broken.is_none() {
+            let mut out = io::stdout().lock();
+            broken = write!(out, "{piece}").and_then(|()| out.flush()).err();
+        }
+    })?;
+    if let Some(error) = broken {
+        return Err(error.into());
+    }
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        let result = json!({"text": reply, "generated": made, "tokens_per_second": made.tokens_per_second()});
+        writeln!(out, "{result}")?;
+    } else {
+        writeln!(out)?;
+        eprintln!("{}", summary(&made));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    /// The prompt as the model sees it.
+    fn shown(&self, text: &Text) -> anyhow::Result<String> {
+        if self.raw {
+            return Ok(self.prompt.clone());
+        }
+        let system = self.system.iter().map(|content| Message { role: "system", content });
+        let messages: Vec<Message<'_>> =
+            system.chain([Message { role: "user", content: &self.prompt }]).collect();
+        Ok(text.chat(&messages)?)
+    }
+}
+
+fn summary(made: &Generated) -> String {
+    let end = if made.stopped { "ended by itself" } else { "cut off by -n" };
+    format!(
+        "{} tokens read in {:.1} s, {} tokens written, {:.1} tokens/s, {end}",
+        made.prompt_tokens,
+        made.prompt_seconds,
+        made.ids.len(),
+        made.tokens_per_second()
+    )
+}
