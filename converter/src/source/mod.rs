@@ -11,6 +11,7 @@ mod fingerprint;
 mod header;
 mod index;
 mod local;
+mod reading;
 mod shards;
 mod stamp;
 
@@ -23,6 +24,7 @@ pub use fingerprint::{Fingerprint, FingerprintParts};
 pub use header::{Header, MAX_HEADER_BYTES, header_len, parse_header};
 pub use index::{INDEX_FILE, MAX_INDEX_BYTES, ShardIndex};
 pub use local::{LocalSource, MAX_SIDE_FILE_BYTES};
+pub(crate) use reading::Reading;
 /// Element types a safetensors header can name.
 pub use safetensors::Dtype;
 pub use shards::merge_shards;
@@ -101,8 +103,8 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Says that this tensor is read next. A hint: may do nothing.
     fn will_read(&self, _tensor: &TensorEntry) {}
 
-    /// Says that this tensor is not read again. A hint: may do nothing.
-    fn done_reading(&self, _tensor: &TensorEntry) {}
+    /// Says that these bytes of a tensor, counted from its start, are not read again. A hint: may do nothing.
+    fn done_reading(&self, _tensor: &TensorEntry, _bytes: Range<u64>) {}
 
     /// Checks that what was read so far still is what the source holds; for the end of a run.
     ///

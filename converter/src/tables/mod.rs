@@ -8,4 +8,4 @@ pub mod safetensors;
 mod write;
 
 pub use plan::{PlannedFile, TablesPlan};
-pub use write::{TableFile, WrittenTables, write};
+pub use write::{WrittenTables, write};

@@ -1,12 +1,10 @@
 //! Writes a table folder, a few rows of a tensor at a time, on all cores.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use aimodel::stream::{StreamedFile, WrittenFile};
 use half::bf16;
-use sha2::{Digest, Sha256};
 
 use super::plan::{Job, TablesPlan};
 use super::rows::quantize_rows;
@@ -17,7 +15,7 @@ use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::plan::Treatment;
 use crate::quant::QuantizeError;
-use crate::source::Source;
+use crate::source::{Reading, Source};
 
 /// Elements that a worker takes at a time, at least: whole rows.
 const PIECE: u64 = 1 << 20;
@@ -25,48 +23,39 @@ const PIECE: u64 = 1 << 20;
 /// The file with the tables' own facts.
 const META: &str = "meta.json";
 
-/// A file as written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TableFile {
-    /// SHA-256 of its bytes.
-    pub digest: [u8; 32],
-    /// Number of bytes.
-    pub bytes: u64,
-}
-
 /// A table folder as written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WrittenTables {
     /// Files by name.
-    pub files: BTreeMap<String, TableFile>,
+    pub files: BTreeMap<String, WrittenFile>,
 }
 
-/// A file under way: bytes and digest.
+/// A file under way.
 struct Output {
     path: PathBuf,
     name: &'static str,
-    file: File,
-    hasher: Sha256,
-    bytes: u64,
+    file: StreamedFile,
 }
 
 impl Output {
     fn create(directory: &Path, name: &'static str) -> Result<Self, ConvertError> {
         let path = directory.join(name);
-        let file =
-            File::create_new(&path).map_err(|source| ConvertError::Io { path: path.clone(), source })?;
-        Ok(Output { path, name, file, hasher: Sha256::new(), bytes: 0 })
+        let file = StreamedFile::create(&path);
+        match file {
+            Ok(file) => Ok(Output { path, name, file }),
+            Err(source) => Err(ConvertError::Io { path, source }),
+        }
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), ConvertError> {
-        self.file.write_all(bytes).map_err(|source| ConvertError::Io { path: self.path.clone(), source })?;
-        self.hasher.update(bytes);
-        self.bytes += bytes.len() as u64;
-        Ok(())
+        self.file.write(bytes).map_err(|source| ConvertError::Io { path: self.path.clone(), source })
     }
 
-    fn finish(self) -> (String, TableFile) {
-        (self.name.to_owned(), TableFile { digest: self.hasher.finalize().into(), bytes: self.bytes })
+    fn finish(self) -> Result<(String, WrittenFile), ConvertError> {
+        match self.file.finish() {
+            Ok(written) => Ok((self.name.to_owned(), written)),
+            Err(source) => Err(ConvertError::Io { path: self.path, source }),
+        }
     }
 }
 
@@ -89,7 +78,7 @@ pub fn write(
     }
     let mut meta = Output::create(directory, META)?;
     meta.put(plan.meta.as_bytes())?;
-    files.extend([meta.finish()]);
+    files.extend([meta.finish()?]);
     Ok(WrittenTables { files })
 }
 
@@ -100,10 +89,11 @@ fn write_job(
     directory: &Path,
     threads: usize,
     observer: &dyn Observer,
-) -> Result<Vec<(String, TableFile)>, ConvertError> {
+) -> Result<Vec<(String, WrittenFile)>, ConvertError> {
     let tensor = checkpoint.require(job.role)?;
     observer.tensor(&tensor.name);
     source.will_read(tensor);
+    let mut reading = Reading::new(source, tensor);
     let mut data = Output::create(directory, job.data)?;
     let mut scales = job.scales.map(|name| Output::create(directory, name)).transpose()?;
     let rows_a_piece = (PIECE / job.width).clamp(1, job.rows.max(1));
@@ -129,13 +119,13 @@ fn write_job(
         if let Some(scales) = &mut scales {
             scales.put(bytemuck::cast_slice(&row_scales))?;
         }
-        observer
-            .advance(if job.treatment == Treatment::F32 { bytes.len() / 2 } else { bytes.len() * 2 } as u64);
+        let read = if job.treatment == Treatment::F32 { bytes.len() / 2 } else { bytes.len() * 2 } as u64;
+        observer.advance(read);
+        reading.advance(read);
         outputs.give(bytes);
         Ok(())
     })?;
-    source.done_reading(tensor);
-    Ok(std::iter::once(data).chain(scales).map(Output::finish).collect())
+    std::iter::once(data).chain(scales).map(Output::finish).collect()
 }
 
 /// A piece's bytes, and its row scales.
