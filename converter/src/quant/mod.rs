@@ -1,8 +1,17 @@
-//! Weights as codes and scales: the three int4 rules, int8, and rounding to half precision.
+//! Quantizers: blocks of 32 bf16 weights to 4- or 8-bit codes and an f16 scale each, and plain rounding to f16.
 //!
-//! A matrix is split along its last axis into blocks of 32. Each rule exists twice: plainly, one block at a time ([`fit`], [`lattice::recover`]), which
-//! is what explains a block and what tests hold the rest to, and in vectors (`vector`), which is what conversions run. Both give the same bits
-//! on every machine: the instruction set is picked at run time, and no step depends on its width.
+//! The runtime computes `code * scale`. [`Int4Rule`] names the rules that pick both; int8 always follows the rule of
+//! [`Int4Rule::Absmax`] with wider codes. The default, [`lattice`], gives back the very weights that a quantization-aware training
+//! left, block by block, and the best fit where a block is on no lattice. Whether it is, is decided for every block on its own,
+//! at the cost of a few vector operations: no result depends on other blocks, on how a tensor is cut, or on the number of
+//! threads. (The sums of squares in [`Statistics`] are f64 additions in the order of merging, their last bits alone depend on
+//! the cut.)
+//!
+//! A weight that is NaN, infinite or too large for f16 is an error. `q4_0` alone takes weights up to eight times that, as far as
+//! its scale fits.
+//!
+//! Every rule exists twice: plainly, one block at a time ([`fit`], [`lattice::recover`]), and in vectors for whole tensors. Tests
+//! hold both to the same bits.
 
 mod absmax;
 mod block;

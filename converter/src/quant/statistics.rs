@@ -71,3 +71,47 @@ impl Statistics {
         self.negative_scales += next.negative_scales;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Statistics, WorstBlock};
+
+    fn part(blocks: u64, worst: Option<(u64, f32)>) -> Statistics {
+        let worst = worst.map(|(block, relative_error)| WorstBlock { block, relative_error });
+        let mut extremum_codes = [0; 16];
+        extremum_codes[15] = blocks;
+        Statistics {
+            blocks,
+            blocks_exact: blocks - 1,
+            weights: 32 * blocks,
+            weights_exact: 32 * blocks - 3,
+            squared_error: 0.25,
+            squared_weights: 4.0,
+            worst,
+            extremum_codes,
+            zero_blocks: 1,
+            subnormal_scales: 2,
+            negative_scales: 3,
+        }
+    }
+
+    #[test]
+    fn parts_add_up_and_the_worst_block_keeps_its_place() {
+        let mut sum = Statistics::default();
+        for next in
+            [part(10, None), part(20, Some((4, 0.5))), part(30, Some((7, 0.5))), part(5, Some((2, 0.75)))]
+        {
+            sum.merge(&next);
+        }
+        let mut expected = part(65, Some((62, 0.75)));
+        expected.blocks_exact = 61;
+        expected.weights_exact = 32 * 65 - 12;
+        (expected.squared_error, expected.squared_weights) = (1.0, 16.0);
+        (expected.zero_blocks, expected.subnormal_scales, expected.negative_scales) = (4, 8, 12);
+        assert_eq!(sum, expected);
+        assert_eq!(sum.relative_error(), 0.25);
+        sum.merge(&part(1, Some((0, 0.75))));
+        assert_eq!(sum.worst.map(|worst| worst.block), Some(62), "the first one on a tie");
+        assert_eq!(Statistics::default().relative_error(), 0.0);
+    }
+}

@@ -18,9 +18,16 @@ use super::QuantizeError;
 use super::block::{BLOCK, Extremum, F16_OVERFLOW, Fit, round_to_bf16, widen};
 
 /// Codes that the extremum may have, in the order in which they are tried. Positive ones stand for both signs: they take the
-/// positive scale. -8 takes the sign that makes the extremum's code -8, so a scale is negative only where the extremum is a
-/// positive eight steps.
+/// positive scale. -8 takes the scale that makes the extremum's code -8; where that is negative, because the extremum is positive,
+/// it is tried last, so that a scale is negative only if no positive one will do.
 pub const EXTREMUM_CODES: [i8; 8] = [7, -8, 6, 5, 4, 3, 2, 1];
+
+/// [`EXTREMUM_CODES`] in the order for an extremum.
+pub(super) fn extremum_codes(extremum: f32) -> impl Iterator<Item = i8> {
+    let is_late = move |code: &i8| *code < 0 && extremum > 0.0;
+    let early = EXTREMUM_CODES.into_iter().filter(move |code| !is_late(code));
+    early.chain(EXTREMUM_CODES.into_iter().filter(is_late))
+}
 
 /// A block's lattice.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -48,7 +55,7 @@ pub fn recover(block: &[bf16; BLOCK]) -> Option<Recovered> {
     if extremum.value.abs() >= F16_OVERFLOW {
         return None;
     }
-    EXTREMUM_CODES.into_iter().find_map(|code| recover_with(&weights, extremum, code))
+    extremum_codes(extremum.value).find_map(|code| recover_with(&weights, extremum, code))
 }
 
 /// Whether a block is on a lattice.

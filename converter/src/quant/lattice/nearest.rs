@@ -1,43 +1,43 @@
 //! The best fit for a block that is on no lattice.
 //!
-//! The extremum divided by each of [`DIVISORS`] gives codes; the scale is refitted to them by least squares and rounded to f16.
-//! Of these fits the one with the smallest squared error is kept, the first one on a tie, and its codes are taken anew for its
-//! scale. Unless it is better than `absmax` by more than rounding could feign, `absmax` it is.
+//! The extremum divided by each of [`DIVISORS`] gives codes `q`. Of all scales for these codes the one of least squares, `(Σ q w) /
+//! (Σ q²)`, leaves the error `Σ w² - (Σ q w)² / (Σ q²)`: the codes for which the subtrahend is largest are kept, the first ones on
+//! a tie. Their scale is rounded to f16, and codes are taken anew for it. Unless the result is better than that of `absmax` by
+//! more than rounding could feign, `absmax` it is.
 
 use half::f16;
 
-use super::super::QuantizeError;
-use super::super::absmax::{self, Width};
-use super::super::block::{BLOCK, Extremum, Fit, sum};
+use crate::quant::QuantizeError;
+use crate::quant::absmax::{self, Width};
+use crate::quant::block::{BLOCK, Extremum, Fit, sum};
 
 /// What the extremum is divided by; positive ones give positive scales, negative ones make the extremum's code negative.
 /// Further divisors gain less than half a percent of the error on normal, Laplace and uniform weights.
-pub(in super::super) const DIVISORS: [f32; 9] = [7.0, 7.5, 8.0, 8.5, 6.5, 6.0, -8.0, -7.5, -8.5];
+pub(in crate::quant) const DIVISORS: [f32; 9] = [7.0, 7.5, 8.0, 8.5, 6.5, 6.0, -8.0, -7.5, -8.5];
 
 /// A fit must have an error below that of `absmax` times this. Errors in f32 are off by less than 2^-20, so a fit that is
 /// kept is never worse.
-pub(in super::super) const MARGIN: f32 = 1.0 - 1.0 / 65536.0;
+pub(in crate::quant) const MARGIN: f32 = 1.0 - 1.0 / 65536.0;
 
 pub(super) fn fit(weights: &[f32; BLOCK], extremum: Extremum) -> Result<Fit, QuantizeError> {
     let plain = absmax::fit(weights, Width::Int4)?;
-    let mut best: Option<Fit> = None;
+    let (mut best, mut scale) = (0.0, 0.0);
     for divisor in DIVISORS {
         let inverse = divisor / if divisor > 0.0 { extremum.value.abs() } else { extremum.value };
         let codes = codes(weights, inverse);
         let products = sum(std::array::from_fn(|i| codes[i] * weights[i]));
         let squares = sum(codes.map(|code| code * code));
-        let scale = f16::from_f32(products / squares);
-        if scale == f16::ZERO || !scale.is_finite() {
-            continue;
-        }
-        let fit = Fit::measure(weights, scale, codes.map(|code| code as i8));
-        if best.is_none_or(|best| fit.squared_error < best.squared_error) {
-            best = Some(fit);
+        let explained = products * products / squares;
+        if explained > best {
+            (best, scale) = (explained, products / squares);
         }
     }
-    let Some(best) = best else { return Ok(plain) };
-    let codes = codes(weights, 1.0 / best.scale.to_f32());
-    let best = Fit::measure(weights, best.scale, codes.map(|code| code as i8));
+    let scale = f16::from_f32(scale);
+    if scale == f16::ZERO {
+        return Ok(plain);
+    }
+    let codes = codes(weights, 1.0 / scale.to_f32());
+    let best = Fit::measure(weights, scale, codes.map(|code| code as i8));
     Ok(if best.squared_error < plain.squared_error * MARGIN { best } else { plain })
 }
 

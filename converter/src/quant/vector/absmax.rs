@@ -1,12 +1,12 @@
-//! [`super::super::absmax`] in vectors.
+//! [`crate::quant::absmax`] in vectors.
 
 use fearless_simd::Simd;
 
-use super::super::absmax::{SMALLEST_SCALE, Width};
-use super::super::block::F16_OVERFLOW;
 use super::half_bits::{SMALLEST_NORMAL, round_to_f16};
 use super::kernel::{Choice, GROUP, Rule};
 use super::lanes::{INTEGERS, Lanes};
+use crate::quant::absmax::{SMALLEST_SCALE, Width};
+use crate::quant::block::F16_OVERFLOW;
 
 pub(super) struct AbsmaxInt4;
 pub(super) struct AbsmaxInt8;
@@ -19,7 +19,7 @@ impl Rule for AbsmaxInt4 {
 
     #[inline(always)]
     fn start(extrema: &[f32; GROUP]) -> Self::Start {
-        extrema.map(|extremum| scale(extremum, Width::Int4))
+        scales(extrema, Width::Int4)
     }
 
     #[inline(always)]
@@ -36,13 +36,22 @@ impl Rule for AbsmaxInt8 {
 
     #[inline(always)]
     fn start(extrema: &[f32; GROUP]) -> Self::Start {
-        extrema.map(|extremum| scale(extremum, Width::Int8))
+        scales(extrema, Width::Int8)
     }
 
     #[inline(always)]
     fn choose<S: Simd>(_: S, weights: Lanes<S>, _: f32, scales: &Self::Start, at: usize) -> Choice<S> {
         choose(weights, scales[at], Width::Int8)
     }
+}
+
+#[inline(always)]
+fn scales(extrema: &[f32; GROUP], width: Width) -> [f32; GROUP] {
+    let mut scales = [0.0; GROUP];
+    for (into, extremum) in scales.iter_mut().zip(extrema) {
+        *into = scale(*extremum, width);
+    }
+    scales
 }
 
 #[inline(always)]
@@ -53,14 +62,20 @@ pub(super) fn scale(extremum: f32, width: Width) -> f32 {
 
 #[inline(always)]
 pub(super) fn choose<S: Simd>(weights: Lanes<S>, scale: f32, width: Width) -> Choice<S> {
-    // Normal f16 numbers hold a bf16 number exactly. Others get code 0 anyway unless the scale is hardly larger than they are.
-    let halves = if scale < 4.0 * SMALLEST_NORMAL { through_f16(weights) } else { weights };
     let (lowest, highest) = width.codes();
+    let quotients = if scale < 4.0 * SMALLEST_NORMAL {
+        (through_f16(weights) / scale).max(lowest)
+    } else {
+        // Weights below normal f16 numbers get code 0, rounded or not. The scale is off by less than 2^-11, so no quotient is
+        // below the lowest code by half.
+        weights / scale
+    };
     // The sum rounds, ties to even.
-    Choice { scale, codes: (halves / scale).max(lowest).min(highest) + INTEGERS }
+    Choice { scale, codes: quotients.min(highest) + INTEGERS }
 }
 
-/// Rounds bf16 numbers to f16: below normal ones f16 numbers are 2^-24 apart, as f32 numbers around 0.75 are.
+/// Rounds bf16 numbers to f16. Normal f16 numbers hold them exactly; below those f16 numbers are 2^-24 apart, as f32 numbers
+/// around 0.75 are.
 #[inline(always)]
 fn through_f16<S: Simd>(weights: Lanes<S>) -> Lanes<S> {
     let subnormals = (weights + 0.75) - 0.75;

@@ -3,14 +3,14 @@
 use fearless_simd::{Level, Simd, dispatch};
 use half::{bf16, f16};
 
-use super::super::QuantizeError;
-use super::super::block::F16_OVERFLOW;
+use crate::quant::QuantizeError;
+use crate::quant::block::F16_OVERFLOW;
 
 /// Bits of the smallest magnitude that does not fit.
 const OVERFLOW: u16 = (F16_OVERFLOW.to_bits() >> 16) as u16;
 
 /// Rounds to f16, ties to even.
-pub(in super::super) fn to_f16(
+pub(in crate::quant) fn to_f16(
     level: Level,
     weights: &[bf16],
     halves: &mut [f16],

@@ -4,18 +4,19 @@
 //! are long chains of operations, and a processor walks those of several blocks at once only if they stand next to each other.
 
 use fearless_simd::{
-    Level, Simd, SimdBase, SimdInterleaved, SimdMask, SimdNarrow, SimdSplit, dispatch, f32x4, i32x16,
+    Level, Simd, SimdBase, SimdInterleaved, SimdMask, SimdNarrow, SimdSplit, SimdWiden, dispatch, f32x4,
+    f64x2, i32x8,
 };
 use half::{bf16, f16};
 
-use super::super::block::BLOCK;
-use super::super::statistics::{Statistics, WorstBlock};
-use super::super::{Int4Rule, QuantizeError};
 use super::absmax::{AbsmaxInt4, AbsmaxInt8};
 use super::half_bits::f16_bits;
-use super::lanes::{Extremum, HALF, Lanes};
+use super::lanes::{Extremum, FULL_COUNT, HALF, Lanes};
 use super::lattice::Lattice;
 use super::q4_0::Q4_0;
+use crate::quant::block::BLOCK;
+use crate::quant::statistics::{Statistics, WorstBlock};
+use crate::quant::{Int4Rule, QuantizeError};
 
 /// Blocks a group.
 pub(super) const GROUP: usize = 16;
@@ -90,7 +91,7 @@ impl Packing<BLOCK> for Bytes {
 }
 
 /// Quantizes blocks by an int4 rule: 16 bytes of codes and a scale for each.
-pub(in super::super) fn int4(
+pub(in crate::quant) fn int4(
     level: Level,
     rule: Int4Rule,
     weights: &[[bf16; BLOCK]],
@@ -109,7 +110,7 @@ pub(in super::super) fn int4(
 }
 
 /// Quantizes blocks to int8: 32 bytes of codes and a scale for each.
-pub(in super::super) fn int8(
+pub(in crate::quant) fn int8(
     level: Level,
     weights: &[[bf16; BLOCK]],
     codes: &mut [[u8; BLOCK]],
@@ -136,7 +137,7 @@ fn run<S: Simd, R: Rule, P: Packing<BYTES>, const BYTES: usize>(
         let start = R::start(&extrema.values);
         let mut chosen = [0.0; GROUP];
         let mut sums = Sums::default();
-        for (at, (weights, codes)) in weights.iter().zip(codes.iter_mut()).enumerate() {
+        for (at, (weights, codes)) in weights.iter().zip(codes.iter_mut()).enumerate().take(GROUP) {
             let weights = Lanes::load(simd, weights);
             let choice = R::choose(simd, weights, extrema.values[at], &start, at);
             chosen[at] = choice.scale;
@@ -148,9 +149,9 @@ fn run<S: Simd, R: Rule, P: Packing<BYTES>, const BYTES: usize>(
             *scale = f16::from_bits(f16_bits(chosen));
         }
         tally.add_sums(simd, &sums);
-        for ((value, index), codes) in extrema.values.iter().zip(extrema.indices).zip(codes) {
-            tally.zero_blocks += u64::from(*value == 0.0);
-            if P::COUNTS_CODES {
+        tally.zero_blocks += extrema.zeros(weights.len());
+        if P::COUNTS_CODES {
+            for (index, codes) in extrema.indices.iter().zip(codes) {
                 tally.codes[usize::from(codes[index / 2] >> (index % 2 * 4) & 15)] += 1;
             }
         }
@@ -180,10 +181,16 @@ impl Extrema {
         self.values.iter().fold(0, |largest, value| largest.max(value.abs().to_bits())) >= magnitude.to_bits()
     }
 
+    /// Number of zeros among the first ones.
+    #[inline(always)]
+    fn zeros(&self, count: usize) -> u64 {
+        self.values[..count.min(GROUP)].iter().filter(|value| **value == 0.0).count() as u64
+    }
+
     #[cold]
     fn fault(&self, overflow: f32, weights: &[[bf16; BLOCK]]) -> QuantizeError {
-        let block =
-            self.values.iter().position(|value| value.is_nan() || value.abs() >= overflow).unwrap_or(0);
+        let fits = |value: &f32| value.abs() < overflow;
+        let block = self.values.iter().position(|value| !fits(value)).unwrap_or(0);
         match weights[block].iter().position(|weight| !weight.is_finite()) {
             Some(element) => QuantizeError::NotFinite { element: block * BLOCK + element },
             None => QuantizeError::Overflow { element: block * BLOCK + self.indices[block] },
@@ -225,15 +232,23 @@ fn add_parts<S: Simd>(simd: S, parts: &[[f32; 4]; 4]) -> f32x4<S> {
     (a + b) + (c + d)
 }
 
+/// The numbers as f64, the third and fourth added to the first and second.
+#[inline(always)]
+fn add_halves<S: Simd>(x: f32x4<S>) -> f64x2<S> {
+    let (first, second) = x.widen();
+    first + second
+}
+
 /// Statistics in the making.
 struct Tally<S: Simd> {
     /// Blocks whose errors are added up.
     seen: u64,
     blocks_exact: u64,
-    /// Exact weights, in sixteen parts.
-    exact_counts: i32x16<S>,
-    squared_error: f64,
-    squared_weights: f64,
+    /// Exact weights in eight parts, as [`Mask::count`] counts them.
+    exact_counts: i32x8<S>,
+    /// Two parts of the sum.
+    squared_error: f64x2<S>,
+    squared_weights: f64x2<S>,
     worst: u64,
     worst_share: f32,
     /// Blocks by the code's four bits, blocks of zeros too.
@@ -247,9 +262,9 @@ impl<S: Simd> Tally<S> {
         Tally {
             seen: 0,
             blocks_exact: 0,
-            exact_counts: i32x16::splat(simd, 0),
-            squared_error: 0.0,
-            squared_weights: 0.0,
+            exact_counts: i32x8::splat(simd, 0),
+            squared_error: f64x2::splat(simd, 0.0),
+            squared_weights: f64x2::splat(simd, 0.0),
             worst: 0,
             worst_share: 0.0,
             codes: [0; 16],
@@ -259,9 +274,9 @@ impl<S: Simd> Tally<S> {
 
     #[inline(always)]
     fn add_exact(&mut self, weights: Lanes<S>, stored: Choice<S>) {
-        let exact = (stored.codes * stored.scale).round_to_bf16().equals(weights);
-        self.exact_counts -= exact.count();
-        self.blocks_exact += u64::from(exact.all());
+        let counts = (stored.codes * stored.scale).round_to_bf16().equals(weights).count();
+        self.exact_counts += counts;
+        self.blocks_exact += u64::from(counts.simd_eq(FULL_COUNT).all_true());
     }
 
     #[inline(always)]
@@ -274,10 +289,8 @@ impl<S: Simd> Tally<S> {
             if shares.simd_gt(self.worst_share).any_true() {
                 self.find_worst(shares.into());
             }
-            for (error, weight) in errors.to_array().into_iter().zip(weights.to_array()) {
-                self.squared_error += f64::from(error);
-                self.squared_weights += f64::from(weight);
-            }
+            self.squared_error += add_halves(errors);
+            self.squared_weights += add_halves(weights);
             self.seen += 4;
         }
     }
@@ -308,8 +321,8 @@ impl<S: Simd> Tally<S> {
             blocks_exact: self.blocks_exact,
             weights: (scales.len() * BLOCK) as u64,
             weights_exact: u64::from(self.exact_counts.reduce_sum().unsigned_abs()),
-            squared_error: self.squared_error,
-            squared_weights: self.squared_weights,
+            squared_error: self.squared_error.reduce_sum(),
+            squared_weights: self.squared_weights.reduce_sum(),
             worst: (self.worst_share > 0.0).then_some(worst),
             extremum_codes: self.codes,
             zero_blocks: self.zero_blocks,

@@ -7,12 +7,12 @@
 use std::ops::{Add, Div, Mul, Sub};
 
 use fearless_simd::{
-    MaskNarrow, Select, Simd, SimdBase, SimdFloat, SimdMask, SimdSplit, f32x4, f32x16, i32x16, mask32x16,
+    MaskNarrow, Select, Simd, SimdBase, SimdFloat, SimdMask, SimdSplit, f32x4, f32x16, i32x8, mask32x16,
     u16x32, u32x16,
 };
 use half::bf16;
 
-use super::super::block::BLOCK;
+use crate::quant::block::BLOCK;
 
 /// Elements of one parity.
 pub(super) const HALF: usize = BLOCK / 2;
@@ -20,6 +20,9 @@ pub(super) const HALF: usize = BLOCK / 2;
 /// The sum of this and a number below 2^22 is rounded to an integer, ties to even; its low bits are the integer in two's
 /// complement.
 pub(super) const INTEGERS: f32 = 12_582_912.0;
+
+/// See [`Mask::count`].
+pub(super) const FULL_COUNT: i32 = -4;
 
 /// 32 numbers of a block.
 #[derive(Clone, Copy)]
@@ -50,7 +53,8 @@ impl Extremum {
         let (first, second) = magnitudes.split();
         let is_largest = first.simd_eq(largest).narrow(second.simd_eq(largest));
         let index = is_largest.to_bitmask().trailing_zeros() as usize % BLOCK;
-        Extremum { index, value: block[index].to_f32() }
+        // What `half` does, apart from its care for signaling NaN.
+        Extremum { index, value: f32::from_bits(u32::from(block[index].to_bits()) << 16) }
     }
 }
 
@@ -123,14 +127,29 @@ impl<S: Simd> Lanes<S> {
         Mask { even: self.even.simd_eq(other.even), odd: self.odd.simd_eq(other.odd) }
     }
 
+    /// Whether every number differs from another by at most so much of itself.
     #[inline(always)]
-    pub(super) fn is_at_most(self, other: Self) -> Mask<S> {
-        Mask { even: self.even.simd_le(other.even), odd: self.odd.simd_le(other.odd) }
+    pub(super) fn are_near(self, other: Self, share: f32) -> bool {
+        // Half of them are enough to say no almost always.
+        (self.even - other.even).abs().simd_le(self.even.abs() * share).all_true()
+            && (self.odd - other.odd).abs().simd_le(self.odd.abs() * share).all_true()
+    }
+
+    #[inline(always)]
+    pub(super) fn are_below(self, other: f32) -> bool {
+        (self.even.simd_lt(other) & self.odd.simd_lt(other)).all_true()
     }
 
     #[inline(always)]
     pub(super) fn is_below(self, other: f32) -> Mask<S> {
         Mask { even: self.even.simd_lt(other), odd: self.odd.simd_lt(other) }
+    }
+
+    /// Whether one of some integers below 2^22 is odd.
+    #[inline(always)]
+    pub(super) fn has_odd_integers(self) -> bool {
+        let (even, odd) = ((self.even + INTEGERS).to_bits(), (self.odd + INTEGERS).to_bits());
+        ((even | odd) & 1).simd_eq(1).any_true()
     }
 
     /// Numbers to whose bits a mask was applied.
@@ -142,13 +161,15 @@ impl<S: Simd> Lanes<S> {
         }
     }
 
-    /// The nearest bf16 numbers of finite ones, ties to even.
+    /// The nearest bf16 numbers, ties to even, of numbers that are 0 or of magnitudes from 2^-126 to 2^111.
     #[inline(always)]
     pub(super) fn round_to_bf16(self) -> Self {
-        Lanes { even: round_to_bf16(self.even), odd: round_to_bf16(self.odd) }
+        // The last bit of the sum with 1.5 * 2^16 times its power of two is worth what a bf16 number's is.
+        let shift = self.and_bits(0x7f80_0000) * 98304.0;
+        (self + shift) - shift
     }
 
-    /// Sums of eight numbers each; their own [`SimdBase::reduce_sum`] is the sum in the order of [`super::super::block::sum`].
+    /// Sums of eight numbers each; their own [`SimdBase::reduce_sum`] is the sum in the order of [`crate::quant::block::sum`].
     #[inline(always)]
     pub(super) fn partial_sums(self) -> f32x4<S> {
         let (first, second) = (self.even + self.odd).split();
@@ -189,19 +210,15 @@ impl<S: Simd> Lanes<S> {
 
 impl<S: Simd> Mask<S> {
     #[inline(always)]
-    pub(super) fn and(self, other: Self) -> Self {
-        Mask { even: self.even & other.even, odd: self.odd & other.odd }
-    }
-
-    #[inline(always)]
     pub(super) fn all(self) -> bool {
         (self.even & self.odd).all_true()
     }
 
-    /// Minus the number of true ones, in sixteen parts.
+    /// Number of true ones in eight parts, each below zero; all are [`FULL_COUNT`] if every one is true.
     #[inline(always)]
-    pub(super) fn count(self) -> i32x16<S> {
-        self.even.to_vector() + self.odd.to_vector()
+    pub(super) fn count(self) -> i32x8<S> {
+        let (first, second) = (self.even.to_vector() + self.odd.to_vector()).split();
+        first + second
     }
 
     #[inline(always)]
@@ -211,12 +228,6 @@ impl<S: Simd> Mask<S> {
             odd: self.odd.select(if_true.odd, if_false.odd),
         }
     }
-}
-
-#[inline(always)]
-fn round_to_bf16<S: Simd>(x: f32x16<S>) -> f32x16<S> {
-    let bits = x.to_bits();
-    f32x16::from_bits((bits + ((bits >> 16) & 1) + 0x7fff) & 0xffff_0000)
 }
 
 /// The numbers that bits in two's complement stand for.

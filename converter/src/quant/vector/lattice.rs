@@ -1,20 +1,20 @@
-//! [`super::super::lattice`] in vectors.
+//! [`crate::quant::lattice`] in vectors.
 //!
-//! A code of the extremum is first tried with a tolerance, which settles almost every wrong one. What passes is tried with the
-//! two or three bf16 scales that reproduce the extremum; if exactly one of them reproduces the block it is the only bf16 number
-//! in the block's interval, so the interval need not be known. Otherwise it is computed.
+//! Under a code of the extremum at most two bf16 scales reproduce the extremum. If exactly one of them reproduces the whole block,
+//! it is the only bf16 number in the block's interval, so the interval need not be known; otherwise it is computed. A test with a
+//! tolerance settles almost every wrong code.
 
 use fearless_simd::Simd;
 use half::f16;
 
-use super::super::absmax::Width;
-use super::super::block::F16_OVERFLOW;
-use super::super::lattice::nearest::{DIVISORS, MARGIN};
-use super::super::lattice::{COMMON_MULTIPLE, EXTREMUM_CODES};
 use super::absmax;
-use super::half_bits::round_to_f16;
+use super::half_bits::{SMALLEST_NORMAL, round_to_f16};
 use super::kernel::{Choice, GROUP, Rule, squared_error};
 use super::lanes::{INTEGERS, Lanes};
+use crate::quant::absmax::Width;
+use crate::quant::block::F16_OVERFLOW;
+use crate::quant::lattice::nearest::{DIVISORS, MARGIN};
+use crate::quant::lattice::{COMMON_MULTIPLE, EXTREMUM_CODES, extremum_codes};
 
 pub(super) struct Lattice;
 
@@ -25,65 +25,154 @@ const SMALLEST: f32 = 1.0 / (1 << 24) as f32;
 /// 2^-8 of the scale: their quotient is within 2^-7 of the code. A little more for the rounding of the quotient.
 const TOLERANCE: f32 = 1.0 / 126.0;
 
+/// One of the codes that the extremum may have, for a group of blocks.
+pub(super) struct Guess {
+    /// Inverse scales.
+    inverses: [f32; GROUP],
+    /// Magnitudes of the bf16 scales that reproduce the extremum: at most two, the others NaN.
+    scales: [[f32; GROUP]; 2],
+}
+
+impl Guess {
+    #[inline(always)]
+    fn new(extrema: &[f32; GROUP], code: i8) -> Self {
+        let code = f32::from(code);
+        let mut guess = Guess { inverses: [0.0; GROUP], scales: [[0.0; GROUP]; 2] };
+        for (at, extremum) in extrema.iter().enumerate() {
+            guess.inverses[at] = inverse_scale(*extremum, code);
+            [guess.scales[0][at], guess.scales[1][at]] = bf16_scales(extremum.abs(), code.abs());
+        }
+        guess
+    }
+
+    #[inline(always)]
+    fn scales(&self, at: usize) -> [f32; 2] {
+        [self.scales[0][at], self.scales[1][at]]
+    }
+}
+
 impl Rule for Lattice {
-    type Start = ();
+    /// The first two of [`EXTREMUM_CODES`].
+    type Start = [Guess; 2];
 
     const OVERFLOW: f32 = F16_OVERFLOW;
 
     #[inline(always)]
-    fn start(_: &[f32; GROUP]) {}
+    fn start(extrema: &[f32; GROUP]) -> Self::Start {
+        [Guess::new(extrema, EXTREMUM_CODES[0]), Guess::new(extrema, EXTREMUM_CODES[1])]
+    }
 
     #[inline(always)]
-    fn choose<S: Simd>(simd: S, weights: Lanes<S>, extremum: f32, (): &(), _: usize) -> Choice<S> {
-        let choice = choose(simd, weights, extremum);
+    fn choose<S: Simd>(
+        simd: S,
+        weights: Lanes<S>,
+        extremum: f32,
+        start: &Self::Start,
+        at: usize,
+    ) -> Choice<S> {
+        let choice = match recover_quickly(weights, start, at) {
+            Some(choice) => choice,
+            None => recover(simd, weights, extremum).unwrap_or_else(
+                #[inline(always)]
+                || nearest(weights, extremum),
+            ),
+        };
         Choice { codes: choice.codes + INTEGERS, ..choice }
     }
 }
 
+/// The lattice of almost every block that is on one: those with a single bf16 scale under one of two codes of the extremum.
 #[inline(always)]
-fn choose<S: Simd>(simd: S, weights: Lanes<S>, extremum: f32) -> Choice<S> {
-    if extremum == 0.0 {
-        return Choice { scale: 0.0, codes: Lanes::splat(simd, 0.0) };
+fn recover_quickly<S: Simd>(weights: Lanes<S>, [first, second]: &[Guess; 2], at: usize) -> Option<Choice<S>> {
+    let candidate = Candidate::new(weights, first.inverses[at]);
+    let scale = candidate.only_exact(first.scales(at));
+    if scale.is_some() {
+        return candidate.choice(scale);
     }
-    if extremum.abs() >= SMALLEST {
-        for code in EXTREMUM_CODES {
-            if let Some(choice) = recover(simd, weights, extremum, f32::from(code)) {
-                return choice;
-            }
-        }
-    }
-    nearest(weights, extremum)
-}
-
-/// The block's scale and codes if it is on a lattice where the extremum has this code.
-#[inline(always)]
-fn recover<S: Simd>(simd: S, weights: Lanes<S>, extremum: f32, extremum_code: f32) -> Option<Choice<S>> {
-    let inverse = extremum_code / if extremum_code > 0.0 { extremum.abs() } else { extremum };
-    let quotients = weights * inverse;
-    let codes = quotients.round_ties_even();
-    let misses = (quotients - codes).abs();
-    let is_near = misses.is_at_most(quotients.abs() * TOLERANCE).and(codes.is_below(7.5));
-    if !is_near.all() {
+    if candidate.is_possible() {
         return None;
     }
-    let candidate = Candidate { weights, codes, sign: 1.0_f32.copysign(inverse) };
-    let scale = match candidate.only_bf16_scale(extremum.abs(), extremum_code.abs()) {
-        Some(scale) => scale,
-        None => candidate.scale_in_interval(simd)?,
-    };
-    Some(Choice { scale: scale * candidate.sign, codes })
+    let candidate = Candidate::new(weights, second.inverses[at]);
+    // Under a smaller code of the extremum all of these codes would be even; a positive scale is to be preferred then.
+    if !candidate.is_possible() || candidate.sign < 0.0 && !candidate.codes.has_odd_integers() {
+        return None;
+    }
+    candidate.choice(candidate.only_exact(second.scales(at)))
+}
+
+/// The lattice of a block that is on one.
+#[inline(always)]
+fn recover<S: Simd>(simd: S, weights: Lanes<S>, extremum: f32) -> Option<Choice<S>> {
+    if extremum == 0.0 {
+        return Some(Choice { scale: 0.0, codes: Lanes::splat(simd, 0.0) });
+    }
+    if extremum.abs() < SMALLEST {
+        return None;
+    }
+    for code in extremum_codes(extremum).map(f32::from) {
+        let candidate = Candidate::new(weights, inverse_scale(extremum, code));
+        if !candidate.is_possible() {
+            continue;
+        }
+        let scale = match candidate.only_exact(bf16_scales(extremum.abs(), code.abs())) {
+            Some(scale) => Some(scale),
+            None => candidate.scale_in_interval(simd),
+        };
+        if scale.is_some() {
+            return candidate.choice(scale);
+        }
+    }
+    None
+}
+
+/// Inverse of the scale under which the extremum has a code, see [`EXTREMUM_CODES`].
+#[inline(always)]
+fn inverse_scale(extremum: f32, code: f32) -> f32 {
+    code / if code > 0.0 { extremum.abs() } else { extremum }
+}
+
+/// The bf16 scales whose product with a code rounds to a magnitude; those that are none, or may be no normal f16 numbers, are
+/// NaN. There are at most two, next to the quotient, because the interval around that is less than two bf16 steps wide.
+#[inline(always)]
+fn bf16_scales(magnitude: f32, code: f32) -> [f32; 2] {
+    let quotient = magnitude / code;
+    let nearest = bf16_of(quotient);
+    let step = if nearest < quotient { 1 << 16 } else { -(1 << 16) };
+    let other = f32::from_bits(nearest.to_bits().wrapping_add_signed(step));
+    [nearest, other].map(|scale| {
+        let is_one = quotient >= 2.0 * SMALLEST_NORMAL && bf16_of(scale * code) == magnitude;
+        if is_one { scale } else { f32::NAN }
+    })
 }
 
 /// Codes under which a block may be on a lattice.
 #[derive(Clone, Copy)]
 struct Candidate<S: Simd> {
     weights: Lanes<S>,
+    quotients: Lanes<S>,
     codes: Lanes<S>,
     /// Of the scale: 1 or -1.
     sign: f32,
 }
 
 impl<S: Simd> Candidate<S> {
+    #[inline(always)]
+    fn new(weights: Lanes<S>, inverse: f32) -> Self {
+        let quotients = weights * inverse;
+        Candidate { weights, quotients, codes: quotients.round_ties_even(), sign: 1.0_f32.copysign(inverse) }
+    }
+
+    #[inline(always)]
+    fn choice(self, magnitude: Option<f32>) -> Option<Choice<S>> {
+        Some(Choice { scale: magnitude? * self.sign, codes: self.codes })
+    }
+
+    /// False only if no scale near the one that made the quotients reproduces the block, or a code is out of range.
+    #[inline(always)]
+    fn is_possible(self) -> bool {
+        self.quotients.are_near(self.codes, TOLERANCE) && self.codes.are_below(7.5)
+    }
+
     /// Whether a magnitude of the scale reproduces all weights.
     #[inline(always)]
     fn is_exact(self, magnitude: f32) -> bool {
@@ -91,27 +180,12 @@ impl<S: Simd> Candidate<S> {
         (self.codes * scale).round_to_bf16().equals(self.weights).all()
     }
 
-    /// The only bf16 scale that reproduces the block, if there is exactly one. It is one of three, because the scales that
-    /// reproduce the extremum are less than a bf16 step from the extremum over its code.
+    /// The one of two magnitudes that reproduces all weights, if only one does.
     #[inline(always)]
-    fn only_bf16_scale(self, extremum: f32, extremum_code: f32) -> Option<f32> {
-        let estimate = extremum / extremum_code;
-        // All three are normal f16 numbers.
-        if !(1.0 / 8192.0..=32768.0).contains(&estimate) {
-            return None;
-        }
-        let nearest = bf16_of(estimate).to_bits();
-        let mut found = None;
-        for bits in [nearest, nearest - (1 << 16), nearest + (1 << 16)] {
-            let scale = f32::from_bits(bits);
-            if bf16_of(scale * extremum_code) == extremum && self.is_exact(scale) {
-                if found.is_some() {
-                    return None;
-                }
-                found = Some(scale);
-            }
-        }
-        found
+    fn only_exact(self, [first, second]: [f32; 2]) -> Option<f32> {
+        let is_first = self.is_exact(first);
+        let is_second = !second.is_nan() && self.is_exact(second);
+        (is_first != is_second).then_some(if is_first { first } else { second })
     }
 
     /// The preferred f16 number of the interval of all scales that reproduce the block.
@@ -167,21 +241,19 @@ fn bf16_of(x: f32) -> f32 {
 fn nearest<S: Simd>(weights: Lanes<S>, extremum: f32) -> Choice<S> {
     let plain = absmax::choose(weights, absmax::scale(extremum, Width::Int4), Width::Int4);
     let plain = Choice { codes: plain.codes - INTEGERS, ..plain };
-    let mut best: Option<(f32, f32)> = None;
+    let (mut best, mut scale) = (0.0, 0.0);
     for divisor in DIVISORS {
-        let inverse = divisor / if divisor > 0.0 { extremum.abs() } else { extremum };
-        let codes = codes(weights, inverse);
-        let products = codes * weights;
-        let scale = round_to_f16(products.sum() / (codes * codes).sum());
-        if scale == 0.0 || !scale.is_finite() {
-            continue;
-        }
-        let error = squared_error(weights, Choice { scale, codes });
-        if best.is_none_or(|(other, _)| error < other) {
-            best = Some((error, scale));
+        let codes = codes(weights, inverse_scale(extremum, divisor));
+        let (products, squares) = ((codes * weights).sum(), (codes * codes).sum());
+        let explained = products * products / squares;
+        if explained > best {
+            (best, scale) = (explained, products / squares);
         }
     }
-    let Some((_, scale)) = best else { return plain };
+    let scale = round_to_f16(scale);
+    if scale == 0.0 {
+        return plain;
+    }
     let fit = Choice { scale, codes: codes(weights, 1.0 / scale) };
     if squared_error(weights, fit) < squared_error(weights, plain) * MARGIN { fit } else { plain }
 }

@@ -11,5 +11,8 @@ mod lanes;
 mod lattice;
 mod q4_0;
 
+#[cfg(test)]
+mod tests;
+
 pub(super) use halves::to_f16;
 pub(super) use kernel::{int4, int8};

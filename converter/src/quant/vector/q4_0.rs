@@ -1,4 +1,4 @@
-//! [`super::super::q4_0`] in vectors.
+//! [`crate::quant::q4_0`] in vectors.
 
 use fearless_simd::Simd;
 
@@ -21,9 +21,13 @@ impl Rule for Q4_0 {
 
     #[inline(always)]
     fn start(extrema: &[f32; GROUP]) -> Start {
-        let d = extrema.map(|extremum| extremum / -8.0);
-        let finite = |x: f32| if x.is_finite() { x } else { 0.0 };
-        Start { scales: d.map(round_to_f16), inverses: d.map(|d| finite(1.0 / d)) }
+        let mut start = Start { scales: [0.0; GROUP], inverses: [0.0; GROUP] };
+        for ((scale, inverse), extremum) in start.scales.iter_mut().zip(&mut start.inverses).zip(extrema) {
+            let d = extremum / -8.0;
+            *scale = round_to_f16(d);
+            *inverse = if (1.0 / d).is_finite() { 1.0 / d } else { 0.0 };
+        }
+        start
     }
 
     #[inline(always)]
