@@ -108,8 +108,8 @@ impl From<Head> for HeadChoice {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let origin = origin::open(&arguments.common.source)?;
-    let model = Model::open(&origin.source)?;
+    let origin = origin::open(&arguments.common.source, &arguments.common.access)?;
+    let model = Model::open(&*origin.source)?;
     check_context(arguments.max_context, model.config.max_positions as u64)?;
     let name = arguments.common.model_name(&origin.name, &model.config)?;
     let variants = arguments.variant.variants();

@@ -114,7 +114,12 @@ impl Client {
         let url = format!("{}{path}", self.settings.endpoint);
         let text = self.patiently(|| {
             let mut answer = self.follow("GET", &url, about)?;
-            answer.body.with_config().limit(MAX_JSON).read_to_vec().map_err(|error| self.broken(&url, error.into_io()))
+            answer
+                .body
+                .with_config()
+                .limit(MAX_JSON)
+                .read_to_vec()
+                .map_err(|error| self.broken(&url, error.into_io()))
         })?;
         serde_json::from_slice(&text)
             .map_err(|error| Error::Protocol { host: host(&url), what: format!("{path}: {error}") })
@@ -172,7 +177,10 @@ impl Client {
             request = request.header("Authorization", token.header());
         }
         let odd = |error: http::Error| {
-            Failure::Final(Error::Protocol { host: host(url), what: format!("not an address to ask: {error}") })
+            Failure::Final(Error::Protocol {
+                host: host(url),
+                what: format!("not an address to ask: {error}"),
+            })
         };
         let sent = if body.is_empty() && matches!(method, "GET" | "HEAD") {
             self.run(url, request.body(()).map_err(odd)?)

@@ -143,7 +143,9 @@ fn parts(
                 let (give, take) = mpsc::sync_channel(1);
                 // Who takes no more, because of an error, drops the other end and so ends the thread.
                 scope.spawn(move || {
-                    (line..count).step_by(CONNECTIONS).try_for_each(|part| give.send(read(part)).map_err(drop))
+                    (line..count)
+                        .step_by(CONNECTIONS)
+                        .try_for_each(|part| give.send(read(part)).map_err(drop))
                 });
                 take
             })

@@ -65,7 +65,9 @@ pub enum Error {
         origin: String,
     },
     /// No such branch, tag or commit.
-    #[error("{id} has no revision {revision:?}: give a branch, a tag or a whole commit of {endpoint}/{id}/commits/main")]
+    #[error(
+        "{id} has no revision {revision:?}: give a branch, a tag or a whole commit of {endpoint}/{id}/commits/main"
+    )]
     NoRevision {
         /// The repository.
         id: String,
@@ -166,7 +168,9 @@ pub enum Error {
         what: String,
     },
     /// The bytes are not those that the Hub has.
-    #[error("{file} arrived damaged: its digest is {actual}, the Hub says {expected}; it was removed, run again")]
+    #[error(
+        "{file} arrived damaged: its digest is {actual}, the Hub says {expected}; it was removed, run again"
+    )]
     Digest {
         /// The file.
         file: String,

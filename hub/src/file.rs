@@ -53,9 +53,11 @@ impl RemoteFile {
             // The length of a redirect is that of the redirect.
             if answer.status == 200 { answer.number("content-length") } else { None }
         });
-        let odd = |what: &str| Error::Protocol { host: host(&file.url(client)), what: format!("{path}: {what}") };
+        let odd =
+            |what: &str| Error::Protocol { host: host(&file.url(client)), what: format!("{path}: {what}") };
         file.size = size.ok_or_else(|| odd("no size"))?;
-        file.digest = answer.etag("x-linked-etag").or_else(|| answer.etag("etag")).and_then(Digest::from_etag);
+        file.digest =
+            answer.etag("x-linked-etag").or_else(|| answer.etag("etag")).and_then(Digest::from_etag);
         *file.lock() = file.link_of(client, &answer);
         Ok(file)
     }
@@ -123,7 +125,13 @@ impl RemoteFile {
     }
 
     /// One request for what is missing; counts what came, also when it breaks off.
-    fn read_part(&self, client: &Client, start: u64, out: &mut [u8], filled: &mut usize) -> Result<(), Missed> {
+    fn read_part(
+        &self,
+        client: &Client,
+        start: u64,
+        out: &mut [u8],
+        filled: &mut usize,
+    ) -> Result<(), Missed> {
         let link = self.current_link(client).map_err(Missed::Failed)?;
         let first = start + *filled as u64;
         let last = start + out.len() as u64 - 1;

@@ -24,7 +24,11 @@ impl RepositoryId {
     pub fn new(id: &str) -> Result<Self, Error> {
         let is_part = |part: &str| {
             let plain = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-            plain && !part.is_empty() && part.len() <= 96 && !part.starts_with(['.', '-']) && !part.contains("..")
+            plain
+                && !part.is_empty()
+                && part.len() <= 96
+                && !part.starts_with(['.', '-'])
+                && !part.contains("..")
         };
         match id.split_once('/') {
             Some((owner, name)) if is_part(owner) && is_part(name) && !id.contains("--") => {
