@@ -75,6 +75,7 @@ pub fn write(
         return Ok(WrittenGraphs { packages: Vec::new(), figures: Figures::default() });
     };
     let pieces = pieces(&first.plan.blobs, checkpoint)?;
+    source.will_read_in_order(&reads(&pieces));
     let workshop = Workshop { source, stock, inputs: Pool::new(), outputs: Pool::new(), scales: Pool::new() };
     let mut sink = Sink::create(destinations, observer)?;
     for_each_in_order(
@@ -113,6 +114,17 @@ fn pieces<'p>(blobs: &'p [PlannedBlob], checkpoint: &'p Checkpoint) -> Result<Ve
         }
     }
     Ok(pieces)
+}
+
+/// The tensors that the pieces are made of, in order.
+fn reads<'p>(pieces: &[Piece<'p>]) -> Vec<&'p TensorEntry> {
+    let is_read =
+        |content| matches!(content, BlobContent::Whole(_) | BlobContent::Quantized { part: Part::Codes, .. });
+    pieces
+        .iter()
+        .filter(|piece| piece.first && is_read(piece.blob.content))
+        .map(|piece| piece.tensor)
+        .collect()
 }
 
 fn role_of(content: BlobContent) -> Role {

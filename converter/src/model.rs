@@ -13,6 +13,7 @@ use crate::figures::Figures;
 use crate::graphs::{self, Destination};
 use crate::head::{HeadChoice, HeadDecision};
 use crate::observer::Observer;
+use crate::ordered::for_each_in_order;
 use crate::plan::{GraphPlan, WeightChoice};
 use crate::quant::{self, Int4Rule};
 use crate::source::Source;
@@ -135,7 +136,20 @@ impl<'s> Model<'s> {
         let is_small = |role: &Role| {
             !role.is_projection() && role.shape(&self.config).iter().product::<usize>() < INLINE_ELEMENTS
         };
-        Role::needed(&self.config).filter(is_small).map(|role| Ok((role, self.half_bytes(role)?))).collect()
+        let roles: Vec<Role> = Role::needed(&self.config).filter(is_small).collect();
+        let readers = self.source.readers();
+        let mut tensors = InlineTensors::new();
+        for_each_in_order(
+            roles.len(),
+            readers,
+            readers,
+            |at| self.half_bytes(roles[at]),
+            |at, bytes| {
+                tensors.insert(roles[at], bytes);
+                Ok::<_, ConvertError>(())
+            },
+        )?;
+        Ok(tensors)
     }
 
     /// A whole tensor in half precision.

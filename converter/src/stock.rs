@@ -54,6 +54,7 @@ impl StockTable {
         let io = |source| ConvertError::Io { path: directory.to_owned(), source };
         let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
         observer.tensor(&tensor.name);
+        source.will_read_in_order(&[tensor]);
         let layer_bytes = config.vocab as u64 * config.ple_width as u64;
         let spool = tempfile::tempfile_in(directory).map_err(io)?;
         let mut table =

@@ -5,21 +5,26 @@ mod folder;
 mod package;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
 use serde_json::Value;
 
+use crate::origin::{self, Access};
+
 /// Show what is in a checkpoint, an .aimodel, a bundle or a table folder
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   coreai-bundle inspect gemma-4-E4B-it-qat
+  coreai-bundle inspect google/gemma-4-E4B-it-qat-q4_0-unquantized
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --blobs")]
 pub(crate) struct Arguments {
-    /// Folder to look at
+    /// Folder to look at, or a checkpoint's repository on the Hub, as owner/name
     path: PathBuf,
+    #[command(flatten)]
+    access: Access,
     /// List every blob of a package
     #[arg(long)]
     blobs: bool,
@@ -36,7 +41,7 @@ struct Report {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let report = inspect(&arguments.path, arguments.blobs)?;
+    let report = inspect(arguments)?;
     let mut out = io::stdout().lock();
     if arguments.json {
         writeln!(out, "{}", report.json)?;
@@ -46,8 +51,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn inspect(path: &Path, blobs: bool) -> anyhow::Result<Report> {
+fn inspect(arguments: &Arguments) -> anyhow::Result<Report> {
+    let (path, blobs) = (arguments.path.as_path(), arguments.blobs);
     let holds = |name: &str| path.join(name).exists();
+    if !path.exists() && path.to_str().is_some_and(origin::is_repository) {
+        return checkpoint::inspect(path, &arguments.access);
+    }
     if !path.is_dir() {
         bail!(
             "{}: there is no such folder; give a checkpoint, a package, a bundle or a table folder",
@@ -57,7 +66,7 @@ fn inspect(path: &Path, blobs: bool) -> anyhow::Result<Report> {
     if holds(aimodel::package::PROGRAM) {
         package::inspect(path, blobs)
     } else if holds(converter::config::CONFIG_FILE) {
-        checkpoint::inspect(path)
+        checkpoint::inspect(path, &arguments.access)
     } else if holds("meta.json") {
         folder::inspect_tables(path)
     } else if holds(packer::metadata::FILE_NAME) {

@@ -8,12 +8,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
-
+use super::fingerprint::fingerprint;
 use super::stamp::Stamp;
 use super::{
-    Fingerprint, FingerprintParts, Header, INDEX_FILE, Identity, MAX_INDEX_BYTES, SINGLE_FILE, ShardIndex,
-    Source, SourceError, TensorEntry, advice, header_len, is_plain_file_name, merge_shards, parse_header,
+    Fingerprint, Header, INDEX_FILE, Identity, MAX_INDEX_BYTES, SINGLE_FILE, ShardIndex, Source, SourceError,
+    TensorEntry, advice, header_len, is_plain_file_name, merge_shards, parse_header,
 };
 
 /// Largest side file that is read, in bytes. The tokenizer, the largest real one, has some 30 MB.
@@ -206,17 +205,9 @@ impl Source for LocalSource {
     }
 
     fn fingerprint(&self) -> Result<Fingerprint, SourceError> {
-        let mut parts = FingerprintParts::new();
-        if let Some(config) = self.read_file("config.json")? {
-            parts.add("config.json", &Sha256::digest(config).into());
-        }
-        if let Some(digest) = &self.index_digest {
-            parts.add(INDEX_FILE, digest);
-        }
-        for (name, shard) in &self.shards {
-            parts.add(name, &shard.header_digest);
-        }
-        Ok(parts.finish())
+        let config = self.read_file("config.json")?;
+        let shards = self.shards.iter().map(|(name, shard)| (&**name, &shard.header_digest));
+        Ok(fingerprint(config.as_deref(), self.index_digest.as_ref(), shards))
     }
 }
 

@@ -72,6 +72,8 @@ pub fn write(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<WrittenTables, ConvertError> {
+    let tensors: Result<Vec<_>, _> = plan.jobs.iter().map(|job| checkpoint.require(job.role)).collect();
+    source.will_read_in_order(&tensors?);
     let mut files = BTreeMap::new();
     for job in &plan.jobs {
         files.extend(write_job(source, checkpoint, job, directory, threads, observer)?);
