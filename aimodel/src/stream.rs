@@ -133,7 +133,7 @@ impl StreamedFile {
             self.chunks += 1;
             return Ok(Chunk::new());
         }
-        self.empty.recv().or_else(|_| Err(self.failure()))
+        self.empty.recv().map_err(|_| self.failure())
     }
 
     fn send(&mut self, chunk: Chunk) -> io::Result<()> {
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn bytes_arrive_whatever_their_number_and_the_pieces_they_come_in() {
         let dir = tempfile::tempdir().unwrap();
-        let bytes: Vec<u8> = (0..CHUNK * (CHUNKS + 2) + 5).map(|at| (at * 31 >> 7) as u8).collect();
+        let bytes: Vec<u8> = (0..CHUNK * (CHUNKS + 2) + 5).map(|at| ((at * 31) >> 7) as u8).collect();
         for length in [0, 1, PAGE, PAGE + 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, bytes.len()] {
             for piece in [4097, 3 * CHUNK / 2, bytes.len()] {
                 let path = dir.path().join(format!("{length}-{piece}"));
