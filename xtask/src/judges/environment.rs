@@ -54,6 +54,11 @@ impl Environment {
         Ok(Self { python })
     }
 
+    /// The environment's interpreter.
+    pub(crate) fn python(&self) -> &Path {
+        &self.python
+    }
+
     /// Runs a task's script.
     pub(crate) fn run(&self, task: &Task) -> Outcome {
         let result = Command::new(&self.python)

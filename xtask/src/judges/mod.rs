@@ -18,6 +18,7 @@ use std::thread;
 use task::{Plan, Tally};
 
 use self::environment::Environment;
+pub(crate) use self::environment::scripts;
 use crate::workspace::{cargo, run as run_command, target};
 
 /// What to judge, and how.
@@ -63,6 +64,11 @@ fn program(options: &Options) -> Result<PathBuf> {
     }
     run_command(&mut cargo(["build", "--quiet", "--package", "coreai-bundle"]))?;
     Ok(target().join("debug").join(format!("coreai-bundle{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// The Python of the judges' environment, which is made if need be.
+pub(crate) fn python() -> Result<PathBuf> {
+    Ok(Environment::prepare()?.python().to_owned())
 }
 
 /// Runs all judges and prints a line a check; with `strict`, an environment that cannot be made is a failure.

@@ -1,0 +1,50 @@
+//! A command as a child: how long it ran, and how much memory it held at most.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+/// What a child took.
+pub(crate) struct Usage {
+    pub(crate) seconds: f64,
+    /// Resident memory at its peak, mapped files included.
+    pub(crate) peak_megabytes: f64,
+}
+
+/// Runs a command to its end, which must be a good one.
+pub(crate) fn run(command: &mut Command) -> Result<Usage> {
+    let begin = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    let mut complaints = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut complaints)?;
+    }
+    let (status, peak_megabytes) = wait(child.id())?;
+    let seconds = begin.elapsed().as_secs_f64();
+    if status != 0 {
+        bail!("{command:?} failed: {complaints}");
+    }
+    Ok(Usage { seconds, peak_megabytes })
+}
+
+/// Waits for a child; its raw status, and its peak memory.
+fn wait(id: u32) -> Result<(i32, f64)> {
+    let mut status = 0;
+    // SAFETY: an all-zero `rusage` is a value of that type.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live values of the right types; the child is ours, and nobody else waits for it.
+    let waited = unsafe { libc::wait4(id.cast_signed(), &raw mut status, 0, &raw mut usage) };
+    if waited < 0 {
+        return Err(std::io::Error::last_os_error()).context("cannot wait for the child");
+    }
+    // Kilobytes on Linux, bytes on macOS.
+    let unit = if cfg!(target_os = "macos") { 1.0 } else { 1024.0 };
+    Ok((status, usage.ru_maxrss as f64 * unit / 1e6))
+}

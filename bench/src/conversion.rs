@@ -1,0 +1,152 @@
+//! The command as users run it, on models of E4B's widths.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use converter::decoder::{Variant, WeightFormat};
+use converter::head::HeadChoice;
+use converter::quant::Int4Rule;
+use converter::source::{LocalSource, Source};
+use converter::{Model, Plan, Request};
+use fixtures::{Recipe, Shape};
+
+use crate::Options;
+use crate::child;
+use crate::figure::{Figures, median, seconds};
+use crate::floor::{self, Cache};
+
+/// Layers to a file of a model.
+const SHARD_LAYERS: usize = 12;
+
+/// Measures every model.
+pub(crate) fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
+    for layers in &options.layers {
+        let model = options.scratch.join(format!("model-{layers}"));
+        let shards = layers.div_ceil(SHARD_LAYERS);
+        Recipe { shards, ..Recipe::new(Shape::e4b(*layers)) }.write(&model)?;
+        let measured = Subject { options, model: &model, layers: *layers }.measure(figures);
+        fs::remove_dir_all(&model)?;
+        measured?;
+    }
+    Ok(())
+}
+
+/// A model to convert.
+struct Subject<'o> {
+    options: &'o Options,
+    model: &'o Path,
+    layers: usize,
+}
+
+impl Subject<'_> {
+    fn measure(&self, figures: &mut Figures) -> Result<()> {
+        let section = format!("conversion, {} layers of E4B's widths", self.layers);
+        let source = LocalSource::open(self.model)?;
+        let (names, plan) = everything(&source)?;
+        let tensors: Vec<_> = source.tensors().iter().filter(|tensor| names.contains(&tensor.name)).collect();
+        let read: u64 = tensors.iter().map(|tensor| tensor.byte_len()).sum();
+        let volume = format!("{:.2} GB read, {:.2} GB written", read as f64 / 1e9, plan.bytes() as f64 / 1e9);
+        for cache in Cache::ALL {
+            let (mut floors, mut times, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..self.options.runs {
+                cache.prepare(self.model)?;
+                let target = self.options.scratch.join("floor");
+                floors.push(seconds(|| floor::copy(&source, &tensors, plan.bytes(), &target))?);
+                cache.prepare(self.model)?;
+                let usage = self.convert(&["--variant", "both"])?;
+                times.push(usage.seconds);
+                memory.push(usage.peak_megabytes);
+            }
+            let name = |what: &str| format!("{what}, {} cache", cache.name());
+            let floor =
+                figures.add(&section, &name("floor: plain copies and fsync"), "s", floors, volume.as_str());
+            let ratio = format!("{:.2} of the floor", median(&times) / floor);
+            figures.add(&section, &name("convert, both variants and tables"), "s", times, ratio);
+            figures.add(&section, &name("peak resident memory"), "MB", memory, "");
+        }
+        self.single(&section, figures)?;
+        self.summary(&section, figures)
+    }
+
+    /// One variant without tables: what the Python pipeline's published figures are for.
+    fn single(&self, section: &str, figures: &mut Figures) -> Result<()> {
+        let (mut times, mut memory) = (Vec::new(), Vec::new());
+        for _ in 0..self.options.runs {
+            Cache::Warm.prepare(self.model)?;
+            let usage = self.convert(&["--no-tables"])?;
+            times.push(usage.seconds);
+            memory.push(usage.peak_megabytes);
+        }
+        figures.add(section, "convert, provider alone, warm cache", "s", times, "");
+        figures.add(section, "peak resident memory", "MB", memory, "");
+        Ok(())
+    }
+
+    /// Apple's API opens what the last run wrote.
+    fn summary(&self, section: &str, figures: &mut Figures) -> Result<()> {
+        let Some(python) = &self.options.python else { return Ok(()) };
+        let package = package_in(&self.output())?;
+        let mut command = Command::new(python);
+        command.arg(self.options.scripts.join("summary.py")).arg(&package);
+        let output = command.output().with_context(|| format!("cannot run {}", python.display()))?;
+        if !output.status.success() {
+            bail!("Apple's API and {}: {}", package.display(), String::from_utf8_lossy(&output.stderr));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (seconds, functions) = text.trim().split_once(' ').context("summary.py said nothing")?;
+        figures.add(section, "Apple's API loads and summarizes it", "s", vec![seconds.parse()?], functions);
+        Ok(())
+    }
+
+    fn output(&self) -> PathBuf {
+        self.options.scratch.join("out")
+    }
+
+    fn convert(&self, arguments: &[&str]) -> Result<child::Usage> {
+        let output = self.output();
+        if output.exists() {
+            fs::remove_dir_all(&output)?;
+        }
+        let mut command = Command::new(&self.options.program);
+        command
+            .arg("convert")
+            .arg(self.model)
+            .arg("-o")
+            .arg(&output)
+            .args(["--head", "int4"])
+            .args(arguments);
+        child::run(&mut command)
+    }
+}
+
+/// What a conversion of everything reads, by name, and its plan.
+fn everything(source: &LocalSource) -> Result<(BTreeSet<String>, Plan)> {
+    let model = Model::open(source)?;
+    let plan = model.plan(&Request {
+        variants: vec![Variant::Provider, Variant::Table],
+        tables: true,
+        weights: WeightFormat::Int4,
+        head: HeadChoice::Fixed(WeightFormat::Int4),
+        rule: Int4Rule::Lattice,
+    })?;
+    let mut names: BTreeSet<String> =
+        plan.graphs.iter().flat_map(|graph| &graph.blobs).map(|blob| blob.tensor.clone()).collect();
+    names.extend(plan.tables.iter().flat_map(converter::tables::TablesPlan::files).map(|file| file.tensor));
+    Ok((names, plan))
+}
+
+/// The package in the only bundle of a folder.
+fn package_in(output: &Path) -> Result<PathBuf> {
+    for bundle in fs::read_dir(output)? {
+        for entry in fs::read_dir(bundle?.path())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "aimodel") {
+                return Ok(path);
+            }
+        }
+    }
+    bail!("there is no package in {}", output.display())
+}

@@ -1,0 +1,99 @@
+//! Benchmarks: kernels, files and whole conversions, each beside a floor or a peer that was measured in the same run.
+//!
+//! Started by `cargo xtask bench`, which builds everything in release mode first. Figures are medians.
+
+#![allow(clippy::print_stdout, reason = "a table is what this program is run for")]
+
+mod child;
+mod conversion;
+mod figure;
+mod files;
+mod floor;
+mod kernels;
+mod machine;
+mod weights;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use serde_json::json;
+
+use crate::figure::Figures;
+
+/// What to measure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Section {
+    /// Quantizers and the table kernel, beside candle's and gguf's Q4_0
+    Kernels,
+    /// Writer and reader of packages, beside plain copies and SHA-256
+    Files,
+    /// The command itself, beside reading and writing as many bytes
+    Conversion,
+}
+
+/// What to measure, where and how often.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Sections; all of them by default
+    #[arg(long, value_enum)]
+    only: Vec<Section>,
+    /// Layers of the models to convert, all of E4B's widths: 6 takes 9 GB of space, 42 takes 27 GB
+    #[arg(long, value_delimiter = ',', default_value = "6")]
+    layers: Vec<usize>,
+    /// Runs of each measurement
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Folder for models and bundles, removed at the end
+    #[arg(long)]
+    scratch: PathBuf,
+    /// The command to measure
+    #[arg(long)]
+    program: PathBuf,
+    /// Python with gguf and coreai-core, for peers
+    #[arg(long)]
+    python: Option<PathBuf>,
+    /// Folder of the scripts that Python runs
+    #[arg(long)]
+    scripts: PathBuf,
+    /// File for the figures
+    #[arg(long)]
+    json: PathBuf,
+}
+
+impl Options {
+    fn wants(&self, section: Section) -> bool {
+        self.only.is_empty() || self.only.contains(&section)
+    }
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    fs::create_dir_all(&options.scratch)
+        .with_context(|| format!("cannot make {}", options.scratch.display()))?;
+    let machine = machine::describe();
+    println!("{machine}\n");
+    let mut figures = Figures::default();
+    let measured = measure(&options, &mut figures);
+    let cleared = fs::remove_dir_all(&options.scratch);
+    measured?;
+    cleared.with_context(|| format!("cannot remove {}", options.scratch.display()))?;
+    let text = serde_json::to_string_pretty(&json!({ "machine": machine, "figures": figures.all() }))?;
+    fs::write(&options.json, text).with_context(|| format!("cannot write {}", options.json.display()))?;
+    println!("\n{}", options.json.display());
+    Ok(())
+}
+
+fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
+    if options.wants(Section::Kernels) {
+        kernels::measure(options, figures)?;
+    }
+    if options.wants(Section::Files) {
+        files::measure(options, figures)?;
+    }
+    if options.wants(Section::Conversion) {
+        conversion::measure(options, figures)?;
+    }
+    Ok(())
+}
