@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use converter::decoder::WeightFormat;
 use converter::quant::Int4Rule;
 
-use crate::{aotc, check, convert, doctor, gate, inspect, oracle, pack, run, tables};
+use crate::{aotc, check, convert, diff, doctor, gate, inspect, oracle, pack, run, tables};
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
 ///
@@ -24,6 +24,7 @@ pub(crate) enum Command {
     Convert(convert::Arguments),
     Tables(tables::Arguments),
     Inspect(inspect::Arguments),
+    Diff(diff::Arguments),
     Oracle(oracle::Arguments),
     Gate(gate::Arguments),
     Run(run::Arguments),
@@ -39,6 +40,7 @@ impl Command {
             Command::Convert(arguments) => convert::run(&arguments),
             Command::Tables(arguments) => tables::run(&arguments),
             Command::Inspect(arguments) => inspect::run(&arguments),
+            Command::Diff(arguments) => diff::run(&arguments),
             Command::Oracle(arguments) => oracle::run(&arguments),
             Command::Gate(arguments) => gate::run(&arguments),
             Command::Run(arguments) => run::run(&arguments),

@@ -5,6 +5,7 @@ mod bundle;
 mod check;
 mod cli;
 mod convert;
+mod diff;
 mod digits;
 mod doctor;
 mod failure;
@@ -20,6 +21,8 @@ mod progress;
 mod run;
 mod runnable;
 mod tables;
+mod terminal;
+mod weights;
 
 use std::process::ExitCode;
 
