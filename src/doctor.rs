@@ -8,13 +8,15 @@ use aotc::doctor::{DoctorOptions, examine};
 use aotc::{Interrupt, ToolchainOptions};
 use clap::Args;
 
-use crate::interrupt;
+use crate::{interrupt, terminal};
 
 /// Tell what this machine can do, and what to do about the rest
 #[derive(Debug, Args)]
-#[command(
-    after_help = "What is missing does not change the exit status: not every machine needs everything."
-)]
+#[command(after_help = "What is missing does not change the exit status: not every machine needs everything.
+
+Examples:
+  coreai-bundle doctor
+  coreai-bundle doctor -o /Volumes/models --json")]
 pub(crate) struct Arguments {
     /// Folder that outputs would go to
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -50,7 +52,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string(&checks)?)?;
     } else {
-        checks.iter().try_for_each(|check| writeln!(out, "{check}"))?;
+        let width = terminal::width();
+        for line in
+            checks.iter().flat_map(|check| check.to_string().lines().map(str::to_owned).collect::<Vec<_>>())
+        {
+            let indent = 4 + line.len() - line.trim_start().len();
+            writeln!(out, "{}", terminal::wrap(&line, 0, indent, width))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -98,7 +98,18 @@ pub(super) fn compare(left: &Path, right: &Path, quick: bool) -> anyhow::Result<
         };
         reports.push(FileReport { path: path.clone(), verdict });
     }
+    leave_out_hashes(&mut reports);
     Ok(reports)
+}
+
+/// The hash of a program differs where the program does.
+fn leave_out_hashes(reports: &mut Vec<FileReport>) {
+    let programs: Vec<String> = reports
+        .iter()
+        .filter(|report| !report.verdict.is_equal())
+        .filter_map(|report| Some(format!("{}{HASH}", report.path.strip_suffix(PROGRAM)?)))
+        .collect();
+    reports.retain(|report| !programs.contains(&report.path));
 }
 
 fn both(

@@ -35,7 +35,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Report> {
         .sum();
 
     let mut lines = Lines::default();
-    lines.add(format!("checkpoint {}", path.display()));
+    lines.title(format_args!("checkpoint {}", path.display()));
     lines.field("model", config.architecture.as_deref().unwrap_or(&config.text_model_type));
     lines.field("layers", format!("{}, full attention at {full:?}", config.layers.len()));
     lines.field("hidden", config.hidden);
