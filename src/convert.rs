@@ -22,6 +22,7 @@ use serde_json::json;
 
 use crate::bundle::{self, BundleFacts, FinishedBundle};
 use crate::cli::{Rule, Weights};
+use crate::origin::Origin;
 use crate::outputs::Common;
 use crate::progress::Progress;
 use crate::{digits, gate, interrupt, oracle, origin, outputs, plan_text, tables};
@@ -114,10 +115,21 @@ impl From<Head> for HeadChoice {
     }
 }
 
+impl Arguments {
+    /// A gate computes the checkpoint many times over, so it is then kept.
+    fn open(&self) -> anyhow::Result<Origin> {
+        let Common { source, access, .. } = &self.common;
+        if self.gate {
+            return origin::open_kept(source, access.revision.as_deref());
+        }
+        origin::open(source, access)
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let origin = origin::open(&arguments.common.source)?;
-    let model = Model::open(&origin.source)?;
+    let origin = arguments.open()?;
+    let model = Model::open(&*origin.source)?;
     check_context(arguments.max_context, model.config.max_positions as u64)?;
     let name = arguments.common.model_name(&origin.name, &model.config)?;
     let variants = arguments.variant.variants();

@@ -10,6 +10,9 @@ use clap::Args;
 
 use crate::{interrupt, terminal};
 
+/// Column in which a check says what it found.
+const DETAIL: usize = 26;
+
 /// Tell what this machine can do, and what to do about the rest
 #[derive(Debug, Args)]
 #[command(after_help = "What is missing does not change the exit status: not every machine needs everything.
@@ -53,12 +56,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", serde_json::to_string(&checks)?)?;
     } else {
         let width = terminal::width();
-        for line in
-            checks.iter().flat_map(|check| check.to_string().lines().map(str::to_owned).collect::<Vec<_>>())
-        {
-            let indent = 4 + line.len() - line.trim_start().len();
-            writeln!(out, "{}", terminal::wrap(&line, 0, indent, width))?;
+        for check in &checks {
+            check.to_string().lines().try_for_each(|line| print_line(&mut out, line, width))?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line that goes on below its text, where it is longer than the terminal is wide.
+fn print_line(out: &mut impl Write, line: &str, width: usize) -> io::Result<()> {
+    let text = line.trim_start();
+    let start = line.len() - text.len();
+    let indent = if start == 0 { DETAIL } else { start + 3 };
+    writeln!(out, "{:start$}{}", "", terminal::wrap(text, start, indent, width))
 }

@@ -35,6 +35,9 @@ pub(crate) struct Arguments {
     /// The checkpoint: compare all logits with it, and look for causes
     #[arg(long, value_name = "SOURCE")]
     checkpoint: Option<String>,
+    /// Branch, tag or commit of the checkpoint's repository [default: main]
+    #[arg(long, value_name = "REVISION", requires = "checkpoint")]
+    revision: Option<String>,
     /// Compare layer by layer, and name the first that departs
     #[arg(long, requires = "checkpoint")]
     layers: bool,
@@ -50,11 +53,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let oracle = Oracle::read(&arguments.oracle)?;
     let mut stepper = arguments.runnable.stepper()?;
-    let origin = arguments.checkpoint.as_deref().map(origin::open).transpose()?;
+    let open = |source| origin::open_kept(source, arguments.revision.as_deref());
+    let origin = arguments.checkpoint.as_deref().map(open).transpose()?;
     let mut reference = match &origin {
         Some(origin) => {
-            check_identity(&oracle, &file::identity(&origin.source)?.fingerprint, &arguments.oracle)?;
-            Some(Reference::open(&origin.source)?)
+            check_identity(&oracle, &file::identity(&*origin.source)?.fingerprint, &arguments.oracle)?;
+            Some(Reference::open(&*origin.source)?)
         }
         None => None,
     };

@@ -32,8 +32,11 @@ const SHOWN: usize = 32;
   coreai-bundle oracle gemma-4-E4B-it-qat -o oracle.json
   coreai-bundle oracle gemma-4-E4B-it-qat --prompt \"Count up: 1, 2, 3,\" --chat \"Name the days.\" -n 24 -o oracle.json")]
 pub(crate) struct Arguments {
-    /// Folder of the checkpoint
+    /// The checkpoint: a folder, or a repository of the Hub, which is brought into the cache first
     source: String,
+    /// Branch, tag or commit of the repository [default: main]
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
     /// A text to continue; may be repeated
     #[arg(long = "prompt", value_name = "TEXT")]
     prompts: Vec<String>,
@@ -59,16 +62,16 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let origin = origin::open(&arguments.source)?;
-    let text = Text::of_checkpoint(&origin.source)?;
+    let origin = origin::open_kept(&arguments.source, arguments.revision.as_deref())?;
+    let text = Text::of_checkpoint(&*origin.source)?;
     let staged = StagedFile::new(&arguments.output, arguments.force)?;
-    let mut reference = Reference::open(&origin.source)?;
+    let mut reference = Reference::open(&*origin.source)?;
     let mut prompts = arguments.typed(&text)?;
     if prompts.is_empty() {
         prompts = default_prompts(&text, reference.config().sliding_window)?;
     }
     interrupt::listen()?;
-    let made = compute(&origin.source, &mut reference, &prompts, arguments.tokens, &text)?;
+    let made = compute(&*origin.source, &mut reference, &prompts, arguments.tokens, &text)?;
     staged
         .file()
         .write_all(made.to_json()?.as_bytes())

@@ -3,39 +3,113 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use converter::source::LocalSource;
+use clap::Args;
+use converter::source::{LocalSource, Repository, Source, open_repository};
+use hub::{Settings, download};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::interrupt;
+
+/// How a repository of the Hub is read.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Access {
+    /// Branch, tag or commit of the repository [default: main]
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) revision: Option<String>,
+    /// Bring the repository into the cache that Hub clients share, instead of reading it without keeping it
+    #[arg(long)]
+    download: bool,
+}
 
 /// An opened checkpoint, and what it is called.
 pub(crate) struct Origin {
     /// Its tensors and files.
-    pub(crate) source: LocalSource,
+    pub(crate) source: Box<dyn Source>,
     /// Name of the repository, or of the folder: outputs are named after it.
     pub(crate) name: String,
 }
 
-/// Opens a folder. `owner/name` that is no folder gets an answer of its own.
-pub(crate) fn open(source: &str) -> anyhow::Result<Origin> {
+/// Opens a checkpoint that is read many times: a repository is brought into the cache first.
+pub(crate) fn open_kept(source: &str, revision: Option<&str>) -> anyhow::Result<Origin> {
+    let download = !Path::new(source).exists();
+    open(source, &Access { revision: revision.map(str::to_owned), download })
+}
+
+/// Opens a folder, or a repository `owner/name` if there is no folder of that name.
+pub(crate) fn open(source: &str, access: &Access) -> anyhow::Result<Origin> {
     let path = Path::new(source);
-    if !path.exists() {
-        let is_repository = source.split('/').count() == 2 && !source.starts_with(['.', '/', '~']);
-        if is_repository {
-            bail!(
-                "there is no folder {source:?}, and reading from the Hub is not part of this version; \
-                 download the repository (`hf download {source} --local-dir DIR`) and give its folder"
-            );
+    if path.exists() {
+        if access.revision.is_some() || access.download {
+            bail!("{source} is a folder: --revision and --download are for repositories of the Hub");
         }
-        bail!("there is no folder {source:?}");
+        return open_folder(path);
     }
+    if !is_repository(source) {
+        bail!("there is no folder {source:?}, and a repository of the Hub would be owner/name");
+    }
+    interrupt::listen()?;
+    let settings = Settings { cancelled: interrupt::asked, ..Settings::from_environment() };
+    let bar = DownloadBar::new();
+    let repository = Repository {
+        id: source,
+        revision: access.revision.as_deref().unwrap_or("main"),
+        download: access.download.then_some(&bar as &dyn download::Observer),
+        notice: &|text| eprintln!("warning: {text}"),
+    };
+    let opened = open_repository(settings, &repository)?;
+    Ok(Origin { source: opened, name: source.to_owned() })
+}
+
+/// Whether this is written like `owner/name`.
+pub(crate) fn is_repository(source: &str) -> bool {
+    source.split('/').count() == 2 && !source.starts_with(['.', '/', '~']) && !source.ends_with('/')
+}
+
+fn open_folder(path: &Path) -> anyhow::Result<Origin> {
     let opened = LocalSource::open(path)?;
-    let name = match &converter::source::Source::identity(&opened).repository {
+    let name = match &opened.identity().repository {
         Some(repository) => repository.clone(),
         None => folder_name(path)?,
     };
-    Ok(Origin { source: opened, name })
+    Ok(Origin { source: Box::new(opened), name })
 }
 
 /// The folder's own name, also when it was given as `.`.
 fn folder_name(path: &Path) -> anyhow::Result<String> {
     let whole = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
     Ok(whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
+}
+
+/// A bar for one file after another; hidden where standard error is no terminal.
+struct DownloadBar(ProgressBar);
+
+impl DownloadBar {
+    fn new() -> Self {
+        let bar = ProgressBar::no_length();
+        let template =
+            "{bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} {wide_msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        DownloadBar(bar)
+    }
+}
+
+impl download::Observer for DownloadBar {
+    fn file(&self, path: &str, size: u64, here: u64) {
+        self.0.set_length(size);
+        self.0.set_position(here);
+        self.0.reset_eta();
+        self.0.set_message(path.to_owned());
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+}
+
+impl Drop for DownloadBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }

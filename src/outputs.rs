@@ -10,6 +10,7 @@ use converter::config::DecoderConfig;
 use converter::name::ModelName;
 
 use crate::digits;
+use crate::origin::Access;
 
 /// Bytes kept free beside what is planned: metadata, tokenizer, manifest.
 const SLACK: u64 = 64 << 20;
@@ -17,8 +18,10 @@ const SLACK: u64 = 64 << 20;
 /// What every command that converts is given.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// Folder of the checkpoint
+    /// Folder of the checkpoint, or its repository on the Hub, as owner/name
     pub(crate) source: String,
+    #[command(flatten)]
+    pub(crate) access: Access,
     /// Folder to put the outputs into
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(crate) output: PathBuf,

@@ -54,8 +54,8 @@ pub(crate) struct FinishedTables {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let origin = origin::open(&arguments.common.source)?;
-    let model = Model::open(&origin.source)?;
+    let origin = origin::open(&arguments.common.source, &arguments.common.access)?;
+    let model = Model::open(&*origin.source)?;
     let name = arguments.common.model_name(&origin.name, &model.config)?;
     interrupt::listen()?;
     match arguments.ple {

@@ -18,6 +18,7 @@ pub mod opcode;
 pub mod package;
 pub mod print;
 pub mod staging;
+pub mod stream;
 pub mod types;
 pub mod verify;
 

@@ -1,17 +1,17 @@
 //! The package directory: `main.mlirb`, `main.hash`, `metadata.json`.
 //!
 //! A package is written into a directory that is still being made (see [`crate::staging`]), so that it appears whole or not at
-//! all. Blobs are streamed in file order; the digest is computed on the way.
+//! all. Blobs are streamed in file order; the digest is computed on the way (see [`crate::stream`]).
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::bytecode::layout::{Layout, Placement};
 use crate::bytecode::reader::{Bytecode, ReadError};
+use crate::stream::StreamedFile;
 
 /// The program.
 pub const PROGRAM: &str = "main.mlirb";
@@ -103,12 +103,10 @@ pub struct WrittenPackage {
 pub struct PackageWriter<'l> {
     directory: PathBuf,
     layout: &'l Layout,
-    program: File,
-    hasher: Sha256,
+    program: StreamedFile,
     /// The blob that bytes go to, and how many of its bytes are written.
     current: usize,
     filled: u64,
-    written: u64,
 }
 
 impl<'l> PackageWriter<'l> {
@@ -117,10 +115,9 @@ impl<'l> PackageWriter<'l> {
         fs::create_dir(directory)
             .map_err(|source| PackageError::Io { path: directory.to_owned(), source })?;
         let path = directory.join(PROGRAM);
-        let program = File::create_new(&path).map_err(|source| PackageError::Io { path, source })?;
-        let (hasher, directory) = (Sha256::new(), directory.to_owned());
-        let mut writer =
-            PackageWriter { directory, layout, program, hasher, current: 0, filled: 0, written: 0 };
+        let program = StreamedFile::create(&path).map_err(|source| PackageError::Io { path, source })?;
+        let directory = directory.to_owned();
+        let mut writer = PackageWriter { directory, layout, program, current: 0, filled: 0 };
         writer.put(&layout.prefix)?;
         Ok(writer)
     }
@@ -157,10 +154,7 @@ impl<'l> PackageWriter<'l> {
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), PackageError> {
         let path = || self.directory.join(PROGRAM);
-        self.program.write_all(bytes).map_err(|source| PackageError::Io { path: path(), source })?;
-        self.hasher.update(bytes);
-        self.written += bytes.len() as u64;
-        Ok(())
+        self.program.write(bytes).map_err(|source| PackageError::Io { path: path(), source })
     }
 
     /// Writes what stands after the blobs, the hash and the metadata. All blobs must be whole.
@@ -169,13 +163,14 @@ impl<'l> PackageWriter<'l> {
             return Err(self.wrong_length(blob.length, self.filled));
         }
         self.put(&self.layout.suffix)?;
-        let digest: [u8; 32] = self.hasher.finalize().into();
-        write_file(&self.directory.join(HASH), &digest)?;
+        let path = self.directory.join(PROGRAM);
+        let program = self.program.finish().map_err(|source| PackageError::Io { path, source })?;
+        write_file(&self.directory.join(HASH), &program.digest)?;
         let path = self.directory.join(METADATA);
         let text = serde_json::to_string_pretty(metadata)
             .map_err(|source| PackageError::Metadata { path: path.clone(), source })?;
         write_file(&path, text.as_bytes())?;
-        Ok(WrittenPackage { digest, length: self.written })
+        Ok(WrittenPackage { digest: program.digest, length: program.bytes })
     }
 }
 

@@ -20,8 +20,28 @@ impl<T: Clone + Default> Pool<T> {
         buffer
     }
 
-    /// Gives a buffer back.
+    /// Gives a buffer back. One that holds nothing is let go: kept, it would become one more buffer.
     pub(crate) fn give(&self, buffer: Vec<T>) {
+        if buffer.capacity() == 0 {
+            return;
+        }
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pool;
+
+    #[test]
+    fn there_are_as_many_buffers_as_were_taken_at_once() {
+        let pool = Pool::<u8>::new();
+        for _ in 0..10 {
+            let (first, second) = (pool.take(100), pool.take(50));
+            pool.give(first);
+            pool.give(Vec::new());
+            pool.give(second);
+        }
+        assert_eq!(pool.free.into_inner().unwrap().len(), 2);
     }
 }

@@ -10,6 +10,7 @@ use crate::checkpoint::{BLOCK, Checkpoint, Role};
 use crate::config::DecoderConfig;
 use crate::decoder::WeightFormat;
 use crate::error::ConvertError;
+use crate::ordered::for_each_in_order;
 use crate::quant::is_on_lattice;
 use crate::source::{Source, TensorEntry};
 
@@ -147,7 +148,7 @@ fn sample(source: &dyn Source, tensors: &[&TensorEntry], runs: usize) -> Result<
     let block_bytes = (BLOCK * size_of::<bf16>()) as u64;
     let blocks_of = |tensor: &TensorEntry| tensor.byte_len() / block_bytes;
     let total: u64 = tensors.iter().map(|tensor| blocks_of(tensor)).sum();
-    let mut sample = Sample::default();
+    let mut stretches = Vec::with_capacity(runs);
     let mut last_end = (usize::MAX, 0);
     for run in 0..runs as u64 {
         let mut at = (u128::from(total) * u128::from(run) / runs as u128) as u64;
@@ -162,13 +163,30 @@ fn sample(source: &dyn Source, tensors: &[&TensorEntry], runs: usize) -> Result<
         }
         let count = (blocks_of(tensor) - at.min(blocks_of(tensor))).min(RUN as u64);
         last_end = (which, at + count);
-        let mut weights = vec![bf16::ZERO; count as usize * BLOCK];
-        source.read_at(tensor, at * block_bytes, bytemuck::cast_slice_mut(&mut weights))?;
+        stretches.push((*tensor, at * block_bytes, count as usize * BLOCK));
+    }
+    count_blocks(source, &stretches)
+}
+
+/// Reads stretches of tensors, as many at a time as the source takes, and looks at their blocks.
+fn count_blocks(
+    source: &dyn Source,
+    stretches: &[(&TensorEntry, u64, usize)],
+) -> Result<Sample, ConvertError> {
+    let read = |which: usize| {
+        let (tensor, offset, elements) = stretches[which];
+        let mut weights = vec![bf16::ZERO; elements];
+        source.read_at(tensor, offset, bytemuck::cast_slice_mut(&mut weights))?;
+        Ok::<_, ConvertError>(weights)
+    };
+    let mut sample = Sample::default();
+    for_each_in_order(stretches.len(), source.readers(), source.readers(), read, |_, weights| {
         for block in weights.as_chunks::<BLOCK>().0 {
             sample.blocks += 1;
             sample.on_lattice += u64::from(is_on_lattice(block));
         }
-    }
+        Ok(())
+    })?;
     Ok(sample)
 }
 

@@ -7,7 +7,6 @@ pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod figures;
-pub mod graphs;
 pub mod head;
 pub mod name;
 pub mod observer;
@@ -20,6 +19,7 @@ pub mod tables;
 
 mod buffers;
 mod error;
+mod graphs;
 mod model;
 
 pub use error::ConvertError;

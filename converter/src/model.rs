@@ -10,14 +10,15 @@ use crate::config::DecoderConfig;
 use crate::decoder::{INLINE_ELEMENTS, InlineTensors, Variant, WeightFormat};
 use crate::error::ConvertError;
 use crate::figures::Figures;
-use crate::graphs::{self, Destination};
+use crate::graphs::{Destination, GraphPass};
 use crate::head::{HeadChoice, HeadDecision};
 use crate::observer::Observer;
+use crate::ordered::for_each_in_order;
 use crate::plan::{GraphPlan, WeightChoice};
 use crate::quant::{self, Int4Rule};
 use crate::source::Source;
 use crate::stock::StockTable;
-use crate::tables::{self, TablesPlan, WrittenTables};
+use crate::tables::{TableWriter, TablesPlan, WrittenTables};
 
 /// A checkpoint with its configuration and its tensors, all checked.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub struct Plan {
     pub head: HeadDecision,
     /// Temporary space beside the outputs, in bytes.
     pub spool_bytes: u64,
+    /// That part of it which the stock graph's table takes.
+    stock_bytes: u64,
 }
 
 impl Plan {
@@ -65,11 +68,15 @@ impl Plan {
         self.graphs.iter().map(GraphPlan::bytes).sum::<u64>() + tables + self.spool_bytes
     }
 
-    /// Bytes of tensors that a run reads, for a bar: those of the graphs once, however many graphs there are.
+    /// Bytes of tensors that a run reads, for a bar. Each is read once, however many graphs and tables are made of it; the
+    /// stock graph's table is read once more from temporary space.
     pub fn input_bytes(&self) -> u64 {
-        let graph = self.graphs.first().map_or(0, GraphPlan::input_bytes);
-        let tables = self.tables.as_ref().map_or(0, TablesPlan::input_bytes);
-        graph + tables + 2 * self.spool_bytes
+        let graph: Vec<(Role, u64)> =
+            self.graphs.first().map(|graph| graph.reads().collect()).unwrap_or_default();
+        let is_new = |role: Role| !graph.iter().any(|(read, _)| *read == role);
+        let tables = self.tables.iter().flat_map(TablesPlan::reads).filter(|(role, _)| is_new(*role));
+        let bytes = graph.iter().copied().chain(tables).map(|(_, bytes)| bytes).sum::<u64>();
+        bytes + 2 * self.stock_bytes
     }
 }
 
@@ -126,8 +133,9 @@ impl<'s> Model<'s> {
         let tables =
             if request.tables { Some(TablesPlan::new(&self.config, &self.checkpoint)?) } else { None };
         let has_stock = request.variants.contains(&Variant::Stock);
-        let spool_bytes = if has_stock { StockTable::spool_bytes(&self.config) } else { 0 };
-        Ok(Plan { graphs, tables, head, spool_bytes })
+        let stock_bytes = if has_stock { StockTable::spool_bytes(&self.config) } else { 0 };
+        let spool_bytes = stock_bytes + graphs.first().map_or(0, GraphPlan::spool_bytes);
+        Ok(Plan { graphs, tables, head, spool_bytes, stock_bytes })
     }
 
     /// Reads the tensors that stand in the program, as half precision.
@@ -135,7 +143,20 @@ impl<'s> Model<'s> {
         let is_small = |role: &Role| {
             !role.is_projection() && role.shape(&self.config).iter().product::<usize>() < INLINE_ELEMENTS
         };
-        Role::needed(&self.config).filter(is_small).map(|role| Ok((role, self.half_bytes(role)?))).collect()
+        let roles: Vec<Role> = Role::needed(&self.config).filter(is_small).collect();
+        let readers = self.source.readers();
+        let mut tensors = InlineTensors::new();
+        for_each_in_order(
+            roles.len(),
+            readers,
+            readers,
+            |at| self.half_bytes(roles[at]),
+            |at, bytes| {
+                tensors.insert(roles[at], bytes);
+                Ok::<_, ConvertError>(())
+            },
+        )?;
+        Ok(tensors)
     }
 
     /// A whole tensor in half precision.
@@ -161,28 +182,31 @@ impl<'s> Model<'s> {
         threads: usize,
         observer: &dyn Observer,
     ) -> Result<Written, ConvertError> {
-        let stock = if plan.spool_bytes > 0 { Some(self.stock(outputs, threads, observer)?) } else { None };
+        let stock = if plan.stock_bytes > 0 { Some(self.stock(outputs, threads, observer)?) } else { None };
         let destinations: Vec<Destination<'_>> = plan
             .graphs
             .iter()
             .zip(outputs.packages)
             .map(|(plan, directory)| Destination { plan, directory: directory.clone() })
             .collect();
-        let graphs = graphs::write(
-            self.source,
-            &self.checkpoint,
-            &destinations,
-            outputs.metadata,
-            stock.as_ref(),
+        let pass = GraphPass {
+            source: self.source,
+            checkpoint: &self.checkpoint,
+            metadata: outputs.metadata,
+            stock: stock.as_ref(),
+            scratch: outputs.scratch,
             threads,
             observer,
-        )?;
-        let tables = match (&plan.tables, outputs.tables) {
-            (Some(plan), Some(directory)) => {
-                Some(tables::write(self.source, &self.checkpoint, plan, directory, threads, observer)?)
-            }
-            _ => None,
         };
+        let mut tables = plan
+            .tables
+            .as_ref()
+            .zip(outputs.tables)
+            .map(|(plan, directory)| TableWriter::new(plan, directory));
+        let graphs = pass.write(&destinations, tables.as_mut())?;
+        let tables = tables
+            .map(|tables| tables.finish(self.source, &self.checkpoint, threads, observer))
+            .transpose()?;
         self.source.verify_unchanged()?;
         Ok(Written { packages: graphs.packages, tables, figures: graphs.figures })
     }

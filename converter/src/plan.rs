@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Role};
 use crate::config::DecoderConfig;
-use crate::decoder::{self, BlobContent, GraphOptions, InlineTensors, Part, Variant, WeightFormat};
+use crate::decoder::{self, BlobContent, GraphOptions, InlineTensors, Variant, WeightFormat};
+use crate::graphs::course;
 use crate::quant::Int4Rule;
 
 /// Why nothing can be planned.
@@ -46,6 +47,16 @@ fn rule_name<S: serde::Serializer>(rule: &Int4Rule, serializer: S) -> Result<S::
 }
 
 impl Treatment {
+    /// Bytes of so many elements, without scales.
+    pub(crate) fn bytes(self, elements: usize) -> usize {
+        match self {
+            Treatment::Int4(_) => elements / 2,
+            Treatment::Int8 | Treatment::RowInt8 => elements,
+            Treatment::F16 => elements * 2,
+            Treatment::F32 => elements * 4,
+        }
+    }
+
     /// Name in listings, such as `int4 lattice`.
     pub fn name(self) -> String {
         match self {
@@ -164,11 +175,14 @@ impl GraphPlan {
         })
     }
 
-    /// Bytes of the checkpoint's tensors that the blobs are made of; scales come with their codes.
-    pub fn input_bytes(&self) -> u64 {
-        let reads =
-            |blob: &&PlannedBlob| !matches!(blob.content, BlobContent::Quantized { part: Part::Scales, .. });
-        self.blobs.iter().filter(reads).map(|blob| 2 * blob.shape.iter().product::<u64>()).sum()
+    /// Bytes of temporary files beside the outputs, for blobs that are made before their turn.
+    pub fn spool_bytes(&self) -> u64 {
+        course::spooled_bytes(&self.blobs)
+    }
+
+    /// The tensors that are read for the blobs, and their bytes.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = (Role, u64)> {
+        course::reads(&self.blobs)
     }
 
     /// Size of `main.mlirb` in bytes.

@@ -17,7 +17,7 @@ use crate::decoder::BlobContent;
 use crate::error::ConvertError;
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
-use crate::source::Source;
+use crate::source::{Reading, Source};
 use crate::tables::rows::quantize_rows;
 
 /// Elements that a worker takes at a time, at least: whole rows.
@@ -54,6 +54,7 @@ impl StockTable {
         let io = |source| ConvertError::Io { path: directory.to_owned(), source };
         let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
         observer.tensor(&tensor.name);
+        source.will_read_in_order(&[tensor]);
         let layer_bytes = config.vocab as u64 * config.ple_width as u64;
         let spool = tempfile::tempfile_in(directory).map_err(io)?;
         let mut table =
@@ -82,6 +83,7 @@ impl StockTable {
             outputs.give(codes);
             Ok((rows, scales))
         };
+        let mut reading = Reading::new(source, tensor);
         let mut all_scales = Vec::with_capacity(config.vocab);
         let pieces = config.vocab.div_ceil(rows_a_piece);
         for_each_in_order(pieces, threads, threads * 2, produce, |_, (rows, scales)| {
@@ -90,9 +92,9 @@ impl StockTable {
             }
             all_scales.extend(scales);
             observer.advance((rows * width * 2) as u64);
+            reading.advance((rows * width * 2) as u64);
             Ok(())
         })?;
-        source.done_reading(tensor);
         table.scales = all_scales;
         Ok(table)
     }

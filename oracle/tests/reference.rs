@@ -60,7 +60,8 @@ fn sequences_far_beyond_the_window_equal_those_of_transformers() {
 #[test]
 fn the_structure_of_e2b_equals_that_of_transformers() {
     let dir = tempfile::tempdir().unwrap();
-    Recipe::new(Shape::e2b_like()).write(dir.path()).unwrap();
+    let checkpoint = dir.path().join("e2b-like");
+    Recipe::new(Shape::e2b_like()).write(&checkpoint).unwrap();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/e2b-like.json");
-    compare(dir.path(), read_cases(&golden));
+    compare(&checkpoint, read_cases(&golden));
 }

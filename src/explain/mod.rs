@@ -14,6 +14,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::Rule;
+use crate::origin::Access;
 use crate::terminal;
 
 /// Names that an error lists.
@@ -33,8 +34,10 @@ Examples:
   coreai-bundle explain gemma-4-E4B-it-qat layers.5.mlp.down_proj.weight --rule q4_0
   coreai-bundle explain out/gemma4_e4b_qat_decode_int4lin layers.5.mlp.down_proj.weight --row 3 --block 2")]
 pub(crate) struct Arguments {
-    /// Checkpoint, package or bundle
+    /// Checkpoint, package or bundle; or a checkpoint's repository on the Hub, as owner/name
     path: PathBuf,
+    #[command(flatten)]
+    access: Access,
     /// Name of the tensor, or the end of it
     tensor: String,
     /// Row: all axes but the last, as one

@@ -65,8 +65,8 @@ struct Made {
 pub(super) fn explain(arguments: &Arguments) -> anyhow::Result<Explained> {
     let path = &arguments.path;
     let typed = path.to_str().with_context(|| format!("{}: the path is not UTF-8", path.display()))?;
-    let origin = origin::open(typed)?;
-    let source: &dyn Source = &origin.source;
+    let origin = origin::open(typed, &arguments.access)?;
+    let source: &dyn Source = &*origin.source;
     let names: Vec<&str> = source.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
     let at = find(&names, &arguments.tensor, path)?;
     let tensor = source.tensors().get(at).context("the tensor is gone")?;

@@ -7,17 +7,18 @@ use converter::checkpoint::Role;
 use converter::config::LayerKind;
 use converter::decoder::WeightFormat;
 use converter::head::{HeadChoice, HeadDecision};
-use converter::source::{LocalSource, Source};
 use serde_json::json;
 
 use super::{Lines, Report};
 use crate::digits;
+use crate::origin::{self, Access};
 
-pub(super) fn inspect(path: &Path) -> anyhow::Result<Report> {
-    let source = LocalSource::open(path)?;
-    let model = Model::open(&source)?;
+pub(super) fn inspect(path: &Path, access: &Access) -> anyhow::Result<Report> {
+    let source = origin::open(&path.to_string_lossy(), access)?.source;
+    let source = &*source;
+    let model = Model::open(source)?;
     let config = &model.config;
-    let head = HeadDecision::new(&source, config, &model.checkpoint, WeightFormat::Int4, HeadChoice::Auto)?;
+    let head = HeadDecision::new(source, config, &model.checkpoint, WeightFormat::Int4, HeadChoice::Auto)?;
     let full: Vec<usize> =
         config.layers.iter().filter(|layer| layer.kind == LayerKind::Full).map(|layer| layer.index).collect();
     let shared = config.layers.iter().filter(|layer| !layer.owns_slot()).count();

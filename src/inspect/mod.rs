@@ -7,25 +7,29 @@ mod tree;
 mod weights;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
 use serde_json::Value;
 
+use crate::origin::{self, Access};
 use crate::terminal::{self, STRONG, paint};
 
 /// Show what is in a checkpoint, an .aimodel, a bundle or a table folder
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   coreai-bundle inspect gemma-4-E4B-it-qat
+  coreai-bundle inspect google/gemma-4-E4B-it-qat-q4_0-unquantized
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --blobs
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --graph --layer 5
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --weights --json")]
 pub(crate) struct Arguments {
-    /// Folder to look at
+    /// Folder to look at, or a checkpoint's repository on the Hub, as owner/name
     path: PathBuf,
+    #[command(flatten)]
+    access: Access,
     #[command(flatten)]
     shown: Shown,
     /// Print JSON
@@ -68,7 +72,7 @@ struct Report {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let report = inspect(&arguments.path, &arguments.shown)?;
+    let report = inspect(arguments)?;
     if arguments.json {
         writeln!(io::stdout().lock(), "{}", report.json)?;
     } else {
@@ -77,8 +81,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
+fn inspect(arguments: &Arguments) -> anyhow::Result<Report> {
+    let (path, shown) = (arguments.path.as_path(), &arguments.shown);
     let holds = |name: &str| path.join(name).exists();
+    if !path.exists() && path.to_str().is_some_and(origin::is_repository) {
+        return checkpoint::inspect(path, &arguments.access);
+    }
     if !path.is_dir() {
         bail!(
             "{}: there is no such folder; give a checkpoint, a package, a bundle or a table folder",
@@ -93,7 +101,7 @@ fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
         bail!("{}: --blobs, --graph and --weights are for packages and bundles", path.display());
     }
     if holds(converter::config::CONFIG_FILE) {
-        checkpoint::inspect(path)
+        checkpoint::inspect(path, &arguments.access)
     } else if holds("meta.json") {
         folder::inspect_tables(path)
     } else if is_bundle {

@@ -13,6 +13,7 @@ A job of `judge`:
     sequences   token ids to feed where no oracle exists
     bounds      {"flips" | "mean_cosine" | "min_cosine": [low, high]}
     logits      a .npz file for the package's logits, or null
+    interpreter our own interpreter (`oracle/examples/logits.rs`), to be held against Apple's runtime, or null
 
 A job of `compare`: `left` and `right`, two such .npz files, the left one with at least the sequences of the right one,
 and `min_cosine`.
@@ -25,7 +26,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +40,11 @@ import package
 from checkpoint import Checkpoint
 from decoder import Decoder
 from runtime import open_session
-from scores import Score, cosines, margins, violations
+from scores import QUALIFYING_MARGIN, Score, cosines, margins, violations
 from tables import PerLayerTable
+
+INTERPRETER_COSINES = {"apple": 0.99999, "wide": 0.9995}
+"""The least cosine of our interpreter's logits with Apple's, by how it rounds."""
 
 MARGIN_TOLERANCE = 1e-3
 """How far the reference's margins may lie from the oracle's, both computed in f32 by different code."""
@@ -94,6 +100,7 @@ class Job:
     cases: list[Case]
     bounds: dict[str, tuple[float, float]]
     logits: Path | None
+    interpreter: Path | None
 
     @staticmethod
     def read(path: Path) -> Job:
@@ -112,6 +119,7 @@ class Job:
             cases=cases,
             bounds={name: (low, high) for name, (low, high) in job["bounds"].items()},
             logits=Path(job["logits"]) if job["logits"] else None,
+            interpreter=Path(job["interpreter"]) if job["interpreter"] else None,
         )
 
 
@@ -152,10 +160,11 @@ def per_layer_table(job: Job) -> PerLayerTable:
     return dumped
 
 
-async def run_cases(job: Job, asset: AIModelAsset, references: list[np.ndarray]) -> Detail:
-    """Feeds every case token by token and scores the logits."""
+async def run_cases(
+    job: Job, asset: AIModelAsset, references: list[np.ndarray], stored: dict[str, np.ndarray]
+) -> Detail:
+    """Feeds every case token by token, scores the logits and stores them."""
     score = Score()
-    stored = {}
     async with open_session(asset, per_layer_table(job), job.checkpoint.config) as session:
         signature = package.check_signature(session.description, job.variant, job.checkpoint.config)
         for case, reference in zip(job.cases, references, strict=True):
@@ -167,6 +176,38 @@ async def run_cases(job: Job, asset: AIModelAsset, references: list[np.ndarray])
     detail = {**score.report(), **signature}
     if problems := "; ".join(violations(score.figures(), job.bounds)):
         raise Failed(problems, detail)
+    return detail
+
+
+def interpreted(job: Job, interpreter: Path, rounding: str) -> np.ndarray:
+    """The logits of all positions of all cases as our interpreter computes them."""
+    with tempfile.TemporaryDirectory() as folder:
+        sequences, out = Path(folder) / "sequences.json", Path(folder) / "logits.f32"
+        sequences.write_text(json.dumps([case.ids for case in job.cases]))
+        tables = str(job.tables) if job.variant != "stock" else "-"
+        subprocess.run([interpreter, job.package, tables, sequences, rounding, out], check=True)
+        positions = sum(len(case.ids) for case in job.cases)
+        return np.fromfile(out, dtype="<f4").reshape(positions, -1)
+
+
+def check_interpreter(job: Job, interpreter: Path, references: list[np.ndarray], apple: np.ndarray) -> Detail:
+    """Holds our interpreter against Apple's runtime: every winner, and how far the logits lie apart.
+
+    Rounded as Apple's, they must be as good as the same. With wide sums, as GPUs have them, Apple's own rounding remains.
+    """
+    qualified = margins(np.concatenate(references)) >= QUALIFYING_MARGIN
+    winners = apple.argmax(axis=-1)
+    detail: dict[str, object] = {"positions": len(apple), "qualified": int(qualified.sum())}
+    problems = []
+    for rounding, least in INTERPRETER_COSINES.items():
+        logits = interpreted(job, interpreter, rounding)
+        lowest = float(cosines(apple, logits).min())
+        flips = int(((logits.argmax(axis=-1) != winners) & qualified).sum())
+        detail |= {f"{rounding} flips": flips, f"{rounding} min cosine": round(lowest, 9)}
+        if (flips and rounding == "apple") or not lowest >= least:
+            problems.append(f"{rounding}: {flips} flips, minimum cosine {lowest:.9f}, {least} is the least")
+    if problems:
+        raise Failed("; ".join(problems), detail)
     return detail
 
 
@@ -184,7 +225,12 @@ def judge(job: Job) -> None:
         run_check("reference", lambda: check_reference(job, references))
     if run_check("load", load):
         run_check("fixed point", lambda: package.check_fixed_point(job.package, opened[0]))
-        run_check("run", lambda: asyncio.run(run_cases(job, opened[0], references)))
+        stored: dict[str, np.ndarray] = {}
+        run_check("run", lambda: asyncio.run(run_cases(job, opened[0], references, stored)))
+        if job.interpreter and len(stored) == len(job.cases):
+            apple = np.concatenate([stored[case.name] for case in job.cases])
+            interpreter = job.interpreter
+            run_check("interpreter", lambda: check_interpreter(job, interpreter, references, apple))
 
 
 def compare(left_file: str, right_file: str, least: float) -> Detail:

@@ -178,12 +178,24 @@ pub enum SourceError {
         file: String,
     },
 
+    /// The Hub did not give what was asked for.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] std::sync::Arc<hub::Error>),
+
     /// The checkpoint was replaced or written to during the run.
     #[error("{} changed while it was being read: leave the checkpoint alone and run again", .path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
+}
+
+#[cfg(feature = "hub")]
+impl From<hub::Error> for SourceError {
+    fn from(error: hub::Error) -> Self {
+        SourceError::Hub(std::sync::Arc::new(error))
+    }
 }
 
 fn also(others: usize) -> String {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use super::INDEX_FILE;
+
 /// SHA-256 over what describes a checkpoint: the bytes of `config.json`, of the index if there is one, and of the
 /// safetensors header of every file with that file's name.
 ///
@@ -17,6 +19,25 @@ impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+/// The fingerprint of a checkpoint's parts; files by name.
+pub(super) fn fingerprint<'a>(
+    config: Option<&[u8]>,
+    index: Option<&[u8; 32]>,
+    files: impl IntoIterator<Item = (&'a str, &'a [u8; 32])>,
+) -> Fingerprint {
+    let mut parts = FingerprintParts::new();
+    if let Some(config) = config {
+        parts.add("config.json", &Sha256::digest(config).into());
+    }
+    if let Some(digest) = index {
+        parts.add(INDEX_FILE, digest);
+    }
+    for (name, digest) in files {
+        parts.add(name, digest);
+    }
+    parts.finish()
 }
 
 /// Collects the parts of a [`Fingerprint`]. Parts are added in a fixed order: `config.json`, index, files by name.

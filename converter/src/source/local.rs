@@ -3,20 +3,23 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
-
+use super::fingerprint::fingerprint;
 use super::stamp::Stamp;
 use super::{
-    Fingerprint, FingerprintParts, Header, INDEX_FILE, Identity, MAX_INDEX_BYTES, SINGLE_FILE, ShardIndex,
-    Source, SourceError, TensorEntry, advice, header_len, is_plain_file_name, merge_shards, parse_header,
+    Fingerprint, Header, INDEX_FILE, Identity, MAX_INDEX_BYTES, SINGLE_FILE, ShardIndex, Source, SourceError,
+    TensorEntry, advice, header_len, is_plain_file_name, merge_shards, parse_header,
 };
 
 /// Largest side file that is read, in bytes. The tokenizer, the largest real one, has some 30 MB.
 pub const MAX_SIDE_FILE_BYTES: u64 = 256 << 20;
+
+/// Bytes of a tensor that are asked for before it is read.
+const READ_AHEAD: u64 = 64 << 20;
 
 /// A checkpoint in a folder.
 #[derive(Debug)]
@@ -179,13 +182,16 @@ impl Source for LocalSource {
 
     fn will_read(&self, tensor: &TensorEntry) {
         if let Ok(shard) = self.shard(tensor) {
-            advice::will_need(&shard.file, &tensor.range);
+            // Ahead of what is read anyway, but not far: the pages would push others out, and themselves.
+            let end = tensor.range.end.min(tensor.range.start.saturating_add(READ_AHEAD));
+            advice::will_need(&shard.file, &(tensor.range.start..end));
         }
     }
 
-    fn done_reading(&self, tensor: &TensorEntry) {
+    fn done_reading(&self, tensor: &TensorEntry, bytes: Range<u64>) {
         if let Ok(shard) = self.shard(tensor) {
-            advice::dont_need(&shard.file, &tensor.range);
+            let at = |offset: u64| tensor.range.start.saturating_add(offset).min(tensor.range.end);
+            advice::dont_need(&shard.file, &(at(bytes.start)..at(bytes.end)));
         }
     }
 
@@ -199,17 +205,9 @@ impl Source for LocalSource {
     }
 
     fn fingerprint(&self) -> Result<Fingerprint, SourceError> {
-        let mut parts = FingerprintParts::new();
-        if let Some(config) = self.read_file("config.json")? {
-            parts.add("config.json", &Sha256::digest(config).into());
-        }
-        if let Some(digest) = &self.index_digest {
-            parts.add(INDEX_FILE, digest);
-        }
-        for (name, shard) in &self.shards {
-            parts.add(name, &shard.header_digest);
-        }
-        Ok(parts.finish())
+        let config = self.read_file("config.json")?;
+        let shards = self.shards.iter().map(|(name, shard)| (&**name, &shard.header_digest));
+        Ok(fingerprint(config.as_deref(), self.index_digest.as_ref(), shards))
     }
 }
 

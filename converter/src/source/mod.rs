@@ -1,7 +1,7 @@
 //! Where a checkpoint's bytes come from.
 //!
 //! A [`Source`] lists the tensors of a safetensors checkpoint and gives their bytes by position, so that nothing
-//! ever holds a model in memory. [`LocalSource`] reads a folder. The parts that do not depend on where the bytes
+//! ever holds a model in memory. [`LocalSource`] reads a folder; with the feature `hub`, `HubSource` reads a repository. The parts that do not depend on where the bytes
 //! are kept (header and index parsing, merging of shards, the fingerprint) take plain bytes, so that a remote
 //! source can use them too.
 
@@ -11,6 +11,9 @@ mod fingerprint;
 mod header;
 mod index;
 mod local;
+mod reading;
+#[cfg(feature = "hub")]
+mod remote;
 mod shards;
 mod stamp;
 
@@ -23,6 +26,9 @@ pub use fingerprint::{Fingerprint, FingerprintParts};
 pub use header::{Header, MAX_HEADER_BYTES, header_len, parse_header};
 pub use index::{INDEX_FILE, MAX_INDEX_BYTES, ShardIndex};
 pub use local::{LocalSource, MAX_SIDE_FILE_BYTES};
+pub(crate) use reading::Reading;
+#[cfg(feature = "hub")]
+pub use remote::{HubSource, Repository, open_repository};
 /// Element types a safetensors header can name.
 pub use safetensors::Dtype;
 pub use shards::merge_shards;
@@ -101,8 +107,16 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Says that this tensor is read next. A hint: may do nothing.
     fn will_read(&self, _tensor: &TensorEntry) {}
 
-    /// Says that this tensor is not read again. A hint: may do nothing.
-    fn done_reading(&self, _tensor: &TensorEntry) {}
+    /// Says that these tensors are read next, whole and in this order, after those of earlier calls. A hint: may do nothing.
+    fn will_read_in_order(&self, _tensors: &[&TensorEntry]) {}
+
+    /// Number of small reads that are worth doing at the same time.
+    fn readers(&self) -> usize {
+        1
+    }
+
+    /// Says that these bytes of a tensor, counted from its start, are not read again. A hint: may do nothing.
+    fn done_reading(&self, _tensor: &TensorEntry, _bytes: Range<u64>) {}
 
     /// Checks that what was read so far still is what the source holds; for the end of a run.
     ///

@@ -7,5 +7,7 @@ pub mod rows;
 pub mod safetensors;
 mod write;
 
+pub(crate) use plan::Job;
 pub use plan::{PlannedFile, TablesPlan};
-pub use write::{TableFile, WrittenTables, write};
+pub(crate) use write::{TableOutput, TableRows, TableWriter};
+pub use write::{WrittenTables, write};

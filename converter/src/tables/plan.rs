@@ -19,7 +19,7 @@ pub struct PlannedFile {
 
 /// One tensor's way into the folder.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) struct Job {
+pub(crate) struct Job {
     pub(super) role: Role,
     pub(super) tensor: String,
     pub(super) rows: u64,
@@ -71,7 +71,12 @@ impl TablesPlan {
 
     /// Bytes of the checkpoint that are read.
     pub fn input_bytes(&self) -> u64 {
-        self.jobs.iter().map(|job| job.rows * job.width * 2).sum()
+        self.reads().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The tensors that are read, and their bytes.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = (Role, u64)> {
+        self.jobs.iter().map(|job| (job.role, job.rows * job.width * 2))
     }
 }
 

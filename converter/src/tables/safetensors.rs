@@ -72,6 +72,7 @@ pub fn write(
 ) -> Result<(), ConvertError> {
     let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
     observer.tensor(&tensor.name);
+    source.will_read_in_order(&[tensor, tensor]);
     let pass = Pass { source, tensor, threads, observer, inputs: Pool::new() };
     let factor = (config.ple_width as f64).sqrt();
     let scale = (pass.extremum()? * factor as f32).max(SMALLEST_EXTREMUM) / 127.0;

@@ -1,23 +1,21 @@
 //! Writes a table folder, a few rows of a tensor at a time, on all cores.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use aimodel::stream::{StreamedFile, WrittenFile};
 use half::bf16;
-use sha2::{Digest, Sha256};
 
 use super::plan::{Job, TablesPlan};
 use super::rows::quantize_rows;
 use crate::buffers::Pool;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Role};
 use crate::error::ConvertError;
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::plan::Treatment;
 use crate::quant::QuantizeError;
-use crate::source::Source;
+use crate::source::{Reading, Source};
 
 /// Elements that a worker takes at a time, at least: whole rows.
 const PIECE: u64 = 1 << 20;
@@ -25,49 +23,131 @@ const PIECE: u64 = 1 << 20;
 /// The file with the tables' own facts.
 const META: &str = "meta.json";
 
-/// A file as written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TableFile {
-    /// SHA-256 of its bytes.
-    pub digest: [u8; 32],
-    /// Number of bytes.
-    pub bytes: u64,
-}
-
 /// A table folder as written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WrittenTables {
     /// Files by name.
-    pub files: BTreeMap<String, TableFile>,
+    pub files: BTreeMap<String, WrittenFile>,
 }
 
-/// A file under way: bytes and digest.
+/// A file under way.
+#[derive(Debug)]
 struct Output {
     path: PathBuf,
     name: &'static str,
-    file: File,
-    hasher: Sha256,
-    bytes: u64,
+    file: StreamedFile,
 }
 
 impl Output {
     fn create(directory: &Path, name: &'static str) -> Result<Self, ConvertError> {
         let path = directory.join(name);
-        let file =
-            File::create_new(&path).map_err(|source| ConvertError::Io { path: path.clone(), source })?;
-        Ok(Output { path, name, file, hasher: Sha256::new(), bytes: 0 })
+        let file = StreamedFile::create(&path);
+        match file {
+            Ok(file) => Ok(Output { path, name, file }),
+            Err(source) => Err(ConvertError::Io { path, source }),
+        }
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), ConvertError> {
-        self.file.write_all(bytes).map_err(|source| ConvertError::Io { path: self.path.clone(), source })?;
-        self.hasher.update(bytes);
-        self.bytes += bytes.len() as u64;
+        self.file.write(bytes).map_err(|source| ConvertError::Io { path: self.path.clone(), source })
+    }
+
+    fn finish(self) -> Result<(String, WrittenFile), ConvertError> {
+        match self.file.finish() {
+            Ok(written) => Ok((self.name.to_owned(), written)),
+            Err(source) => Err(ConvertError::Io { path: self.path, source }),
+        }
+    }
+}
+
+/// A table folder under way. Tables of tensors that are read for a graph anyhow are made in that pass; [`TableWriter::finish`]
+/// makes the others.
+#[derive(Debug)]
+pub(crate) struct TableWriter<'p> {
+    plan: &'p TablesPlan,
+    directory: &'p Path,
+    files: BTreeMap<String, WrittenFile>,
+}
+
+impl<'p> TableWriter<'p> {
+    /// Begins in an empty folder.
+    pub(crate) fn new(plan: &'p TablesPlan, directory: &'p Path) -> Self {
+        TableWriter { plan, directory, files: BTreeMap::new() }
+    }
+
+    /// The table that is made of this tensor, if there is one.
+    pub(crate) fn job(&self, role: Role) -> Option<&'p Job> {
+        self.plan.jobs.iter().find(|job| job.role == role)
+    }
+
+    /// Begins a table.
+    pub(crate) fn begin(&self, job: &Job) -> Result<TableOutput, ConvertError> {
+        let data = Output::create(self.directory, job.data)?;
+        let scales = job.scales.map(|name| Output::create(self.directory, name)).transpose()?;
+        Ok(TableOutput { data, scales })
+    }
+
+    /// Ends a table, all of whose rows are written.
+    pub(crate) fn end(&mut self, output: TableOutput) -> Result<(), ConvertError> {
+        for output in std::iter::once(output.data).chain(output.scales) {
+            let (name, written) = output.finish()?;
+            self.files.insert(name, written);
+        }
         Ok(())
     }
 
-    fn finish(self) -> (String, TableFile) {
-        (self.name.to_owned(), TableFile { digest: self.hasher.finalize().into(), bytes: self.bytes })
+    /// Makes the tables that are not there yet.
+    ///
+    /// # Errors
+    /// As [`write`].
+    pub(crate) fn finish(
+        mut self,
+        source: &dyn Source,
+        checkpoint: &Checkpoint,
+        threads: usize,
+        observer: &dyn Observer,
+    ) -> Result<WrittenTables, ConvertError> {
+        let plan = self.plan;
+        let left: Vec<&Job> = plan.jobs.iter().filter(|job| !self.files.contains_key(job.data)).collect();
+        let tensors: Result<Vec<_>, _> = left.iter().map(|job| checkpoint.require(job.role)).collect();
+        source.will_read_in_order(&tensors?);
+        for job in left {
+            let mut output = self.begin(job)?;
+            write_job(source, checkpoint, job, &mut output, threads, observer)?;
+            self.end(output)?;
+        }
+        let mut meta = Output::create(self.directory, META)?;
+        meta.put(plan.meta.as_bytes())?;
+        self.files.extend([meta.finish()?]);
+        Ok(WrittenTables { files: self.files })
     }
+}
+
+/// The files of one table, under way.
+#[derive(Debug)]
+pub(crate) struct TableOutput {
+    data: Output,
+    scales: Option<Output>,
+}
+
+impl TableOutput {
+    /// Appends rows.
+    pub(crate) fn put(&mut self, rows: &TableRows) -> Result<(), ConvertError> {
+        self.data.put(&rows.bytes)?;
+        if let Some(scales) = &mut self.scales {
+            scales.put(bytemuck::cast_slice(&rows.scales))?;
+        }
+        Ok(())
+    }
+}
+
+/// Rows of a table.
+#[derive(Debug, Default)]
+pub(crate) struct TableRows {
+    /// Codes, or numbers.
+    pub(crate) bytes: Vec<u8>,
+    /// Scales of the rows, if it has codes.
+    pub(crate) scales: Vec<f32>,
 }
 
 /// Writes all files of a plan into an empty folder.
@@ -83,29 +163,21 @@ pub fn write(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<WrittenTables, ConvertError> {
-    let mut files = BTreeMap::new();
-    for job in &plan.jobs {
-        files.extend(write_job(source, checkpoint, job, directory, threads, observer)?);
-    }
-    let mut meta = Output::create(directory, META)?;
-    meta.put(plan.meta.as_bytes())?;
-    files.extend([meta.finish()]);
-    Ok(WrittenTables { files })
+    TableWriter::new(plan, directory).finish(source, checkpoint, threads, observer)
 }
 
 fn write_job(
     source: &dyn Source,
     checkpoint: &Checkpoint,
     job: &Job,
-    directory: &Path,
+    output: &mut TableOutput,
     threads: usize,
     observer: &dyn Observer,
-) -> Result<Vec<(String, TableFile)>, ConvertError> {
+) -> Result<(), ConvertError> {
     let tensor = checkpoint.require(job.role)?;
     observer.tensor(&tensor.name);
     source.will_read(tensor);
-    let mut data = Output::create(directory, job.data)?;
-    let mut scales = job.scales.map(|name| Output::create(directory, name)).transpose()?;
+    let mut reading = Reading::new(source, tensor);
     let rows_a_piece = (PIECE / job.width).clamp(1, job.rows.max(1));
     let (inputs, outputs) = (Pool::<bf16>::new(), Pool::<u8>::new());
     let produce = |piece: usize| {
@@ -113,45 +185,45 @@ fn write_job(
         let elements = (rows_a_piece.min(job.rows - first) * job.width) as usize;
         let mut weights = inputs.take(elements);
         source.read_at(tensor, first * job.width * 2, bytemuck::cast_slice_mut(&mut weights))?;
-        let made = convert(job, &weights, &outputs).map_err(|error| {
+        let made = job.convert(&weights, &outputs).map_err(|error| {
             let source = error.shifted((first * job.width) as usize);
             ConvertError::Element { tensor: tensor.name.clone(), source }
-        });
+        })?;
         inputs.give(weights);
-        made
+        Ok((made, elements as u64 * size_of::<bf16>() as u64))
     };
     let pieces = job.rows.div_ceil(rows_a_piece) as usize;
-    for_each_in_order(pieces, threads, threads * 2, produce, |_, (bytes, row_scales)| {
+    for_each_in_order(pieces, threads, threads * 2, produce, |_, (rows, read)| {
         if observer.cancelled() {
             return Err(ConvertError::Interrupted);
         }
-        data.put(&bytes)?;
-        if let Some(scales) = &mut scales {
-            scales.put(bytemuck::cast_slice(&row_scales))?;
-        }
-        observer
-            .advance(if job.treatment == Treatment::F32 { bytes.len() / 2 } else { bytes.len() * 2 } as u64);
-        outputs.give(bytes);
+        output.put(&rows)?;
+        observer.advance(read);
+        reading.advance(read);
+        outputs.give(rows.bytes);
         Ok(())
-    })?;
-    source.done_reading(tensor);
-    Ok(std::iter::once(data).chain(scales).map(Output::finish).collect())
+    })
 }
 
-/// A piece's bytes, and its row scales.
-fn convert(job: &Job, weights: &[bf16], outputs: &Pool<u8>) -> Result<(Vec<u8>, Vec<f32>), QuantizeError> {
-    if job.treatment == Treatment::F32 {
-        let mut bytes = outputs.take(weights.len() * 4);
-        for (at, (weight, out)) in weights.iter().zip(bytes.chunks_exact_mut(4)).enumerate() {
-            if !weight.is_finite() {
-                return Err(QuantizeError::NotFinite { element: at });
+impl Job {
+    /// The table's rows that are made of these rows of the tensor.
+    ///
+    /// # Errors
+    /// If an element is not finite.
+    pub(crate) fn convert(&self, weights: &[bf16], outputs: &Pool<u8>) -> Result<TableRows, QuantizeError> {
+        if self.treatment == Treatment::F32 {
+            let mut bytes = outputs.take(weights.len() * 4);
+            for (at, (weight, out)) in weights.iter().zip(bytes.chunks_exact_mut(4)).enumerate() {
+                if !weight.is_finite() {
+                    return Err(QuantizeError::NotFinite { element: at });
+                }
+                out.copy_from_slice(&weight.to_f32().to_le_bytes());
             }
-            out.copy_from_slice(&weight.to_f32().to_le_bytes());
+            return Ok(TableRows { bytes, scales: Vec::new() });
         }
-        return Ok((bytes, Vec::new()));
+        let width = self.width as usize;
+        let (mut bytes, mut scales) = (outputs.take(weights.len()), vec![0.0; weights.len() / width]);
+        quantize_rows(weights, width, &mut bytes, &mut scales)?;
+        Ok(TableRows { bytes, scales })
     }
-    let width = job.width as usize;
-    let (mut codes, mut scales) = (outputs.take(weights.len()), vec![0.0; weights.len() / width]);
-    quantize_rows(weights, width, &mut codes, &mut scales)?;
-    Ok((codes, scales))
 }

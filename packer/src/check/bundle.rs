@@ -51,6 +51,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Bundle
         let what = "the bundle has no manifest";
         context.report(&rules::MANIFEST_MISSING, folder, manifest::FILE_NAME, what);
     }
+    check_gate(context, folder, &contents);
     let metadata = metadata.unwrap_or_default();
     let mut summary = BundleSummary { tables: None, is_compiled: false };
     if let Some(asset) = &metadata.main_asset {
@@ -66,6 +67,15 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Bundle
         tokenizer::check(context, folder, &metadata);
     }
     Ok(summary)
+}
+
+/// Reports a bundle that failed its gate when it was made.
+fn check_gate(context: &mut Context<'_>, folder: &Folder, contents: &Contents) {
+    let Some(gate) = contents.manifest.as_ref().map(|manifest| &manifest.gate) else { return };
+    if gate["passed"] == false {
+        let what = format!("the gate failed: {} of {} positions agree", gate["agreed"], gate["qualified"]);
+        context.report(&rules::MANIFEST_GATE, folder, manifest::FILE_NAME, what);
+    }
 }
 
 /// Whether a file belongs into a bundle that has no manifest.

@@ -50,6 +50,10 @@ rules! {
         "it was added after the folder was made, and nothing vouches for its content",
         "rm -r {file}";
 
+    MANIFEST_GATE, Defect, "manifest.gate",
+        "the bundle was held against its checkpoint and says something else",
+        "{remake}";
+
     // metadata.json of a bundle.
     METADATA_MISSING, Defect, "metadata.missing",
         "the loader reads this file first and fails",

@@ -7,6 +7,7 @@
 use super::environment::{clear, scratch, scripts, trouble};
 use super::task::{Check, Plan, Task};
 use super::{Options, program};
+use crate::workspace::{cargo, run as run_command, target};
 use anyhow::{Context, Result, bail};
 use fixtures::data::{self, Reference};
 use fixtures::oracle::Oracle;
@@ -82,6 +83,7 @@ struct Job<'a> {
     sequences: &'a [Vec<u64>],
     bounds: Bounds,
     logits: &'a Path,
+    interpreter: Option<&'a Path>,
 }
 
 /// A checkpoint and what to feed to its packages.
@@ -206,9 +208,9 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
     if wanted.is_empty() {
         return Ok(plan);
     }
-    let program = program(options)?;
+    let (program, interpreter) = (program(options)?, interpreter()?);
     for conversion in wanted {
-        if let Err(error) = plan_conversion(conversion, &program, !options.quick, &mut plan) {
+        if let Err(error) = plan_conversion(conversion, &program, &interpreter, !options.quick, &mut plan) {
             plan.checks.push(Check::failed(conversion.name, "convert", format!("{error:#}")));
         }
     }
@@ -222,10 +224,22 @@ fn reference_task(package: Reference) -> Result<Task> {
         Reference::TblInt4 => (Variant::Tbl, LOSSY),
     };
     let bundle = Bundle { variant, package: package.path() };
-    judge_task(&format!("reference {}", package.name()), &tiny()?, &bundle, None, bounds)
+    judge_task(&format!("reference {}", package.name()), &tiny()?, &bundle, None, bounds, None)
 }
 
-fn plan_conversion(conversion: &Conversion, program: &Path, long: bool, plan: &mut Plan) -> Result<()> {
+/// Our own interpreter as a program, built now.
+fn interpreter() -> Result<PathBuf> {
+    run_command(&mut cargo(["build", "--quiet", "--package", "oracle", "--example", "logits"]))?;
+    Ok(target().join("debug/examples").join(format!("logits{}", std::env::consts::EXE_SUFFIX)))
+}
+
+fn plan_conversion(
+    conversion: &Conversion,
+    program: &Path,
+    interpreter: &Path,
+    long: bool,
+    plan: &mut Plan,
+) -> Result<()> {
     let name = conversion.name;
     let mut subject = (conversion.subject)()?;
     let folder = scratch().join("out").join(name);
@@ -242,7 +256,9 @@ fn plan_conversion(conversion: &Conversion, program: &Path, long: bool, plan: &m
         if long && conversion.long && bundle.variant == Variant::Provider {
             subject.oracles.push(data::tiny_oracle_long());
         }
-        plan.tasks.push(judge_task(&title, &subject, bundle, output.tables.as_deref(), conversion.bounds)?);
+        let tables = output.tables.as_deref();
+        let task = judge_task(&title, &subject, bundle, tables, conversion.bounds, Some(interpreter))?;
+        plan.tasks.push(task);
     }
     if let Some((first, others)) = output.bundles.split_first() {
         for other in others {
@@ -343,6 +359,7 @@ fn judge_task(
     bundle: &Bundle,
     tables: Option<&Path>,
     bounds: Bounds,
+    interpreter: Option<&Path>,
 ) -> Result<Task> {
     let mut tokens: usize = subject.sequences.iter().map(Vec::len).sum();
     for oracle in &subject.oracles {
@@ -357,6 +374,7 @@ fn judge_task(
         sequences: &subject.sequences,
         bounds,
         logits: &logits(title),
+        interpreter,
     };
     task("judge", title, &json!(job), tokens)
 }

@@ -48,6 +48,10 @@ file_faults! {
         b.remove("manifest.json");
     } => ["manifest.missing", "files.unexpected"];
     no_manifest: |b| b.remove("manifest.json") => ["manifest.missing"];
+    gate_that_failed: |b| b.json("manifest.json", |m| {
+        m["gate"] = serde_json::json!({"passed": false, "agreed": 176, "qualified": 187});
+    }) => ["manifest.gate"];
+    gate_that_passed: |b| b.json("manifest.json", |m| m["gate"] = serde_json::json!({"passed": true})) => [];
     manifest_that_is_no_json: |b| b.write("manifest.json", "sha256sums") => ["manifest.unreadable"];
     manifest_that_leaves_the_folder: |b| b.json("manifest.json", |m| {
         m["files"][0]["path"] = "../../LICENSE".into();

@@ -1,0 +1,149 @@
+//! The order of work: which blob reads its tensor, and what else is made of it then.
+
+use crate::checkpoint::{Checkpoint, Role};
+use crate::decoder::{BlobContent, Part};
+use crate::error::ConvertError;
+use crate::plan::PlannedBlob;
+use crate::source::TensorEntry;
+use crate::tables::{Job, TableWriter};
+
+/// Elements that a worker takes at a time, at most, if a row has no more.
+const PIECE: usize = 1 << 20;
+
+/// Where a blob's bytes come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// The tensor is read for it.
+    Tensor,
+    /// They were made when the tensor was read for another blob.
+    Spool,
+    /// They came out of the pass over the codes in front of them.
+    Scales,
+    /// The per-layer table that was spread before.
+    Stock,
+}
+
+/// A stretch of one blob: whole rows, and so whole blocks.
+pub(super) struct Piece<'p> {
+    /// Number of the blob.
+    pub(super) at: usize,
+    pub(super) blob: &'p PlannedBlob,
+    pub(super) tensor: &'p TensorEntry,
+    pub(super) origin: Origin,
+    /// First element, and number of elements.
+    pub(super) start: usize,
+    pub(super) count: usize,
+    /// Whether the blob begins, and whether it ends, with this piece.
+    pub(super) first: bool,
+    pub(super) last: bool,
+}
+
+/// All pieces in the order of the file, and what is shared among blobs and tables.
+pub(super) struct Course<'p> {
+    pub(super) blobs: &'p [PlannedBlob],
+    pub(super) pieces: Vec<Piece<'p>>,
+    /// For each blob: blobs further back that are made of the same tensor.
+    later: Vec<Vec<usize>>,
+    /// For each blob: the table that is made of the same tensor.
+    tables: Vec<Option<&'p Job>>,
+}
+
+impl<'p> Course<'p> {
+    pub(super) fn new(
+        blobs: &'p [PlannedBlob],
+        checkpoint: &'p Checkpoint,
+        tables: Option<&TableWriter<'p>>,
+    ) -> Result<Self, ConvertError> {
+        let mut course = Course {
+            blobs,
+            pieces: Vec::new(),
+            later: vec![Vec::new(); blobs.len()],
+            tables: vec![None; blobs.len()],
+        };
+        for (at, blob) in blobs.iter().enumerate() {
+            let role = role_of(blob.content);
+            let origin = match first_reader(&blobs[..at], blob) {
+                Some(reader) => {
+                    course.later[reader].push(at);
+                    Origin::Spool
+                }
+                None => origin_of(blob.content),
+            };
+            if origin == Origin::Tensor {
+                course.tables[at] = tables.and_then(|tables| tables.job(role));
+            }
+            course.add_pieces(at, checkpoint.require(role)?, origin);
+        }
+        Ok(course)
+    }
+
+    fn add_pieces(&mut self, at: usize, tensor: &'p TensorEntry, origin: Origin) {
+        let blob = &self.blobs[at];
+        let elements: usize = blob.shape.iter().map(|extent| *extent as usize).product();
+        let row = blob.shape.last().map_or(1, |extent| *extent as usize).max(1);
+        let step = if origin == Origin::Scales { elements.max(1) } else { (PIECE / row).max(1) * row };
+        for start in (0..elements).step_by(step) {
+            let count = step.min(elements - start);
+            let (first, last) = (start == 0, start + count == elements);
+            self.pieces.push(Piece { at, blob, tensor, origin, start, count, first, last });
+        }
+    }
+
+    /// The tensors that are read, in order.
+    pub(super) fn reads(&self) -> Vec<&'p TensorEntry> {
+        let reads = self.pieces.iter().filter(|piece| piece.first && piece.origin == Origin::Tensor);
+        reads.map(|piece| piece.tensor).collect()
+    }
+
+    /// Blobs that are made of this blob's tensor and stand further back.
+    pub(super) fn later(&self, at: usize) -> &[usize] {
+        &self.later[at]
+    }
+
+    /// The table that is made of this blob's tensor.
+    pub(super) fn table(&self, at: usize) -> Option<&'p Job> {
+        self.tables[at]
+    }
+}
+
+/// The blob for which this blob's tensor was read already.
+fn first_reader(before: &[PlannedBlob], blob: &PlannedBlob) -> Option<usize> {
+    if origin_of(blob.content) != Origin::Tensor {
+        return None;
+    }
+    let role = role_of(blob.content);
+    before
+        .iter()
+        .position(|other| origin_of(other.content) == Origin::Tensor && role_of(other.content) == role)
+}
+
+/// Bytes of blobs that wait in temporary files.
+pub(crate) fn spooled_bytes(blobs: &[PlannedBlob]) -> u64 {
+    let is_spooled = |at: &usize| first_reader(&blobs[..*at], &blobs[*at]).is_some();
+    (0..blobs.len()).filter(is_spooled).map(|at| blobs[at].bytes).sum()
+}
+
+/// The tensors that are read for these blobs, and how many bytes: as many times as they are read.
+pub(crate) fn reads(blobs: &[PlannedBlob]) -> impl Iterator<Item = (Role, u64)> {
+    let is_read = |at: &usize| {
+        let origin = origin_of(blobs[*at].content);
+        origin != Origin::Scales && first_reader(&blobs[..*at], &blobs[*at]).is_none()
+    };
+    let read = |at: usize| (role_of(blobs[at].content), 2 * blobs[at].shape.iter().product::<u64>());
+    (0..blobs.len()).filter(is_read).map(read)
+}
+
+fn origin_of(content: BlobContent) -> Origin {
+    match content {
+        BlobContent::Quantized { part: Part::Scales, .. } => Origin::Scales,
+        BlobContent::PerLayerCodes { .. } | BlobContent::PerLayerScales => Origin::Stock,
+        BlobContent::Whole(_) | BlobContent::Quantized { part: Part::Codes, .. } => Origin::Tensor,
+    }
+}
+
+fn role_of(content: BlobContent) -> Role {
+    match content {
+        BlobContent::Whole(role) | BlobContent::Quantized { role, .. } => role,
+        BlobContent::PerLayerCodes { .. } | BlobContent::PerLayerScales => Role::EmbedTokensPerLayer,
+    }
+}

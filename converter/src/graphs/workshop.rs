@@ -1,0 +1,127 @@
+//! What the workers do: read a piece of a tensor, and make everything of it that is to be made.
+
+use half::{bf16, f16};
+
+use super::course::{Course, Origin, Piece};
+use crate::buffers::Pool;
+use crate::error::ConvertError;
+use crate::plan::Treatment;
+use crate::quant::{self, QuantizeError, Statistics};
+use crate::source::Source;
+use crate::stock::StockTable;
+use crate::tables::TableRows;
+
+/// A blob's bytes, made of a piece.
+#[derive(Default)]
+pub(super) struct Product {
+    pub(super) bytes: Vec<u8>,
+    pub(super) scales: Vec<f16>,
+    pub(super) statistics: Option<Statistics>,
+}
+
+/// Everything that was made of a piece.
+#[derive(Default)]
+pub(super) struct Made {
+    /// For the blob whose turn it is.
+    pub(super) now: Product,
+    /// For the blobs further back, in the order of [`Course::later`].
+    pub(super) later: Vec<Product>,
+    /// For the table.
+    pub(super) rows: Option<TableRows>,
+}
+
+/// What the workers share.
+pub(super) struct Workshop<'s> {
+    source: &'s dyn Source,
+    stock: Option<&'s StockTable>,
+    course: &'s Course<'s>,
+    inputs: Pool<bf16>,
+    outputs: Pool<u8>,
+    scales: Pool<f16>,
+}
+
+impl<'s> Workshop<'s> {
+    pub(super) fn new(source: &'s dyn Source, stock: Option<&'s StockTable>, course: &'s Course<'s>) -> Self {
+        Workshop { source, stock, course, inputs: Pool::new(), outputs: Pool::new(), scales: Pool::new() }
+    }
+
+    pub(super) fn make(&self, piece: &Piece<'_>) -> Result<Made, ConvertError> {
+        match piece.origin {
+            Origin::Tensor => self.convert(piece),
+            Origin::Stock => self.copy_stock(piece),
+            Origin::Scales | Origin::Spool => Ok(Made::default()),
+        }
+    }
+
+    /// Takes the buffers back.
+    pub(super) fn give_back(&self, made: Made) {
+        for product in std::iter::once(made.now).chain(made.later) {
+            self.outputs.give(product.bytes);
+            self.scales.give(product.scales);
+        }
+        if let Some(rows) = made.rows {
+            self.outputs.give(rows.bytes);
+        }
+    }
+
+    fn copy_stock(&self, piece: &Piece<'_>) -> Result<Made, ConvertError> {
+        let width = piece.blob.element.inline_bytes() as usize;
+        let mut bytes = self.outputs.take(piece.count * width);
+        if let Some(stock) = self.stock {
+            stock.read(piece.blob.content, (piece.start * width) as u64, &mut bytes)?;
+        }
+        Ok(Made { now: Product { bytes, ..Product::default() }, ..Made::default() })
+    }
+
+    fn convert(&self, piece: &Piece<'_>) -> Result<Made, ConvertError> {
+        if piece.first {
+            self.source.will_read(piece.tensor);
+        }
+        let mut weights = self.inputs.take(piece.count);
+        let offset = piece.start as u64 * size_of::<bf16>() as u64;
+        self.source.read_at(piece.tensor, offset, bytemuck::cast_slice_mut(&mut weights))?;
+        let made = self.make_all(piece, &weights).map_err(|error| ConvertError::Element {
+            tensor: piece.tensor.name.clone(),
+            source: error.shifted(piece.start),
+        })?;
+        self.inputs.give(weights);
+        Ok(made)
+    }
+
+    fn make_all(&self, piece: &Piece<'_>, weights: &[bf16]) -> Result<Made, QuantizeError> {
+        let now = self.quantize(piece.blob.treatment, weights)?;
+        let later = self.course.later(piece.at).iter();
+        let later = later.map(|at| self.quantize(self.course.blobs[*at].treatment, weights));
+        let later = later.collect::<Result<_, _>>()?;
+        let rows = self.course.table(piece.at).map(|job| job.convert(weights, &self.outputs)).transpose()?;
+        Ok(Made { now, later, rows })
+    }
+
+    fn quantize(&self, treatment: Treatment, weights: &[bf16]) -> Result<Product, QuantizeError> {
+        let count = weights.len();
+        match treatment {
+            Treatment::Int4(rule) => {
+                let (mut bytes, mut scales) =
+                    (self.outputs.take(count / 2), self.scales.take(count / quant::BLOCK));
+                let statistics = quant::quantize_int4_serial(rule, weights, &mut bytes, &mut scales)?;
+                Ok(Product { bytes, scales, statistics: Some(statistics) })
+            }
+            Treatment::Int8 => {
+                let (mut bytes, mut scales) =
+                    (self.outputs.take(count), self.scales.take(count / quant::BLOCK));
+                let codes = bytemuck::cast_slice_mut(&mut bytes);
+                let statistics = quant::quantize_int8_serial(weights, codes, &mut scales)?;
+                Ok(Product { bytes, scales, statistics: Some(statistics) })
+            }
+            Treatment::F16 | Treatment::F32 | Treatment::RowInt8 => {
+                // Rounded through f16 scratch that becomes bytes; no other treatment reaches a graph's own tensors.
+                let mut halves = self.scales.take(count);
+                quant::to_f16_serial(weights, &mut halves)?;
+                let mut bytes = self.outputs.take(count * size_of::<f16>());
+                bytes.copy_from_slice(bytemuck::cast_slice(&halves));
+                self.scales.give(halves);
+                Ok(Product { bytes, ..Product::default() })
+            }
+        }
+    }
+}

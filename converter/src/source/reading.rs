@@ -1,0 +1,30 @@
+//! Tells a source how far a tensor is read, so that its pages leave memory as it goes.
+
+use super::{Source, TensorEntry};
+
+/// Bytes between two hints: each costs a system call.
+const STEP: u64 = 32 << 20;
+
+/// A tensor that is read front to back, and not again.
+pub(crate) struct Reading<'s> {
+    source: &'s dyn Source,
+    tensor: &'s TensorEntry,
+    /// Bytes that were read, and those of them that the source was told of.
+    read: u64,
+    told: u64,
+}
+
+impl<'s> Reading<'s> {
+    pub(crate) fn new(source: &'s dyn Source, tensor: &'s TensorEntry) -> Self {
+        Reading { source, tensor, read: 0, told: 0 }
+    }
+
+    /// So many more bytes were read.
+    pub(crate) fn advance(&mut self, bytes: u64) {
+        self.read += bytes;
+        if self.read - self.told >= STEP || self.read == self.tensor.byte_len() {
+            self.source.done_reading(self.tensor, self.told..self.read);
+            self.told = self.read;
+        }
+    }
+}

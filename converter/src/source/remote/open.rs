@@ -1,0 +1,113 @@
+//! The way from `owner/name` to a checkpoint: the cache if it has all of it, else the Hub.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hub::cache::Cache;
+use hub::{Client, Error, RepositoryId, Settings, Snapshot, download};
+
+use super::HubSource;
+use crate::source::{LocalSource, SINGLE_FILE, Source, SourceError};
+
+/// A repository that is to be opened.
+pub struct Repository<'a> {
+    /// `owner/name`.
+    pub id: &'a str,
+    /// Branch, tag or commit.
+    pub revision: &'a str,
+    /// Whether to bring the checkpoint into the cache instead of reading it from the Hub; who watches that.
+    pub download: Option<&'a dyn download::Observer>,
+    /// Hears what the user should know, though it is no error.
+    pub notice: &'a dyn Fn(&str),
+}
+
+impl std::fmt::Debug for Repository<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository")
+            .field("id", &self.id)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens a checkpoint of the Hub. The revision is resolved once. A snapshot in the cache that is whole is used; without a network,
+/// that of the commit for which the revision stood when it was last asked.
+///
+/// # Errors
+/// If there is no such repository, revision or checkpoint, it may not be read, or neither Hub nor cache has it.
+pub fn open_repository(
+    settings: Settings,
+    repository: &Repository<'_>,
+) -> Result<Box<dyn Source>, SourceError> {
+    let id = RepositoryId::new(repository.id)?;
+    let cache = Cache::new(&settings.cache, &id);
+    let remembered = || cache.commit_of(repository.revision).and_then(|commit| cached(&cache, &commit));
+    if settings.offline {
+        let (revision, cache) = (repository.revision.to_owned(), settings.cache.clone());
+        let found: Option<Box<dyn Source>> = remembered().map(|source| Box::new(source) as Box<dyn Source>);
+        return found.ok_or_else(|| Error::Offline { id: id.to_string(), revision, cache }.into());
+    }
+    let client = Arc::new(Client::new(settings));
+    let snapshot = match Snapshot::resolve(&client, &id, repository.revision) {
+        Ok(snapshot) => snapshot,
+        Err(error) if error.is_unreachable() => {
+            let Some(source) = remembered() else { return Err(error.into()) };
+            let commit = source.identity().revision.clone().unwrap_or_default();
+            (repository.notice)(&format!("{error}\nusing {id} from the cache, at commit {commit}"));
+            return Ok(Box::new(source));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let files: Vec<String> = snapshot.files.iter().filter(|path| is_wanted(path)).cloned().collect();
+    let whole = |folder: &Path| files.iter().all(|path| folder.join(path).exists());
+    if let Some(source) = cache.snapshot(&snapshot.commit).filter(|folder| whole(folder)).map(open_folder) {
+        return source;
+    }
+    match repository.download {
+        Some(observer) => {
+            open_folder(download::download(&client, &snapshot, repository.revision, &files, observer)?)
+        }
+        None => Ok(Box::new(HubSource::open(client, snapshot)?)),
+    }
+}
+
+fn open_folder(folder: PathBuf) -> Result<Box<dyn Source>, SourceError> {
+    Ok(Box::new(LocalSource::open(&folder)?))
+}
+
+/// A commit's folder in the cache, if everything that a conversion needs is in it.
+fn cached(cache: &Cache, commit: &str) -> Option<LocalSource> {
+    let source = LocalSource::open(&cache.snapshot(commit)?).ok()?;
+    let has = |name: &str| source.file_names().iter().any(|file| file == name);
+    (has("config.json") && has("tokenizer.json")).then_some(source)
+}
+
+/// Whether a file of a repository belongs to its checkpoint: weights by their usual names, and what is small.
+fn is_wanted(path: &str) -> bool {
+    let is_small = [".json", ".jinja", ".model", ".txt", ".md"].iter().any(|ending| path.ends_with(ending));
+    let is_weights = path == SINGLE_FILE || path.starts_with("model-") && path.ends_with(".safetensors");
+    !path.contains('/') && (is_small || is_weights || path.starts_with("LICENSE"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_wanted;
+
+    #[test]
+    fn a_download_takes_the_checkpoint_and_nothing_else() {
+        for path in
+            ["config.json", "model.safetensors", "model-00001-of-00002.safetensors", "LICENSE", "README.md"]
+        {
+            assert!(is_wanted(path), "{path}");
+        }
+        for path in [
+            "onnx/model.onnx",
+            "pytorch_model.bin",
+            "model.gguf",
+            "adapter.safetensors",
+            "original/config.json",
+        ] {
+            assert!(!is_wanted(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The digests that the Hub names files by.
+
+use std::io::{self, Read};
+
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256};
+
+/// What the Hub says a file's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Digest {
+    /// SHA-256 of a large file, 64 digits.
+    Sha256(String),
+    /// Git's name of a small file, 40 digits: SHA-1 over its kind, its length and its bytes.
+    Git(String),
+}
+
+impl Digest {
+    /// Reads an `ETag` without its quotes; nothing if it is neither.
+    pub fn from_etag(etag: &str) -> Option<Self> {
+        let is_hex = etag.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match etag.len() {
+            64 if is_hex => Some(Digest::Sha256(etag.to_ascii_lowercase())),
+            40 if is_hex => Some(Digest::Git(etag.to_ascii_lowercase())),
+            _ => None,
+        }
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Digest::Sha256(digits) | Digest::Git(digits) => digits,
+        }
+    }
+
+    /// Begins to compute a digest of the same kind over `length` bytes.
+    pub fn hasher(&self, length: u64) -> Hasher {
+        match self {
+            Digest::Sha256(_) => Hasher::Sha256(Sha256::new()),
+            Digest::Git(_) => Hasher::Git(Sha1::new_with_prefix(format!("blob {length}\0"))),
+        }
+    }
+}
+
+/// A digest that is being computed.
+#[derive(Clone, Debug)]
+pub enum Hasher {
+    /// SHA-256.
+    Sha256(Sha256),
+    /// Git's.
+    Git(Sha1),
+}
+
+impl Hasher {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Hasher::Sha256(sha) => sha.update(bytes),
+            Hasher::Git(sha) => sha.update(bytes),
+        }
+    }
+
+    /// Adds all bytes of a reader; gives their number.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn update_from(&mut self, reader: &mut impl Read) -> io::Result<u64> {
+        let mut buffer = vec![0; 1 << 20];
+        let mut total = 0;
+        loop {
+            let count = reader.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(total);
+            }
+            self.update(&buffer[..count]);
+            total += count as u64;
+        }
+    }
+
+    /// The digest.
+    pub fn finish(self) -> Digest {
+        match self {
+            Hasher::Sha256(sha) => Digest::Sha256(hex(&sha.finalize())),
+            Hasher::Git(sha) => Digest::Git(hex(&sha.finalize())),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Digest;
+
+    #[test]
+    fn digests_are_those_of_git_and_of_large_files() {
+        // `printf hello | git hash-object --stdin` and `printf hello | sha256sum`.
+        for digits in [
+            "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0",
+            "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
+        ] {
+            let digest = Digest::from_etag(digits).unwrap();
+            let mut hasher = digest.hasher(5);
+            assert_eq!(hasher.update_from(&mut b"hello".as_slice()).unwrap(), 5);
+            assert_eq!(hasher.finish(), digest);
+        }
+        assert_eq!(Digest::from_etag("W/abc"), None);
+    }
+}

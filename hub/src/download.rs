@@ -1,0 +1,159 @@
+//! Fills the cache: files whole, checked against the Hub's digests, continued where an earlier run stopped.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use crate::cache::{Cache, is_relative};
+use crate::client::{Client, host};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::file::RemoteFile;
+use crate::snapshot::Snapshot;
+
+/// Connections that fetch one file together.
+const CONNECTIONS: usize = 4;
+/// Bytes of one request.
+const PART: u64 = 8 << 20;
+
+/// Hears how a download goes on.
+pub trait Observer {
+    /// A file of so many bytes is next, of which so many are here already.
+    fn file(&self, _path: &str, _size: u64, _here: u64) {}
+    /// So many bytes more are on the disk.
+    fn advance(&self, _bytes: u64) {}
+}
+
+/// Nobody watches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {}
+
+/// Brings files of a snapshot into the cache, those that are there left alone, and gives the snapshot's folder. `revision` is what
+/// was asked for; later, without a network, it leads to the same commit.
+///
+/// # Errors
+/// If the Hub refuses or does not answer, a file arrives damaged, or the disk refuses. What came so far stays, and is
+/// continued by the next download.
+pub fn download(
+    client: &Client,
+    snapshot: &Snapshot,
+    revision: &str,
+    files: &[String],
+    observer: &dyn Observer,
+) -> Result<PathBuf, Error> {
+    let cache = Cache::new(&client.settings().cache, &snapshot.id);
+    cache.tag()?;
+    for path in files {
+        download_file(client, &cache, snapshot, path, observer)?;
+    }
+    cache.set_commit_of(revision, &snapshot.commit)?;
+    Ok(cache.snapshot_path(&snapshot.commit))
+}
+
+fn download_file(
+    client: &Client,
+    cache: &Cache,
+    snapshot: &Snapshot,
+    path: &str,
+    observer: &dyn Observer,
+) -> Result<(), Error> {
+    let odd = |what: &str| {
+        let host = host(&client.settings().endpoint);
+        Error::Protocol { host, what: format!("{path}: {what}") }
+    };
+    if !is_relative(path) {
+        return Err(odd("not a path within a repository"));
+    }
+    if cache.snapshot_path(&snapshot.commit).join(path).exists() {
+        return Ok(());
+    }
+    let file = snapshot.file(client, path)?;
+    let digest = file.digest.clone().ok_or_else(|| odd("no digest to check it by"))?;
+    let blob = cache.blob(digest.as_str());
+    let _lock = cache.lock(digest.as_str())?;
+    if !blob.exists() {
+        fetch(client, &file, &digest, &blob, observer)?;
+    }
+    cache.link(&snapshot.commit, path, digest.as_str())
+}
+
+/// Fetches a blob. The part that is not yet whole bears the blob's name with `.incomplete`, as other clients know it.
+fn fetch(
+    client: &Client,
+    file: &RemoteFile,
+    digest: &Digest,
+    blob: &Path,
+    observer: &dyn Observer,
+) -> Result<(), Error> {
+    let mut name = blob.as_os_str().to_owned();
+    name.push(".incomplete");
+    let partial = PathBuf::from(name);
+    if let Some(parent) = partial.parent() {
+        fs::create_dir_all(parent).map_err(Error::io("make", parent))?;
+    }
+    let mut out = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&partial)
+        .map_err(Error::io("write", &partial))?;
+    let mut hasher = digest.hasher(file.size);
+    let mut here = hasher.update_from(&mut BufReader::new(&out)).map_err(Error::io("read", &partial))?;
+    if here > file.size {
+        // Not the beginning of this file, whatever it is.
+        out = File::create(&partial).map_err(Error::io("write", &partial))?;
+        (hasher, here) = (digest.hasher(file.size), 0);
+    }
+    observer.file(file.path(), file.size, here);
+    parts(client, file, here, |bytes| {
+        out.write_all(&bytes).map_err(Error::io("write", &partial))?;
+        hasher.update(&bytes);
+        observer.advance(bytes.len() as u64);
+        Ok(())
+    })?;
+    if let Err(error) = file.check(digest, &hasher.finish()) {
+        fs::remove_file(&partial).map_err(Error::io("remove", &partial))?;
+        return Err(error);
+    }
+    out.sync_all().map_err(Error::io("sync", &partial))?;
+    fs::rename(&partial, blob).map_err(Error::io("write", blob))
+}
+
+/// Gives a file's bytes from `start` on in order, fetched over several connections.
+fn parts(
+    client: &Client,
+    file: &RemoteFile,
+    start: u64,
+    mut put: impl FnMut(Vec<u8>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let count = usize::try_from((file.size - start).div_ceil(PART)).unwrap_or(usize::MAX);
+    let read = |part: usize| {
+        let first = start + part as u64 * PART;
+        let mut bytes = vec![0; PART.min(file.size - first) as usize];
+        file.read_at(client, first, &mut bytes).map(|()| bytes)
+    };
+    let read = &read;
+    std::thread::scope(|scope| {
+        let lines: Vec<_> = (0..CONNECTIONS.min(count))
+            .map(|line| {
+                let (give, take) = mpsc::sync_channel(1);
+                // Who takes no more, because of an error, drops the other end and so ends the thread.
+                scope.spawn(move || {
+                    (line..count)
+                        .step_by(CONNECTIONS)
+                        .try_for_each(|part| give.send(read(part)).map_err(drop))
+                });
+                take
+            })
+            .collect();
+        for part in 0..count {
+            let Ok(bytes) = lines[part % CONNECTIONS].recv() else { return Err(Error::Cancelled) };
+            put(bytes?)?;
+        }
+        Ok(())
+    })
+}

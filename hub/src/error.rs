@@ -1,0 +1,228 @@
+//! What can go wrong with the Hub, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the Hub did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Gated, and nobody is logged in.
+    #[error(
+        "{id} is gated, and there is no token: accept its terms at {endpoint}/{id}, make a token at \
+         {endpoint}/settings/tokens, then set HF_TOKEN or run `hf auth login`"
+    )]
+    GatedNoToken {
+        /// The repository.
+        id: String,
+        /// The Hub.
+        endpoint: String,
+    },
+    /// Gated, and the token's owner was not accepted.
+    #[error(
+        "{id} is gated, and the owner of the token from {origin} has no access yet: open {endpoint}/{id}, accept the terms \
+         with that account, wait until access is granted, then run again"
+    )]
+    NotAccepted {
+        /// The repository.
+        id: String,
+        /// The Hub.
+        endpoint: String,
+        /// Where the token came from.
+        origin: String,
+    },
+    /// The token is not good.
+    #[error(
+        "{endpoint} does not take the token from {origin}: it is mistyped, expired or revoked; make a new one at \
+         {endpoint}/settings/tokens, or remove it if the repository is public"
+    )]
+    BadToken {
+        /// The Hub.
+        endpoint: String,
+        /// Where the token came from.
+        origin: String,
+    },
+    /// No such repository, as far as one may know without a token.
+    #[error(
+        "{endpoint} knows no public repository {id}: check the spelling; if it is private, set HF_TOKEN or run `hf auth login`"
+    )]
+    NotFoundNoToken {
+        /// The repository.
+        id: String,
+        /// The Hub.
+        endpoint: String,
+    },
+    /// No such repository, or a private one of somebody else.
+    #[error(
+        "{endpoint} has no repository {id} that the owner of the token from {origin} may see: check the spelling, or use \
+         another account's token"
+    )]
+    NotFound {
+        /// The repository.
+        id: String,
+        /// The Hub.
+        endpoint: String,
+        /// Where the token came from.
+        origin: String,
+    },
+    /// No such branch, tag or commit.
+    #[error(
+        "{id} has no revision {revision:?}: give a branch, a tag or a whole commit of {endpoint}/{id}/commits/main"
+    )]
+    NoRevision {
+        /// The repository.
+        id: String,
+        /// What was asked for.
+        revision: String,
+        /// The Hub.
+        endpoint: String,
+    },
+    /// No such file.
+    #[error("{id} holds no file {file} at this revision")]
+    NoFile {
+        /// The repository.
+        id: String,
+        /// The file.
+        file: String,
+    },
+    /// The server cannot be reached.
+    #[error(
+        "cannot reach {host}: {reason}; check the network, or HF_ENDPOINT if you set it; a folder, or a repository that is \
+         in the cache, needs no network"
+    )]
+    NoNetwork {
+        /// Server.
+        host: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The proxy cannot be reached or does not let us through.
+    #[error(
+        "cannot reach {host} through the proxy {proxy}: {reason}; check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or list {host} \
+         in NO_PROXY"
+    )]
+    Proxy {
+        /// Server.
+        host: String,
+        /// Host and port of the proxy.
+        proxy: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The network is not to be used, and the cache does not have it.
+    #[error(
+        "HF_HUB_OFFLINE is set, and {} does not hold all of {id} at {revision:?}: unset it, or download the repository \
+         once with --download while online", .cache.display()
+    )]
+    Offline {
+        /// The repository.
+        id: String,
+        /// The revision.
+        revision: String,
+        /// The cache.
+        cache: PathBuf,
+    },
+    /// Too many requests.
+    #[error("{host} limits the rate of requests{}: wait some minutes and run again{}", after(*.retry_after), login(*.has_token))]
+    RateLimited {
+        /// Server.
+        host: String,
+        /// Seconds that the server asked for.
+        retry_after: Option<u64>,
+        /// Whether a token was sent; those without have a lower limit.
+        has_token: bool,
+    },
+    /// The server says that it cannot.
+    #[error("{host} answers with status {status} again and again: it has a bad time; run again later")]
+    Unavailable {
+        /// Server.
+        host: String,
+        /// Status code.
+        status: u16,
+    },
+    /// The connection broke again and again.
+    #[error("the connection to {host} breaks again and again ({reason}): check the network and run again")]
+    Broken {
+        /// Server.
+        host: String,
+        /// What happened last.
+        reason: String,
+    },
+    /// A refusal of another kind.
+    #[error("{host} refuses {what} with status {status}: {message}")]
+    Refused {
+        /// Server.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// Status code.
+        status: u16,
+        /// What the server said.
+        message: String,
+    },
+    /// The answer is not what a Hub says.
+    #[error("{host} does not answer as a Hub does ({what}): check HF_ENDPOINT, or the proxy in between")]
+    Protocol {
+        /// Server.
+        host: String,
+        /// What is odd.
+        what: String,
+    },
+    /// The bytes are not those that the Hub has.
+    #[error(
+        "{file} arrived damaged: its digest is {actual}, the Hub says {expected}; it was removed, run again"
+    )]
+    Digest {
+        /// The file.
+        file: String,
+        /// Digest that the Hub gives.
+        expected: String,
+        /// Digest of what arrived.
+        actual: String,
+    },
+    /// The system refused.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not a name of a repository, or one that leads out of the cache.
+    #[error("{id:?} is no repository: give owner/name, as in google/gemma-4-E2B-it")]
+    BadName {
+        /// What was given.
+        id: String,
+    },
+    /// Somebody asked for the end.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+impl Error {
+    /// Whether this is about the way to the Hub, not about what is there.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Error::NoNetwork { .. } | Error::Proxy { .. } | Error::Unavailable { .. } | Error::Broken { .. }
+        )
+    }
+
+    /// Whether the same command may well succeed later, unchanged.
+    pub fn may_pass(&self) -> bool {
+        self.is_unreachable() || matches!(self, Error::RateLimited { .. } | Error::Cancelled)
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Error::Io { action, path: path.to_owned(), source }
+    }
+}
+
+fn after(seconds: Option<u64>) -> String {
+    seconds.map(|seconds| format!(" and asks for a pause of {seconds} s")).unwrap_or_default()
+}
+
+fn login(has_token: bool) -> &'static str {
+    if has_token { "" } else { "; with a token (HF_TOKEN, or `hf auth login`) the limit is higher" }
+}

@@ -1,0 +1,232 @@
+//! A file of a repository, and its bytes by range.
+
+use std::io::Read;
+use std::sync::{Mutex, PoisonError};
+
+use crate::client::{About, Answer, Client, Failure, host, origin};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::retry::Passing;
+use crate::snapshot::{RepositoryId, escape};
+
+/// A server that ignores ranges sends everything: up to so many bytes are then skipped.
+const MAX_SKIPPED: u64 = 16 << 20;
+
+/// A file of a repository at a commit: what the Hub says of it, and the link to its bytes.
+#[derive(Debug)]
+pub struct RemoteFile {
+    id: RepositoryId,
+    commit: String,
+    path: String,
+    /// Number of bytes.
+    pub size: u64,
+    /// Digest of the bytes, where the Hub gives one.
+    pub digest: Option<Digest>,
+    /// Where the bytes are, as of now: links to other servers expire.
+    link: Mutex<Option<String>>,
+}
+
+/// Why a range did not come.
+enum Missed {
+    /// The link is no longer good.
+    Expired(Failure),
+    /// The request failed.
+    Failed(Failure),
+}
+
+impl RemoteFile {
+    /// Asks what a file is.
+    ///
+    /// # Errors
+    /// If there is none, it may not be read, or the Hub does not answer.
+    pub fn look_up(client: &Client, id: &RepositoryId, commit: &str, path: &str) -> Result<Self, Error> {
+        let mut file = RemoteFile {
+            id: id.clone(),
+            commit: commit.to_owned(),
+            path: path.to_owned(),
+            size: 0,
+            digest: None,
+            link: Mutex::new(None),
+        };
+        let answer = client.patiently(|| file.head(client))?;
+        let size = answer.number("x-linked-size").or_else(|| {
+            // The length of a redirect is that of the redirect.
+            if answer.status == 200 { answer.number("content-length") } else { None }
+        });
+        let odd =
+            |what: &str| Error::Protocol { host: host(&file.url(client)), what: format!("{path}: {what}") };
+        file.size = size.ok_or_else(|| odd("no size"))?;
+        file.digest =
+            answer.etag("x-linked-etag").or_else(|| answer.etag("etag")).and_then(Digest::from_etag);
+        *file.lock() = file.link_of(client, &answer);
+        Ok(file)
+    }
+
+    /// Path within the repository.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The whole file.
+    ///
+    /// # Errors
+    /// If it is larger than `limit`, cannot be had, or is not what the Hub says it is.
+    pub fn read(&self, client: &Client, limit: u64) -> Result<Vec<u8>, Error> {
+        let length = usize::try_from(self.size).ok().filter(|_| self.size <= limit);
+        let Some(length) = length else {
+            let what = format!("{} has {} bytes, more than {limit}", self.path, self.size);
+            return Err(Error::Protocol { host: host(&self.url(client)), what });
+        };
+        let mut bytes = vec![0; length];
+        self.read_at(client, 0, &mut bytes)?;
+        if let Some(expected) = &self.digest {
+            let mut hasher = expected.hasher(self.size);
+            hasher.update(&bytes);
+            self.check(expected, &hasher.finish())?;
+        }
+        Ok(bytes)
+    }
+
+    /// Holds a digest of what came against the Hub's.
+    pub(crate) fn check(&self, expected: &Digest, actual: &Digest) -> Result<(), Error> {
+        if actual == expected {
+            return Ok(());
+        }
+        Err(Error::Digest {
+            file: self.path.clone(),
+            expected: expected.as_str().to_owned(),
+            actual: actual.as_str().to_owned(),
+        })
+    }
+
+    /// Fills `out` with the bytes from `start` on. What breaks off is continued; links that expired are renewed.
+    ///
+    /// # Errors
+    /// If several attempts in a row bring nothing, or the Hub refuses.
+    pub fn read_at(&self, client: &Client, start: u64, out: &mut [u8]) -> Result<(), Error> {
+        let mut filled = 0;
+        let mut attempts = client.attempts();
+        while filled < out.len() {
+            let before = filled;
+            let missed = self.read_part(client, start, out, &mut filled);
+            if filled > before {
+                attempts.progress();
+            }
+            match missed {
+                Ok(()) => {}
+                Err(Missed::Expired(failure)) => {
+                    *self.lock() = None;
+                    retry(&mut attempts, failure)?;
+                }
+                Err(Missed::Failed(failure)) => retry(&mut attempts, failure)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// One request for what is missing; counts what came, also when it breaks off.
+    fn read_part(
+        &self,
+        client: &Client,
+        start: u64,
+        out: &mut [u8],
+        filled: &mut usize,
+    ) -> Result<(), Missed> {
+        let link = self.current_link(client).map_err(Missed::Failed)?;
+        let first = start + *filled as u64;
+        let last = start + out.len() as u64 - 1;
+        let range = format!("bytes={first}-{last}");
+        let answer = client.ask("GET", &link, &[("Range", &range)], b"").map_err(Missed::Failed)?;
+        let mut skip = match answer.status {
+            206 if answer.header("content-range").is_some_and(|value| starts_at(value, first)) => 0,
+            200 if first <= MAX_SKIPPED => first,
+            200 | 206 => {
+                let what = format!("{}: it does not send the range that was asked for", self.path);
+                return Err(Missed::Failed(Failure::Final(Error::Protocol { host: host(&link), what })));
+            }
+            // Whatever the content network says against a link, the Hub may give a better one.
+            300..=407 | 409..=428 if origin(&link) != origin(&client.settings().endpoint) => {
+                return Err(Missed::Expired(passing(client.refusal(&link, answer, self.about()))));
+            }
+            _ => return Err(Missed::Failed(client.refusal(&link, answer, self.about()))),
+        };
+        let mut reader = answer.body.into_with_config().limit(u64::MAX).reader();
+        let mut waste = [0; 4096];
+        while *filled < out.len() {
+            let place = match usize::try_from(skip) {
+                Ok(0) => &mut out[*filled..],
+                Ok(skip) => &mut waste[..skip.min(4096)],
+                Err(_) => &mut waste[..],
+            };
+            match reader.read(place) {
+                Ok(0) => {
+                    let early = std::io::ErrorKind::UnexpectedEof.into();
+                    return Err(Missed::Failed(client.broken(&link, early)));
+                }
+                Ok(count) if skip > 0 => skip -= count as u64,
+                Ok(count) => *filled += count,
+                Err(error) => return Err(Missed::Failed(client.broken(&link, error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the bytes are.
+    fn current_link(&self, client: &Client) -> Result<String, Failure> {
+        if let Some(link) = &*self.lock() {
+            return Ok(link.clone());
+        }
+        let answer = self.head(client)?;
+        let link = self.link_of(client, &answer).unwrap_or_else(|| self.url(client));
+        *self.lock() = Some(link.clone());
+        Ok(link)
+    }
+
+    /// Asks for the headers.
+    fn head(&self, client: &Client) -> Result<Answer, Failure> {
+        client.follow("HEAD", &self.url(client), self.about())
+    }
+
+    /// The link in a redirect; relative ones stay with the Hub.
+    fn link_of(&self, client: &Client, answer: &Answer) -> Option<String> {
+        let location = answer.header("location")?;
+        match location.starts_with('/') && !location.starts_with("//") {
+            true => Some(format!("{}{location}", origin(&client.settings().endpoint))),
+            false => Some(location.to_owned()),
+        }
+    }
+
+    fn url(&self, client: &Client) -> String {
+        let (endpoint, path) = (&client.settings().endpoint, escape(&self.path));
+        format!("{endpoint}/{}/resolve/{}/{path}", self.id, self.commit)
+    }
+
+    fn about(&self) -> About<'_> {
+        About { id: self.id.as_str(), revision: &self.commit, file: &self.path }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn retry(attempts: &mut crate::retry::Attempts, failure: Failure) -> Result<(), Error> {
+    match failure {
+        Failure::Final(error) => Err(error),
+        Failure::Passing(passing) => attempts.failed(passing),
+    }
+}
+
+/// A refusal of a link is no refusal yet.
+fn passing(failure: Failure) -> Failure {
+    match failure {
+        Failure::Final(error) => Failure::Passing(Passing { error, retry_after: None }),
+        passing => passing,
+    }
+}
+
+/// Whether a `Content-Range` begins at this byte.
+fn starts_at(value: &str, first: u64) -> bool {
+    let start = value.trim().strip_prefix("bytes").and_then(|rest| rest.trim().split('-').next());
+    start.and_then(|start| start.parse().ok()) == Some(first)
+}

@@ -1,0 +1,93 @@
+//! Patience: how often to try again, and after which pauses.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// When to give up, and how long to wait before that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Attempts that bring nothing, one after another, before giving up.
+    pub attempts: u32,
+    /// Pause after the first of them; each further one is twice as long.
+    pub first_pause: Duration,
+    /// Longest pause.
+    pub longest_pause: Duration,
+    /// Longest wait that a server may ask for before that counts as a refusal.
+    pub longest_request: Duration,
+    /// How long a second of a server's `Retry-After` is: a second, but for tests.
+    pub second: Duration,
+}
+
+impl Default for Policy {
+    /// Seven attempts over about a minute, and up to five minutes when the server says so.
+    fn default() -> Self {
+        Policy {
+            attempts: 7,
+            first_pause: Duration::from_millis(500),
+            longest_pause: Duration::from_secs(30),
+            longest_request: Duration::from_secs(300),
+            second: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Something that may pass.
+#[derive(Debug)]
+pub(crate) struct Passing {
+    /// What to say if it does not.
+    pub(crate) error: Error,
+    /// Seconds that the server wants to be left alone.
+    pub(crate) retry_after: Option<u64>,
+}
+
+/// Counts attempts at one thing.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    policy: Policy,
+    failed: u32,
+    cancelled: fn() -> bool,
+}
+
+impl Attempts {
+    pub(crate) fn new(policy: Policy, cancelled: fn() -> bool) -> Self {
+        Attempts { policy, failed: 0, cancelled }
+    }
+
+    /// Something came: the count starts anew.
+    pub(crate) fn progress(&mut self) {
+        self.failed = 0;
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// What went wrong, if that was the last attempt or the wait is too long; [`Error::Cancelled`] if somebody asked for the end.
+    pub(crate) fn failed(&mut self, passing: Passing) -> Result<(), Error> {
+        self.failed += 1;
+        let Policy { attempts, first_pause, longest_pause, longest_request, second } = self.policy;
+        let asked = passing
+            .retry_after
+            .map(|seconds| second.saturating_mul(u32::try_from(seconds).unwrap_or(u32::MAX)));
+        if self.failed >= attempts || asked.is_some_and(|wait| wait > longest_request) {
+            return Err(passing.error);
+        }
+        let doubled = first_pause.saturating_mul(1_u32.checked_shl(self.failed - 1).unwrap_or(u32::MAX));
+        self.wait(doubled.min(longest_pause).max(asked.unwrap_or_default()))
+    }
+
+    fn wait(&self, pause: Duration) -> Result<(), Error> {
+        /// How often a wait looks whether it is still wanted.
+        const STEP: Duration = Duration::from_millis(100);
+        let mut left = pause;
+        while !left.is_zero() {
+            if (self.cancelled)() {
+                return Err(Error::Cancelled);
+            }
+            let step = left.min(STEP);
+            std::thread::sleep(step);
+            left -= step;
+        }
+        Ok(())
+    }
+}

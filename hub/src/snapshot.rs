@@ -1,0 +1,132 @@
+//! A repository at one commit.
+
+use std::fmt;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use crate::client::{About, Client, host};
+use crate::error::Error;
+use crate::file::RemoteFile;
+
+/// What stands in a path as it is.
+const PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// `owner/name`, checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RepositoryId(String);
+
+impl RepositoryId {
+    /// Checks a name: two parts of letters, digits, `-`, `_` and `.`, neither of them leading anywhere.
+    ///
+    /// # Errors
+    /// [`Error::BadName`].
+    pub fn new(id: &str) -> Result<Self, Error> {
+        let is_part = |part: &str| {
+            let plain = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+            plain
+                && !part.is_empty()
+                && part.len() <= 96
+                && !part.starts_with(['.', '-'])
+                && !part.contains("..")
+        };
+        match id.split_once('/') {
+            Some((owner, name)) if is_part(owner) && is_part(name) && !id.contains("--") => {
+                Ok(RepositoryId(id.to_owned()))
+            }
+            _ => Err(Error::BadName { id: id.to_owned() }),
+        }
+    }
+
+    /// `owner/name`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RepositoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A repository at one commit, whatever its branches do meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The repository.
+    pub id: RepositoryId,
+    /// The commit, 40 hexadecimal digits.
+    pub commit: String,
+    /// Paths of all files, sorted.
+    pub files: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+impl Snapshot {
+    /// Asks which commit a branch, tag or commit stands for, and what it holds.
+    ///
+    /// # Errors
+    /// If there is no such repository or revision, or the Hub does not answer.
+    pub fn resolve(client: &Client, id: &RepositoryId, revision: &str) -> Result<Self, Error> {
+        let about = About { id: id.as_str(), revision, file: "" };
+        let revision = escape(revision).replace('/', "%2F");
+        let path = format!("/api/models/{id}/revision/{revision}");
+        let info: Info = client.get_json(&path, about)?;
+        if !is_commit(&info.sha) {
+            let what = format!("{path}: {:?} is no commit", info.sha);
+            return Err(Error::Protocol { host: host(&client.settings().endpoint), what });
+        }
+        let mut files: Vec<String> = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
+        files.sort();
+        Ok(Snapshot { id: id.clone(), commit: info.sha, files })
+    }
+
+    /// Asks what a file is.
+    ///
+    /// # Errors
+    /// As [`RemoteFile::look_up`].
+    pub fn file(&self, client: &Client, path: &str) -> Result<RemoteFile, Error> {
+        RemoteFile::look_up(client, &self.id, &self.commit, path)
+    }
+
+    /// Whether a file of that path exists.
+    pub fn holds(&self, path: &str) -> bool {
+        self.files.binary_search_by(|file| file.as_str().cmp(path)).is_ok()
+    }
+}
+
+/// Whether this is the whole name of a commit.
+pub(crate) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// A path as it stands in an address.
+pub(crate) fn escape(path: &str) -> String {
+    utf8_percent_encode(path, &PATH).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RepositoryId, escape};
+
+    #[test]
+    fn names_lead_nowhere() {
+        for good in ["google/gemma-4-E4B-it", "a/b", "A_1/b.c"] {
+            assert_eq!(RepositoryId::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["gemma", "a/b/c", "../b", "a/..", "a/.b", "a//b", "a/", "/a", "a/b c", "a/b--c", ""] {
+            assert!(RepositoryId::new(bad).is_err(), "{bad}");
+        }
+        assert_eq!(escape("a b/c#d"), "a%20b/c%23d");
+    }
+}
