@@ -4,8 +4,10 @@ use std::fmt::Write;
 
 use crate::terminal::{STRONG, paint, shortened};
 
-/// Columns that the first column is never narrower than.
+/// Columns of text that the first column is never narrower than.
 const NARROWEST: usize = 16;
+/// Columns that always stay.
+const FEWEST: usize = 3;
 
 /// A table: the first column is a name and aligned to the left, the others are figures and aligned to the right.
 pub(crate) struct Columns {
@@ -22,7 +24,7 @@ impl Columns {
         self.rows.push(cells);
     }
 
-    /// The table, at most `width` wide: names that are too long lose their middle.
+    /// The table, at most `width` wide: the last columns give way to names, then names lose their middle.
     pub(crate) fn text(&self, width: usize) -> String {
         let length = |text: &str| text.chars().count();
         let mut widths: Vec<usize> = self.heads.iter().map(|head| length(head)).collect();
@@ -31,7 +33,11 @@ impl Columns {
                 *width = (*width).max(length(cell));
             }
         }
-        let others: usize = widths.iter().skip(1).map(|width| width + 2).sum();
+        let others = |widths: &[usize]| -> usize { widths.iter().skip(1).map(|width| width + 2).sum() };
+        while widths.len() > FEWEST && widths[0].saturating_add(others(&widths)) > width {
+            widths.pop();
+        }
+        let others = others(&widths);
         if let Some(name) = widths.first_mut() {
             *name = (*name).min(width.saturating_sub(others).max(NARROWEST));
         }
@@ -68,6 +74,15 @@ mod tests {
         let wide = columns.text(80);
         assert!(wide.ends_with("layers.11.mlp.down_proj.weight      7\n"), "{wide}");
         let narrow = columns.text(25);
-        assert!(narrow.ends_with("layers.11…j.weight      7\n"), "{narrow}");
+        assert!(narrow.ends_with("layers.1…oj.weight      7\n"), "{narrow}");
+    }
+
+    #[test]
+    fn the_last_columns_give_way_to_names() {
+        let mut columns = Columns::new(&["name", "bytes", "shape", "more"]);
+        columns.row(["a name of twenty-five ch", "7", "1x2", "less"].map(str::to_owned).to_vec());
+        assert!(columns.text(45).contains("less"));
+        let narrow = columns.text(40);
+        assert!(narrow.contains("a name of twenty-five ch") && !narrow.contains("less"), "{narrow}");
     }
 }

@@ -161,7 +161,9 @@ impl<W: Write> Printer<'_, W> {
         let Some(first) = &values.first else { return Ok(()) };
         let (row, column) = (first.place.row, first.place.column);
         let block = first.place.block.map(|block| format!(", block {block}")).unwrap_or_default();
-        let text = format!("first in row {row}{block}, column {column}: {} -> {}", first.left, first.right);
+        let codes = first.codes.map(|[left, right]| format!("code {left} -> {right}, ")).unwrap_or_default();
+        let (left, right) = (first.left, first.right);
+        let text = format!("first in row {row}{block}, column {column}: {codes}{left} -> {right}");
         self.line(Style::new(), 8, &text)
     }
 }

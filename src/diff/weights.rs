@@ -65,7 +65,7 @@ pub(super) struct Values {
     pub(super) differing: u64,
     /// Root of the squared difference over the squared weights on the left; none where those are zero.
     pub(super) relative_error: Option<f64>,
-    /// The first that differs; none if all values are the same.
+    /// The first that is stored otherwise, or of two formats has another value.
     pub(super) first: Option<First>,
 }
 
@@ -76,7 +76,13 @@ pub(super) struct First {
     pub(super) place: Place,
     pub(super) left: f32,
     pub(super) right: f32,
+    /// Codes on the left and on the right, where both have some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) codes: Option<[i32; 2]>,
 }
+
+/// A package and a weight of it.
+type Side<'a> = (&'a Program, &'a Weight);
 
 /// Weights that stand for each other.
 #[derive(Default)]
@@ -142,33 +148,31 @@ pub(super) fn compare(left: &Program, right: &Program, pairs: Pairs) -> anyhow::
     Ok(result)
 }
 
-fn compare_weight(
-    left: (&Program, &Weight),
-    right: (&Program, &Weight),
-) -> anyhow::Result<Option<WeightDifference>> {
+fn compare_weight(left: Side<'_>, right: Side<'_>) -> anyhow::Result<Option<WeightDifference>> {
+    let mut first = None;
     let verdict = match (left.1, right.1) {
         (a, b) if a.stored().shape != b.stored().shape => WeightVerdict::OtherShape,
         (Weight::Whole(a), Weight::Whole(b)) if a.element == b.element => {
-            if same((left.0, a), (right.0, b))? {
-                return Ok(None);
-            }
+            first = first_element((left.0, a), (right.0, b))?;
             WeightVerdict::Different
         }
         (Weight::Blocks { codes: a, scales: s }, Weight::Blocks { codes: b, scales: t })
             if (a.element, s.element, &s.shape) == (b.element, t.element, &t.shape) =>
         {
-            let same_codes = same((left.0, a), (right.0, b))?;
-            match (same_codes, same((left.0, s), (right.0, t))?) {
-                (true, true) => return Ok(None),
-                (true, false) => WeightVerdict::OtherScales,
-                (false, _) => WeightVerdict::Different,
-            }
+            let code = first_element((left.0, a), (right.0, b))?;
+            let scale = first_element((left.0, s), (right.0, t))?;
+            let block = left.1.block()?;
+            first = code.into_iter().chain(scale.map(|scale| scale * block)).min();
+            if code.is_some() { WeightVerdict::Different } else { WeightVerdict::OtherScales }
         }
         _ => WeightVerdict::OtherFormat,
     };
+    if first.is_none() && !matches!(verdict, WeightVerdict::OtherFormat | WeightVerdict::OtherShape) {
+        return Ok(None);
+    }
     let values = match verdict {
         WeightVerdict::OtherShape => None,
-        _ => Some(compare_values(left, right)?),
+        _ => Some(compare_values(left, right, first)?),
     };
     let named = if left.1.has_name() { left.1 } else { right.1 };
     Ok(Some(WeightDifference {
@@ -180,16 +184,44 @@ fn compare_weight(
     }))
 }
 
-/// Whether elements of one type and shape are stored as the same bytes.
-fn same((left, ours): (&Program, &Stored), (right, theirs): (&Program, &Stored)) -> anyhow::Result<bool> {
-    if ours.bytes() != theirs.bytes() {
-        return Ok(false);
-    }
-    let found = first_difference(ours.bytes(), &|a, b, offset| {
+/// First element that is not stored as the same bits, of two tensors of one type.
+fn first_element(
+    (left, ours): (&Program, &Stored),
+    (right, theirs): (&Program, &Stored),
+) -> anyhow::Result<Option<u64>> {
+    let length = ours.bytes().min(theirs.bytes());
+    let found = first_difference(length, &|a, b, offset| {
         left.read(ours, offset, a)?;
         right.read(theirs, offset, b)
     })?;
-    Ok(found.is_none())
+    let bits = ours.element.bits();
+    let Some(byte) = found else {
+        return Ok((ours.bytes() != theirs.bytes()).then_some(length * 8 / bits));
+    };
+    let (mut a, mut b) = ([0], [0]);
+    left.read(ours, byte, &mut a)?;
+    right.read(theirs, byte, &mut b)?;
+    // The first element of a byte is in its lowest bits.
+    let within = u64::from((a[0] ^ b[0]).trailing_zeros());
+    Ok(Some((byte * 8 + within) / bits))
+}
+
+/// An element on both sides.
+fn first_at(left: Side<'_>, right: Side<'_>, index: u64) -> anyhow::Result<First> {
+    let value = |(program, weight): Side<'_>| -> anyhow::Result<f32> {
+        let start = index - index % weight.block().unwrap_or(2);
+        let count = usize::try_from(index - start + 1)?;
+        Ok(program.values(weight, start, count)?.last().copied().unwrap_or_default())
+    };
+    let code = |(program, weight): Side<'_>| -> anyhow::Result<Option<i32>> {
+        let Weight::Blocks { codes, .. } = weight else { return Ok(None) };
+        let start = index - index % 2;
+        let codes = program.elements(codes, start, usize::try_from(index - start + 1)?)?;
+        Ok(codes.last().map(|code| *code as i32))
+    };
+    let codes = code(left)?.zip(code(right)?).map(|(left, right)| [left, right]);
+    let in_blocks = if left.1.block().is_ok() { left.1 } else { right.1 };
+    Ok(First { place: in_blocks.place(index), left: value(left)?, right: value(right)?, codes })
 }
 
 /// What a piece adds.
@@ -197,19 +229,16 @@ struct Piece {
     differing: u64,
     squared_error: f64,
     squared_weights: f64,
-    first: Option<First>,
+    first: Option<u64>,
 }
 
-fn compare_values(
-    (left, ours): (&Program, &Weight),
-    (right, theirs): (&Program, &Weight),
-) -> anyhow::Result<Values> {
-    let weights = ours.stored().count();
-    let in_blocks = if ours.block().is_ok() { ours } else { theirs };
+/// Compares what the graph computes with. `stored` is the first element that is not stored alike, if that can be told.
+fn compare_values(left: Side<'_>, right: Side<'_>, stored: Option<u64>) -> anyhow::Result<Values> {
+    let weights = left.1.stored().count();
     let compare_piece = |piece: u64| -> anyhow::Result<Piece> {
         let start = piece * PIECE;
         let count = (weights - start).min(PIECE) as usize;
-        let (a, b) = (left.values(ours, start, count)?, right.values(theirs, start, count)?);
+        let (a, b) = (left.0.values(left.1, start, count)?, right.0.values(right.1, start, count)?);
         let mut piece = Piece { differing: 0, squared_error: 0.0, squared_weights: 0.0, first: None };
         for (index, (a, b)) in a.into_iter().zip(b).enumerate() {
             let (x, y) = (f64::from(a), f64::from(b));
@@ -217,8 +246,7 @@ fn compare_values(
             if a != b {
                 piece.differing += 1;
                 piece.squared_error += (x - y) * (x - y);
-                let place = || in_blocks.place(start + index as u64);
-                piece.first.get_or_insert_with(|| First { place: place(), left: a, right: b });
+                piece.first.get_or_insert(start + index as u64);
             }
         }
         Ok(piece)
@@ -227,14 +255,15 @@ fn compare_values(
     let pieces: Vec<anyhow::Result<Piece>> =
         (0..weights.div_ceil(PIECE)).into_par_iter().map(compare_piece).collect();
     let mut values = Values { weights, differing: 0, relative_error: None, first: None };
-    let (mut squared_error, mut squared_weights) = (0.0, 0.0);
+    let (mut squared_error, mut squared_weights, mut first) = (0.0, 0.0, stored);
     for piece in pieces {
         let piece = piece?;
         values.differing += piece.differing;
-        values.first = values.first.or(piece.first);
+        first = first.or(piece.first);
         squared_error += piece.squared_error;
         squared_weights += piece.squared_weights;
     }
     values.relative_error = (squared_weights > 0.0).then(|| (squared_error / squared_weights).sqrt());
+    values.first = first.map(|index| first_at(left, right, index)).transpose()?;
     Ok(values)
 }

@@ -48,7 +48,7 @@ pub(super) fn inspect_tables(path: &Path) -> anyhow::Result<Report> {
     let mut lines = Lines::default();
     lines.title(format_args!("tables {}", path.display()));
     for (name, value) in meta.as_object().into_iter().flatten() {
-        lines.field(name, value);
+        lines.add(format!("  {name:<16} {value}"));
     }
     let manifest = manifest_of(path, &mut lines)?;
     let files = tree::add(path, &mut lines)?;

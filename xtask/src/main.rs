@@ -2,10 +2,12 @@
 //!
 //! - `test`, `ci`, `golden`: [`suite`] runs the project's own checks, the judges among them.
 //! - `apple-check`: [`judges`] lets programs that we did not write judge what we wrote.
+//! - `dist`: [`dist`] builds the release archive.
 //! - `fixture`: [`fixture`] makes a synthetic checkpoint.
 
 #![allow(clippy::print_stdout, reason = "what a chore prints is what it is run for")]
 
+mod dist;
 mod fixture;
 mod judges;
 mod suite;
@@ -36,6 +38,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Build the release archive: binary, completions, manual pages, documents
+    Dist(dist::Options),
     /// Make a synthetic checkpoint
     Fixture(fixture::Options),
 }
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Chore::Ci => suite::test(true),
         Chore::AppleCheck(options) => judges::run(&options, strict),
         Chore::Golden { arguments } => suite::golden(&arguments),
+        Chore::Dist(options) => dist::run_with(&options),
         Chore::Fixture(options) => fixture::run(&options),
     };
     match done {
