@@ -72,6 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     interrupt::listen()?;
     let made = compute(&*origin.source, &mut reference, &prompts, arguments.tokens, &text)?;
+    made.cases.iter().for_each(warn);
     staged
         .file()
         .write_all(made.to_json()?.as_bytes())
@@ -121,7 +122,6 @@ fn compute(
         }
         let decode = |ids: &[u32]| text.decode(ids).unwrap_or_default();
         let case = file::make_case(reference, prompt, tokens, &decode)?;
-        warn(&case);
         cases.push(case);
     }
     let tool = format!("{}, fp32", outputs::tool());
