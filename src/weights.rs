@@ -11,6 +11,10 @@ use anyhow::{Context, bail};
 use half::{bf16, f16};
 use serde::Serialize;
 
+use crate::digits;
+
+/// Elements that are read at a time, about.
+const PIECE: u64 = 1 << 18;
 /// How keys end that belong together.
 const CODES: &str = "/codes";
 
@@ -37,6 +41,23 @@ pub(crate) struct Stored {
 enum Bytes {
     Blob { offset: u64, length: u64 },
     Inline(Vec<u8>),
+}
+
+impl Bytes {
+    fn length(&self) -> u64 {
+        match self {
+            Bytes::Blob { length, .. } => *length,
+            Bytes::Inline(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// Elements that stand in the program with a byte for each of 4 bits, packed as blobs have them.
+fn as_in_a_blob(element: Element, bytes: &[u8]) -> Vec<u8> {
+    if element.bits() != 4 {
+        return bytes.to_vec();
+    }
+    bytes.chunks(2).map(|pair| (pair[0] & 15) | (pair.get(1).copied().unwrap_or_default() << 4)).collect()
 }
 
 /// A weight.
@@ -90,21 +111,27 @@ impl Program {
         }
     }
 
+    /// A constant; as plain bytes if its size is not that of its type.
     fn stored(&self, value: ValueId) -> Option<Stored> {
         let module = &self.bytecode().module;
         let ty = module.tensor(value)?;
-        let shape: Vec<u64> = ty.shape.iter().map(|extent| extent.fixed()).collect::<Option<_>>()?;
         let (key, bytes) = match module.constant(value)? {
             Attribute::DenseResource(id) => {
                 let BlobRange { offset, length } = *self.bytecode().blobs.get(id.index())?;
                 (Some(module.resource(*id).key.clone()), Bytes::Blob { offset, length })
             }
-            Attribute::DenseElements { splat: false, bytes } if ty.element.bits() >= 8 => {
-                (None, Bytes::Inline(bytes.clone()))
+            Attribute::DenseElements { splat: false, bytes } => {
+                (None, Bytes::Inline(as_in_a_blob(ty.element, bytes)))
             }
             _ => return None,
         };
-        Some(Stored { element: ty.element, shape, key, bytes })
+        let length = bytes.length();
+        let shape: Option<Vec<u64>> = ty.shape.iter().map(|extent| extent.fixed()).collect();
+        let (element, shape) = match shape {
+            Some(shape) if ty.blob_bytes() == Some(length) => (ty.element, shape),
+            _ => (Element::Ui8, vec![length]),
+        };
+        Some(Stored { element, shape, key, bytes })
     }
 
     /// The weights in blobs, each once, in the order of their first use.
@@ -157,29 +184,28 @@ impl Program {
         Ok(values)
     }
 
-    /// What the graph computes with, from an index on that starts a block.
+    /// Values (codes times scales), from an index on that starts a block.
     pub(crate) fn values(&self, weight: &Weight, start: u64, count: usize) -> anyhow::Result<Vec<f32>> {
-        match weight {
-            Weight::Whole(stored) => self.elements(stored, start, count),
-            Weight::Blocks { codes, scales } => {
-                let block = weight.block()?;
-                let mut values = self.elements(codes, start, count)?;
-                let scales =
-                    self.elements_unaligned(scales, start / block, count.div_ceil(usize::try_from(block)?))?;
-                for (values, scale) in values.chunks_mut(usize::try_from(block)?).zip(scales) {
-                    values.iter_mut().for_each(|value| *value *= scale);
-                }
-                Ok(values)
+        let mut values = self.elements(weight.stored(), start, count)?;
+        if let Weight::Blocks { scales, .. } = weight {
+            let block = weight.block()?;
+            let size = usize::try_from(block)?;
+            let scales = self.elements(scales, start / block, count.div_ceil(size))?;
+            for (values, scale) in values.chunks_mut(size).zip(scales) {
+                values.iter_mut().for_each(|value| *value *= scale);
             }
         }
+        Ok(values)
     }
+}
 
-    fn elements_unaligned(&self, stored: &Stored, start: u64, count: usize) -> anyhow::Result<Vec<f32>> {
-        if stored.element.bits() < 8 {
-            bail!("{}: scales of {} are not known", stored.name(), stored.element.name());
-        }
-        self.elements(stored, start, count)
-    }
+/// Elements of several weights of one shape to read at a time: whole blocks of each, about 2^18.
+pub(crate) fn piece(weights: &[&Weight]) -> u64 {
+    let unit = weights.iter().fold(2, |unit: u64, weight| {
+        let block = weight.block().unwrap_or(2);
+        if unit.is_multiple_of(block) { unit } else { unit.saturating_mul(block) }
+    });
+    (PIECE / unit).max(1).saturating_mul(unit)
 }
 
 /// Little-endian elements as f32; `None` for types that are never weights.
@@ -209,10 +235,7 @@ impl Stored {
 
     /// Number of bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        match &self.bytes {
-            Bytes::Blob { length, .. } => *length,
-            Bytes::Inline(bytes) => bytes.len() as u64,
-        }
+        self.bytes.length()
     }
 
     fn name(&self) -> &str {
@@ -255,15 +278,28 @@ impl Weight {
     }
 
     /// Weights that share a scale.
+    ///
+    /// # Errors
+    /// If it is not stored in blocks of its last axis, of an even size, with scales of whole bytes.
     pub(crate) fn block(&self) -> anyhow::Result<u64> {
+        let Weight::Blocks { codes, scales } = self else { bail!("{} is not stored in blocks", self.name()) };
+        let told = || {
+            let (codes, scales) = (digits::shape(&codes.shape), digits::shape(&scales.shape));
+            format!("{}: scales {scales} for codes {codes} are not understood", self.name())
+        };
+        let axes = codes.shape.split_last().zip(scales.shape.split_last());
+        let ((columns, rows), (blocks, scale_rows)) = axes.with_context(told)?;
+        let fits = rows == scale_rows && *blocks > 0 && columns.is_multiple_of(*blocks);
+        let block = fits.then(|| columns / blocks).filter(|block| *block > 0 && block.is_multiple_of(2));
+        block.filter(|_| scales.element.bits() >= 8).with_context(told)
+    }
+
+    /// Whether its values can be computed here.
+    pub(crate) fn is_readable(&self) -> bool {
+        let readable = |stored: &Stored| decode(stored.element, &[]).is_some();
         match self {
-            Weight::Whole(_) => bail!("{} is not stored in blocks", self.name()),
-            Weight::Blocks { codes, scales } => {
-                let (codes, scales) = (codes.count(), scales.count());
-                let exact = scales > 0 && codes.is_multiple_of(scales) && codes > 0;
-                let block = exact.then(|| codes / scales).filter(|block| block.is_multiple_of(2));
-                block.with_context(|| format!("{}: {scales} scales for {codes} codes", self.name()))
-            }
+            Weight::Whole(stored) => readable(stored),
+            Weight::Blocks { codes, scales } => readable(codes) && readable(scales) && self.block().is_ok(),
         }
     }
 

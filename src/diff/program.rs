@@ -37,7 +37,7 @@ pub(super) fn compare(left: &Path, right: &Path) -> anyhow::Result<Verdict> {
     for graph in &ours {
         let Some(other) = theirs.iter().find(|other| other.name() == graph.name()) else { continue };
         let steps = aimodel::align::align(graph, other);
-        pairs.add(&left, &right, &steps);
+        pairs.add(graph, &left, &right, &steps);
         graphs.push(graph::describe(graph, other, &steps));
     }
     let weights = weights::compare(&left, &right, pairs)?;

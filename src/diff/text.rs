@@ -156,7 +156,10 @@ impl<W: Write> Printer<'_, W> {
         let mut text = format!("{}: {verdict}", weight.name);
         let Some(values) = &weight.values else { return self.line(YELLOW, 4, &text) };
         let (differing, all) = (digits::grouped(values.differing), digits::grouped(values.weights));
-        text.push_str(&format!(", {differing} of {all} weights{}", relative_error(values.relative_error)));
+        text.push_str(&match values.differing {
+            0 => format!(", all {all} weights have the same values"),
+            _ => format!(", {differing} of {all} weights{}", relative_error(values.relative_error)),
+        });
         self.line(YELLOW, 4, &text)?;
         let Some(first) = &values.first else { return Ok(()) };
         let (row, column) = (first.place.row, first.place.column);

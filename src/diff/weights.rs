@@ -3,15 +3,12 @@
 use std::collections::BTreeSet;
 
 use aimodel::Opcode;
-use aimodel::align::Step;
+use aimodel::align::{Graph, SMALL, Step};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::bytes::first_difference;
-use crate::weights::{Place, Program, Stored, Weight};
-
-/// Elements that are compared at a time; whole blocks of any size that is a power of two.
-const PIECE: u64 = 1 << 18;
+use crate::weights::{Place, Program, Stored, Weight, piece};
 
 /// The weights of two programs.
 #[derive(Debug, Serialize)]
@@ -85,25 +82,41 @@ pub(super) struct First {
 type Side<'a> = (&'a Program, &'a Weight);
 
 /// Weights that stand for each other.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Pair {
+    left: Weight,
+    right: Weight,
+    /// Where weights without a name are used.
+    used: String,
+}
+
+impl Pair {
+    fn name(&self) -> String {
+        let weights = [&self.left, &self.right];
+        let named = weights.iter().find(|weight| weight.has_name());
+        let keyed = || weights.iter().find(|weight| weight.key().is_some());
+        named.or_else(keyed).map_or_else(|| self.used.clone(), |weight| weight.name().to_owned())
+    }
+}
+
+/// Weights that stand for each other, as they are found.
 #[derive(Default)]
-pub(super) struct Pairs(Vec<(Weight, Weight)>);
+pub(super) struct Pairs(Vec<Pair>);
 
 impl Pairs {
     /// Adds those that ops of an alignment use in the same place.
-    pub(super) fn add(&mut self, left: &Program, right: &Program, steps: &[Step]) {
+    pub(super) fn add(&mut self, graph: &Graph<'_>, left: &Program, right: &Program, steps: &[Step]) {
         for step in steps {
-            let Step::Both { left: a, right: b, .. } = step else { continue };
-            let (a, b) = (left.bytecode().module.op(*a), right.bytecode().module.op(*b));
+            let Step::Both { left: op, right: other, .. } = step else { continue };
+            let (a, b) = (left.bytecode().module.op(*op), right.bytecode().module.op(*other));
             // Codes and scales are compared as one weight, where they meet.
-            let (a, b) = match a.opcode {
-                Opcode::BlockwiseShiftScale => (&a.results, &b.results),
-                _ => (&a.operands, &b.operands),
+            let (a, b, part) = match a.opcode {
+                Opcode::BlockwiseShiftScale => (&a.results, &b.results, "result"),
+                _ => (&a.operands, &b.operands, "operand"),
             };
-            for (a, b) in a.iter().zip(b) {
-                if let (Some(a), Some(b)) = (left.weight(*a), right.weight(*b))
-                    && (a.key().is_some() || b.key().is_some())
-                {
-                    self.0.push((a, b));
+            for (at, (a, b)) in a.iter().zip(b).enumerate() {
+                if let (Some(left), Some(right)) = (left.weight(*a), right.weight(*b)) {
+                    self.0.push(Pair { left, right, used: format!("{part} {at} of {}", graph.results(*op)) });
                 }
             }
         }
@@ -114,16 +127,17 @@ impl Pairs {
 pub(super) fn compare(left: &Program, right: &Program, pairs: Pairs) -> anyhow::Result<WeightsDifference> {
     let (ours, theirs) = (left.weights(), right.weights());
     let mut seen = BTreeSet::new();
-    let mut pairs: Vec<(Weight, Weight)> =
-        pairs.0.into_iter().filter(|pair| seen.insert(pair.clone())).collect();
-    let mut lefts: BTreeSet<Weight> = pairs.iter().map(|(left, _)| left.clone()).collect();
-    let mut rights: BTreeSet<Weight> = pairs.iter().map(|(_, right)| right.clone()).collect();
-    for weight in ours.iter().filter(|weight| weight.has_name() && !lefts.contains(weight)) {
-        let found = theirs.iter().find(|other| other.name() == weight.name() && !rights.contains(other));
-        pairs.extend(found.map(|other| (weight.clone(), other.clone())));
+    let mut pairs: Vec<Pair> = pairs.0;
+    pairs.retain(|pair| is_large(pair) && seen.insert((pair.left.clone(), pair.right.clone())));
+    let mut lefts: BTreeSet<Weight> = pairs.iter().map(|pair| pair.left.clone()).collect();
+    let mut rights: BTreeSet<Weight> = pairs.iter().map(|pair| pair.right.clone()).collect();
+    for left in ours.iter().filter(|weight| weight.has_name() && !lefts.contains(weight)) {
+        let found = theirs.iter().find(|other| other.name() == left.name() && !rights.contains(other));
+        let pair = |right: &Weight| Pair { left: left.clone(), right: right.clone(), used: String::new() };
+        pairs.extend(found.map(pair));
     }
-    lefts.extend(pairs.iter().map(|(left, _)| left.clone()));
-    rights.extend(pairs.iter().map(|(_, right)| right.clone()));
+    lefts.extend(pairs.iter().map(|pair| pair.left.clone()));
+    rights.extend(pairs.iter().map(|pair| pair.right.clone()));
     let rest = |weights: &[Weight], paired: &BTreeSet<Weight>| -> Vec<String> {
         weights
             .iter()
@@ -134,13 +148,13 @@ pub(super) fn compare(left: &Program, right: &Program, pairs: Pairs) -> anyhow::
     let mut result = WeightsDifference {
         compared: pairs.len(),
         equal: 0,
-        bytes: pairs.iter().map(|(left, _)| left.bytes()).sum(),
+        bytes: pairs.iter().map(|pair| pair.left.bytes()).sum(),
         different: Vec::new(),
         only_left: rest(&ours, &lefts),
         only_right: rest(&theirs, &rights),
     };
-    for (a, b) in &pairs {
-        match compare_weight((left, a), (right, b))? {
+    for pair in &pairs {
+        match compare_weight((left, &pair.left), (right, &pair.right), pair)? {
             Some(difference) => result.different.push(difference),
             None => result.equal += 1,
         }
@@ -148,7 +162,13 @@ pub(super) fn compare(left: &Program, right: &Program, pairs: Pairs) -> anyhow::
     Ok(result)
 }
 
-fn compare_weight(left: Side<'_>, right: Side<'_>) -> anyhow::Result<Option<WeightDifference>> {
+/// Small constants are compared with the ops that use them.
+fn is_large(pair: &Pair) -> bool {
+    let large = |weight: &Weight| weight.key().is_some() || weight.bytes() > SMALL as u64;
+    large(&pair.left) || large(&pair.right)
+}
+
+fn compare_weight(left: Side<'_>, right: Side<'_>, pair: &Pair) -> anyhow::Result<Option<WeightDifference>> {
     let mut first = None;
     let verdict = match (left.1, right.1) {
         (a, b) if a.stored().shape != b.stored().shape => WeightVerdict::OtherShape,
@@ -161,7 +181,7 @@ fn compare_weight(left: Side<'_>, right: Side<'_>) -> anyhow::Result<Option<Weig
         {
             let code = first_element((left.0, a), (right.0, b))?;
             let scale = first_element((left.0, s), (right.0, t))?;
-            let block = left.1.block()?;
+            let block = left.1.block().unwrap_or(1);
             first = code.into_iter().chain(scale.map(|scale| scale * block)).min();
             if code.is_some() { WeightVerdict::Different } else { WeightVerdict::OtherScales }
         }
@@ -170,13 +190,10 @@ fn compare_weight(left: Side<'_>, right: Side<'_>) -> anyhow::Result<Option<Weig
     if first.is_none() && !matches!(verdict, WeightVerdict::OtherFormat | WeightVerdict::OtherShape) {
         return Ok(None);
     }
-    let values = match verdict {
-        WeightVerdict::OtherShape => None,
-        _ => Some(compare_values(left, right, first)?),
-    };
-    let named = if left.1.has_name() { left.1 } else { right.1 };
+    let comparable = verdict != WeightVerdict::OtherShape && left.1.is_readable() && right.1.is_readable();
+    let values = comparable.then(|| compare_values(left, right, first)).transpose()?;
     Ok(Some(WeightDifference {
-        name: named.name().to_owned(),
+        name: pair.name(),
         verdict,
         left: left.1.format(),
         right: right.1.format(),
@@ -235,9 +252,10 @@ struct Piece {
 /// Compares what the graph computes with. `stored` is the first element that is not stored alike, if that can be told.
 fn compare_values(left: Side<'_>, right: Side<'_>, stored: Option<u64>) -> anyhow::Result<Values> {
     let weights = left.1.stored().count();
+    let size = piece(&[left.1, right.1]);
     let compare_piece = |piece: u64| -> anyhow::Result<Piece> {
-        let start = piece * PIECE;
-        let count = (weights - start).min(PIECE) as usize;
+        let start = piece * size;
+        let count = usize::try_from((weights - start).min(size))?;
         let (a, b) = (left.0.values(left.1, start, count)?, right.0.values(right.1, start, count)?);
         let mut piece = Piece { differing: 0, squared_error: 0.0, squared_weights: 0.0, first: None };
         for (index, (a, b)) in a.into_iter().zip(b).enumerate() {
@@ -253,7 +271,7 @@ fn compare_values(left: Side<'_>, right: Side<'_>, stored: Option<u64>) -> anyho
     };
     // Sums are taken in the order of the pieces, so that they do not depend on the number of threads.
     let pieces: Vec<anyhow::Result<Piece>> =
-        (0..weights.div_ceil(PIECE)).into_par_iter().map(compare_piece).collect();
+        (0..weights.div_ceil(size)).into_par_iter().map(compare_piece).collect();
     let mut values = Values { weights, differing: 0, relative_error: None, first: None };
     let (mut squared_error, mut squared_weights, mut first) = (0.0, 0.0, stored);
     for piece in pieces {

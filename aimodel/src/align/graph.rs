@@ -110,6 +110,12 @@ impl<'m> Graph<'m> {
         line
     }
 
+    /// Names of an op's results.
+    pub fn results(&self, op: OpId) -> String {
+        let results = self.module.op(op).results.iter();
+        results.map(|value| self.name_of(*value)).collect::<Vec<_>>().join(", ")
+    }
+
     /// Name of a value, or what a constant is.
     pub fn describe_value(&self, value: ValueId) -> String {
         if let Some(literal) = self.small_constant(value) {
@@ -136,16 +142,22 @@ impl<'m> Graph<'m> {
         name.cloned().unwrap_or_else(|| "%?".to_owned())
     }
 
-    /// A constant of few bytes that stands in the program, in words.
+    /// A constant that is part of the ops that use it, in words: any but larger tensors.
     pub(super) fn small_constant(&self, value: ValueId) -> Option<String> {
-        let ty = self.module.tensor(value)?;
-        match self.module.constant(value)? {
-            Attribute::DenseElements { splat, bytes } if *splat || bytes.len() <= SMALL => {
+        let attribute = self.module.constant(value)?;
+        match (attribute, self.module.tensor(value)) {
+            (Attribute::DenseElements { splat, bytes }, Some(ty)) => {
                 let mut text = String::new();
-                write_literal(&mut text, &ty, *splat, bytes).ok()?;
+                let is_small = *splat || bytes.len() <= SMALL;
+                is_small.then(|| write_literal(&mut text, &ty, *splat, bytes).ok())??;
                 Some(text)
             }
-            _ => None,
+            (Attribute::DenseResource(_), Some(_)) => None,
+            _ => {
+                let Definition::Result { op, .. } = self.module.value(value).definition else { return None };
+                let attribute = self.module.op(op).properties.first().copied().flatten()?;
+                Some(describe_attribute(self.module, attribute))
+            }
         }
     }
 
