@@ -95,3 +95,22 @@ fn statistics_are_those_of_the_packed_weights() {
     let rms = (values.map(|value| value * value).sum::<f64>() / (128.0 * 256.0)).sqrt();
     assert!((weight["rms"].as_f64().unwrap() / rms - 1.0).abs() < 1e-4);
 }
+
+#[test]
+fn a_package_without_names_takes_those_of_one_that_is_alike() {
+    let dir = Dir::new();
+    dir.ok(&["convert", &tiny(), "-o", "out", "--no-tables"]);
+    let ours = "out/gemma4_e4b_qat_decode_int4lin";
+    let theirs = fixtures::data::Reference::TblInt4.path();
+    let theirs = theirs.to_str().unwrap();
+    let layer = ["--graph", "--layer", "5"];
+    assert!(dir.fails(&[&["inspect", theirs], &layer[..]].concat()).contains("--names"));
+    let weights = |text: &str| -> Vec<String> {
+        let constants = text.lines().filter_map(|line| line.split_once("= constant @"));
+        constants.map(|(_, weight)| weight.to_owned()).collect()
+    };
+    let expected = weights(&dir.ok(&[&["inspect", ours], &layer[..]].concat()));
+    let found = weights(&dir.ok(&[&["inspect", theirs, "--names", ours], &layer[..]].concat()));
+    assert!(!expected.is_empty());
+    assert_eq!(found, expected);
+}

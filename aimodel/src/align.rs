@@ -5,6 +5,7 @@
 //! (constants of more than [`SMALL`] bytes, dequantized or not) are all alike here: their contents are for others to compare.
 
 mod graph;
+mod names;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,6 +17,7 @@ use crate::module::{OpId, ValueId};
 use crate::opcode::Opcode;
 
 pub use graph::{Graph, Port};
+pub use names::adopt_names;
 
 /// Bytes up to which an inline constant is part of the ops that use it.
 pub const SMALL: usize = 64;

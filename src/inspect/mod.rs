@@ -24,7 +24,8 @@ use crate::terminal::{self, STRONG, paint};
   coreai-bundle inspect google/gemma-4-E4B-it-qat-q4_0-unquantized
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --blobs
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --graph --layer 5
-  coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --weights --json")]
+  coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --weights --json
+  coreai-bundle inspect theirs.aimodel --graph --layer 5 --names out/gemma4_e4b_qat_decode_int4lin")]
 pub(crate) struct Arguments {
     /// Folder to look at, or a checkpoint's repository on the Hub, as owner/name
     path: PathBuf,
@@ -55,12 +56,15 @@ struct Shown {
     /// Read the weights of a package and show their statistics
     #[arg(long)]
     weights: bool,
+    /// Take the names of weights from this package or bundle, where the graphs are alike: Apple's own have none
+    #[arg(long, value_name = "PATH")]
+    names: Option<PathBuf>,
 }
 
 impl Shown {
     /// Whether something is asked for that only packages have.
     fn is_of_package(&self) -> bool {
-        self.blobs || self.graph || self.weights
+        self.blobs || self.graph || self.weights || self.names.is_some()
     }
 }
 
@@ -98,7 +102,7 @@ fn inspect(arguments: &Arguments) -> anyhow::Result<Report> {
     }
     let is_bundle = holds(packer::metadata::FILE_NAME);
     if shown.is_of_package() && !is_bundle {
-        bail!("{}: --blobs, --graph and --weights are for packages and bundles", path.display());
+        bail!("{}: --blobs, --graph, --weights and --names are for packages and bundles", path.display());
     }
     if holds(converter::config::CONFIG_FILE) {
         checkpoint::inspect(path, &arguments.access)

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ::oracle::bundle::BundlePaths;
+use aimodel::align::adopt_names;
 use aimodel::describe::describe_type;
 use aimodel::print::{Listing, Part};
 use aimodel::{Attribute, Module, OpId, Opcode};
@@ -14,7 +16,10 @@ use crate::digits;
 use crate::weights::Program;
 
 pub(super) fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
-    let program = Program::open(path)?;
+    let mut program = Program::open(path)?;
+    if let Some(other) = &shown.names {
+        take_names(&mut program, path, other)?;
+    }
     let package = &program.package;
     let module = &package.bytecode.module;
     let mut lines = Lines::default();
@@ -60,6 +65,15 @@ pub(super) fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
     Ok(Report { text: lines.0, json })
 }
 
+/// Names weights after those of another package.
+fn take_names(program: &mut Program, path: &Path, other: &Path) -> anyhow::Result<()> {
+    let named = Program::open(&BundlePaths::find(other)?.package)?;
+    if adopt_names(&mut program.package.bytecode.module, &named.bytecode().module) == 0 {
+        bail!("{}: none of its weights is used as one of {}", path.display(), other.display());
+    }
+    Ok(())
+}
+
 /// The ops as text: all, or those of a layer.
 fn listing(path: &Path, module: &Module, shown: &Shown) -> anyhow::Result<String> {
     let part = shown.layer.map_or(Part::Whole, Part::Layer);
@@ -67,7 +81,7 @@ fn listing(path: &Path, module: &Module, shown: &Shown) -> anyhow::Result<String
     if listing.is_empty() {
         let layer = shown.layer.unwrap_or_default();
         bail!(
-            "{}: no weight is named after layer {layer}; only packages of this tool have names",
+            "{}: no weight is named after layer {layer}; only packages of this tool have names, --names takes them",
             path.display()
         );
     }
