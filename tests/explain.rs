@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 
 use common::{Dir, tiny};
+use fixtures::{Recipe, Shape, Weights};
 use serde_json::Value;
 
 const BUNDLE: &str = "gemma4_e4b_qat_decode_int4lin";
@@ -104,6 +105,20 @@ fn the_documentation_shows_this_block() {
         );
         assert!(text.contains(&line), "docs/quantization.md lacks the line\n{line}");
     }
+}
+
+#[test]
+fn a_block_that_was_not_trained_on_a_lattice_is_told_so() {
+    let dir = Dir::new();
+    let recipe = Recipe { body: Weights::Off, towers: false, ..Recipe::new(Shape::small()) };
+    recipe.write(&dir.path("off")).unwrap();
+    let arguments = ["explain", "off", "layers.1.mlp.down_proj.weight"];
+    assert!(dir.ok(&arguments).contains("lies on no lattice"));
+    let explained = dir.json(&[&arguments[..], &["--json"]].concat());
+    assert_eq!(explained["lattice"], Value::Null);
+    let error = |name: &str| rule(&explained, name)["relative_error"].as_f64().unwrap();
+    assert!(error("int8") < error("lattice") && error("lattice") <= error("absmax"));
+    assert!(error("lattice") < 0.12 && error("q4_0") < 0.2);
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl<W: Write> Printer<'_, W> {
             Verdict::Fields { fields } => {
                 self.line(STRONG, 0, path)?;
                 self.list(fields, |printer, field| {
-                    let text = format!("{}  {} -> {}", field.path, value(&field.left), value(&field.right));
+                    let text = format!("{}: {} -> {}", field.path, value(&field.left), value(&field.right));
                     printer.line(YELLOW, 2, &text)
                 })
             }
