@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use clap::Args;
 use packer::check::{Finding, Options, Report, check};
 
+use crate::terminal::{self, RED, YELLOW, paint};
+
 /// Check a bundle, a table folder, a package or a release tree against everything loaders and engines impose
 #[derive(Debug, Args)]
 #[command(after_help = "The exit status is 1 if there are defects; notes do not count.
@@ -32,20 +34,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let options =
         Options { tables: arguments.tables.as_deref(), digests: !arguments.quick, ..Options::default() };
     let report = check(&arguments.path, &options)?;
-    let mut out = io::stdout().lock();
     if arguments.json {
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+        writeln!(io::stdout().lock(), "{}", serde_json::to_string(&report)?)?;
     } else {
-        print(&mut out, &report)?;
+        print(&mut anstream::stdout().lock(), &report)?;
     }
     Ok(if report.has_defects() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    for (title, findings) in
-        [("defect", report.defects().collect::<Vec<_>>()), ("note", report.notes().collect())]
-    {
-        findings.into_iter().try_for_each(|finding| print_finding(out, title, finding))?;
+    for (title, findings) in [
+        (paint(RED, "defect"), report.defects().collect::<Vec<_>>()),
+        (paint(YELLOW, "note"), report.notes().collect()),
+    ] {
+        findings.into_iter().try_for_each(|finding| print_finding(out, &title, finding))?;
     }
     let (defects, notes) = (report.defects().count(), report.notes().count());
     writeln!(out, "{}: {defects} defects, {notes} notes", report.path.display())
@@ -53,6 +55,8 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
 
 fn print_finding(out: &mut impl Write, title: &str, finding: &Finding) -> io::Result<()> {
     let place = if finding.path.is_empty() { String::new() } else { format!("{}: ", finding.path) };
-    writeln!(out, "{title} {}\n  {place}{}", finding.id, finding.what)?;
-    writeln!(out, "  why:  {}\n  mend: {}", finding.why, finding.mend)
+    let width = terminal::width();
+    let wrapped = |text: &str, indent: usize| terminal::wrap(text, indent, indent, width);
+    writeln!(out, "{title} {}\n  {}", finding.id, wrapped(&format!("{place}{}", finding.what), 2))?;
+    writeln!(out, "  why:  {}\n  mend: {}", wrapped(finding.why, 8), wrapped(&finding.mend, 8))
 }

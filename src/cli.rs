@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use converter::decoder::WeightFormat;
 use converter::quant::Int4Rule;
 
-use crate::{aotc, check, convert, doctor, gate, inspect, oracle, pack, run, tables};
+use crate::{aotc, check, convert, diff, doctor, explain, gate, inspect, manual, oracle, pack, run, tables};
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
 ///
@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Convert(convert::Arguments),
     Tables(tables::Arguments),
     Inspect(inspect::Arguments),
+    Diff(diff::Arguments),
+    Explain(explain::Arguments),
     Oracle(oracle::Arguments),
     Gate(gate::Arguments),
     Run(run::Arguments),
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     Pack(pack::Arguments),
     Aotc(Box<aotc::Arguments>),
     Doctor(doctor::Arguments),
+    Completions(manual::CompletionArguments),
+    Man(manual::ManArguments),
 }
 
 impl Command {
@@ -39,6 +43,8 @@ impl Command {
             Command::Convert(arguments) => convert::run(&arguments),
             Command::Tables(arguments) => tables::run(&arguments),
             Command::Inspect(arguments) => inspect::run(&arguments),
+            Command::Diff(arguments) => diff::run(&arguments),
+            Command::Explain(arguments) => explain::run(&arguments),
             Command::Oracle(arguments) => oracle::run(&arguments),
             Command::Gate(arguments) => gate::run(&arguments),
             Command::Run(arguments) => run::run(&arguments),
@@ -46,6 +52,8 @@ impl Command {
             Command::Pack(arguments) => pack::run(&arguments),
             Command::Aotc(arguments) => aotc::run(&arguments),
             Command::Doctor(arguments) => doctor::run(&arguments),
+            Command::Completions(arguments) => manual::completions(&arguments),
+            Command::Man(arguments) => manual::man(&arguments),
         }
     }
 }

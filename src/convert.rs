@@ -10,7 +10,7 @@ use ::oracle::reference::Reference;
 use ::oracle::stepper::Stepper;
 use ::oracle::tables::Tables;
 use aimodel::package::PackageMetadata;
-use aimodel::staging::StagedDirectory;
+use aimodel::staging::{StagedDirectory, StagingError};
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use converter::decoder::Variant;
@@ -205,6 +205,29 @@ impl Finished {
     }
 }
 
+/// Outputs under way.
+#[derive(Default)]
+struct Staged {
+    bundles: Vec<StagedDirectory>,
+    tables: Option<StagedDirectory>,
+}
+
+impl Staged {
+    /// Publishes them, tables first: a bundle that is there has its tables.
+    fn commit(&mut self) -> Result<(), StagingError> {
+        let folders = self.tables.take().into_iter().chain(std::mem::take(&mut self.bundles));
+        folders.map(StagedDirectory::commit).try_for_each(|committed| committed.map(drop))
+    }
+}
+
+impl Drop for Staged {
+    /// The first one made the folder that all are in, and removes it with itself; so it goes last.
+    fn drop(&mut self) {
+        self.tables = None;
+        while self.bundles.pop().is_some() {}
+    }
+}
+
 impl Job<'_> {
     fn run(&self) -> anyhow::Result<Finished> {
         let arguments = self.arguments;
@@ -214,19 +237,23 @@ impl Job<'_> {
             self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.weights)).collect();
         let stage =
             |name: &str| StagedDirectory::new(&arguments.common.output.join(name), arguments.common.force);
-        let folders = names.iter().map(|name| stage(name)).collect::<Result<Vec<_>, _>>()?;
-        let table_folder = self.plan.tables.as_ref().map(|_| stage(&self.name.tables())).transpose()?;
+        let mut staged = Staged::default();
+        for name in &names {
+            staged.bundles.push(stage(name)?);
+        }
+        staged.tables = self.plan.tables.as_ref().map(|_| stage(&self.name.tables())).transpose()?;
+        let Staged { bundles: folders, tables: table_folder } = &staged;
         outputs::check_space(&arguments.common.output, self.plan.bytes())?;
 
-        let written = self.write(&names, &folders, table_folder.as_ref())?;
-        let tables = match (&table_folder, &written.tables) {
+        let written = self.write(&names, folders, table_folder.as_ref())?;
+        let tables = match (table_folder, &written.tables) {
             (Some(folder), Some(written)) => {
                 Some(tables::finish(folder, written, &self.name.tables(), self.model.source)?)
             }
             _ => None,
         };
         let stamp = tables.as_ref().map(|tables| tables.stamp).or(self.stamp);
-        let mut gates = self.gate(&names, &folders, table_folder.as_ref())?.into_iter();
+        let mut gates = self.gate(&names, folders, table_folder.as_ref())?.into_iter();
         let bundles = folders.iter().enumerate().map(|(at, folder)| {
             let facts = BundleFacts {
                 name: &names[at],
@@ -242,10 +269,7 @@ impl Job<'_> {
             bundle::assemble(folder, &facts, &tokenizer)
         });
         let bundles = bundles.collect::<anyhow::Result<Vec<_>>>()?;
-        // Tables first: a bundle that is there has its tables.
-        for folder in table_folder.into_iter().chain(folders) {
-            folder.commit()?;
-        }
+        staged.commit()?;
         Ok(Finished { bundles, tables, written })
     }
 

@@ -8,13 +8,18 @@ use aotc::doctor::{DoctorOptions, examine};
 use aotc::{Interrupt, ToolchainOptions};
 use clap::Args;
 
-use crate::interrupt;
+use crate::{interrupt, terminal};
+
+/// Column in which a check says what it found.
+const DETAIL: usize = 26;
 
 /// Tell what this machine can do, and what to do about the rest
 #[derive(Debug, Args)]
-#[command(
-    after_help = "What is missing does not change the exit status: not every machine needs everything."
-)]
+#[command(after_help = "What is missing does not change the exit status: not every machine needs everything.
+
+Examples:
+  coreai-bundle doctor
+  coreai-bundle doctor -o /Volumes/models --json")]
 pub(crate) struct Arguments {
     /// Folder that outputs would go to
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -50,7 +55,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string(&checks)?)?;
     } else {
-        checks.iter().try_for_each(|check| writeln!(out, "{check}"))?;
+        let width = terminal::width();
+        for check in &checks {
+            check.to_string().lines().try_for_each(|line| print_line(&mut out, line, width))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line that goes on below its text, where it is longer than the terminal is wide.
+fn print_line(out: &mut impl Write, line: &str, width: usize) -> io::Result<()> {
+    let text = line.trim_start();
+    let start = line.len() - text.len();
+    let indent = if start == 0 { DETAIL } else { start + 3 };
+    writeln!(out, "{:start$}{}", "", terminal::wrap(text, start, indent, width))
 }

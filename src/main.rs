@@ -4,13 +4,17 @@ mod aotc;
 mod bundle;
 mod check;
 mod cli;
+mod columns;
 mod convert;
+mod diff;
 mod digits;
 mod doctor;
+mod explain;
 mod failure;
 mod gate;
 mod inspect;
 mod interrupt;
+mod manual;
 mod oracle;
 mod origin;
 mod outputs;
@@ -20,6 +24,8 @@ mod progress;
 mod run;
 mod runnable;
 mod tables;
+mod terminal;
+mod weights;
 
 use std::process::ExitCode;
 

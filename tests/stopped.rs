@@ -8,14 +8,7 @@ use std::fs::File;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::Dir;
-use fixtures::{Recipe, Shape};
-
-/// A checkpoint that takes a while.
-fn slow_checkpoint(dir: &Dir) {
-    let shape = Shape { vocabulary: 65_536, hidden: 512, ..Shape::small() };
-    Recipe::new(shape).write(&dir.path("model")).unwrap();
-}
+use common::{Dir, slow_checkpoint};
 
 /// Stops a command as soon as it has begun to write into `out`, in three ways, and checks that nothing there looks whole.
 fn stop(dir: &Dir, arguments: &[&str]) {

@@ -4,7 +4,7 @@
 //! region of an op, names get a dot for each op around them (`%.0`, `%..c1`), so that none is used twice along the way in.
 //! Op names lose their prefix and version: `primitive.reshape_v2` is `reshape`.
 
-mod literal;
+pub(crate) mod literal;
 mod select;
 
 use std::collections::HashSet;
@@ -302,29 +302,41 @@ impl Printer<'_, '_> {
     }
 
     fn name_block(&mut self, block: BlockId, depth: usize) {
-        let (mut constants, mut others) = (0, 0);
-        let block = self.module.block(block);
-        let mut name = |value: &ValueId, constant: bool| {
-            let count = if constant { &mut constants } else { &mut others };
-            self.names[value.index()] = Some(Name { depth, constant, number: *count });
-            *count += 1;
-        };
-        block.arguments.iter().for_each(|argument| name(argument, false));
-        for op in &block.ops {
-            let op = self.module.op(*op);
-            op.results.iter().for_each(|result| name(result, op.opcode == Opcode::Constant));
-        }
+        name_block(self.module, block, depth, &mut self.names);
     }
 }
 
+/// Names the values of a block, in the order of its ops.
+fn name_block(module: &Module, block: BlockId, depth: usize, names: &mut [Option<Name>]) {
+    let (mut constants, mut others) = (0, 0);
+    let block = module.block(block);
+    let mut name = |value: &ValueId, constant: bool| {
+        let count = if constant { &mut constants } else { &mut others };
+        names[value.index()] = Some(Name { depth, constant, number: *count });
+        *count += 1;
+    };
+    block.arguments.iter().for_each(|argument| name(argument, false));
+    for op in &block.ops {
+        let op = module.op(*op);
+        op.results.iter().for_each(|result| name(result, op.opcode == Opcode::Constant));
+    }
+}
+
+/// The names of a graph's values as a listing of the module has them, by [`ValueId::index`]; none for values of other blocks.
+pub(crate) fn names_in(module: &Module, body: BlockId) -> Vec<Option<String>> {
+    let mut names = vec![None; module.value_count()];
+    name_block(module, body, 0, &mut names);
+    names.into_iter().map(|name| name.map(|name| name.to_string())).collect()
+}
+
 /// An op's property by name, if it is there.
-fn property(op: &Op, name: &str) -> Option<AttributeId> {
+pub(crate) fn property(op: &Op, name: &str) -> Option<AttributeId> {
     let names = op.opcode.properties().iter();
     names.zip(&op.properties).find(|(known, _)| known.trim_end_matches('?') == name)?.1.as_ref().copied()
 }
 
 /// The names among attributes of arguments or results, quoted; an empty string where there is none.
-fn names(module: &Module, attributes: Option<&Attribute>, count: usize) -> Vec<String> {
+pub(crate) fn names(module: &Module, attributes: Option<&Attribute>, count: usize) -> Vec<String> {
     let entries = match attributes {
         Some(Attribute::Array(entries)) => entries.as_slice(),
         _ => &[],
@@ -341,7 +353,7 @@ pub fn short_name(opcode: Opcode) -> &'static str {
 }
 
 /// A key as it is, or quoted if a line could be misread with it.
-fn plain(key: &str) -> String {
+pub(crate) fn plain(key: &str) -> String {
     let safe = |letter: char| letter.is_alphanumeric() || "._-/~".contains(letter);
     if !key.is_empty() && key.chars().all(safe) { key.to_owned() } else { format!("{key:?}") }
 }

@@ -9,6 +9,7 @@ use std::alloc::{GlobalAlloc, Layout as Request, System};
 use std::cell::Cell;
 use std::fmt::{self, Write};
 
+use aimodel::align::{Graph, align};
 use aimodel::bytecode::layout::Layout;
 use aimodel::bytecode::reader::{Bytecode, ReadError};
 use aimodel::print::{Listing, Part};
@@ -99,6 +100,9 @@ fn use_module(read: &Bytecode) {
     let _ = Layout::new(&read.module);
     for part in [Part::Whole, Part::Layer(0), Part::Weights("w".to_owned())] {
         write!(Nowhere, "{}", Listing::new(&read.module).regions(true).part(&part)).unwrap();
+    }
+    for graph in Graph::all(&read.module) {
+        align(&graph, &graph).len();
     }
 }
 

@@ -229,7 +229,7 @@ impl Client {
                         | io::ErrorKind::HostUnreachable
                         | io::ErrorKind::NetworkUnreachable
                         | io::ErrorKind::AddrNotAvailable
-                );
+                ) || is_lookup(&error);
                 (plain(&error), no_way)
             }
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
@@ -322,6 +322,11 @@ impl Client {
 fn reset_after(answer: &Answer) -> Option<u64> {
     let part = answer.header("ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t="))?;
     part.parse().ok()
+}
+
+/// Whether a name could not be looked up, which the standard library says in words only.
+fn is_lookup(error: &io::Error) -> bool {
+    error.to_string().starts_with("failed to lookup address information")
 }
 
 /// The system's words without its error number.

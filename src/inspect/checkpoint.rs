@@ -36,7 +36,7 @@ pub(super) fn inspect(path: &Path, access: &Access) -> anyhow::Result<Report> {
         .sum();
 
     let mut lines = Lines::default();
-    lines.add(format!("checkpoint {}", path.display()));
+    lines.title(format_args!("checkpoint {}", path.display()));
     lines.field("model", config.architecture.as_deref().unwrap_or(&config.text_model_type));
     lines.field("layers", format!("{}, full attention at {full:?}", config.layers.len()));
     lines.field("hidden", config.hidden);

@@ -8,13 +8,13 @@ use packer::manifest::{self, Manifest};
 use packer::metadata::{BundleMetadata, MAIN_ASSET};
 use serde_json::{Value, json};
 
-use super::{Lines, Report, package};
+use super::{Lines, Report, Shown, package, tree};
 use crate::digits;
 
-pub(super) fn inspect_bundle(path: &Path, blobs: bool) -> anyhow::Result<Report> {
+pub(super) fn inspect_bundle(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
     let metadata = BundleMetadata::read(path)?;
     let mut lines = Lines::default();
-    lines.add(format!("bundle {}", metadata.name));
+    lines.title(format_args!("bundle {}", metadata.name));
     lines.field("vocabulary", digits::grouped(metadata.language.vocab_size));
     lines.field("context", digits::grouped(metadata.language.max_context_length));
     lines.field(
@@ -29,13 +29,14 @@ pub(super) fn inspect_bundle(path: &Path, blobs: bool) -> anyhow::Result<Report>
     }
     metadata.user_data.iter().for_each(|(key, value)| lines.field("user data", format!("{key}: {value}")));
     let manifest = manifest_of(path, &mut lines)?;
+    let files = tree::add(path, &mut lines)?;
     let mut asset = Value::Null;
     if let Some(main) = metadata.assets.get(MAIN_ASSET) {
-        let report = package::inspect(&path.join(main), blobs)?;
+        let report = package::inspect(&path.join(main), shown)?;
         lines.add(report.text.trim_end());
         asset = report.json;
     }
-    let json = json!({"kind": "bundle", "metadata": metadata, "manifest": manifest, "package": asset});
+    let json = json!({"kind": "bundle", "metadata": metadata, "manifest": manifest, "files": files, "package": asset});
     Ok(Report { text: lines.0, json })
 }
 
@@ -45,15 +46,19 @@ pub(super) fn inspect_tables(path: &Path) -> anyhow::Result<Report> {
     let meta: Value =
         serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", meta.display()))?;
     let mut lines = Lines::default();
-    lines.add(format!("tables {}", path.display()));
+    lines.title(format_args!("tables {}", path.display()));
     for (name, value) in meta.as_object().into_iter().flatten() {
-        lines.field(name, value);
+        lines.add(format!("  {name:<16} {value}"));
     }
     let manifest = manifest_of(path, &mut lines)?;
-    Ok(Report { text: lines.0, json: json!({"kind": "tables", "meta": meta, "manifest": manifest}) })
+    let files = tree::add(path, &mut lines)?;
+    Ok(Report {
+        text: lines.0,
+        json: json!({"kind": "tables", "meta": meta, "manifest": manifest, "files": files}),
+    })
 }
 
-/// Lists the files of a folder that has a manifest.
+/// What the manifest of a folder says, if it has one.
 fn manifest_of(path: &Path, lines: &mut Lines) -> anyhow::Result<Option<Manifest>> {
     if !path.join(manifest::FILE_NAME).exists() {
         lines.field("manifest", "none");
@@ -61,9 +66,6 @@ fn manifest_of(path: &Path, lines: &mut Lines) -> anyhow::Result<Option<Manifest
     }
     let manifest = Manifest::read(path)?;
     lines.field("made by", &manifest.tool);
-    for file in &manifest.files {
-        lines.add(format!("{:>15}  {}", digits::grouped(file.size), file.path));
-    }
     if let Some(stamp) = &manifest.tables_digest {
         lines.field("stamp", stamp);
     }

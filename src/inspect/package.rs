@@ -3,19 +3,27 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ::oracle::bundle::BundlePaths;
+use aimodel::align::adopt_names;
 use aimodel::describe::describe_type;
-use aimodel::package::Package;
+use aimodel::print::{Listing, Part};
 use aimodel::{Attribute, Module, OpId, Opcode};
+use anyhow::bail;
 use serde_json::{Value, json};
 
-use super::{Lines, Report};
+use super::{Lines, Report, Shown, weights};
 use crate::digits;
+use crate::weights::Program;
 
-pub(super) fn inspect(path: &Path, list_blobs: bool) -> anyhow::Result<Report> {
-    let package = Package::open(path)?;
+pub(super) fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
+    let mut program = Program::open(path)?;
+    if let Some(other) = &shown.names {
+        take_names(&mut program, path, other)?;
+    }
+    let package = &program.package;
     let module = &package.bytecode.module;
     let mut lines = Lines::default();
-    lines.add(format!("package {}", path.display()));
+    lines.title(format_args!("package {}", path.display()));
     let producer = package.metadata.as_ref().and_then(|metadata| metadata.producer.clone());
     lines.field("producer", producer.as_deref().unwrap_or("not stated"));
     lines.field("program", digits::bytes(package.bytecode.length));
@@ -28,13 +36,19 @@ pub(super) fn inspect(path: &Path, list_blobs: bool) -> anyhow::Result<Report> {
         .zip(&package.bytecode.blobs)
         .map(|(resource, blob)| json!({"key": resource.key, "offset": blob.offset, "bytes": blob.length}))
         .collect();
-    if list_blobs {
+    if shown.blobs {
         for (resource, blob) in module.resources().zip(&package.bytecode.blobs) {
             let (offset, bytes) = (digits::grouped(blob.offset), digits::grouped(blob.length));
             lines.add(format!("{offset:>15} {bytes:>13}  {}", resource.key));
         }
     }
-    let json = json!({
+    let listing = shown.graph.then(|| listing(path, module, shown)).transpose()?;
+    lines.0.push_str(listing.as_deref().unwrap_or_default());
+    let statistics = shown.weights.then(|| weights::read(&program)).transpose()?;
+    if let Some(statistics) = &statistics {
+        lines.0.push_str(&weights::text(statistics));
+    }
+    let mut json = json!({
         "kind": "package",
         "producer": producer,
         "bytes": package.bytecode.length,
@@ -42,7 +56,36 @@ pub(super) fn inspect(path: &Path, list_blobs: bool) -> anyhow::Result<Report> {
         "blob_bytes": blob_bytes,
         "blobs": blobs,
     });
+    if let Some(listing) = listing {
+        json["listing"] = listing.lines().collect();
+    }
+    if let Some(statistics) = statistics {
+        json["weights"] = serde_json::to_value(statistics)?;
+    }
     Ok(Report { text: lines.0, json })
+}
+
+/// Names weights after those of another package.
+fn take_names(program: &mut Program, path: &Path, other: &Path) -> anyhow::Result<()> {
+    let named = Program::open(&BundlePaths::find(other)?.package)?;
+    if adopt_names(&mut program.package.bytecode.module, &named.bytecode().module) == 0 {
+        bail!("{}: none of its weights is used as one of {}", path.display(), other.display());
+    }
+    Ok(())
+}
+
+/// The ops as text: all, or those of a layer.
+fn listing(path: &Path, module: &Module, shown: &Shown) -> anyhow::Result<String> {
+    let part = shown.layer.map_or(Part::Whole, Part::Layer);
+    let listing = Listing::new(module).regions(shown.regions).part(&part);
+    if listing.is_empty() {
+        let layer = shown.layer.unwrap_or_default();
+        bail!(
+            "{}: no weight is named after layer {layer}; only packages of this tool have names, --names takes them",
+            path.display()
+        );
+    }
+    Ok(listing.to_string())
 }
 
 fn inspect_graph(module: &Module, graph: OpId, lines: &mut Lines) -> Value {

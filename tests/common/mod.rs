@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use fixtures::{Recipe, Shape};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -59,6 +60,12 @@ impl Dir {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Makes a checkpoint in `model` that takes a while.
+pub(crate) fn slow_checkpoint(dir: &Dir) {
+    let shape = Shape { vocabulary: 65_536, hidden: 512, ..Shape::small() };
+    Recipe::new(shape).write(&dir.path("model")).unwrap();
 }
 
 /// Path of the stored tiny checkpoint, as an argument.

@@ -1,11 +1,12 @@
 //! `cargo xtask bench`: builds everything in release mode and runs the benchmarks of `bench/`.
 
 use crate::judges::{python, scripts};
-use crate::workspace::{cargo, run as run_command, target};
+use crate::workspace::{cargo, root, run as run_command, target};
 use anyhow::Result;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// What to measure.
 #[derive(Args)]
@@ -26,7 +27,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     run_command(&mut cargo(["build", "--release", "--package", "coreai-bundle", "--package", "bench"]))?;
     let release = target().join("release");
     let executable = |name: &str| release.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    let mut command = cargo(["run", "--release", "--quiet", "--package", "bench", "--"]);
+    // Run as it was built: `cargo run` of one package would choose features anew, and build most of it again.
+    let mut command = Command::new(executable("bench"));
+    command.current_dir(root());
     let or = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| target().join(name));
     command
         .arg("--scratch")

@@ -3,11 +3,13 @@
 //! - `test`, `ci`, `golden`: [`suite`] runs the project's own checks, the judges among them.
 //! - `apple-check`: [`judges`] lets programs that we did not write judge what we wrote.
 //! - `bench`: [`bench`] measures speed and memory beside floors and peers.
+//! - `dist`: [`dist`] builds the release archive.
 //! - `fixture`: [`fixture`] makes a synthetic checkpoint.
 
 #![allow(clippy::print_stdout, reason = "what a chore prints is what it is run for")]
 
 mod bench;
+mod dist;
 mod fixture;
 mod judges;
 mod suite;
@@ -40,6 +42,8 @@ enum Chore {
     },
     /// Measure kernels, files and whole conversions beside floors and peers
     Bench(bench::Options),
+    /// Build the release archive: binary, completions, manual pages, documents
+    Dist(dist::Options),
     /// Make a synthetic checkpoint
     Fixture(fixture::Options),
 }
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Chore::AppleCheck(options) => judges::run(&options, strict),
         Chore::Golden { arguments } => suite::golden(&arguments),
         Chore::Bench(options) => bench::run(&options),
+        Chore::Dist(options) => dist::run_with(&options),
         Chore::Fixture(options) => fixture::run(&options),
     };
     match done {

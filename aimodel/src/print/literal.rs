@@ -13,7 +13,7 @@ const MOST: usize = 16;
 
 /// Writes inline elements: a scalar as a number, few elements as a list, all-equal ones as `splat(number)`. Of many elements,
 /// the first few are written and a digest of all, so that two texts are equal only if the constants are.
-pub(super) fn write_literal(out: &mut impl Write, ty: &TensorType, splat: bool, bytes: &[u8]) -> fmt::Result {
+pub(crate) fn write_literal(out: &mut impl Write, ty: &TensorType, splat: bool, bytes: &[u8]) -> fmt::Result {
     let width = ty.element.inline_bytes() as usize;
     if ty.element == Element::Ui1 || !bytes.len().is_multiple_of(width) {
         return write!(out, "bytes({})", Hex(bytes));

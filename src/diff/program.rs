@@ -1,0 +1,49 @@
+//! Two programs: their graphs and their weights.
+
+use std::path::Path;
+
+use aimodel::align::Graph;
+use serde::Serialize;
+
+use super::Verdict;
+use super::graph::{self, GraphDifference};
+use super::weights::{self, WeightsDifference};
+use crate::weights::Program;
+
+/// Graphs and weights of two programs.
+#[derive(Debug, Serialize)]
+pub(super) struct ProgramDifference {
+    /// Graphs that only the left program has, by name.
+    pub(super) only_left: Vec<String>,
+    /// Graphs that only the right program has.
+    pub(super) only_right: Vec<String>,
+    /// Graphs of both, those that are equal included.
+    pub(super) graphs: Vec<GraphDifference>,
+    pub(super) weights: WeightsDifference,
+}
+
+/// Compares two programs whose bytes differ.
+pub(super) fn compare(left: &Path, right: &Path) -> anyhow::Result<Verdict> {
+    let open = |path: &Path| Program::open(path.parent().unwrap_or(path));
+    let (left, right) = (open(left)?, open(right)?);
+    let (ours, theirs) = (Graph::all(&left.bytecode().module), Graph::all(&right.bytecode().module));
+    let lacking = |graphs: &[Graph<'_>], others: &[Graph<'_>]| -> Vec<String> {
+        let absent = |graph: &&Graph<'_>| others.iter().all(|other| other.name() != graph.name());
+        graphs.iter().filter(absent).map(|graph| graph.name().to_owned()).collect()
+    };
+    let (only_left, only_right) = (lacking(&ours, &theirs), lacking(&theirs, &ours));
+    let mut pairs = weights::Pairs::default();
+    let mut graphs = Vec::new();
+    for graph in &ours {
+        let Some(other) = theirs.iter().find(|other| other.name() == graph.name()) else { continue };
+        let steps = aimodel::align::align(graph, other);
+        pairs.add(graph, &left, &right, &steps);
+        graphs.push(graph::describe(graph, other, &steps));
+    }
+    let weights = weights::compare(&left, &right, pairs)?;
+    let equal = only_left.is_empty() && only_right.is_empty() && weights.is_equal();
+    if equal && graphs.iter().all(GraphDifference::is_equal) {
+        return Ok(Verdict::Equivalent);
+    }
+    Ok(Verdict::Program(ProgramDifference { only_left, only_right, graphs, weights }))
+}

@@ -1,0 +1,111 @@
+//! Two files of gather tables number by number.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::bytes::ByteDifference;
+
+/// Numbers that differ.
+#[derive(Debug, Serialize)]
+pub(super) struct TableDifference {
+    /// How many of how many.
+    pub(super) differing: u64,
+    pub(super) numbers: u64,
+    /// Root of the squared difference over the squared numbers on the left; none where those are zero.
+    pub(super) relative_error: Option<f64>,
+    /// The first: row, column, and both numbers. A row is a token, but for the projection and its norm.
+    pub(super) row: u64,
+    pub(super) column: u64,
+    pub(super) left: f64,
+    pub(super) right: f64,
+}
+
+/// Numbers of a row in a file of tables, after what `meta.json` says.
+fn columns(name: &str, meta: &Value) -> Option<u64> {
+    let key = match name {
+        "embed_per_layer.i8" => "PLD",
+        "embed_tokens.i8" | "proj.f32" => "D",
+        "proj_norm.f32" => "ld",
+        _ if name.ends_with(".scale.f32") => return Some(1),
+        _ => return None,
+    };
+    meta.get(key)?.as_u64().filter(|columns| *columns > 0)
+}
+
+/// Says in which numbers two files of equal size differ; `None` if it is not known what they hold.
+pub(super) fn compare(
+    name: &str,
+    (left, right): (&Path, &Path),
+    found: &ByteDifference,
+) -> anyhow::Result<Option<TableDifference>> {
+    let meta = left.with_file_name("meta.json");
+    let meta: Option<Value> = std::fs::read(meta).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let columns = meta.and_then(|meta| columns(name, &meta));
+    let (Some(columns), true) = (columns, found.left_bytes == found.right_bytes) else { return Ok(None) };
+    let width: usize = if name.ends_with(".i8") { 1 } else { 4 };
+    let number = |bytes: &[u8]| match bytes {
+        [a, b, c, d] => f64::from(f32::from_le_bytes([*a, *b, *c, *d])),
+        [code] => f64::from(*code as i8),
+        _ => 0.0,
+    };
+    let start = found.first / width as u64;
+    let (mut ours, mut theirs) = (Numbers::open(left, width)?, Numbers::open(right, width)?);
+    let mut difference = TableDifference {
+        differing: 0,
+        numbers: found.left_bytes / width as u64,
+        relative_error: None,
+        row: start / columns,
+        column: start % columns,
+        left: 0.0,
+        right: 0.0,
+    };
+    let (mut squared, mut weight, mut index) = (0.0, 0.0, 0);
+    while let (Some(a), Some(b)) = (ours.next()?, theirs.next()?) {
+        for (a, b) in a.chunks_exact(width).zip(b.chunks_exact(width)) {
+            let (x, y) = (number(a), number(b));
+            if index == start {
+                (difference.left, difference.right) = (x, y);
+            }
+            difference.differing += u64::from(a != b);
+            squared += (x - y) * (x - y);
+            weight += x * x;
+            index += 1;
+        }
+    }
+    difference.relative_error = (weight > 0.0).then(|| (squared / weight).sqrt());
+    Ok(Some(difference))
+}
+
+/// A file in pieces of whole numbers.
+struct Numbers<'p> {
+    path: &'p Path,
+    file: std::fs::File,
+    width: usize,
+    buffer: Vec<u8>,
+}
+
+impl<'p> Numbers<'p> {
+    fn open(path: &'p Path, width: usize) -> anyhow::Result<Self> {
+        let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Numbers { path, file, width, buffer: vec![0; 1 << 20] })
+    }
+
+    fn next(&mut self) -> anyhow::Result<Option<&[u8]>> {
+        use std::io::Read;
+        let mut filled = 0;
+        while filled < self.buffer.len() {
+            let count = self
+                .file
+                .read(&mut self.buffer[filled..])
+                .with_context(|| format!("cannot read {}", self.path.display()))?;
+            if count == 0 {
+                break;
+            }
+            filled += count;
+        }
+        Ok(Some(&self.buffer[..filled - filled % self.width]).filter(|bytes| !bytes.is_empty()))
+    }
+}

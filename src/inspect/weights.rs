@@ -1,0 +1,142 @@
+//! Statistics of weights, read from the packed blobs.
+
+use anyhow::Context;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::columns::Columns;
+use crate::digits;
+use crate::terminal;
+use crate::weights::{Program, Weight, piece};
+
+/// Figures of one weight.
+#[derive(Debug, Serialize)]
+pub(super) struct Statistics {
+    name: String,
+    format: String,
+    shape: Vec<u64>,
+    bytes: u64,
+    /// None for types of elements that are not known here.
+    #[serde(flatten)]
+    values: Option<Values>,
+    /// Of weights in blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scales: Option<Scales>,
+    /// How often each 4-bit code stands there: entry 0 counts -8, entry 15 counts 7.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    codes: Option<[u64; 16]>,
+}
+
+/// What the graph multiplies with.
+#[derive(Debug, Serialize)]
+struct Values {
+    /// Root mean square.
+    rms: f64,
+    /// Largest magnitude.
+    largest: f32,
+    zeros: u64,
+}
+
+/// Scales of a weight.
+#[derive(Debug, Serialize)]
+struct Scales {
+    count: u64,
+    /// Smallest and largest magnitude of those that are not zero.
+    smallest: f32,
+    largest: f32,
+    zeros: u64,
+    negative: u64,
+}
+
+/// Reads all weights of a package, on all cores.
+pub(super) fn read(program: &Program) -> anyhow::Result<Vec<Statistics>> {
+    let weights = program.weights();
+    let one = |weight: &Weight| {
+        statistics(program, weight).with_context(|| format!("weights of {}", weight.name()))
+    };
+    weights.par_iter().map(one).collect()
+}
+
+fn statistics(program: &Program, weight: &Weight) -> anyhow::Result<Statistics> {
+    let stored = weight.stored();
+    let is_readable = weight.is_readable();
+    let four_bits = matches!(weight, Weight::Blocks { codes, .. } if codes.element.bits() == 4);
+    Ok(Statistics {
+        name: weight.name().to_owned(),
+        format: weight.format(),
+        shape: stored.shape.clone(),
+        bytes: weight.bytes(),
+        values: is_readable.then(|| values(program, weight)).transpose()?,
+        scales: if is_readable { scales(program, weight)? } else { None },
+        codes: (is_readable && four_bits).then(|| codes(program, weight)).transpose()?,
+    })
+}
+
+/// First elements and numbers of the pieces that a tensor is read in.
+fn pieces(count: u64, size: u64) -> impl Iterator<Item = (u64, usize)> {
+    (0..count.div_ceil(size)).map(move |at| (at * size, (count - at * size).min(size) as usize))
+}
+
+fn values(program: &Program, weight: &Weight) -> anyhow::Result<Values> {
+    let count = weight.stored().count();
+    let mut values = Values { rms: 0.0, largest: 0.0, zeros: 0 };
+    let mut squares = 0.0;
+    for (start, size) in pieces(count, piece(&[weight])) {
+        for value in program.values(weight, start, size)? {
+            squares += f64::from(value) * f64::from(value);
+            values.largest = values.largest.max(value.abs());
+            values.zeros += u64::from(value == 0.0);
+        }
+    }
+    values.rms = if count == 0 { 0.0 } else { (squares / count as f64).sqrt() };
+    Ok(values)
+}
+
+fn codes(program: &Program, weight: &Weight) -> anyhow::Result<[u64; 16]> {
+    let mut codes = [0; 16];
+    for (start, size) in pieces(weight.stored().count(), piece(&[weight])) {
+        for code in program.elements(weight.stored(), start, size)? {
+            codes[(code + 8.0) as usize & 15] += 1;
+        }
+    }
+    Ok(codes)
+}
+
+fn scales(program: &Program, weight: &Weight) -> anyhow::Result<Option<Scales>> {
+    let Weight::Blocks { scales: stored, .. } = weight else { return Ok(None) };
+    let count = stored.count();
+    let mut scales = Scales { count, smallest: f32::INFINITY, largest: 0.0, zeros: 0, negative: 0 };
+    for (start, size) in pieces(count, piece(&[])) {
+        for scale in program.elements(stored, start, size)? {
+            scales.zeros += u64::from(scale == 0.0);
+            scales.negative += u64::from(scale < 0.0);
+            scales.largest = scales.largest.max(scale.abs());
+            if scale != 0.0 {
+                scales.smallest = scales.smallest.min(scale.abs());
+            }
+        }
+    }
+    if scales.smallest.is_infinite() {
+        scales.smallest = 0.0;
+    }
+    Ok(Some(scales))
+}
+
+/// A line for each weight.
+pub(super) fn text(all: &[Statistics]) -> String {
+    let mut columns = Columns::new(&["weight", "type", "shape", "size", "rms", "largest", "scales"]);
+    for one in all {
+        let scales = one.scales.as_ref();
+        let range = scales.map(|scales| format!("{:.1e}..{:.1e}", scales.smallest, scales.largest));
+        columns.row(vec![
+            one.name.clone(),
+            one.format.clone(),
+            one.shape.iter().map(u64::to_string).collect::<Vec<_>>().join("x"),
+            digits::bytes(one.bytes),
+            one.values.as_ref().map(|values| format!("{:.4}", values.rms)).unwrap_or_default(),
+            one.values.as_ref().map(|values| format!("{:.3}", values.largest)).unwrap_or_default(),
+            range.unwrap_or_default(),
+        ]);
+    }
+    columns.text(terminal::width())
+}

@@ -1,0 +1,50 @@
+//! `coreai-bundle completions` and `coreai-bundle man`: what shells and `man` read, made of what can be typed.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use aimodel::staging::StagedDirectory;
+use anyhow::Context;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use crate::cli::Cli;
+
+/// Print completions for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  coreai-bundle completions bash > ~/.local/share/bash-completion/completions/coreai-bundle
+  coreai-bundle completions zsh > ~/.zfunc/_coreai-bundle
+  coreai-bundle completions fish > ~/.config/fish/completions/coreai-bundle.fish")]
+pub(crate) struct CompletionArguments {
+    /// Shell
+    shell: Shell,
+}
+
+/// Write the manual pages into a new folder
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  coreai-bundle man man1 && man ./man1/coreai-bundle-convert.1")]
+pub(crate) struct ManArguments {
+    /// Folder to make
+    folder: PathBuf,
+}
+
+/// Prints completions.
+pub(crate) fn completions(arguments: &CompletionArguments) -> anyhow::Result<ExitCode> {
+    let mut text = Vec::new();
+    let mut command = Cli::command();
+    clap_complete::generate(arguments.shell, &mut command, env!("CARGO_PKG_NAME"), &mut text);
+    io::Write::write_all(&mut io::stdout().lock(), &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the pages.
+pub(crate) fn man(arguments: &ManArguments) -> anyhow::Result<ExitCode> {
+    let folder = StagedDirectory::new(&arguments.folder, false)?;
+    clap_mangen::generate_to(Cli::command(), folder.path())
+        .with_context(|| format!("cannot write into {}", folder.path().display()))?;
+    folder.commit()?;
+    Ok(ExitCode::SUCCESS)
+}

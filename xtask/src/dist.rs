@@ -1,0 +1,66 @@
+//! `cargo xtask dist`: the release archive.
+
+mod archive;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::workspace::{cargo, root, run, target};
+
+/// What to build, and where to put it.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Cargo profile to build with
+    #[arg(long, default_value = "release", conflicts_with = "binary")]
+    profile: String,
+    /// Pack this binary, built before, instead of building one
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Target triple in the archive's name [default: that of this machine]
+    #[arg(long, value_name = "TRIPLE")]
+    triple: Option<String>,
+    /// Folder to put the archive into
+    #[arg(short, long, value_name = "DIR", default_value = "target/dist")]
+    output: PathBuf,
+}
+
+/// Builds the binary, unless it is given, and packs it with all that belongs to it.
+pub(crate) fn run_with(options: &Options) -> Result<()> {
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => build(&options.profile)?,
+    };
+    let triple = options.triple.clone().map_or_else(host, Ok)?;
+    let seconds = match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => text.parse().with_context(|| format!("SOURCE_DATE_EPOCH is {text:?}, not a number"))?,
+        Err(_) => 0,
+    };
+    let output = root().join(&options.output);
+    fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
+    let archive = archive::pack(&binary, root(), &triple, seconds, &output)?;
+    println!("{}  {} bytes", archive.display(), archive.metadata()?.len());
+    Ok(())
+}
+
+fn build(profile: &str) -> Result<PathBuf> {
+    run(&mut cargo(["build", "--locked", "--package", "coreai-bundle", "--profile", profile]))?;
+    // Cargo's own name for the folder of its profile `dev`.
+    let folder = if profile == "dev" { "debug" } else { profile };
+    Ok(target().join(folder).join("coreai-bundle"))
+}
+
+/// Triple of this machine, as the compiler says it.
+fn host() -> Result<String> {
+    let output =
+        Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV").output();
+    let output = output.context("cannot run rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match text.lines().find_map(|line| line.strip_prefix("host: ")) {
+        Some(triple) => Ok(triple.to_owned()),
+        None => bail!("rustc -vV names no host; give --triple"),
+    }
+}
