@@ -6,8 +6,8 @@
 
 use super::environment::{clear, scratch, scripts, trouble};
 use super::task::{Check, Plan, Task};
-use super::{Options, program};
-use crate::workspace::{cargo, run as run_command, target};
+use super::{Options, build, program};
+use crate::workspace::target;
 use anyhow::{Context, Result, bail};
 use fixtures::data::{self, Reference};
 use fixtures::oracle::Oracle;
@@ -229,7 +229,7 @@ fn reference_task(package: Reference) -> Result<Task> {
 
 /// Our own interpreter as a program, built now.
 fn interpreter() -> Result<PathBuf> {
-    run_command(&mut cargo(["build", "--quiet", "--package", "oracle", "--example", "logits"]))?;
+    build()?;
     Ok(target().join("debug/examples").join(format!("logits{}", std::env::consts::EXE_SUFFIX)))
 }
 
