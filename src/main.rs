@@ -23,6 +23,7 @@ mod plan_text;
 mod progress;
 mod run;
 mod runnable;
+mod stage;
 mod tables;
 mod terminal;
 mod weights;
