@@ -54,10 +54,10 @@ impl Stage {
             return Self::begin(common, &work, names, header);
         }
         let Some(header) = header else { bail!(JournalError::NoCommit) };
-        if let Some(left) = StagedDirectory::adopt(&work, false, None)? {
-            if let Ok(then) = Journal::header(left.path()) {
-                return Self::resume(common, left, names, &header, &then.folders);
-            }
+        if let Some(left) = StagedDirectory::adopt(&work, false, None)?
+            && let Ok(then) = Journal::header(left.path())
+        {
+            return Self::resume(common, left, names, &header, &then.folders);
         }
         eprintln!("nothing is there to be resumed: beginning anew");
         Self::begin(common, &work, names, Some(header))

@@ -4,8 +4,9 @@
 
 mod common;
 
+use std::fs::DirEntry;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use serde_json::Value;
 const ID: &str = "google/gemma-4-tiny";
 
 /// Bytes a second: a run takes a good half second.
-const BANDWIDTH: u64 = 100 << 20;
+const BANDWIDTH: u64 = 200 << 20;
 
 /// A checkpoint on a Hub, and a folder to convert it into.
 struct Line {
@@ -31,7 +32,7 @@ impl Line {
     /// Large enough that packages go to the disk in several parts.
     fn new() -> Self {
         let (dir, hub) = (Dir::new(), Hub::start().unwrap());
-        let shape = Shape { vocabulary: 16_384, hidden: 512, intermediate: 1024, ..Shape::small() };
+        let shape = Shape { vocabulary: 4096, hidden: 1024, intermediate: 2048, ..Shape::small() };
         Recipe::new(shape).write(&dir.path("model")).unwrap();
         let commit = hub.add_folder(ID, &dir.path("model")).unwrap();
         hub.set_bandwidth(Some(BANDWIDTH));
@@ -87,12 +88,39 @@ impl Line {
         kill(&mut child);
     }
 
+    /// Bytes of all outputs, whole or not.
+    fn written(&self) -> u64 {
+        bytes_below(&self.dir.path("out"))
+    }
+
+    /// Kills a run when so many bytes are written; says whether it ended before.
+    fn kill_at(&self, arguments: &[&str], bytes: u64) -> bool {
+        let mut child = self.command(arguments).spawn().unwrap();
+        while self.written() < bytes && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let has_ended = child.try_wait().unwrap().is_some();
+        kill(&mut child);
+        has_ended
+    }
+
     /// Stretches of weight files that were sent since the log was cleared.
     fn ranges(&self) -> Vec<(String, Range<u64>)> {
         let log = self.hub.log();
         let ranges = log.iter().filter_map(|entry| Some((entry.file.clone()?, entry.range.clone()?)));
         ranges.filter(|(file, _)| file.ends_with(".safetensors")).collect()
     }
+}
+
+/// Bytes of all files in a folder, some of which may be going away.
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let bytes = |entry: DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
 }
 
 fn kill(child: &mut Child) {
@@ -117,9 +145,8 @@ fn a_killed_run_goes_on_and_transfers_no_finished_tensor_again() {
             _ => vec!["convert", ID, "-o", "out", "--name", "m", "--variant", kind],
         };
         let resume = [&run[..], &["--resume"]].concat();
-        let started = Instant::now();
         line.ok(&run);
-        let time = started.elapsed();
+        let bytes = line.written();
         let expected = tree(&line.dir.path("out"));
         std::fs::remove_dir_all(line.dir.path("out")).unwrap();
         // What planning reads, every run reads.
@@ -129,16 +156,11 @@ fn a_killed_run_goes_on_and_transfers_no_finished_tensor_again() {
         }
         let planning = line.ranges();
         for moment in 0..moments {
-            let mut child = line.command(&run).spawn().unwrap();
             // From the beginning to the end, unevenly.
             let share = (f64::from(moment) + f64::from(moment * 7 % 10) / 10.0) / f64::from(moments);
-            std::thread::sleep(time.mul_f64(share));
-            let has_ended = child.try_wait().unwrap().is_some();
-            kill(&mut child);
+            let has_ended = line.kill_at(&run, (bytes as f64 * share) as u64);
             if moment % 3 == 2 && !has_ended {
-                let mut second = line.command(&resume).spawn().unwrap();
-                std::thread::sleep(time.mul_f64(0.3));
-                kill(&mut second);
+                line.kill_at(&resume, (bytes as f64 * (0.5 + share / 2.0)) as u64);
             }
             let finished = line.finished();
             line.hub.clear_log();

@@ -124,10 +124,8 @@ fn first_reader(before: &[PlannedBlob], blob: &PlannedBlob) -> Option<usize> {
     if origin_of(blob.content) != Origin::Tensor {
         return None;
     }
-    let role = role_of(blob.content);
-    before
-        .iter()
-        .position(|other| origin_of(other.content) == Origin::Tensor && role_of(other.content) == role)
+    // By tensor, not by role: the tied head is the embedding in another role.
+    before.iter().position(|other| origin_of(other.content) == Origin::Tensor && other.tensor == blob.tensor)
 }
 
 /// Bytes of blobs that wait in temporary files, with their scales.

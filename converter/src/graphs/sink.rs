@@ -231,9 +231,8 @@ impl<'d> Sink<'d> {
                 }
             }
         }
-        while let Some(Pending { mut entry, reached }) =
-            self.pending.pop_front_if(|pending| pending.reached.iter().all(Option::is_some))
-        {
+        while self.pending.front().is_some_and(|pending| pending.reached.iter().all(Option::is_some)) {
+            let Some(Pending { mut entry, reached }) = self.pending.pop_front() else { break };
             if let Entry::Tensor { packages, .. } = &mut entry {
                 *packages = reached.into_iter().flatten().collect();
             }
