@@ -7,7 +7,8 @@ use converter::decoder::WeightFormat;
 use converter::quant::Int4Rule;
 
 use crate::{
-    aotc, check, convert, diff, doctor, explain, gate, inspect, manual, oracle, pack, release, run, tables,
+    aotc, check, convert, diff, doctor, explain, gate, inspect, manual, oracle, pack, publish, release, run,
+    tables,
 };
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
@@ -33,6 +34,7 @@ pub(crate) enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
     Release(release::Arguments),
+    Publish(publish::Arguments),
     Pack(pack::Arguments),
     Aotc(Box<aotc::Arguments>),
     Doctor(doctor::Arguments),
@@ -53,6 +55,7 @@ impl Command {
             Command::Run(arguments) => run::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Release(arguments) => release::run(&arguments),
+            Command::Publish(arguments) => publish::run(&arguments),
             Command::Pack(arguments) => pack::run(&arguments),
             Command::Aotc(arguments) => aotc::run(&arguments),
             Command::Doctor(arguments) => doctor::run(&arguments),

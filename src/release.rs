@@ -13,6 +13,7 @@ use packer::manifest::{Manifest, ManifestKind, SourceRecord};
 use packer::release::{License, Release, assemble, license_of_card};
 use serde_json::json;
 
+use crate::check::defects_in_words;
 use crate::origin::{self, Access, Origin};
 use crate::{digits, outputs};
 
@@ -20,8 +21,6 @@ use crate::{digits, outputs};
 const LICENSE_FILES: [&str; 3] = ["LICENSE", "LICENSE.txt", "LICENSE.md"];
 /// The standard text, for sources that name it and do not hold it.
 const APACHE: (&str, &str) = ("apache-2.0", include_str!("../LICENSE"));
-/// Defects that are listed when the tree is refused.
-const LISTED: usize = 5;
 
 /// Make a release tree of bundles and tables, with a model card and a license
 ///
@@ -164,11 +163,5 @@ fn refuse_defects(tree: &Path) -> anyhow::Result<()> {
     if !report.has_defects() {
         return Ok(());
     }
-    let listed =
-        report.defects().take(LISTED).map(|finding| format!("\n  {}: {}", finding.path, finding.what));
-    bail!(
-        "the tree would have {} defects:{}\nrun `coreai-bundle check` on its parts",
-        report.defects().count(),
-        listed.collect::<String>()
-    )
+    bail!("the tree would have {}\nrun `coreai-bundle check` on its parts", defects_in_words(&report))
 }
