@@ -1,0 +1,57 @@
+//! Hugging Face's own client as the judge of what `publish` leaves on a Hub.
+
+use super::environment::{clear, run, scratch, scripts};
+use super::task::{Plan, Task};
+use super::{Options, build, program};
+use crate::workspace::target;
+use anyhow::{Context, Result};
+use fixtures::data;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What is judged.
+const SUBJECT: &str = "published release";
+
+/// Makes two release trees that differ in their license, and plans a task for them.
+pub(crate) fn plan(options: &Options) -> Result<Plan> {
+    let mut plan = Plan::default();
+    if !options.wants(SUBJECT) {
+        return Ok(plan);
+    }
+    let program = program(options)?;
+    let local_hub = target().join("debug").join(format!("local-hub{}", std::env::consts::EXE_SUFFIX));
+    if !local_hub.is_file() {
+        build()?;
+    }
+    let folder = scratch().join("published-release");
+    clear(&folder)?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let converted = folder.join("converted");
+    let checkpoint = data::tiny_checkpoint();
+    run(Command::new(&program)
+        .arg("convert")
+        .arg(checkpoint)
+        .arg("-o")
+        .arg(&converted)
+        .args(["--name", "m"]))?;
+    let first = release(&program, &folder, "first", "Terms of one release")?;
+    let second = release(&program, &folder, "second", "Terms of another")?;
+    plan.tasks.push(Task {
+        subject: SUBJECT.into(),
+        script: scripts().join("hub.py"),
+        arguments: [program, local_hub, first, second, folder].map(Into::into).into(),
+        weight: 1,
+    });
+    Ok(plan)
+}
+
+/// A release of what was converted, under these terms.
+fn release(program: &Path, folder: &Path, name: &str, terms: &str) -> Result<PathBuf> {
+    let (output, license) = (folder.join(name), folder.join(format!("{name}.txt")));
+    fs::write(&license, terms).with_context(|| format!("cannot write {}", license.display()))?;
+    let parts = ["m_decode_int4lin", "m_gather_raw"].map(|part| folder.join("converted").join(part));
+    let facts = ["--base-model", "google/gemma-4-tiny", "--license-id", "other", "--license"];
+    run(Command::new(program).arg("release").args(parts).args(facts).arg(&license).arg("-o").arg(&output))?;
+    Ok(output)
+}
