@@ -12,23 +12,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+
+from verdict import judge
 
 REPOSITORY = "judge/release"
 TOKEN = "hf_secretOfTheJudge"
 # What a new repository begins with.
 ATTRIBUTES = ".gitattributes"
-
-
-def judge(check: str, body: Callable[[], dict[str, object]]) -> None:
-    """Runs one check and prints its verdict; anything raised is a failure."""
-    status, message, detail = "passed", "", {}
-    try:
-        detail = body()
-    except Exception as error:  # noqa: BLE001  (whatever went wrong is the verdict)
-        status, message = "failed", f"{type(error).__name__}: {error}"
-    print(json.dumps({"check": check, "status": status, "message": message, "detail": detail}), flush=True)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -1,4 +1,5 @@
-//! Hugging Face's own client as the judge of what `publish` leaves on a Hub.
+//! Hugging Face's own client as the judge of what `publish` leaves on a Hub, and a Hub that we did not write as the judge of how
+//! we read from one.
 
 use super::environment::{clear, run, scratch, scripts};
 use super::task::{Plan, Task};
@@ -11,12 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What is judged.
-const SUBJECT: &str = "published release";
+const PUBLISHED: &str = "published release";
+const MIRRORED: &str = "mirrored checkpoint";
 
-/// Makes two release trees that differ in their license, and plans a task for them.
+/// Makes two release trees that differ in their license, and plans a task for them; and one for a checkpoint behind a mirror.
 pub(crate) fn plan(options: &Options) -> Result<Plan> {
     let mut plan = Plan::default();
-    if !options.wants(SUBJECT) {
+    if ![PUBLISHED, MIRRORED].iter().any(|subject| options.wants(subject)) {
         return Ok(plan);
     }
     let program = program(options)?;
@@ -24,26 +26,43 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
     if !local_hub.is_file() {
         build()?;
     }
-    let folder = scratch().join("published-release");
+    if options.wants(PUBLISHED) {
+        let folder = empty("published-release")?;
+        let converted = folder.join("converted");
+        let checkpoint = data::tiny_checkpoint();
+        run(Command::new(&program)
+            .arg("convert")
+            .arg(checkpoint)
+            .arg("-o")
+            .arg(&converted)
+            .args(["--name", "m"]))?;
+        let first = release(&program, &folder, "first", "Terms of one release")?;
+        let second = release(&program, &folder, "second", "Terms of another")?;
+        plan.tasks.push(Task {
+            subject: PUBLISHED.into(),
+            script: scripts().join("hub.py"),
+            arguments: [&program, &local_hub, &first, &second, &folder].map(Into::into).into(),
+            weight: 1,
+        });
+    }
+    if options.wants(MIRRORED) {
+        let folder = empty("mirrored-checkpoint")?;
+        plan.tasks.push(Task {
+            subject: MIRRORED.into(),
+            script: scripts().join("mirror.py"),
+            arguments: [&program, &local_hub, &data::tiny_checkpoint(), &folder].map(Into::into).into(),
+            weight: 2,
+        });
+    }
+    Ok(plan)
+}
+
+/// An empty folder for a task's files.
+fn empty(name: &str) -> Result<PathBuf> {
+    let folder = scratch().join(name);
     clear(&folder)?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let converted = folder.join("converted");
-    let checkpoint = data::tiny_checkpoint();
-    run(Command::new(&program)
-        .arg("convert")
-        .arg(checkpoint)
-        .arg("-o")
-        .arg(&converted)
-        .args(["--name", "m"]))?;
-    let first = release(&program, &folder, "first", "Terms of one release")?;
-    let second = release(&program, &folder, "second", "Terms of another")?;
-    plan.tasks.push(Task {
-        subject: SUBJECT.into(),
-        script: scripts().join("hub.py"),
-        arguments: [program, local_hub, first, second, folder].map(Into::into).into(),
-        weight: 1,
-    });
-    Ok(plan)
+    Ok(folder)
 }
 
 /// A release of what was converted, under these terms.
