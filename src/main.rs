@@ -25,6 +25,7 @@ mod publish;
 mod release;
 mod run;
 mod runnable;
+mod stage;
 mod tables;
 mod terminal;
 mod weights;

@@ -70,6 +70,14 @@ impl Observer for Progress {
         }
     }
 
+    fn resume(&self, bytes: u64) {
+        self.bar.inc(bytes);
+        self.bar.reset_eta();
+        if let Some(events) = &self.events {
+            events.advance(bytes);
+        }
+    }
+
     fn cancelled(&self) -> bool {
         interrupt::asked()
     }

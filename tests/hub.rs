@@ -15,6 +15,7 @@ use aimodel::package::PackageMetadata;
 use common::{Dir, both, tree};
 use converter::decoder::{Variant, WeightFormat};
 use converter::head::HeadChoice;
+use converter::journal::Journal;
 use converter::observer::Unobserved;
 use converter::quant::Int4Rule;
 use converter::source::{
@@ -70,7 +71,7 @@ fn convert(source: &dyn Source) -> Result<Written, ConvertError> {
         scratch: folder.path(),
         metadata: &PackageMetadata::new("test", "19700101T000000Z"),
     };
-    model.write(&plan, &outputs, 2, &Unobserved)
+    model.write(&plan, &outputs, 2, &Unobserved, &mut Journal::off())
 }
 
 /// Digests of everything that was written.

@@ -88,7 +88,7 @@ fn replacing_works_without_an_exchange_of_names() {
     let mut staged = StagedDirectory::new(&target, true).unwrap();
     fs::write(staged.path().join("new"), "").unwrap();
     staged.place.replace_by_two_renames().unwrap();
-    staged.place.published = true;
+    staged.place.is_left = true;
     assert_eq!(names(&target), ["new"]);
     assert_eq!(names(scratch.path()), ["bundle"]);
 }

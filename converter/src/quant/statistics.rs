@@ -1,13 +1,13 @@
 //! What quantization did to the weights.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Counts and errors of quantized blocks, computed from the packed codes and the stored f16 scales.
 ///
 /// A weight is exact if `code * scale`, rounded to the nearest bf16 number (ties to even), equals it; zeros of either sign are
 /// equal. Errors are those of `code * scale` itself, which is what the graph computes with, so blocks whose weights are all
 /// exact still have a small one.
-#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Statistics {
     /// Blocks of 32 weights.
     pub blocks: u64,
@@ -35,7 +35,7 @@ pub struct Statistics {
 }
 
 /// A block and its error.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WorstBlock {
     /// Index of the block, from the start of what was quantized.
     pub block: u64,
