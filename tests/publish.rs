@@ -7,26 +7,16 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use std::time::Duration;
 
-use common::{Dir, both, tiny, tree};
+use common::{Dir, QUICK, both, tiny, tree};
 use fixtures::hub::upload::Uploads;
 use fixtures::hub::{Account, Fault, Faults, Host, Hub};
 use hub::upload::{LocalFile, Published, State, Target, Unobserved, compare, publish};
-use hub::{Client, Error, Policy, RepositoryId, Settings, Snapshot};
+use hub::{Client, Error, RepositoryId, Settings, Snapshot};
 use serde_json::Value;
 
 const ID: &str = "ada/tiny";
 const TOKEN: &str = "hf_secretOfAda";
-
-/// Patience of tests.
-const QUICK: Policy = Policy {
-    attempts: 6,
-    first_pause: Duration::from_micros(200),
-    longest_pause: Duration::from_millis(1),
-    longest_request: Duration::from_millis(100),
-    second: Duration::from_millis(1),
-};
 
 /// A Hub that can be written to, with an account.
 struct Scene {
