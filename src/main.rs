@@ -21,6 +21,8 @@ mod outputs;
 mod pack;
 mod plan_text;
 mod progress;
+mod publish;
+mod release;
 mod run;
 mod runnable;
 mod stage;

@@ -9,10 +9,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use aimodel::package::PackageMetadata;
-use common::{Dir, both, tree};
+use common::{Dir, QUICK, both, tree};
 use converter::decoder::{Variant, WeightFormat};
 use converter::head::HeadChoice;
 use converter::journal::Journal;
@@ -25,18 +24,9 @@ use converter::source::{
 use converter::{ConvertError, Model, Outputs, Plan, Request, Written};
 use fixtures::hub::{Account, Entry, Fault, Faults, Host, Hub};
 use fixtures::{Recipe, Shape};
-use hub::{Client, Policy, RepositoryId, Settings, Snapshot};
+use hub::{Client, RepositoryId, Settings, Snapshot};
 
 const ID: &str = "google/gemma-4-tiny";
-
-/// Patience of tests.
-const QUICK: Policy = Policy {
-    attempts: 6,
-    first_pause: Duration::from_micros(200),
-    longest_pause: Duration::from_millis(1),
-    longest_request: Duration::from_millis(100),
-    second: Duration::from_millis(1),
-};
 
 fn settings(hub: &Hub, cache: &Path) -> Settings {
     let variables = [("HF_ENDPOINT", hub.endpoint()), ("HF_HUB_CACHE", cache.to_str().unwrap().to_owned())];
