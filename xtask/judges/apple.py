@@ -12,6 +12,8 @@ A job of `judge`:
     oracles     oracle files: their sequences are fed, and the numpy reference is held against them first
     sequences   token ids to feed where no oracle exists
     bounds      {"flips" | "mean_cosine" | "min_cosine": [low, high]}
+    rounding_cosine
+                the least cosine between logits that are only rounded differently
     logits      a .npz file for the package's logits, or null
     interpreter our own interpreter (`oracle/examples/logits.rs`), to be held against Apple's runtime, or null
 
@@ -43,8 +45,8 @@ from runtime import open_session
 from scores import QUALIFYING_MARGIN, Score, cosines, margins, violations
 from tables import PerLayerTable
 
-INTERPRETER_COSINES = {"apple": 0.99999, "wide": 0.9995}
-"""The least cosine of our interpreter's logits with Apple's, by how it rounds."""
+SAME_ROUNDING_COSINE = 0.99999
+"""The least cosine of our interpreter's logits with Apple's, rounded as Apple's."""
 
 MARGIN_TOLERANCE = 1e-3
 """How far the reference's margins may lie from the oracle's, both computed in f32 by different code."""
@@ -99,6 +101,7 @@ class Job:
     tables: Path | None
     cases: list[Case]
     bounds: dict[str, tuple[float, float]]
+    rounding_cosine: float
     logits: Path | None
     interpreter: Path | None
 
@@ -118,6 +121,7 @@ class Job:
             tables=Path(job["tables"]) if job["tables"] else None,
             cases=cases,
             bounds={name: (low, high) for name, (low, high) in job["bounds"].items()},
+            rounding_cosine=job["rounding_cosine"],
             logits=Path(job["logits"]) if job["logits"] else None,
             interpreter=Path(job["interpreter"]) if job["interpreter"] else None,
         )
@@ -199,7 +203,7 @@ def check_interpreter(job: Job, interpreter: Path, references: list[np.ndarray],
     winners = apple.argmax(axis=-1)
     detail: dict[str, object] = {"positions": len(apple), "qualified": int(qualified.sum())}
     problems = []
-    for rounding, least in INTERPRETER_COSINES.items():
+    for rounding, least in {"apple": SAME_ROUNDING_COSINE, "wide": job.rounding_cosine}.items():
         logits = interpreted(job, interpreter, rounding)
         lowest = float(cosines(apple, logits).min())
         flips = int(((logits.argmax(axis=-1) != winners) & qualified).sum())

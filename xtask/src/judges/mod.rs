@@ -57,12 +57,18 @@ const JUDGES: [Judge; 3] = [
     Judge { name: "gguf", plan: q4_0::plan },
 ];
 
+/// Builds what is judged: all targets of all packages, which is what tests are built as. One package alone would choose
+/// features anew and build most of what it stands on a second time.
+fn build() -> Result<()> {
+    run_command(&mut cargo(["build", "--quiet", "--workspace", "--all-targets"]))
+}
+
 /// The command under judgement: the one given, else one built now.
 fn program(options: &Options) -> Result<PathBuf> {
     if let Some(program) = &options.binary {
         return Ok(program.clone());
     }
-    run_command(&mut cargo(["build", "--quiet", "--package", "coreai-bundle"]))?;
+    build()?;
     Ok(target().join("debug").join(format!("coreai-bundle{}", std::env::consts::EXE_SUFFIX)))
 }
 
