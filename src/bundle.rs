@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use ::oracle::gate::GateReport;
-use aimodel::package::{PROGRAM, WrittenPackage};
+use aimodel::package::PROGRAM;
 use aimodel::staging::StagedDirectory;
+use aimodel::stream::WrittenFile;
 use converter::config::CONFIG_FILE;
 use converter::decoder::{Variant, WeightFormat};
 use converter::figures::Figures;
@@ -25,7 +26,7 @@ use crate::outputs;
 pub(crate) struct BundleFacts<'a> {
     pub(crate) name: &'a str,
     pub(crate) graph: &'a GraphPlan,
-    pub(crate) package: &'a WrittenPackage,
+    pub(crate) package: &'a WrittenFile,
     pub(crate) model: &'a Model<'a>,
     pub(crate) plan: &'a Plan,
     pub(crate) figures: &'a Figures,
@@ -79,7 +80,7 @@ pub(crate) fn assemble(
     let asset = asset_name(facts.name);
     let program = FileRecord {
         path: format!("{asset}/{PROGRAM}"),
-        size: facts.package.length,
+        size: facts.package.bytes,
         sha256: facts.package.digest.into(),
     };
     let parts = BundleParts {

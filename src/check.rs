@@ -42,6 +42,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if report.has_defects() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// How many defects there are, and the first of them.
+pub(crate) fn defects_in_words(report: &Report) -> String {
+    /// Defects that are listed.
+    const LISTED: usize = 5;
+    let listed =
+        report.defects().take(LISTED).map(|finding| format!("\n  {}: {}", finding.path, finding.what));
+    format!("{} defects:{}", report.defects().count(), listed.collect::<String>())
+}
+
 fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
     for (title, findings) in [
         (paint(RED, "defect"), report.defects().collect::<Vec<_>>()),

@@ -6,7 +6,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use converter::decoder::WeightFormat;
 use converter::quant::Int4Rule;
 
-use crate::{aotc, check, convert, diff, doctor, explain, gate, inspect, manual, oracle, pack, run, tables};
+use crate::{
+    aotc, check, convert, diff, doctor, explain, gate, inspect, manual, oracle, pack, publish, release, run,
+    tables,
+};
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
 ///
@@ -30,6 +33,8 @@ pub(crate) enum Command {
     Gate(gate::Arguments),
     Run(run::Arguments),
     Check(check::Arguments),
+    Release(release::Arguments),
+    Publish(publish::Arguments),
     Pack(pack::Arguments),
     Aotc(Box<aotc::Arguments>),
     Doctor(doctor::Arguments),
@@ -49,6 +54,8 @@ impl Command {
             Command::Gate(arguments) => gate::run(&arguments),
             Command::Run(arguments) => run::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
+            Command::Release(arguments) => release::run(&arguments),
+            Command::Publish(arguments) => publish::run(&arguments),
             Command::Pack(arguments) => pack::run(&arguments),
             Command::Aotc(arguments) => aotc::run(&arguments),
             Command::Doctor(arguments) => doctor::run(&arguments),

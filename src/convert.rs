@@ -10,14 +10,16 @@ use ::oracle::reference::Reference;
 use ::oracle::stepper::Stepper;
 use ::oracle::tables::Tables;
 use aimodel::package::PackageMetadata;
-use aimodel::staging::{StagedDirectory, StagingError};
+use aimodel::staging::StagedDirectory;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use converter::decoder::Variant;
 use converter::head::HeadChoice;
+use converter::journal::Journal;
 use converter::name::ModelName;
 use converter::{Model, Outputs, Plan, Request, Written};
 use packer::digest::Digest;
+use packer::tokenizer::PreparedTokenizer;
 use serde_json::json;
 
 use crate::bundle::{self, BundleFacts, FinishedBundle};
@@ -25,7 +27,8 @@ use crate::cli::{Rule, Weights};
 use crate::origin::Origin;
 use crate::outputs::Common;
 use crate::progress::Progress;
-use crate::{digits, gate, interrupt, oracle, origin, outputs, plan_text, tables};
+use crate::stage::{Options, Stage};
+use crate::{digits, gate, interrupt, oracle, origin, outputs, plan_text, stage, tables};
 
 /// Convert a checkpoint into bundles
 #[derive(Debug, Args)]
@@ -116,6 +119,21 @@ impl From<Head> for HeadChoice {
 }
 
 impl Arguments {
+    /// Options that the outputs depend on.
+    fn options(&self) -> Options {
+        let tables = self.tables.as_deref().map_or("none".to_owned(), |path| path.display().to_string());
+        let options = [
+            ("--variant", stage::typed(&self.variant)),
+            ("--weights", stage::typed(&self.weights)),
+            ("--head", stage::typed(&self.head)),
+            ("--rule", stage::typed(&self.rule)),
+            ("--max-context", self.max_context.to_string()),
+            ("--tables", tables),
+            ("--no-tables", self.no_tables.to_string()),
+        ];
+        options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     /// A gate computes the checkpoint many times over, so it is then kept.
     fn open(&self) -> anyhow::Result<Origin> {
         let Common { source, access, .. } = &self.common;
@@ -205,47 +223,42 @@ impl Finished {
     }
 }
 
-/// Outputs under way.
-#[derive(Default)]
-struct Staged {
-    bundles: Vec<StagedDirectory>,
-    tables: Option<StagedDirectory>,
-}
-
-impl Staged {
-    /// Publishes them, tables first: a bundle that is there has its tables.
-    fn commit(&mut self) -> Result<(), StagingError> {
-        let folders = self.tables.take().into_iter().chain(std::mem::take(&mut self.bundles));
-        folders.map(StagedDirectory::commit).try_for_each(|committed| committed.map(drop))
-    }
-}
-
-impl Drop for Staged {
-    /// The first one made the folder that all are in, and removes it with itself; so it goes last.
-    fn drop(&mut self) {
-        self.tables = None;
-        while self.bundles.pop().is_some() {}
-    }
-}
-
 impl Job<'_> {
     fn run(&self) -> anyhow::Result<Finished> {
-        let arguments = self.arguments;
+        let common = &self.arguments.common;
         interrupt::listen()?;
-        let tokenizer = bundle::tokenizer(self.model.source, arguments.no_chat_template)?;
-        let names: Vec<String> =
+        let tokenizer = bundle::tokenizer(self.model.source, self.arguments.no_chat_template)?;
+        let mut names: Vec<String> =
             self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.weights)).collect();
-        let stage =
-            |name: &str| StagedDirectory::new(&arguments.common.output.join(name), arguments.common.force);
-        let mut staged = Staged::default();
-        for name in &names {
-            staged.bundles.push(stage(name)?);
+        let bundles = names.len();
+        names.extend(self.plan.tables.as_ref().map(|_| self.name.tables()));
+        let mut stage = Stage::open(common, &names[0], &names, self.model.source, self.arguments.options())?;
+        match self.fill(&mut stage, &names[..bundles], &tokenizer) {
+            Ok(finished) => {
+                stage.commit()?;
+                Ok(finished)
+            }
+            Err(error) => Err(stage.end(error)),
         }
-        staged.tables = self.plan.tables.as_ref().map(|_| stage(&self.name.tables())).transpose()?;
-        let Staged { bundles: folders, tables: table_folder } = &staged;
-        outputs::check_space(&arguments.common.output, self.plan.bytes())?;
+    }
 
-        let written = self.write(&names, folders, table_folder.as_ref())?;
+    /// Makes everything that is to be published; the tables' folder, if there is one, is the last.
+    fn fill(
+        &self,
+        stage: &mut Stage,
+        names: &[String],
+        tokenizer: &PreparedTokenizer,
+    ) -> anyhow::Result<Finished> {
+        let arguments = self.arguments;
+        let needed = self.plan.bytes().saturating_sub(stage.held());
+        outputs::check_space(&arguments.common.output, needed)?;
+        let work = stage.work();
+        let Stage { folders, journal, .. } = stage;
+        let (folders, table_folder) = folders.split_at(names.len());
+        let table_folder = table_folder.first();
+
+        let written = self.write(names, folders, table_folder, &work, journal)?;
+        let mut gates = self.gate(names, folders, table_folder)?.into_iter();
         let tables = match (table_folder, &written.tables) {
             (Some(folder), Some(written)) => {
                 Some(tables::finish(folder, written, &self.name.tables(), self.model.source)?)
@@ -253,7 +266,6 @@ impl Job<'_> {
             _ => None,
         };
         let stamp = tables.as_ref().map(|tables| tables.stamp).or(self.stamp);
-        let mut gates = self.gate(&names, folders, table_folder.as_ref())?.into_iter();
         let bundles = folders.iter().enumerate().map(|(at, folder)| {
             let facts = BundleFacts {
                 name: &names[at],
@@ -266,10 +278,9 @@ impl Job<'_> {
                 stamp,
                 gate: gates.next(),
             };
-            bundle::assemble(folder, &facts, &tokenizer)
+            bundle::assemble(folder, &facts, tokenizer)
         });
         let bundles = bundles.collect::<anyhow::Result<Vec<_>>>()?;
-        staged.commit()?;
         Ok(Finished { bundles, tables, written })
     }
 
@@ -299,6 +310,8 @@ impl Job<'_> {
         names: &[String],
         folders: &[StagedDirectory],
         tables: Option<&StagedDirectory>,
+        work: &Path,
+        journal: &mut Journal,
     ) -> anyhow::Result<Written> {
         let packages: Vec<PathBuf> = folders
             .iter()
@@ -310,11 +323,11 @@ impl Job<'_> {
         let places = Outputs {
             packages: &packages,
             tables: tables.map(StagedDirectory::path),
-            scratch: folders.first().map_or(Path::new("."), StagedDirectory::path),
+            scratch: work,
             metadata: &metadata,
         };
         let threads = self.arguments.common.threads();
-        let written = self.model.write(self.plan, &places, threads, &progress);
+        let written = self.model.write(self.plan, &places, threads, &progress, journal);
         progress.finish();
         Ok(written?)
     }

@@ -18,7 +18,7 @@ pub(crate) struct Access {
     pub(crate) revision: Option<String>,
     /// Bring the repository into the cache that Hub clients share, instead of reading it without keeping it
     #[arg(long)]
-    download: bool,
+    pub(crate) download: bool,
 }
 
 /// An opened checkpoint, and what it is called.

@@ -31,6 +31,9 @@ pub(crate) struct Common {
     /// Print the result, and events on the way, as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Go on where a conversion of the same commit, with the same options, was cut off
+    #[arg(long)]
+    pub(crate) resume: bool,
     /// Replace outputs that exist
     #[arg(long)]
     pub(crate) force: bool,

@@ -23,12 +23,19 @@ pub(crate) struct Progress {
 struct Events {
     total: u64,
     done: AtomicU64,
-    tensor: Mutex<String>,
+    /// What the name below is the name of.
+    noun: &'static str,
+    name: Mutex<String>,
 }
 
 impl Progress {
     /// A bar over `total` bytes of input; `json` writes events instead.
     pub(crate) fn new(total: u64, json: bool) -> Self {
+        Self::of("tensor", total, json)
+    }
+
+    /// A bar over `total` bytes of things that events call `noun`.
+    pub(crate) fn of(noun: &'static str, total: u64, json: bool) -> Self {
         let drawn = io::stderr().is_terminal() && !json;
         let target = if drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
@@ -38,7 +45,7 @@ impl Progress {
             bar.set_style(style);
         }
         let events =
-            json.then(|| Events { total, done: AtomicU64::new(0), tensor: Mutex::new(String::new()) });
+            json.then(|| Events { total, done: AtomicU64::new(0), noun, name: Mutex::new(String::new()) });
         Progress { bar, events }
     }
 
@@ -51,13 +58,21 @@ impl Progress {
 impl Observer for Progress {
     fn tensor(&self, name: &str) {
         self.bar.set_message(name.to_owned());
-        if let Some(Ok(mut tensor)) = self.events.as_ref().map(|events| events.tensor.lock()) {
-            name.clone_into(&mut tensor);
+        if let Some(Ok(mut current)) = self.events.as_ref().map(|events| events.name.lock()) {
+            name.clone_into(&mut current);
         }
     }
 
     fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
+        if let Some(events) = &self.events {
+            events.advance(bytes);
+        }
+    }
+
+    fn resume(&self, bytes: u64) {
+        self.bar.inc(bytes);
+        self.bar.reset_eta();
         if let Some(events) = &self.events {
             events.advance(bytes);
         }
@@ -75,8 +90,8 @@ impl Events {
         if before / EVENT_STEP == after / EVENT_STEP && after < self.total {
             return;
         }
-        let tensor = self.tensor.lock().map(|tensor| tensor.clone()).unwrap_or_default();
-        let event = json!({"event": "progress", "bytes": after, "total": self.total, "tensor": tensor});
+        let name = self.name.lock().map(|name| name.clone()).unwrap_or_default();
+        let event = json!({"event": "progress", "bytes": after, "total": self.total, self.noun: name});
         // Nobody is to lose a conversion because nobody reads its events.
         let _ = writeln!(io::stderr(), "{event}");
     }

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 
 use crate::outputs::Common;
 use crate::progress::Progress;
-use crate::{bundle, digits, interrupt, origin, outputs};
+use crate::stage::{Options, Stage};
+use crate::{bundle, digits, interrupt, origin, outputs, stage};
 
 /// Write the gather tables of a checkpoint
 #[derive(Debug, Args)]
@@ -68,22 +69,42 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn write_folder(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow::Result<()> {
     let plan = TablesPlan::new(&model.config, &model.checkpoint)?;
     let name = name.tables();
-    let folder = StagedDirectory::new(&common.output.join(&name), common.force)?;
-    outputs::check_space(&common.output, plan.bytes())?;
+    let options = Options::from([("--ple".to_owned(), stage::typed(&Form::Raw))]);
+    let mut stage = Stage::open(common, &name, std::slice::from_ref(&name), model.source, options)?;
+    match fill(&mut stage, common, model, &plan, &name) {
+        Ok(finished) => {
+            stage.commit()?;
+            Ok(print(&finished, common.json)?)
+        }
+        Err(error) => Err(stage.end(error)),
+    }
+}
+
+fn fill(
+    stage: &mut Stage,
+    common: &Common,
+    model: &Model<'_>,
+    plan: &TablesPlan,
+    name: &str,
+) -> anyhow::Result<FinishedTables> {
+    let needed = plan.bytes().saturating_sub(stage.held());
+    outputs::check_space(&common.output, needed)?;
+    let Stage { folders, journal, .. } = stage;
+    let [folder] = &folders[..] else { bail!("a run of tables has one folder") };
     let progress = Progress::new(plan.input_bytes(), common.json);
-    let threads = common.threads();
+    let (source, path, threads) = (model.source, folder.path(), common.threads());
     let written =
-        converter::tables::write(model.source, &model.checkpoint, &plan, folder.path(), threads, &progress);
+        converter::tables::write(source, &model.checkpoint, plan, path, threads, &progress, journal);
     progress.finish();
     let written = written?;
-    model.source.verify_unchanged()?;
-    let finished = finish(&folder, &written, &name, model.source)?;
-    folder.commit()?;
-    print(&finished, common.json)?;
-    Ok(())
+    source.verify_unchanged()?;
+    finish(folder, &written, name, source)
 }
 
 fn write_file(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow::Result<()> {
+    if common.resume {
+        bail!("--resume is for the folder of raw tables: a safetensors file is made anew");
+    }
     let file = StagedFile::new(&common.output.join(name.table_file()), common.force)?;
     outputs::check_space(&common.output, safetensors::bytes(&model.config))?;
     let progress = Progress::new(safetensors::input_bytes(&model.config), common.json);

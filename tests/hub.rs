@@ -9,33 +9,24 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use aimodel::package::PackageMetadata;
-use common::{Dir, both, tree};
+use common::{Dir, QUICK, both, tree};
 use converter::decoder::{Variant, WeightFormat};
 use converter::head::HeadChoice;
+use converter::journal::Journal;
 use converter::observer::Unobserved;
 use converter::quant::Int4Rule;
 use converter::source::{
     Fingerprint, HubSource, Identity, LocalSource, Repository, Source, SourceError, TensorEntry,
     open_repository,
 };
-use converter::{ConvertError, Model, Outputs, Request, Written};
+use converter::{ConvertError, Model, Outputs, Plan, Request, Written};
 use fixtures::hub::{Account, Entry, Fault, Faults, Host, Hub};
 use fixtures::{Recipe, Shape};
-use hub::{Client, Policy, RepositoryId, Settings, Snapshot};
+use hub::{Client, RepositoryId, Settings, Snapshot};
 
 const ID: &str = "google/gemma-4-tiny";
-
-/// Patience of tests.
-const QUICK: Policy = Policy {
-    attempts: 6,
-    first_pause: Duration::from_micros(200),
-    longest_pause: Duration::from_millis(1),
-    longest_request: Duration::from_millis(100),
-    second: Duration::from_millis(1),
-};
 
 fn settings(hub: &Hub, cache: &Path) -> Settings {
     let variables = [("HF_ENDPOINT", hub.endpoint()), ("HF_HUB_CACHE", cache.to_str().unwrap().to_owned())];
@@ -50,16 +41,21 @@ fn stream(hub: &Hub) -> Result<HubSource, SourceError> {
     HubSource::open(client, snapshot)
 }
 
-/// Both graphs and the tables of a source.
-fn convert(source: &dyn Source) -> Result<Written, ConvertError> {
-    let model = Model::open(source)?;
-    let plan = model.plan(&Request {
+/// Both graphs and the tables.
+fn plan(model: &Model<'_>) -> Result<Plan, ConvertError> {
+    model.plan(&Request {
         variants: vec![Variant::Provider, Variant::Table],
         tables: true,
         weights: WeightFormat::Int4,
         head: HeadChoice::Auto,
         rule: Int4Rule::Lattice,
-    })?;
+    })
+}
+
+/// Writes that plan.
+fn convert(source: &dyn Source) -> Result<Written, ConvertError> {
+    let model = Model::open(source)?;
+    let plan = plan(&model)?;
     let folder = tempfile::tempdir().unwrap();
     let packages = [folder.path().join("a"), folder.path().join("b")];
     let tables = folder.path().join("tables");
@@ -70,7 +66,7 @@ fn convert(source: &dyn Source) -> Result<Written, ConvertError> {
         scratch: folder.path(),
         metadata: &PackageMetadata::new("test", "19700101T000000Z"),
     };
-    model.write(&plan, &outputs, 2, &Unobserved)
+    model.write(&plan, &outputs, 2, &Unobserved, &mut Journal::off())
 }
 
 /// Digests of everything that was written.
@@ -129,9 +125,26 @@ fn streaming_gives_the_same_bytes_and_transfers_what_the_plan_reads() {
     let hub = Hub::start().unwrap();
     hub.add_folder(ID, &dir.path("model")).unwrap();
 
-    let folder =
-        Counting { source: LocalSource::open(&dir.path("model")).unwrap(), bytes: AtomicU64::new(0) };
+    let counting =
+        || Counting { source: LocalSource::open(&dir.path("model")).unwrap(), bytes: AtomicU64::new(0) };
+    let folder = counting();
     let expected = digests(&convert(&folder).unwrap());
+    let planning = counting();
+    let model = Model::open(&planning).unwrap();
+    let planned = plan(&model).unwrap();
+    // A map: the tied head is the embedding's tensor in another role. What stands in the program is read for the plan, but for
+    // the norm that the tables have too.
+    let is_inline = |name: &str| {
+        let mut inline = planned.graphs[0].inline.iter();
+        inline.any(|inline| inline.tensor == name) && !name.ends_with("per_layer_projection_norm.weight")
+    };
+    let tensors = model.checkpoint.iter().filter(|(_, tensor)| !is_inline(&tensor.name));
+    let needed: BTreeMap<&str, &TensorEntry> =
+        tensors.map(|(_, tensor)| (tensor.name.as_str(), tensor)).collect();
+    let needed: u64 = needed.values().map(|tensor| tensor.range.end - tensor.range.start).sum();
+    let sampled = planning.bytes.load(Ordering::Relaxed);
+    assert_eq!(folder.bytes.load(Ordering::Relaxed), needed + sampled, "every tensor once");
+    assert_eq!(planned.input_bytes(), needed);
     let source = stream(&hub).unwrap();
     assert_eq!(source.fingerprint().unwrap(), folder.fingerprint().unwrap());
     assert_eq!(digests(&convert(&source).unwrap()), expected);

@@ -3,15 +3,15 @@
 //! A package is written into a directory that is still being made (see [`crate::staging`]), so that it appears whole or not at
 //! all. Blobs are streamed in file order; the digest is computed on the way (see [`crate::stream`]).
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::bytecode::layout::{Layout, Placement};
 use crate::bytecode::reader::{Bytecode, ReadError};
-use crate::stream::StreamedFile;
+use crate::stream::{StreamedFile, WrittenFile};
 
 /// The program.
 pub const PROGRAM: &str = "main.mlirb";
@@ -78,6 +78,12 @@ pub enum PackageError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// A package that was left incomplete is not what it is said to be.
+    #[error("{path} is not as the run that was cut off left it: begin anew", path = path.display())]
+    NotResumable {
+        /// The program.
+        path: PathBuf,
+    },
     /// More or fewer bytes came for a blob than the layout holds.
     #[error("blob {index} of the package takes {expected} bytes, {given} were given")]
     BlobLength {
@@ -88,15 +94,6 @@ pub enum PackageError {
         /// Bytes given so far.
         given: u64,
     },
-}
-
-/// What was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WrittenPackage {
-    /// SHA-256 of `main.mlirb`.
-    pub digest: [u8; 32],
-    /// Size of `main.mlirb` in bytes.
-    pub length: u64,
 }
 
 /// Streams a package: the bytes of its blobs, in the order of the layout, and nothing else.
@@ -120,6 +117,50 @@ impl<'l> PackageWriter<'l> {
         let mut writer = PackageWriter { directory, layout, program, current: 0, filled: 0 };
         writer.put(&layout.prefix)?;
         Ok(writer)
+    }
+
+    /// Goes on with a package that was left incomplete, at the first byte of blob number `blob`, behind bytes that it held then.
+    ///
+    /// # Errors
+    /// [`PackageError::NotResumable`] if it does not begin with those bytes or they do not end there; [`PackageError::Io`] if
+    /// the system refuses.
+    pub fn resume(
+        directory: &Path,
+        layout: &'l Layout,
+        blob: usize,
+        front: &WrittenFile,
+    ) -> Result<Self, PackageError> {
+        let path = directory.join(PROGRAM);
+        let end = match blob.checked_sub(1).map(|last| layout.placements.get(last)) {
+            None => Some(layout.prefix.len() as u64),
+            Some(last) => last.map(|last| last.offset + last.length),
+        };
+        if end != Some(front.bytes) {
+            return Err(PackageError::NotResumable { path });
+        }
+        let begins_alike = begins_with(&path, &layout.prefix);
+        if !begins_alike.map_err(|source| PackageError::Io { path: path.clone(), source })? {
+            return Err(PackageError::NotResumable { path });
+        }
+        let program = StreamedFile::resume(&path, front).map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidData => PackageError::NotResumable { path },
+            _ => PackageError::Io { path, source },
+        })?;
+        Ok(PackageWriter { directory: directory.to_owned(), layout, program, current: blob, filled: 0 })
+    }
+
+    /// Marks the place behind what was written so far; see [`StreamedFile::mark`].
+    ///
+    /// # Errors
+    /// If earlier bytes cannot be written.
+    pub fn mark(&mut self) -> Result<(), PackageError> {
+        let path = || self.directory.join(PROGRAM);
+        self.program.mark().map_err(|source| PackageError::Io { path: path(), source })
+    }
+
+    /// The next mark that the file has reached; see [`StreamedFile::reached`].
+    pub fn reached(&self) -> Option<WrittenFile> {
+        self.program.reached()
     }
 
     /// The blob that the next bytes belong to; `None` when all are whole.
@@ -157,8 +198,8 @@ impl<'l> PackageWriter<'l> {
         self.program.write(bytes).map_err(|source| PackageError::Io { path: path(), source })
     }
 
-    /// Writes what stands after the blobs, the hash and the metadata. All blobs must be whole.
-    pub fn finish(mut self, metadata: &PackageMetadata) -> Result<WrittenPackage, PackageError> {
+    /// Writes what stands after the blobs, the hash and the metadata. All blobs must be whole. Returns what the program is.
+    pub fn finish(mut self, metadata: &PackageMetadata) -> Result<WrittenFile, PackageError> {
         if let Some(blob) = self.next_blob() {
             return Err(self.wrong_length(blob.length, self.filled));
         }
@@ -170,8 +211,14 @@ impl<'l> PackageWriter<'l> {
         let text = serde_json::to_string_pretty(metadata)
             .map_err(|source| PackageError::Metadata { path: path.clone(), source })?;
         write_file(&path, text.as_bytes())?;
-        Ok(WrittenPackage { digest: program.digest, length: program.bytes })
+        Ok(program)
     }
+}
+
+fn begins_with(path: &Path, front: &[u8]) -> io::Result<bool> {
+    let mut begin = Vec::with_capacity(front.len());
+    File::open(path)?.take(front.len() as u64).read_to_end(&mut begin)?;
+    Ok(begin == front)
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), PackageError> {

@@ -107,11 +107,38 @@ impl StagedDirectory {
     /// `target` cannot be an output folder or the file system refuses.
     pub fn new(target: &Path, overwrite: bool) -> Result<Self, StagingError> {
         let mut place = Place::prepare(target, overwrite, Kind::Directory)?;
+        place.remove_stale();
         let lock = place.stage(|path| {
             fs::create_dir(path)?;
             File::open(path)
         })?;
         Ok(Self { place, _lock: lock })
+    }
+
+    /// Takes over the hidden folder that a run with the same target left, by a kill or by [`Self::leave`]: that of this name, else
+    /// the newest. Nothing if there is none.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn adopt(target: &Path, overwrite: bool, name: Option<&OsStr>) -> Result<Option<Self>, StagingError> {
+        let mut place = Place::prepare(target, overwrite, Kind::Directory)?;
+        for path in place.abandoned().into_iter().rev() {
+            if name.is_some_and(|name| path.file_name() != Some(name)) {
+                continue;
+            }
+            let Ok(handle) = File::open(&path) else { continue };
+            if lock(&handle) && is_at(&handle, &path) {
+                place.staging = path;
+                place.remove_stale();
+                return Ok(Some(Self { place, _lock: handle }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has the hidden folder stay when this is dropped without [`Self::commit`], for [`Self::adopt`] in a later run.
+    pub fn leave(&mut self) {
+        self.place.is_left = true;
     }
 
     /// The hidden folder to write into.
@@ -151,6 +178,7 @@ impl StagedFile {
     /// As [`StagedDirectory::new`].
     pub fn new(target: &Path, overwrite: bool) -> Result<Self, StagingError> {
         let mut place = Place::prepare(target, overwrite, Kind::File)?;
+        place.remove_stale();
         let file =
             place.stage(|path| OpenOptions::new().read(true).write(true).create_new(true).open(path))?;
         Ok(Self { place, file })
@@ -227,7 +255,8 @@ struct Place {
     kind: Kind,
     /// Parent folders made for this output, innermost last.
     made_parents: Vec<PathBuf>,
-    published: bool,
+    /// Whether nothing is to be undone: the output is published, or left for a later run.
+    is_left: bool,
 }
 
 impl Place {
@@ -244,11 +273,10 @@ impl Place {
             overwrite,
             kind,
             made_parents: Vec::new(),
-            published: false,
+            is_left: false,
         };
         place.check_target()?;
         place.make_parents()?;
-        place.remove_stale();
         Ok(place)
     }
 
@@ -325,17 +353,30 @@ impl Place {
 
     /// Removes hidden outputs of this target whose owner is gone. Failing to is no reason not to work.
     fn remove_stale(&self) {
-        let Ok(entries) = fs::read_dir(&self.parent) else { return };
-        let target_exists = self.target.exists();
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let partial = is_hidden_output(&name, &self.hidden_prefix("partial"));
-            // A replaced output without its successor is the only copy left: a person decides about it.
-            let replaced = target_exists && is_hidden_output(&name, &self.hidden_prefix("replaced"));
-            if (partial || replaced) && is_abandoned(&entry.path()) {
-                remove(&entry.path());
-            }
+        let mut stale = self.abandoned();
+        // A replaced output without its successor is the only copy left: a person decides about it.
+        if self.target.exists() {
+            stale.extend(self.hidden("replaced").into_iter().filter(|path| is_abandoned(path)));
         }
+        stale.iter().for_each(|path| remove(path));
+    }
+
+    /// Partial outputs of this target whose owner is gone, the oldest first.
+    fn abandoned(&self) -> Vec<PathBuf> {
+        let mut partial = self.hidden("partial");
+        partial.retain(|path| is_abandoned(path));
+        partial.sort_by_cached_key(|path| {
+            (fs::metadata(path).and_then(|found| found.modified()).ok(), path.clone())
+        });
+        partial
+    }
+
+    /// Hidden outputs of this target in a role.
+    fn hidden(&self, role: &str) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(&self.parent) else { return Vec::new() };
+        let prefix = self.hidden_prefix(role);
+        let of_target = entries.flatten().filter(|entry| is_hidden_output(&entry.file_name(), &prefix));
+        of_target.map(|entry| entry.path()).collect()
     }
 
     fn publish(&mut self) -> Result<PathBuf, StagingError> {
@@ -345,7 +386,7 @@ impl Place {
             fs::rename(&self.staging, &self.target)
                 .map_err(io_error("rename the finished output to", &self.target))?;
         }
-        self.published = true;
+        self.is_left = true;
         sync_path(&self.parent)?;
         Ok(self.target.clone())
     }
@@ -379,7 +420,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.published {
+        if self.is_left {
             return;
         }
         if !self.staging.as_os_str().is_empty() {

@@ -5,18 +5,21 @@
 //! left to do. Where it cannot, the same chunks are written the usual way. Memory is that of [`CHUNKS`] chunks.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::JoinHandle;
 
 use bytemuck::{Pod, Zeroable};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Alignment that direct writes ask for, of memory and of positions, on every disk of today.
 const PAGE: usize = 4096;
 /// Pages of a chunk: 4 MiB.
 const CHUNK_PAGES: usize = 1024;
+/// Bytes that are read at a time to be hashed.
+const READ: usize = 1 << 20;
 /// Chunks of a file that are filled, under way, or waiting.
 const CHUNKS: usize = 3;
 
@@ -28,11 +31,20 @@ struct Page([u8; PAGE]);
 struct Chunk {
     pages: Vec<Page>,
     filled: usize,
+    /// Bytes in front that are in the digest already.
+    hashed: usize,
+    /// Positions at which the digest is asked for, in order.
+    marks: Vec<usize>,
 }
 
 impl Chunk {
     fn new() -> Self {
-        Chunk { pages: bytemuck::zeroed_vec(CHUNK_PAGES), filled: 0 }
+        Chunk { pages: bytemuck::zeroed_vec(CHUNK_PAGES), filled: 0, hashed: 0, marks: Vec::new() }
+    }
+
+    fn clear(&mut self) {
+        (self.filled, self.hashed) = (0, 0);
+        self.marks.clear();
     }
 
     /// Takes as many bytes as fit, and gives the others back.
@@ -53,13 +65,51 @@ impl Chunk {
     }
 }
 
-/// What was written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What was written: a whole file, or the bytes of one up to a place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WrittenFile {
     /// SHA-256 of the bytes.
+    #[serde(with = "hex::serde")]
     pub digest: [u8; 32],
     /// Number of bytes.
     pub bytes: u64,
+}
+
+impl WrittenFile {
+    /// What a file holds.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let bytes = file.metadata()?.len();
+        Ok(WrittenFile { digest: hash_front(&mut file, bytes)?.finalize().into(), bytes })
+    }
+
+    /// Whether a file begins with these bytes.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn is_front_of(&self, path: &Path) -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        if file.metadata()?.len() < self.bytes {
+            return Ok(false);
+        }
+        Ok(<[u8; 32]>::from(hash_front(&mut file, self.bytes)?.finalize()) == self.digest)
+    }
+}
+
+/// Hashes the next `bytes` bytes of a file.
+fn hash_front(file: &mut File, bytes: u64) -> io::Result<Sha256> {
+    let (mut hasher, mut left) = (Sha256::new(), bytes);
+    let mut buffer = vec![0; READ];
+    while left > 0 {
+        let part = &mut buffer[..left.min(READ as u64) as usize];
+        file.read_exact(part)?;
+        hasher.update(&*part);
+        left -= part.len() as u64;
+    }
+    Ok(hasher)
 }
 
 /// A new file under way. Dropped before [`StreamedFile::finish`], it is left incomplete, and nothing writes to it any more.
@@ -70,6 +120,7 @@ pub struct StreamedFile {
     chunks: usize,
     full: Option<SyncSender<Chunk>>,
     empty: Receiver<Chunk>,
+    reached: Receiver<WrittenFile>,
     writer: Option<JoinHandle<io::Result<WrittenFile>>>,
 }
 
@@ -85,13 +136,64 @@ impl StreamedFile {
     /// # Errors
     /// If the system refuses.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let target = Target::create(path)?;
+        Self::start(Target::create(path)?, Sha256::new(), 0, None)
+    }
+
+    /// Goes on with a file that was left incomplete, behind these bytes; what follows them is cut off.
+    ///
+    /// # Errors
+    /// `InvalidData` if the file does not begin with them; else if the system refuses.
+    pub fn resume(path: &Path, front: &WrittenFile) -> io::Result<Self> {
+        let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+        if file.metadata()?.len() < front.bytes {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let hasher = hash_front(&mut file, front.bytes)?;
+        if <[u8; 32]>::from(hasher.clone().finalize()) != front.digest {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        // Written from the last whole page on, so that it can go on directly.
+        let start = front.bytes / PAGE as u64 * PAGE as u64;
+        let mut chunk = Chunk::new();
+        chunk.filled = (front.bytes - start) as usize;
+        chunk.hashed = chunk.filled;
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut bytemuck::cast_slice_mut(&mut chunk.pages)[..chunk.filled])?;
+        file.set_len(start)?;
+        let mut target = Target::open(path, file)?;
+        target.file.seek(SeekFrom::Start(start))?;
+        Self::start(target, hasher, start, Some(chunk))
+    }
+
+    fn start(target: Target, hasher: Sha256, bytes: u64, chunk: Option<Chunk>) -> io::Result<Self> {
         let (full, filled) = mpsc::sync_channel(CHUNKS);
         let (give_back, empty) = mpsc::sync_channel(CHUNKS);
+        let (reach, reached) = mpsc::channel();
+        let writing = Writing { target, hasher, bytes };
         let writer = std::thread::Builder::new()
             .name("writer".to_owned())
-            .spawn(move || write_chunks(target, &filled, &give_back))?;
-        Ok(StreamedFile { chunk: None, chunks: 0, full: Some(full), empty, writer: Some(writer) })
+            .spawn(move || writing.write_chunks(&filled, &give_back, &reach))?;
+        let chunks = usize::from(chunk.is_some());
+        Ok(StreamedFile { chunk, chunks, full: Some(full), empty, reached, writer: Some(writer) })
+    }
+
+    /// Marks the place behind what was appended so far; [`StreamedFile::reached`] tells when the file holds all in front of it.
+    ///
+    /// # Errors
+    /// If earlier bytes cannot be written.
+    pub fn mark(&mut self) -> io::Result<()> {
+        let mut chunk = match self.chunk.take() {
+            Some(chunk) => chunk,
+            None => self.empty_chunk()?,
+        };
+        chunk.marks.push(chunk.filled);
+        self.chunk = Some(chunk);
+        Ok(())
+    }
+
+    /// The next mark, in order, that the file has reached, once: the bytes in front of it.
+    pub fn reached(&self) -> Option<WrittenFile> {
+        self.reached.try_recv().ok()
     }
 
     /// Appends bytes. Waits while too many are under way.
@@ -164,25 +266,52 @@ impl Drop for StreamedFile {
     }
 }
 
-fn write_chunks(
-    mut target: Target,
-    filled: &Receiver<Chunk>,
-    give_back: &SyncSender<Chunk>,
-) -> io::Result<WrittenFile> {
-    let (mut hasher, mut bytes) = (Sha256::new(), 0);
-    for mut chunk in filled {
-        hasher.update(chunk.bytes());
-        if !chunk.is_full() {
-            // The last one: it ends anywhere.
-            target.write_through_cache()?;
+/// What the writer's thread holds.
+struct Writing {
+    target: Target,
+    hasher: Sha256,
+    /// Bytes in the file.
+    bytes: u64,
+}
+
+impl Writing {
+    fn write_chunks(
+        mut self,
+        filled: &Receiver<Chunk>,
+        give_back: &SyncSender<Chunk>,
+        reach: &Sender<WrittenFile>,
+    ) -> io::Result<WrittenFile> {
+        for mut chunk in filled {
+            let reached = self.hash(&chunk);
+            if !chunk.is_full() {
+                // The last one: it ends anywhere.
+                self.target.write_through_cache()?;
+            }
+            self.target.write_all(chunk.bytes())?;
+            self.bytes += chunk.filled as u64;
+            for mark in reached {
+                // Nobody listens any more, or takes chunks, when the file is being finished.
+                let _ = reach.send(mark);
+            }
+            chunk.clear();
+            let _ = give_back.send(chunk);
         }
-        target.write_all(chunk.bytes())?;
-        bytes += chunk.filled as u64;
-        chunk.filled = 0;
-        // Nobody takes chunks any more when the file is being finished.
-        let _ = give_back.send(chunk);
+        Ok(WrittenFile { digest: self.hasher.finalize().into(), bytes: self.bytes })
     }
-    Ok(WrittenFile { digest: hasher.finalize().into(), bytes })
+
+    /// Hashes a chunk, stopping at its marks.
+    fn hash(&mut self, chunk: &Chunk) -> Vec<WrittenFile> {
+        let (bytes, mut hashed) = (chunk.bytes(), chunk.hashed);
+        let mut reached = Vec::with_capacity(chunk.marks.len());
+        for mark in &chunk.marks {
+            self.hasher.update(&bytes[hashed..*mark]);
+            hashed = *mark;
+            let digest = self.hasher.clone().finalize().into();
+            reached.push(WrittenFile { digest, bytes: self.bytes + hashed as u64 });
+        }
+        self.hasher.update(&bytes[hashed..]);
+        reached
+    }
 }
 
 /// The file, written directly if the file system can do that.
@@ -192,10 +321,15 @@ struct Target {
 }
 
 impl Target {
-    #[cfg(target_os = "linux")]
     fn create(path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt;
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        Self::open(path, file)
+    }
+
+    /// Of an open file.
+    #[cfg(target_os = "linux")]
+    fn open(path: &Path, file: File) -> io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
         // Opened a second time, since a file system that cannot write directly may refuse after having made the file.
         let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
         match OpenOptions::new().write(true).custom_flags(flags).open(path) {
@@ -204,9 +338,9 @@ impl Target {
         }
     }
 
+    /// Of an open file.
     #[cfg(not(target_os = "linux"))]
-    fn create(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    fn open(_path: &Path, file: File) -> io::Result<Self> {
         // No alignment is asked for there, so there is nothing to turn off later. A hint: it may be refused.
         #[cfg(target_os = "macos")]
         let _ = rustix::fs::fcntl_nocache(&file, true);
@@ -291,6 +425,57 @@ mod tests {
         assert_eq!(length, 2 * CHUNK as u64);
     }
 
+    /// A run that was killed behind a mark: what was appended later may be in the file, in part, or not.
+    #[test]
+    fn a_file_goes_on_behind_any_mark_that_it_reached() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..2 * CHUNK + 7 * PAGE + 5).map(|at| ((at * 37) >> 5) as u8).collect();
+        let places = [0, 1, PAGE, PAGE + 9, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + PAGE];
+        let path = dir.path().join("file");
+        let mut file = StreamedFile::create(&path).unwrap();
+        let mut start = 0;
+        for place in places {
+            file.write(&bytes[start..place]).unwrap();
+            file.mark().unwrap();
+            start = place;
+        }
+        file.write(&bytes[start..]).unwrap();
+        let StreamedFile { reached, .. } = &file;
+        let mut marks = vec![reached.recv().unwrap()];
+        drop(file.full.take());
+        marks.extend(file.reached.iter());
+        drop(file);
+        let at: Vec<u64> = marks.iter().map(|mark| mark.bytes).collect();
+        assert_eq!(at, [0, 1, PAGE, PAGE + 9, CHUNK - 1, CHUNK, CHUNK + 1].map(|place| place as u64));
+        for mark in marks {
+            assert!(mark.is_front_of(&path).unwrap());
+            let copy = dir.path().join("copy");
+            fs::copy(&path, &copy).unwrap();
+            let mut resumed = StreamedFile::resume(&copy, &mark).unwrap();
+            resumed.write(&bytes[mark.bytes as usize..]).unwrap();
+            let written = resumed.finish().unwrap();
+            assert_eq!(written.bytes, bytes.len() as u64);
+            assert_eq!(written.digest, <[u8; 32]>::from(Sha256::digest(&bytes)));
+            assert!(fs::read(&copy).unwrap() == bytes, "behind {}", mark.bytes);
+        }
+    }
+
+    #[test]
+    fn a_file_that_lost_bytes_does_not_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, [1, 2, 3, 4]).unwrap();
+        let front = |bytes: &[u8]| super::WrittenFile {
+            digest: Sha256::digest(bytes).into(),
+            bytes: bytes.len() as u64,
+        };
+        for lost in [front(&[1, 2, 4]), front(&[1, 2, 3, 4, 5])] {
+            assert_eq!(StreamedFile::resume(&path, &lost).unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert!(!lost.is_front_of(&path).unwrap());
+        }
+        assert_eq!(fs::read(&path).unwrap(), [1, 2, 3, 4], "what is there is left alone");
+    }
+
     /// `/dev/full` has no room for anything.
     #[cfg(target_os = "linux")]
     #[test]
@@ -301,10 +486,12 @@ mod tests {
         };
         let (send, filled) = std::sync::mpsc::sync_channel(1);
         let (give_back, _empty) = std::sync::mpsc::sync_channel(1);
+        let (reach, _reached) = std::sync::mpsc::channel();
         let mut chunk = super::Chunk::new();
         chunk.fill(&[1]);
         send.send(chunk).unwrap();
-        let error = super::write_chunks(target, &filled, &give_back).unwrap_err();
+        let writing = super::Writing { target, hasher: Sha256::new(), bytes: 0 };
+        let error = writing.write_chunks(&filled, &give_back, &reach).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

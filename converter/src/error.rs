@@ -7,6 +7,7 @@ use aimodel::package::PackageError;
 
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
+use crate::journal::JournalError;
 use crate::plan::PlanError;
 use crate::quant::QuantizeError;
 use crate::source::SourceError;
@@ -29,6 +30,9 @@ pub enum ConvertError {
     /// The package cannot be written.
     #[error(transparent)]
     Package(#[from] PackageError),
+    /// The journal cannot be written, or the run cannot go on.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// A file cannot be written.
     #[error("cannot write {path}: {source}", path = path.display())]
     Io {
@@ -46,6 +50,6 @@ pub enum ConvertError {
         source: QuantizeError,
     },
     /// Somebody asked for the end.
-    #[error("interrupted; nothing was kept")]
+    #[error("interrupted")]
     Interrupted,
 }

@@ -1,12 +1,12 @@
 //! What quantization did to the weights, measured on the bytes that were written.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::decoder::WeightFormat;
 use crate::quant::Statistics;
 
 /// Figures of one matrix.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TensorFigures {
     /// Name in the package, such as `layers.5.mlp.down_proj.weight`.
     pub name: String,

@@ -8,6 +8,7 @@ pub mod config;
 pub mod decoder;
 pub mod figures;
 pub mod head;
+pub mod journal;
 pub mod name;
 pub mod observer;
 pub mod ordered;

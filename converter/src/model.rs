@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use aimodel::package::{PackageMetadata, WrittenPackage};
+use aimodel::package::PackageMetadata;
+use aimodel::stream::WrittenFile;
 use half::{bf16, f16};
 
 use crate::checkpoint::{Checkpoint, Role};
@@ -12,6 +13,7 @@ use crate::error::ConvertError;
 use crate::figures::Figures;
 use crate::graphs::{Destination, GraphPass};
 use crate::head::{HeadChoice, HeadDecision};
+use crate::journal::Journal;
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::plan::{GraphPlan, WeightChoice};
@@ -85,9 +87,9 @@ impl Plan {
 pub struct Outputs<'p> {
     /// Package directories to make, one for each graph of the plan.
     pub packages: &'p [PathBuf],
-    /// An empty folder for the tables, if the plan has them.
+    /// A folder for the tables, if the plan has them: empty, or that of the journal.
     pub tables: Option<&'p Path>,
-    /// A folder on the outputs' file system for temporary files.
+    /// A folder on the outputs' file system for temporary files, which may stay in it.
     pub scratch: &'p Path,
     /// Metadata of the packages.
     pub metadata: &'p PackageMetadata,
@@ -97,7 +99,7 @@ pub struct Outputs<'p> {
 #[derive(Debug)]
 pub struct Written {
     /// Packages, in the order of the plan.
-    pub packages: Vec<WrittenPackage>,
+    pub packages: Vec<WrittenFile>,
     /// The tables.
     pub tables: Option<WrittenTables>,
     /// What quantization did to the weights.
@@ -170,7 +172,7 @@ impl<'s> Model<'s> {
         Ok(bytemuck::cast_slice(&halves).to_vec())
     }
 
-    /// Carries a plan out. The outputs are complete when this returns without an error, and worthless otherwise.
+    /// Carries a plan out, or what the journal says is left of it. The outputs are complete when this returns without an error, and worthless otherwise.
     ///
     /// # Errors
     /// If the checkpoint cannot be read or changes meanwhile, holds an element that cannot be converted, an output cannot be
@@ -181,8 +183,10 @@ impl<'s> Model<'s> {
         outputs: &Outputs<'_>,
         threads: usize,
         observer: &dyn Observer,
+        journal: &mut Journal,
     ) -> Result<Written, ConvertError> {
-        let stock = if plan.stock_bytes > 0 { Some(self.stock(outputs, threads, observer)?) } else { None };
+        let stock =
+            if plan.stock_bytes > 0 { Some(self.stock(outputs, threads, observer, journal)?) } else { None };
         let destinations: Vec<Destination<'_>> = plan
             .graphs
             .iter()
@@ -202,10 +206,11 @@ impl<'s> Model<'s> {
             .tables
             .as_ref()
             .zip(outputs.tables)
-            .map(|(plan, directory)| TableWriter::new(plan, directory));
-        let graphs = pass.write(&destinations, tables.as_mut())?;
+            .map(|(plan, directory)| TableWriter::new(plan, directory, journal))
+            .transpose()?;
+        let graphs = pass.write(&destinations, tables.as_mut(), journal)?;
         let tables = tables
-            .map(|tables| tables.finish(self.source, &self.checkpoint, threads, observer))
+            .map(|tables| tables.finish(self.source, &self.checkpoint, threads, observer, journal))
             .transpose()?;
         self.source.verify_unchanged()?;
         Ok(Written { packages: graphs.packages, tables, figures: graphs.figures })
@@ -216,7 +221,15 @@ impl<'s> Model<'s> {
         outputs: &Outputs<'_>,
         threads: usize,
         observer: &dyn Observer,
+        journal: &mut Journal,
     ) -> Result<StockTable, ConvertError> {
-        StockTable::new(self.source, &self.config, &self.checkpoint, outputs.scratch, threads, observer)
+        if let Some(file) = &journal.done.stock {
+            observer.resume(self.checkpoint.require(Role::EmbedTokensPerLayer)?.byte_len());
+            return StockTable::resume(&self.config, outputs.scratch, file);
+        }
+        let table =
+            StockTable::new(self.source, &self.config, &self.checkpoint, outputs.scratch, threads, observer)?;
+        table.note(journal)?;
+        Ok(table)
     }
 }

@@ -8,7 +8,10 @@ pub trait Observer: Sync {
     /// So many bytes of the checkpoint were read, converted and written.
     fn advance(&self, _bytes: u64) {}
 
-    /// Whether the run is to end now, leaving nothing.
+    /// So many bytes were read, converted and written by an earlier run.
+    fn resume(&self, _bytes: u64) {}
+
+    /// Whether the run is to end now.
     fn cancelled(&self) -> bool {
         false
     }

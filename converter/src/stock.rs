@@ -3,11 +3,12 @@
 //! The table is read by rows that hold all layers, the graph wants layer after layer. So the codes are spread once into a
 //! temporary file in the graph's order, of the table's own size, which goes away with this value.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use aimodel::stream::WrittenFile;
 use half::bf16;
 
 use crate::buffers::Pool;
@@ -15,6 +16,7 @@ use crate::checkpoint::{Checkpoint, Role};
 use crate::config::DecoderConfig;
 use crate::decoder::BlobContent;
 use crate::error::ConvertError;
+use crate::journal::{Entry, Journal, JournalError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::source::{Reading, Source};
@@ -23,23 +25,32 @@ use crate::tables::rows::quantize_rows;
 /// Elements that a worker takes at a time, at least: whole rows.
 const PIECE: usize = 1 << 22;
 
+/// The temporary file.
+const FILE: &str = "per-layer-table";
+
 /// Codes layer after layer in a temporary file, and row scales.
 #[derive(Debug)]
 pub struct StockTable {
     spool: File,
-    directory: PathBuf,
+    path: PathBuf,
+    /// Name of the tensor.
+    tensor: String,
     /// Bytes of one layer's codes.
     layer_bytes: u64,
     scales: Vec<f32>,
 }
 
 impl StockTable {
-    /// Bytes of temporary space that [`StockTable::new`] takes.
+    /// Bytes of temporary space that the table takes, with its scales.
     pub fn spool_bytes(config: &DecoderConfig) -> u64 {
+        StockTable::code_bytes(config) + (config.vocab * size_of::<f32>()) as u64
+    }
+
+    fn code_bytes(config: &DecoderConfig) -> u64 {
         config.vocab as u64 * config.ple_total() as u64
     }
 
-    /// Quantizes the table of a checkpoint into a nameless file in `directory`.
+    /// Quantizes the table of a checkpoint into a file in `directory`.
     ///
     /// # Errors
     /// If the table cannot be read, holds an element that is not finite, the file cannot be written, or the observer ends the run.
@@ -51,14 +62,21 @@ impl StockTable {
         threads: usize,
         observer: &dyn Observer,
     ) -> Result<Self, ConvertError> {
-        let io = |source| ConvertError::Io { path: directory.to_owned(), source };
+        let path = directory.join(FILE);
+        let io = |source| ConvertError::Io { path: path.clone(), source };
         let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
         observer.tensor(&tensor.name);
         source.will_read_in_order(&[tensor]);
         let layer_bytes = config.vocab as u64 * config.ple_width as u64;
-        let spool = tempfile::tempfile_in(directory).map_err(io)?;
-        let mut table =
-            StockTable { spool, directory: directory.to_owned(), layer_bytes, scales: Vec::new() };
+        let spool =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).map_err(io)?;
+        let mut table = StockTable {
+            spool,
+            path: path.clone(),
+            tensor: tensor.name.clone(),
+            layer_bytes,
+            scales: Vec::new(),
+        };
         let width = config.ple_total();
         let rows_a_piece = (PIECE / width).clamp(1, config.vocab);
         let (inputs, outputs) = (Pool::<bf16>::new(), Pool::<u8>::new());
@@ -99,12 +117,43 @@ impl StockTable {
         Ok(table)
     }
 
+    /// Goes on with the table that a run that was cut off has left.
+    pub(crate) fn resume(
+        config: &DecoderConfig,
+        directory: &Path,
+        file: &WrittenFile,
+    ) -> Result<Self, ConvertError> {
+        let path = directory.join(FILE);
+        let io = |source| ConvertError::Io { path: path.clone(), source };
+        if !file.is_front_of(&path).map_err(io)? {
+            return Err(JournalError::Damaged { path }.into());
+        }
+        let spool = File::open(&path).map_err(io)?;
+        let mut scales = vec![0.0; config.vocab];
+        let scales_bytes = bytemuck::cast_slice_mut(&mut scales);
+        spool.read_exact_at(scales_bytes, StockTable::code_bytes(config)).map_err(io)?;
+        let layer_bytes = config.vocab as u64 * config.ple_width as u64;
+        Ok(StockTable { spool, path, tensor: String::new(), layer_bytes, scales })
+    }
+
+    /// Writes down that the table is whole, with its scales behind the codes.
+    pub(crate) fn note(&self, journal: &mut Journal) -> Result<(), ConvertError> {
+        if !journal.is_on() {
+            return Ok(());
+        }
+        let io = |source| ConvertError::Io { path: self.path.clone(), source };
+        let codes = self.spool.metadata().map_err(io)?.len();
+        self.spool.write_all_at(bytemuck::cast_slice(&self.scales), codes).map_err(io)?;
+        let file = WrittenFile::of(&self.path).map_err(io)?;
+        Ok(journal.record(&Entry::Stock { name: self.tensor.clone(), file })?)
+    }
+
     /// Fills `out` with a blob's bytes from `offset` on.
     ///
     /// # Errors
     /// If the temporary file cannot be read, or the blob is not one of the table's.
     pub(crate) fn read(&self, content: BlobContent, offset: u64, out: &mut [u8]) -> Result<(), ConvertError> {
-        let io = |source| ConvertError::Io { path: self.directory.clone(), source };
+        let io = |source| ConvertError::Io { path: self.path.clone(), source };
         match content {
             BlobContent::PerLayerCodes { layer } => {
                 self.spool.read_exact_at(out, layer as u64 * self.layer_bytes + offset).map_err(io)

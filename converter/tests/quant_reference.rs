@@ -129,5 +129,11 @@ fn the_tiny_checkpoint_is_on_its_lattice() {
         assert_eq!(statistics.weights_exact, weights.len() as u64, "{name}");
         let counted: u64 = statistics.extremum_codes.iter().sum();
         assert_eq!(counted + statistics.zero_blocks, statistics.blocks, "{name}");
+        let mut exponents = [0; 32];
+        for scale in scales.iter().filter(|scale| **scale >= f16::MIN_POSITIVE) {
+            exponents[(15.0 + scale.to_f32().log2().floor()) as usize] += 1;
+        }
+        assert_eq!(statistics.scale_exponents[1..], exponents[1..], "{name}");
+        assert_eq!(statistics.scale_exponents[0], statistics.subnormal_scales, "{name}");
     }
 }

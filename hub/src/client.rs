@@ -1,13 +1,13 @@
 //! One request, one answer: the only place that speaks HTTP.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use ureq::http::{self, HeaderMap, Uri};
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, Body, Proxy, SendBody};
 
 use crate::error::Error;
 use crate::retry::{Attempts, Passing};
@@ -90,6 +90,7 @@ impl Client {
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(ANSWER))
             .timeout_per_read(Some(SILENCE))
+            .timeout_per_write(Some(SILENCE))
             .max_idle_connections_per_host(32)
             .max_idle_connections(64)
             .input_buffer_size(256 << 10)
@@ -111,18 +112,51 @@ impl Client {
 
     /// Asks the endpoint for JSON, with patience.
     pub(crate) fn get_json<T: DeserializeOwned>(&self, path: &str, about: About<'_>) -> Result<T, Error> {
-        let url = format!("{}{path}", self.settings.endpoint);
-        let text = self.patiently(|| {
-            let mut answer = self.follow("GET", &url, about)?;
-            answer
-                .body
-                .with_config()
-                .limit(MAX_JSON)
-                .read_to_vec()
-                .map_err(|error| self.broken(&url, error.into_io()))
+        Ok(self.get_page(&format!("{}{path}", self.settings.endpoint), about)?.0)
+    }
+
+    /// As [`get_json`](Self::get_json), of a whole address; gives the address of the next page too.
+    pub(crate) fn get_page<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        about: About<'_>,
+    ) -> Result<(T, Option<String>), Error> {
+        let (text, next) = self.patiently(|| {
+            let mut answer = self.follow("GET", url, about)?;
+            let next = answer.header("link").and_then(next_page).map(str::to_owned);
+            Ok((self.text(url, &mut answer)?, next))
         })?;
-        serde_json::from_slice(&text)
-            .map_err(|error| Error::Protocol { host: host(&url), what: format!("{path}: {error}") })
+        Ok((self.json(url, &text)?, next))
+    }
+
+    /// Sends the endpoint something that may be sent twice, with patience; gives what it answers.
+    pub(crate) fn post(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        about: About<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        self.patiently(|| {
+            let mut answer = self.ask("POST", url, headers, body)?;
+            match answer.status {
+                200..=299 => self.text(url, &mut answer),
+                _ => Err(self.refusal(url, answer, about)),
+            }
+        })
+    }
+
+    /// Reads JSON.
+    pub(crate) fn json<T: DeserializeOwned>(&self, url: &str, text: &[u8]) -> Result<T, Error> {
+        let path = &url[origin(url).len()..];
+        serde_json::from_slice(text)
+            .map_err(|error| Error::Protocol { host: host(url), what: format!("{path}: {error}") })
+    }
+
+    /// Reads an answer to its end.
+    pub(crate) fn text(&self, url: &str, answer: &mut Answer) -> Result<Vec<u8>, Failure> {
+        let body = answer.body.with_config().limit(MAX_JSON).read_to_vec();
+        body.map_err(|error| self.broken(url, error.into_io()))
     }
 
     /// Repeats what may pass.
@@ -167,27 +201,43 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answer, Failure> {
+        let request = self.request(method, url, headers);
+        if body.is_empty() && matches!(method, "GET" | "HEAD") {
+            self.send(url, request.body(()))
+        } else {
+            self.send(url, request.body(body))
+        }
+    }
+
+    /// As [`ask`](Self::ask): `PUT`s so many bytes as they are read.
+    pub(crate) fn put(&self, url: &str, length: u64, body: &mut dyn Read) -> Result<Answer, Failure> {
+        let request = self.request("PUT", url, &[("Content-Length", &length.to_string())]);
+        self.send(url, request.body(SendBody::from_reader(body)))
+    }
+
+    fn request(&self, method: &str, url: &str, headers: &[(&str, &str)]) -> http::request::Builder {
         let mut request = http::Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if let Some(token) = &self.settings.token
-            && origin(url) == origin(&self.settings.endpoint)
-        {
-            request = request.header("Authorization", token.header());
+        match &self.settings.token {
+            Some(token) if origin(url) == origin(&self.settings.endpoint) => {
+                request.header("Authorization", token.header())
+            }
+            _ => request,
         }
-        let odd = |error: http::Error| {
-            Failure::Final(Error::Protocol {
-                host: host(url),
-                what: format!("not an address to ask: {error}"),
-            })
-        };
-        let sent = if body.is_empty() && matches!(method, "GET" | "HEAD") {
-            self.run(url, request.body(()).map_err(odd)?)
-        } else {
-            self.run(url, request.body(body).map_err(odd)?)
-        };
-        match sent {
+    }
+
+    fn send<B: ureq::AsSendBody>(
+        &self,
+        url: &str,
+        request: http::Result<http::Request<B>>,
+    ) -> Result<Answer, Failure> {
+        let request = request.map_err(|error| {
+            let what = format!("not an address to ask: {error}");
+            Failure::Final(Error::Protocol { host: host(url), what })
+        })?;
+        match self.run(url, request) {
             Ok(response) => {
                 self.reached.store(true, Ordering::Relaxed);
                 let (parts, body) = response.into_parts();
@@ -322,6 +372,12 @@ impl Client {
 fn reset_after(answer: &Answer) -> Option<u64> {
     let part = answer.header("ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t="))?;
     part.parse().ok()
+}
+
+/// The address in a `Link` header that leads on: `<..>; rel="next"`.
+fn next_page(links: &str) -> Option<&str> {
+    let link = links.split(',').find(|link| link.contains("rel=\"next\""))?;
+    Some(link.split_once('<')?.1.split_once('>')?.0)
 }
 
 /// Whether a name could not be looked up, which the standard library says in words only.

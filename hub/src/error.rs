@@ -195,6 +195,70 @@ pub enum Error {
         /// What was given.
         id: String,
     },
+    /// Writing needs a token.
+    #[error(
+        "there is no token, and publishing needs one: make one that may write at {endpoint}/settings/tokens, then set HF_TOKEN \
+         or run `hf auth login`"
+    )]
+    TokenNeeded {
+        /// The Hub.
+        endpoint: String,
+    },
+    /// The token may read, but not write here.
+    #[error(
+        "{endpoint} does not let the token from {origin} write to {id} ({message}): use a token of its owner that may write, or \
+         ask for the change with --pr"
+    )]
+    MayNotWrite {
+        /// The repository.
+        id: String,
+        /// The Hub.
+        endpoint: String,
+        /// Where the token came from.
+        origin: String,
+        /// What the server said.
+        message: String,
+    },
+    /// Somebody else committed meanwhile.
+    #[error(
+        "{id} changed while files were uploaded: somebody else committed to {revision}; run again, what is uploaded is kept"
+    )]
+    Moved {
+        /// The repository.
+        id: String,
+        /// The branch.
+        revision: String,
+    },
+    /// A request that must not be sent twice got no answer.
+    #[error(
+        "the connection broke while the pull request was opened, so it may exist or not: look at {endpoint}/{id}/discussions \
+         before you run again"
+    )]
+    Unsure {
+        /// The repository.
+        id: String,
+        /// The Hub.
+        endpoint: String,
+    },
+    /// What was published is not what was sent.
+    #[error(
+        "{file} is not on the Hub as it is here: the Hub says {actual} for it, not {expected}; publish again, and if that \
+         does not help, report it to the Hub"
+    )]
+    Published {
+        /// The file.
+        file: String,
+        /// Digest of what is here.
+        expected: String,
+        /// Digest that the Hub gives.
+        actual: String,
+    },
+    /// A file here is not the one that was announced.
+    #[error("{} changed while it was uploaded: leave it alone, check it, and run again", .path.display())]
+    LocalChanged {
+        /// The file.
+        path: PathBuf,
+    },
     /// Somebody asked for the end.
     #[error("interrupted")]
     Cancelled,

@@ -26,12 +26,27 @@ pub struct RemoteFile {
     link: Mutex<Option<String>>,
 }
 
-/// Why a range did not come.
-enum Missed {
+/// Why bytes did not come, or were not taken.
+pub(crate) enum Missed {
     /// The link is no longer good.
     Expired(Failure),
     /// The request failed.
     Failed(Failure),
+}
+
+impl Missed {
+    /// What a status that is an error means for a link.
+    pub(crate) fn refused(client: &Client, link: &str, answer: Answer, about: About<'_>) -> Self {
+        let status = answer.status;
+        let failure = client.refusal(link, answer, about);
+        match status {
+            // Whatever the content network says against a link, the Hub may give a better one.
+            300..=407 | 409..=428 if origin(link) != origin(&client.settings().endpoint) => {
+                Missed::Expired(passing(failure))
+            }
+            _ => Missed::Failed(failure),
+        }
+    }
 }
 
 impl RemoteFile {
@@ -144,11 +159,7 @@ impl RemoteFile {
                 let what = format!("{}: it does not send the range that was asked for", self.path);
                 return Err(Missed::Failed(Failure::Final(Error::Protocol { host: host(&link), what })));
             }
-            // Whatever the content network says against a link, the Hub may give a better one.
-            300..=407 | 409..=428 if origin(&link) != origin(&client.settings().endpoint) => {
-                return Err(Missed::Expired(passing(client.refusal(&link, answer, self.about()))));
-            }
-            _ => return Err(Missed::Failed(client.refusal(&link, answer, self.about()))),
+            _ => return Err(Missed::refused(client, &link, answer, self.about())),
         };
         let mut reader = answer.body.into_with_config().limit(u64::MAX).reader();
         let mut waste = [0; 4096];
@@ -210,7 +221,8 @@ impl RemoteFile {
     }
 }
 
-fn retry(attempts: &mut crate::retry::Attempts, failure: Failure) -> Result<(), Error> {
+/// Waits for what may pass.
+pub(crate) fn retry(attempts: &mut crate::retry::Attempts, failure: Failure) -> Result<(), Error> {
     match failure {
         Failure::Final(error) => Err(error),
         Failure::Passing(passing) => attempts.failed(passing),

@@ -3,6 +3,7 @@
 //! - [`Settings`] are what the environment says: endpoint, token, cache, offline. They are those of Python's `huggingface_hub`.
 //! - [`Client`] asks: every answer that is not one becomes an [`Error`] that says what to do; what may pass is tried again.
 //! - [`Snapshot`] is a repository at one commit; [`RemoteFile`] gives the bytes of one of its files by range.
+//! - [`upload`] brings files to a repository in one commit.
 //! - [`cache`] is the folder that all Hub clients of a machine share, and [`download`] fills it.
 //!
 //! Nothing here knows what a checkpoint is. A token is sent to the endpoint alone, whoever redirects where, and no text of this
@@ -18,6 +19,7 @@ mod retry;
 mod settings;
 mod snapshot;
 mod token;
+pub mod upload;
 
 pub use client::{Answer, Client};
 pub use digest::Digest;

@@ -4,10 +4,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use fixtures::{Recipe, Shape};
+use hub::Policy;
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// Patience of tests that ask a Hub.
+pub(crate) const QUICK: Policy = Policy {
+    attempts: 6,
+    first_pause: Duration::from_micros(200),
+    longest_pause: Duration::from_millis(1),
+    longest_request: Duration::from_millis(100),
+    second: Duration::from_millis(1),
+};
 
 /// A temporary folder to run the command in.
 pub(crate) struct Dir(TempDir);

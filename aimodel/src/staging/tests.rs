@@ -55,6 +55,37 @@ fn committed_file_has_its_content() {
 }
 
 #[test]
+fn what_was_left_is_taken_over_whole_and_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let target = scratch.path().join("bundle");
+    assert!(StagedDirectory::adopt(&target, false, None).unwrap().is_none());
+    let mut left = StagedDirectory::new(&target, false).unwrap();
+    fs::write(left.path().join("file"), "content").unwrap();
+    let name = left.path().file_name().unwrap().to_owned();
+    left.leave();
+    assert!(StagedDirectory::adopt(&target, false, None).unwrap().is_none(), "its run goes on");
+    drop(left);
+    assert!(StagedDirectory::adopt(&target, false, Some(OsStr::new("other"))).unwrap().is_none());
+    assert_eq!(names(scratch.path()), [name.to_str().unwrap()]);
+
+    let adopted = StagedDirectory::adopt(&target, false, Some(&name)).unwrap().unwrap();
+    assert!(StagedDirectory::adopt(&target, false, None).unwrap().is_none(), "it has a new owner");
+    assert_eq!(fs::read_to_string(adopted.commit().unwrap().join("file")).unwrap(), "content");
+    assert_eq!(names(scratch.path()), ["bundle"]);
+}
+
+#[test]
+fn what_was_taken_over_goes_with_its_run() {
+    let scratch = tempfile::tempdir().unwrap();
+    let target = scratch.path().join("bundle");
+    let mut left = StagedDirectory::new(&target, false).unwrap();
+    left.leave();
+    drop(left);
+    drop(StagedDirectory::adopt(&target, false, None).unwrap());
+    assert!(names(scratch.path()).is_empty());
+}
+
+#[test]
 fn existing_target_is_refused_before_and_after_the_work() {
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("bundle");
@@ -88,7 +119,7 @@ fn replacing_works_without_an_exchange_of_names() {
     let mut staged = StagedDirectory::new(&target, true).unwrap();
     fs::write(staged.path().join("new"), "").unwrap();
     staged.place.replace_by_two_renames().unwrap();
-    staged.place.published = true;
+    staged.place.is_left = true;
     assert_eq!(names(&target), ["new"]);
     assert_eq!(names(scratch.path()), ["bundle"]);
 }

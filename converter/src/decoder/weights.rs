@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use aimodel::build::{BuildError, GraphBuilder};
 use aimodel::{Element, TensorType, ValueId};
+use serde::{Deserialize, Serialize};
 
 use super::{GraphOptions, fixed};
 use crate::checkpoint::{BLOCK, Role};
 use crate::config::DecoderConfig;
 
 /// How a matrix is stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum WeightFormat {
     /// Signed 4-bit codes with an f16 scale for each block of 32 along the last axis.
     Int4,

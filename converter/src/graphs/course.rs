@@ -1,5 +1,7 @@
 //! The order of work: which blob reads its tensor, and what else is made of it then.
 
+use half::bf16;
+
 use crate::checkpoint::{Checkpoint, Role};
 use crate::decoder::{BlobContent, Part};
 use crate::error::ConvertError;
@@ -89,10 +91,9 @@ impl<'p> Course<'p> {
         }
     }
 
-    /// The tensors that are read, in order.
-    pub(super) fn reads(&self) -> Vec<&'p TensorEntry> {
-        let reads = self.pieces.iter().filter(|piece| piece.first && piece.origin == Origin::Tensor);
-        reads.map(|piece| piece.tensor).collect()
+    /// Where the pieces of a blob begin.
+    pub(super) fn first_piece(&self, blob: usize) -> usize {
+        self.pieces.partition_point(|piece| piece.at < blob)
     }
 
     /// Blobs that are made of this blob's tensor and stand further back.
@@ -106,21 +107,35 @@ impl<'p> Course<'p> {
     }
 }
 
+/// The tensors that are read for these pieces, in order.
+pub(super) fn tensors_of<'p>(pieces: &[Piece<'p>]) -> Vec<&'p TensorEntry> {
+    let reads = pieces.iter().filter(|piece| piece.first && piece.origin == Origin::Tensor);
+    reads.map(|piece| piece.tensor).collect()
+}
+
+/// Bytes of the checkpoint that an observer hears of for these pieces.
+pub(super) fn input_bytes(pieces: &[Piece<'_>]) -> u64 {
+    let reads = pieces.iter().filter(|piece| matches!(piece.origin, Origin::Tensor | Origin::Stock));
+    reads.map(|piece| (piece.count * size_of::<bf16>()) as u64).sum()
+}
+
 /// The blob for which this blob's tensor was read already.
 fn first_reader(before: &[PlannedBlob], blob: &PlannedBlob) -> Option<usize> {
     if origin_of(blob.content) != Origin::Tensor {
         return None;
     }
-    let role = role_of(blob.content);
-    before
-        .iter()
-        .position(|other| origin_of(other.content) == Origin::Tensor && role_of(other.content) == role)
+    // By tensor, not by role: the tied head is the embedding in another role.
+    before.iter().position(|other| origin_of(other.content) == Origin::Tensor && other.tensor == blob.tensor)
 }
 
-/// Bytes of blobs that wait in temporary files.
+/// Bytes of blobs that wait in temporary files, with their scales.
 pub(crate) fn spooled_bytes(blobs: &[PlannedBlob]) -> u64 {
     let is_spooled = |at: &usize| first_reader(&blobs[..*at], &blobs[*at]).is_some();
-    (0..blobs.len()).filter(is_spooled).map(|at| blobs[at].bytes).sum()
+    let with_scales = |at: usize| {
+        let is_scales = |next: &&PlannedBlob| origin_of(next.content) == Origin::Scales;
+        blobs[at].bytes + blobs.get(at + 1).filter(is_scales).map_or(0, |scales| scales.bytes)
+    };
+    (0..blobs.len()).filter(is_spooled).map(with_scales).sum()
 }
 
 /// The tensors that are read for these blobs, and how many bytes: as many times as they are read.

@@ -11,14 +11,16 @@ mod workshop;
 
 use std::path::{Path, PathBuf};
 
-use aimodel::package::{PackageMetadata, WrittenPackage};
+use aimodel::package::{PROGRAM, PackageMetadata};
+use aimodel::stream::WrittenFile;
 
-use self::course::Course;
+use self::course::{Course, input_bytes, tensors_of};
 use self::sink::Sink;
 use self::workshop::Workshop;
 use crate::checkpoint::Checkpoint;
 use crate::error::ConvertError;
 use crate::figures::Figures;
+use crate::journal::{Journal, JournalError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::plan::GraphPlan;
@@ -39,7 +41,7 @@ pub(crate) struct Destination<'p> {
 #[derive(Debug, Default)]
 pub(crate) struct WrittenGraphs {
     /// Packages, in the order of the destinations.
-    pub(crate) packages: Vec<WrittenPackage>,
+    pub(crate) packages: Vec<WrittenFile>,
     /// What quantization did to the weights.
     pub(crate) figures: Figures,
 }
@@ -59,7 +61,7 @@ pub(crate) struct GraphPass<'r> {
 
 impl GraphPass<'_> {
     /// Writes packages whose plans hold the same blobs in the same order, and those of the tables that are made of the same
-    /// tensors.
+    /// tensors. Goes on where the journal ends.
     ///
     /// # Errors
     /// If the checkpoint cannot be read, holds an element that cannot be converted, a package cannot be written, or the
@@ -68,23 +70,47 @@ impl GraphPass<'_> {
         &self,
         destinations: &[Destination<'_>],
         mut tables: Option<&mut TableWriter<'_>>,
+        journal: &mut Journal,
     ) -> Result<WrittenGraphs, ConvertError> {
         let Some(first) = destinations.first() else { return Ok(WrittenGraphs::default()) };
         let course = Course::new(&first.plan.blobs, self.checkpoint, tables.as_deref())?;
-        self.source.will_read_in_order(&course.reads());
+        if journal.done.has_packages {
+            self.observer.resume(input_bytes(&course.pieces));
+            return whole_packages(destinations, journal);
+        }
+        let (before, pieces) =
+            course.pieces.split_at(course.first_piece(journal.done.next_blob.unwrap_or(0)));
+        self.observer.resume(input_bytes(before));
+        self.source.will_read_in_order(&tensors_of(pieces));
         let workshop = Workshop::new(self.source, self.stock, &course);
-        let mut sink = Sink::create(self, destinations, &course)?;
+        let mut sink = Sink::new(self, destinations, &course, journal)?;
         for_each_in_order(
-            course.pieces.len(),
+            pieces.len(),
             self.threads,
             self.threads * 2,
-            |at| workshop.make(&course.pieces[at]),
+            |at| workshop.make(&pieces[at]),
             |at, made| {
-                let made = sink.take(&course.pieces[at], made, tables.as_deref_mut())?;
+                let made = sink.take(&pieces[at], made, tables.as_deref_mut(), journal)?;
                 workshop.give_back(made);
                 Ok(())
             },
         )?;
-        sink.finish(self.metadata)
+        sink.finish(self.metadata, journal)
     }
+}
+
+/// Packages that a run that was cut off has finished.
+fn whole_packages(
+    destinations: &[Destination<'_>],
+    journal: &Journal,
+) -> Result<WrittenGraphs, ConvertError> {
+    let done = &journal.done;
+    for (destination, program) in destinations.iter().zip(&done.packages) {
+        let path = destination.directory.join(PROGRAM);
+        let is_whole = program.is_front_of(&path);
+        if !is_whole.map_err(|source| ConvertError::Io { path: path.clone(), source })? {
+            return Err(JournalError::Damaged { path }.into());
+        }
+    }
+    Ok(WrittenGraphs { packages: done.packages.clone(), figures: Figures { tensors: done.figures.clone() } })
 }

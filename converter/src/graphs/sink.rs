@@ -1,18 +1,21 @@
 //! Takes what the workers made, in order, and brings it to packages, tables and spools.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
 use std::path::Path;
 
-use aimodel::package::{PackageMetadata, PackageWriter};
+use aimodel::package::{PackageError, PackageMetadata, PackageWriter};
+use aimodel::stream::WrittenFile;
 use half::{bf16, f16};
 
 use super::course::{Course, Origin, Piece};
-use super::spool::Spool;
+use super::spool::{Spool, Unspooled, WaitingBlob};
 use super::workshop::{Made, Product};
 use super::{Destination, GraphPass, WrittenGraphs};
 use crate::decoder::WeightFormat;
 use crate::error::ConvertError;
 use crate::figures::{Figures, TensorFigures};
+use crate::journal::{Entry, Journal};
 use crate::plan::{PlannedBlob, Treatment};
 use crate::quant::Statistics;
 use crate::source::Reading;
@@ -24,8 +27,8 @@ const COPIED: usize = 1 << 20;
 /// What is known of a matrix besides its codes: its scales, which stand behind them, and what quantization did.
 #[derive(Default)]
 pub(super) struct Matrix {
-    scales: Vec<f16>,
-    statistics: Option<Statistics>,
+    pub(super) scales: Vec<f16>,
+    pub(super) statistics: Option<Statistics>,
 }
 
 impl Matrix {
@@ -49,22 +52,54 @@ pub(super) struct Sink<'d> {
     reading: Option<Reading<'d>>,
     /// The matrix whose codes are being written.
     matrix: Matrix,
-    /// Blobs whose turn has not come, by number.
+    /// Blobs that are being made beside this one, by number.
     spools: BTreeMap<usize, Spool>,
+    /// Blobs that were made and whose turn has not come, by number.
+    waiting: BTreeMap<usize, WaitingBlob>,
+    /// The waiting blob whose turn it is.
+    unspooled: Option<Unspooled>,
     /// The table that is being written beside the blob.
     table: Option<TableOutput>,
     figures: Figures,
+    /// Figures that are in the journal, or on the way to it.
+    noted_figures: usize,
+    /// The tensor that was read last.
+    last_tensor: &'d str,
+    /// Finished tensors that are not wholly in the files yet.
+    pending: VecDeque<Pending>,
+}
+
+/// A finished tensor whose bytes are under way to the packages.
+struct Pending {
+    entry: Entry,
+    /// How far each package had come when it was finished; nothing where it is not yet in the file.
+    reached: Vec<Option<WrittenFile>>,
 }
 
 impl<'d> Sink<'d> {
-    pub(super) fn create(
+    /// Begins, or goes on where the journal ends.
+    pub(super) fn new(
         pass: &'d GraphPass<'d>,
         destinations: &'d [Destination<'_>],
         course: &'d Course<'d>,
+        journal: &Journal,
     ) -> Result<Self, ConvertError> {
-        let writers = destinations.iter().map(|destination| {
-            PackageWriter::create(Path::new(&destination.directory), &destination.plan.layout)
+        let done = &journal.done;
+        let writers = destinations.iter().enumerate().map(|(at, destination)| {
+            let (directory, layout) = (Path::new(&destination.directory), &destination.plan.layout);
+            match (done.next_blob, done.packages.get(at)) {
+                (Some(next), Some(front)) => PackageWriter::resume(directory, layout, next, front),
+                _ => {
+                    // A run that was cut off may have left the beginning of one.
+                    let _ = fs::remove_dir_all(directory);
+                    PackageWriter::create(directory, layout)
+                }
+            }
         });
+        let waiting = done
+            .spools
+            .iter()
+            .map(|record| WaitingBlob::resume(pass.scratch, record).map(|waiting| (record.blob, waiting)));
         Ok(Sink {
             pass,
             course,
@@ -72,8 +107,13 @@ impl<'d> Sink<'d> {
             reading: None,
             matrix: Matrix::default(),
             spools: BTreeMap::new(),
+            waiting: waiting.collect::<Result<_, _>>()?,
+            unspooled: None,
             table: None,
-            figures: Figures::default(),
+            figures: Figures { tensors: done.figures.clone() },
+            noted_figures: done.figures.len(),
+            last_tensor: "",
+            pending: VecDeque::new(),
         })
     }
 
@@ -83,11 +123,14 @@ impl<'d> Sink<'d> {
         piece: &Piece<'d>,
         made: Made,
         tables: Option<&mut TableWriter<'_>>,
+        journal: &mut Journal,
     ) -> Result<Made, ConvertError> {
         if self.pass.observer.cancelled() {
             return Err(ConvertError::Interrupted);
         }
         if piece.first {
+            self.note(piece, tables.as_deref(), journal)?;
+            self.last_tensor = &piece.tensor.name;
             self.pass.observer.tensor(&piece.tensor.name);
         }
         match piece.origin {
@@ -131,9 +174,69 @@ impl<'d> Sink<'d> {
         }
         if piece.last {
             self.report(piece);
+            for (at, spool) in std::mem::take(&mut self.spools) {
+                self.waiting.insert(at, spool.finish()?);
+            }
             if let (Some(tables), Some(table)) = (tables, self.table.take()) {
                 tables.end(table)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Before a blob begins: everything that was read so far is finished, if no matrix waits for its scales. That goes into the
+    /// journal as soon as the files hold it.
+    fn note(
+        &mut self,
+        piece: &Piece<'_>,
+        tables: Option<&TableWriter<'_>>,
+        journal: &mut Journal,
+    ) -> Result<(), ConvertError> {
+        if !journal.is_on() {
+            return Ok(());
+        }
+        if self.matrix.scales.is_empty() && !self.last_tensor.is_empty() {
+            self.writers.iter_mut().try_for_each(PackageWriter::mark)?;
+            let entry = Entry::Tensor {
+                name: self.last_tensor.to_owned(),
+                next_blob: piece.at,
+                packages: Vec::new(),
+                figures: self.new_figures(),
+                tables: tables.map(|tables| tables.files().clone()).unwrap_or_default(),
+                spools: self.waiting.values().map(|waiting| waiting.record().clone()).collect(),
+            };
+            self.pending.push_back(Pending { entry, reached: vec![None; self.writers.len()] });
+        }
+        self.record_reached(journal)
+    }
+
+    /// Figures that were made since they were last asked for.
+    fn new_figures(&mut self) -> Vec<TensorFigures> {
+        let new = self.figures.tensors[self.noted_figures..].to_vec();
+        self.noted_figures = self.figures.tensors.len();
+        new
+    }
+
+    /// Writes down what all packages hold by now.
+    fn record_reached(&mut self, journal: &mut Journal) -> Result<(), ConvertError> {
+        for (at, writer) in self.writers.iter().enumerate() {
+            let mut waiting =
+                self.pending.iter_mut().filter_map(|pending| match pending.reached.get_mut(at) {
+                    Some(reached @ None) => Some(reached),
+                    _ => None,
+                });
+            while let Some(mark) = writer.reached() {
+                if let Some(reached) = waiting.next() {
+                    *reached = Some(mark);
+                }
+            }
+        }
+        while self.pending.front().is_some_and(|pending| pending.reached.iter().all(Option::is_some)) {
+            let Some(Pending { mut entry, reached }) = self.pending.pop_front() else { break };
+            if let Entry::Tensor { packages, .. } = &mut entry {
+                *packages = reached.into_iter().flatten().collect();
+            }
+            journal.record(&entry)?;
         }
         Ok(())
     }
@@ -142,7 +245,7 @@ impl<'d> Sink<'d> {
     fn begin(&mut self, piece: &Piece<'d>, tables: Option<&TableWriter<'_>>) -> Result<(), ConvertError> {
         self.reading = Some(Reading::new(self.pass.source, piece.tensor));
         for at in self.course.later(piece.at) {
-            self.spools.insert(*at, Spool::new(self.pass.scratch)?);
+            self.spools.insert(*at, Spool::new(self.pass.scratch, *at)?);
         }
         if let (Some(tables), Some(job)) = (tables, self.course.table(piece.at)) {
             self.table = Some(tables.begin(job)?);
@@ -151,22 +254,25 @@ impl<'d> Sink<'d> {
     }
 
     fn take_spooled(&mut self, piece: &Piece<'_>) -> Result<(), ConvertError> {
-        let Some(mut spool) = self.spools.remove(&piece.at) else { return Ok(()) };
-        if piece.first {
-            self.matrix = spool.rewind()?;
+        if piece.first
+            && let Some(waiting) = self.waiting.remove(&piece.at)
+        {
+            let (unspooled, matrix) = waiting.open(piece.blob.bytes)?;
+            (self.unspooled, self.matrix) = (Some(unspooled), matrix);
         }
+        let Some(mut unspooled) = self.unspooled.take() else { return Ok(()) };
         let mut left = piece.blob.treatment.bytes(piece.count);
         let mut buffer = vec![0; left.min(COPIED)];
         while left > 0 {
             let bytes = &mut buffer[..left.min(COPIED)];
-            spool.read(bytes)?;
+            unspooled.read(bytes)?;
             self.put(bytes)?;
             left -= bytes.len();
         }
         if piece.last {
             self.report(piece);
         } else {
-            self.spools.insert(piece.at, spool);
+            self.unspooled = Some(unspooled);
         }
         Ok(())
     }
@@ -188,9 +294,22 @@ impl<'d> Sink<'d> {
         self.figures.tensors.push(TensorFigures { name, tensor, shape, format, statistics });
     }
 
-    pub(super) fn finish(self, metadata: &PackageMetadata) -> Result<WrittenGraphs, ConvertError> {
-        let packages =
-            self.writers.into_iter().map(|writer| writer.finish(metadata)).collect::<Result<_, _>>()?;
+    pub(super) fn finish(
+        mut self,
+        metadata: &PackageMetadata,
+        journal: &mut Journal,
+    ) -> Result<WrittenGraphs, ConvertError> {
+        let unwritten = self.pending.into_iter().flat_map(|pending| match pending.entry {
+            Entry::Tensor { figures, .. } => figures,
+            Entry::Packages { .. } | Entry::Table { .. } | Entry::Stock { .. } => Vec::new(),
+        });
+        let mut figures: Vec<TensorFigures> = unwritten.collect();
+        figures.extend_from_slice(&self.figures.tensors[self.noted_figures..]);
+        let packages: Vec<WrittenFile> = std::mem::take(&mut self.writers)
+            .into_iter()
+            .map(|writer| writer.finish(metadata))
+            .collect::<Result<_, PackageError>>()?;
+        journal.record(&Entry::Packages { packages: packages.clone(), figures })?;
         Ok(WrittenGraphs { packages, figures: self.figures })
     }
 }

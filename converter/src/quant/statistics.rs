@@ -1,13 +1,13 @@
 //! What quantization did to the weights.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Counts and errors of quantized blocks, computed from the packed codes and the stored f16 scales.
 ///
 /// A weight is exact if `code * scale`, rounded to the nearest bf16 number (ties to even), equals it; zeros of either sign are
 /// equal. Errors are those of `code * scale` itself, which is what the graph computes with, so blocks whose weights are all
 /// exact still have a small one.
-#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Statistics {
     /// Blocks of 32 weights.
     pub blocks: u64,
@@ -26,6 +26,9 @@ pub struct Statistics {
     /// How often the extremum (the first element of largest magnitude) of a block got a code: entry 0 counts code -8, entry 15
     /// code 7. Blocks of zeros are left out, and so are all blocks with 8-bit codes.
     pub extremum_codes: [u64; 16],
+    /// How often a scale has an exponent: entry `e` counts magnitudes from 2^(e-15) up to twice that, entry 0 those below 2^-14.
+    /// Blocks of zeros are left out.
+    pub scale_exponents: [u64; 32],
     /// Blocks of zeros.
     pub zero_blocks: u64,
     /// Scales below 2^-14, the smallest normal f16 number, in blocks that are not all zero: they have lost bits.
@@ -35,7 +38,7 @@ pub struct Statistics {
 }
 
 /// A block and its error.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WorstBlock {
     /// Index of the block, from the start of what was quantized.
     pub block: u64,
@@ -66,6 +69,9 @@ impl Statistics {
         for (sum, count) in self.extremum_codes.iter_mut().zip(next.extremum_codes) {
             *sum += count;
         }
+        for (sum, count) in self.scale_exponents.iter_mut().zip(next.scale_exponents) {
+            *sum += count;
+        }
         self.zero_blocks += next.zero_blocks;
         self.subnormal_scales += next.subnormal_scales;
         self.negative_scales += next.negative_scales;
@@ -80,6 +86,8 @@ mod tests {
         let worst = worst.map(|(block, relative_error)| WorstBlock { block, relative_error });
         let mut extremum_codes = [0; 16];
         extremum_codes[15] = blocks;
+        let mut scale_exponents = [0; 32];
+        scale_exponents[7] = blocks;
         Statistics {
             blocks,
             blocks_exact: blocks - 1,
@@ -89,6 +97,7 @@ mod tests {
             squared_weights: 4.0,
             worst,
             extremum_codes,
+            scale_exponents,
             zero_blocks: 1,
             subnormal_scales: 2,
             negative_scales: 3,

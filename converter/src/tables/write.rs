@@ -1,6 +1,7 @@
 //! Writes a table folder, a few rows of a tensor at a time, on all cores.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use aimodel::stream::{StreamedFile, WrittenFile};
@@ -11,6 +12,7 @@ use super::rows::quantize_rows;
 use crate::buffers::Pool;
 use crate::checkpoint::{Checkpoint, Role};
 use crate::error::ConvertError;
+use crate::journal::{Entry, Journal, JournalError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::plan::Treatment;
@@ -41,6 +43,8 @@ struct Output {
 impl Output {
     fn create(directory: &Path, name: &'static str) -> Result<Self, ConvertError> {
         let path = directory.join(name);
+        // A run that was cut off may have left the beginning of one.
+        let _ = fs::remove_file(&path);
         let file = StreamedFile::create(&path);
         match file {
             Ok(file) => Ok(Output { path, name, file }),
@@ -60,7 +64,7 @@ impl Output {
     }
 }
 
-/// A table folder under way. Tables of tensors that are read for a graph anyhow are made in that pass; [`TableWriter::finish`]
+/// A table folder under way, or one that a run that was cut off has left. Tables of tensors that are read for a graph anyhow are made in that pass; [`TableWriter::finish`]
 /// makes the others.
 #[derive(Debug)]
 pub(crate) struct TableWriter<'p> {
@@ -70,9 +74,29 @@ pub(crate) struct TableWriter<'p> {
 }
 
 impl<'p> TableWriter<'p> {
-    /// Begins in an empty folder.
-    pub(crate) fn new(plan: &'p TablesPlan, directory: &'p Path) -> Self {
-        TableWriter { plan, directory, files: BTreeMap::new() }
+    /// Begins in an empty folder, or goes on behind the files that the journal holds.
+    ///
+    /// # Errors
+    /// If one of them is not as it was.
+    pub(crate) fn new(
+        plan: &'p TablesPlan,
+        directory: &'p Path,
+        journal: &Journal,
+    ) -> Result<Self, ConvertError> {
+        let files = journal.done.tables.clone();
+        for (name, file) in &files {
+            let path = directory.join(name);
+            let is_whole = file.is_front_of(&path);
+            if !is_whole.map_err(|source| ConvertError::Io { path: path.clone(), source })? {
+                return Err(JournalError::Damaged { path }.into());
+            }
+        }
+        Ok(TableWriter { plan, directory, files })
+    }
+
+    /// The files that are whole.
+    pub(crate) fn files(&self) -> &BTreeMap<String, WrittenFile> {
+        &self.files
     }
 
     /// The table that is made of this tensor, if there is one.
@@ -106,8 +130,10 @@ impl<'p> TableWriter<'p> {
         checkpoint: &Checkpoint,
         threads: usize,
         observer: &dyn Observer,
+        journal: &mut Journal,
     ) -> Result<WrittenTables, ConvertError> {
         let plan = self.plan;
+        observer.resume(journal.done.table_bytes);
         let left: Vec<&Job> = plan.jobs.iter().filter(|job| !self.files.contains_key(job.data)).collect();
         let tensors: Result<Vec<_>, _> = left.iter().map(|job| checkpoint.require(job.role)).collect();
         source.will_read_in_order(&tensors?);
@@ -115,11 +141,27 @@ impl<'p> TableWriter<'p> {
             let mut output = self.begin(job)?;
             write_job(source, checkpoint, job, &mut output, threads, observer)?;
             self.end(output)?;
+            self.note(job, checkpoint, journal)?;
         }
         let mut meta = Output::create(self.directory, META)?;
         meta.put(plan.meta.as_bytes())?;
         self.files.extend([meta.finish()?]);
         Ok(WrittenTables { files: self.files })
+    }
+}
+
+impl TableWriter<'_> {
+    /// Writes down that a table is whole.
+    fn note(&self, job: &Job, checkpoint: &Checkpoint, journal: &mut Journal) -> Result<(), ConvertError> {
+        let names = std::iter::once(job.data).chain(job.scales);
+        let files = names.filter_map(|name| self.files.get_key_value(name));
+        let tensor = checkpoint.require(job.role)?;
+        let entry = Entry::Table {
+            name: tensor.name.clone(),
+            bytes: tensor.byte_len(),
+            files: files.map(|(name, file)| (name.clone(), *file)).collect(),
+        };
+        Ok(journal.record(&entry)?)
     }
 }
 
@@ -150,7 +192,7 @@ pub(crate) struct TableRows {
     pub(crate) scales: Vec<f32>,
 }
 
-/// Writes all files of a plan into an empty folder.
+/// Writes all files of a plan into a folder, which is empty or that of the journal.
 ///
 /// # Errors
 /// If the checkpoint cannot be read, holds an element that is not finite, the folder cannot be written, or the observer ends
@@ -162,8 +204,9 @@ pub fn write(
     directory: &Path,
     threads: usize,
     observer: &dyn Observer,
+    journal: &mut Journal,
 ) -> Result<WrittenTables, ConvertError> {
-    TableWriter::new(plan, directory).finish(source, checkpoint, threads, observer)
+    TableWriter::new(plan, directory, journal)?.finish(source, checkpoint, threads, observer, journal)
 }
 
 fn write_job(

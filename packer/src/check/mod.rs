@@ -28,6 +28,7 @@ use facts::GraphFacts;
 pub use compiled::ARCHITECTURES;
 pub use context::GraphReader;
 pub use finding::{Finding, Report, Rule, Severity, Target};
+pub(crate) use release::{GRAPHS, TABLES};
 pub use rules::ALL as RULES;
 
 use crate::FileError;

@@ -267,8 +267,8 @@ fn plan_conversion(
             subject.oracles.push(data::tiny_oracle_long());
         }
         let tables = output.tables.as_deref();
-        // The variants of one conversion are held against one another; the interpreter is judged on all of them once.
-        let is_judged = conversion.long || bundle.variant == Variant::Provider;
+        // The variants of one conversion are held against one another, so the stock interpreter need be judged once only.
+        let is_judged = conversion.long || bundle.variant != Variant::Stock;
         let interpreter = is_judged.then_some(interpreter);
         let task = judge_task(&title, &subject, bundle, tables, conversion.bounds, interpreter)?;
         plan.tasks.push(task);

@@ -108,6 +108,15 @@ fn run_quietly(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command that must succeed; gives its standard output.
+pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>> {
+    let done = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    match trouble(done.status, &done.stderr) {
+        Some(trouble) => bail!("{command:?}: {trouble}"),
+        None => Ok(done.stdout),
+    }
+}
+
 /// What to say of a process that did not succeed: its status and the end of its standard error.
 pub(crate) fn trouble(status: ExitStatus, stderr: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(stderr);

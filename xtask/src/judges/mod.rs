@@ -6,6 +6,7 @@
 
 mod apple;
 mod environment;
+mod hub;
 mod q4_0;
 mod tables;
 mod task;
@@ -51,10 +52,11 @@ struct Judge {
     plan: fn(&Options) -> Result<Plan>,
 }
 
-const JUDGES: [Judge; 3] = [
+const JUDGES: [Judge; 4] = [
     Judge { name: "apple", plan: apple::plan },
     Judge { name: "numpy", plan: tables::plan },
     Judge { name: "gguf", plan: q4_0::plan },
+    Judge { name: "huggingface_hub", plan: hub::plan },
 ];
 
 /// Builds what is judged: all targets of all packages, which is what tests are built as. One package alone would choose

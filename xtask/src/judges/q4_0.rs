@@ -1,9 +1,9 @@
 //! GGML's reference quantizer as the judge of the `q4_0` rule.
 
-use super::environment::{clear, scratch, scripts, trouble};
+use super::environment::{clear, run, scratch, scripts};
 use super::task::{Plan, Task};
 use super::{Options, program};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use fixtures::{Recipe, Shape, Weights, damage, data};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,13 +89,4 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
         });
     }
     Ok(plan)
-}
-
-/// Runs a command that must succeed; gives its standard output.
-fn run(command: &mut Command) -> Result<Vec<u8>> {
-    let done = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    match trouble(done.status, &done.stderr) {
-        Some(trouble) => bail!("{command:?}: {trouble}"),
-        None => Ok(done.stdout),
-    }
 }

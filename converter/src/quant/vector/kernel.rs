@@ -315,6 +315,11 @@ impl<S: Simd> Tally<S> {
         let small =
             scales.iter().filter(|scale| magnitude(scale) < f16::MIN_POSITIVE.to_bits()).count() as u64;
         let is_negative = |scale: &f16| scale.to_bits() > f16::NEG_ZERO.to_bits();
+        let mut scale_exponents = [0; 32];
+        for scale in scales {
+            scale_exponents[usize::from(magnitude(scale) >> 10)] += 1;
+        }
+        scale_exponents[0] -= self.zero_blocks;
         let worst = WorstBlock { block: self.worst, relative_error: self.worst_share.sqrt() };
         Statistics {
             blocks: scales.len() as u64,
@@ -325,6 +330,7 @@ impl<S: Simd> Tally<S> {
             squared_weights: self.squared_weights.reduce_sum(),
             worst: (self.worst_share > 0.0).then_some(worst),
             extremum_codes: self.codes,
+            scale_exponents,
             zero_blocks: self.zero_blocks,
             subnormal_scales: small - self.zero_blocks,
             negative_scales: scales.iter().filter(|scale| is_negative(scale)).count() as u64,

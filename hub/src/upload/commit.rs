@@ -1,0 +1,122 @@
+//! One commit of everything that differs.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::local::LocalFile;
+use super::repository::Head;
+use super::{Target, compare};
+use crate::client::{Client, Failure, host};
+use crate::error::Error;
+
+/// A commit that was made.
+pub(super) struct Committed {
+    pub(super) commit: String,
+    /// By what its tree can be asked for.
+    pub(super) reference: String,
+    pub(super) pull_request: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answered {
+    commit_oid: String,
+    pull_request_url: Option<String>,
+}
+
+/// Commits files on top of `head`, each with whether it is a large one that the storage holds.
+///
+/// # Errors
+/// If the Hub refuses, somebody else committed meanwhile, or no answer came and it is not known what happened.
+pub(super) fn commit(
+    client: &Client,
+    target: &Target<'_>,
+    head: &Head,
+    additions: &[(&LocalFile, bool)],
+) -> Result<Committed, Error> {
+    let mut url = target.api(client, "commit");
+    if target.pull_request {
+        url.push_str("?create_pr=1");
+    }
+    let body = lines(target, head, additions)?;
+    let mut attempts = client.attempts();
+    // Whether an earlier attempt may have been taken.
+    let mut in_doubt = false;
+    loop {
+        let passing = match once(client, target, &url, &body) {
+            Ok(Some(answered)) => return committed(&url, answered),
+            Ok(None) if in_doubt => return found(client, target, additions),
+            Ok(None) => {
+                return Err(Error::Moved { id: target.id.to_string(), revision: target.revision.to_owned() });
+            }
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Passing(passing)) => passing,
+        };
+        in_doubt |= !matches!(passing.error, Error::RateLimited { .. });
+        // The same pull request twice would be one too many; on a branch, the parent tells.
+        if in_doubt && target.pull_request {
+            let endpoint = client.settings().endpoint.clone();
+            return Err(Error::Unsure { id: target.id.to_string(), endpoint });
+        }
+        attempts.failed(passing)?;
+    }
+}
+
+/// Sends the commit once; nothing if the parent is no longer the head.
+fn once(client: &Client, target: &Target<'_>, url: &str, body: &[u8]) -> Result<Option<Answered>, Failure> {
+    let mut answer = client.ask("POST", url, &[("Content-Type", "application/x-ndjson")], body)?;
+    match answer.status {
+        200..=299 => {
+            let text = client.text(url, &mut answer)?;
+            client.json(url, &text).map(Some).map_err(Failure::Final)
+        }
+        409 | 412 => Ok(None),
+        _ => Err(client.refusal(url, answer, target.about(""))),
+    }
+}
+
+fn committed(url: &str, answered: Answered) -> Result<Committed, Error> {
+    let Answered { commit_oid: commit, pull_request_url: pull_request } = answered;
+    let reference = match &pull_request {
+        None => commit.clone(),
+        Some(address) => match address.rsplit('/').next().map(str::parse::<u64>) {
+            Some(Ok(number)) => format!("refs/pr/{number}"),
+            _ => {
+                let what = format!("{address:?} is no address of a pull request");
+                return Err(Error::Protocol { host: host(url), what });
+            }
+        },
+    };
+    Ok(Committed { commit, reference, pull_request })
+}
+
+/// The commit whose answer was lost: the head, if it holds what was sent.
+fn found(client: &Client, target: &Target<'_>, additions: &[(&LocalFile, bool)]) -> Result<Committed, Error> {
+    let head = Head::read(client, target.id, target.revision)?;
+    let files: Vec<LocalFile> = additions.iter().map(|(file, _)| (*file).clone()).collect();
+    compare::verify(client, target, &head.commit, &files)?;
+    Ok(Committed { reference: head.commit.clone(), commit: head.commit, pull_request: None })
+}
+
+/// The commit as lines of JSON.
+fn lines(target: &Target<'_>, head: &Head, additions: &[(&LocalFile, bool)]) -> Result<Vec<u8>, Error> {
+    let header = json!({ "summary": target.message, "description": "", "parentCommit": head.commit });
+    let mut lines = line("header", header);
+    for (file, is_large) in additions {
+        lines.extend(if *is_large {
+            let value =
+                json!({ "path": file.path, "algo": "sha256", "oid": file.sha256(), "size": file.size });
+            line("lfsFile", value)
+        } else {
+            let value = json!({ "path": file.path, "encoding": "base64", "content": file.content()? });
+            line("file", value)
+        });
+    }
+    Ok(lines)
+}
+
+fn line(key: &str, value: Value) -> Vec<u8> {
+    let mut line = json!({ "key": key, "value": value }).to_string().into_bytes();
+    line.push(b'\n');
+    line
+}

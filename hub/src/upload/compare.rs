@@ -1,0 +1,101 @@
+//! What differs between files here and a branch there.
+
+use std::collections::BTreeMap;
+
+use super::local::LocalFile;
+use super::repository::{Entry, Head, entries};
+use super::{Target, need_token};
+use crate::client::Client;
+use crate::error::Error;
+
+/// How a file here stands to the Hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The Hub has none of that name.
+    New,
+    /// The Hub has another one.
+    Changed,
+    /// The Hub has the same bytes.
+    Equal,
+}
+
+/// What a branch holds, beside what is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comparison {
+    /// Where the branch stands; nothing if there is no repository.
+    pub head: Option<Head>,
+    /// One for each file, in their order.
+    pub states: Vec<State>,
+    /// Files on the Hub that are not here; they stay.
+    pub only_there: Vec<Entry>,
+}
+
+impl Comparison {
+    /// Those of the compared files that are new or changed.
+    pub fn differing<'f>(&'f self, files: &'f [LocalFile]) -> impl Iterator<Item = &'f LocalFile> {
+        files.iter().zip(&self.states).filter(|(_, state)| **state != State::Equal).map(|(file, _)| file)
+    }
+}
+
+/// Compares files with what a branch holds.
+///
+/// # Errors
+/// If there is no token, a file cannot be read, there is a repository without that branch, or the Hub does not answer.
+pub fn compare(client: &Client, target: &Target<'_>, files: &[LocalFile]) -> Result<Comparison, Error> {
+    need_token(client)?;
+    let head = match Head::read(client, target.id, target.revision) {
+        Ok(head) => head,
+        Err(Error::NotFound { .. }) => {
+            return Ok(Comparison {
+                head: None,
+                states: vec![State::New; files.len()],
+                only_there: Vec::new(),
+            });
+        }
+        Err(error) => return Err(error),
+    };
+    let mut there = by_path(entries(client, target.id, &head.commit)?);
+    let mut states = Vec::with_capacity(files.len());
+    for file in files {
+        states.push(match there.remove(&file.path) {
+            None => State::New,
+            Some(entry) if is_same(file, &entry)? => State::Equal,
+            Some(_) => State::Changed,
+        });
+    }
+    Ok(Comparison { head: Some(head), states, only_there: there.into_values().collect() })
+}
+
+/// Holds every file against what a commit holds.
+///
+/// # Errors
+/// [`Error::Published`] with the first file that is not there as it is here.
+pub(super) fn verify(
+    client: &Client,
+    target: &Target<'_>,
+    revision: &str,
+    files: &[LocalFile],
+) -> Result<(), Error> {
+    let there = by_path(entries(client, target.id, revision)?);
+    for file in files {
+        let entry = there.get(&file.path);
+        if entry.map(|entry| is_same(file, entry)).transpose()? == Some(true) {
+            continue;
+        }
+        let expected = match entry {
+            Some(entry) => file.digest_like(&entry.digest)?.as_str().to_owned(),
+            None => file.sha256().to_owned(),
+        };
+        let actual = entry.map_or("nothing".to_owned(), |entry| entry.digest.as_str().to_owned());
+        return Err(Error::Published { file: file.path.clone(), expected, actual });
+    }
+    Ok(())
+}
+
+fn by_path(entries: Vec<Entry>) -> BTreeMap<String, Entry> {
+    entries.into_iter().map(|entry| (entry.path.clone(), entry)).collect()
+}
+
+fn is_same(file: &LocalFile, entry: &Entry) -> Result<bool, Error> {
+    Ok(file.size == entry.size && file.digest_like(&entry.digest)? == entry.digest)
+}

@@ -1,0 +1,218 @@
+//! Publishing: what is here is compared with what the Hub holds, what differs is sent, and one commit names it all.
+//!
+//! Large files go to the Hub's storage as objects of git's large file storage, streamed from the disk, by links that the Hub
+//! signs; small ones go with the commit. Objects that the storage holds already are not sent again, so an upload that was cut
+//! off continues with the file it was at. Afterwards the Hub is asked what it holds, and every digest is compared.
+
+mod commit;
+mod compare;
+mod local;
+mod object;
+mod repository;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+pub use compare::{Comparison, State, compare};
+pub use local::LocalFile;
+pub use repository::{Entry, Head};
+
+use crate::client::{About, Client, host};
+use crate::error::Error;
+use crate::snapshot::{RepositoryId, escape};
+
+/// Files above this many bytes are never part of a commit themselves, whatever the server says.
+pub const LARGEST_INLINE: u64 = 10_000_000;
+
+/// Files that one request asks about.
+const ASKED_AT_ONCE: usize = 256;
+
+/// Hears how an upload goes on.
+pub trait Observer {
+    /// A large file of so many bytes is next.
+    fn file(&self, _path: &str, _size: u64) {}
+    /// So many bytes of it were sent; less than before when a part is sent again.
+    fn position(&self, _bytes: u64) {}
+    /// The storage holds this file already.
+    fn held(&self, _path: &str, _size: u64) {}
+}
+
+/// Nobody watches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {}
+
+/// Where to publish, and as what.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The repository; made if there is none.
+    pub id: &'a RepositoryId,
+    /// The branch.
+    pub revision: &'a str,
+    /// A new repository is seen by its owner alone.
+    pub private: bool,
+    /// Ask for the change, instead of making it.
+    pub pull_request: bool,
+    /// First line of the commit's message.
+    pub message: &'a str,
+}
+
+/// What was published.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// The commit; nothing if there was nothing to change.
+    pub commit: Option<String>,
+    /// Address of the pull request, if one was opened.
+    pub pull_request: Option<String>,
+    /// Large files that were sent.
+    pub sent: usize,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Large files that the storage held already.
+    pub held: usize,
+    /// Small files, which went with the commit.
+    pub inline: usize,
+}
+
+impl Target<'_> {
+    pub(crate) fn about<'a>(&'a self, file: &'a str) -> About<'a> {
+        About { id: self.id.as_str(), revision: self.revision, file }
+    }
+
+    /// Address of a part of the API that is about the branch.
+    fn api(&self, client: &Client, part: &str) -> String {
+        let revision = escape(self.revision).replace('/', "%2F");
+        format!("{}/api/models/{}/{part}/{revision}", client.settings().endpoint, self.id)
+    }
+}
+
+/// Sends what the comparison of the same files found to be new or changed, in one commit, and holds what the Hub has
+/// afterwards against all of `files`. If nothing differs, nothing is sent and there is no commit.
+///
+/// # Errors
+/// If there is no token or it may not write, the Hub refuses or does not answer, a file cannot be read or changes meanwhile,
+/// somebody else commits meanwhile, or the Hub does not hold afterwards what was sent.
+pub fn publish(
+    client: &Client,
+    target: &Target<'_>,
+    files: &[LocalFile],
+    comparison: &Comparison,
+    observer: &dyn Observer,
+) -> Result<Published, Error> {
+    send(client, target, files, comparison, observer).map_err(|error| of_writing(client, target, error))
+}
+
+fn send(
+    client: &Client,
+    target: &Target<'_>,
+    files: &[LocalFile],
+    comparison: &Comparison,
+    observer: &dyn Observer,
+) -> Result<Published, Error> {
+    need_token(client)?;
+    let head = match &comparison.head {
+        Some(head) => head.clone(),
+        None => {
+            repository::create(client, target)?;
+            Head::read(client, target.id, target.revision)?
+        }
+    };
+    let differing: Vec<&LocalFile> = comparison.differing(files).collect();
+    if differing.is_empty() {
+        return Ok(Published::default());
+    }
+    let large = are_large(client, target, &differing)?;
+    let mut published = Published::default();
+    for (file, is_large) in differing.iter().zip(&large) {
+        if !is_large {
+            published.inline += 1;
+        } else if object::send(client, target, file, observer)? {
+            published.sent += 1;
+            published.sent_bytes += file.size;
+        } else {
+            published.held += 1;
+            observer.held(&file.path, file.size);
+        }
+    }
+    let additions: Vec<(&LocalFile, bool)> = differing.into_iter().zip(large).collect();
+    let committed = commit::commit(client, target, &head, &additions)?;
+    compare::verify(client, target, &committed.reference, files)?;
+    published.commit = Some(committed.commit);
+    published.pull_request = committed.pull_request;
+    Ok(published)
+}
+
+/// Refuses to go on without a token.
+///
+/// # Errors
+/// [`Error::TokenNeeded`].
+pub fn need_token(client: &Client) -> Result<(), Error> {
+    let settings = client.settings();
+    match settings.token {
+        Some(_) => Ok(()),
+        None => Err(Error::TokenNeeded { endpoint: settings.endpoint.clone() }),
+    }
+}
+
+/// A refusal by the Hub itself means that the token may not write.
+fn of_writing(client: &Client, target: &Target<'_>, error: Error) -> Error {
+    let settings = client.settings();
+    match (error, &settings.token) {
+        (Error::Refused { host: refusing, status: 401 | 403, message, .. }, Some(token))
+            if refusing == host(&settings.endpoint) =>
+        {
+            Error::MayNotWrite {
+                id: target.id.to_string(),
+                endpoint: settings.endpoint.clone(),
+                origin: token.origin().to_owned(),
+                message,
+            }
+        }
+        (error, _) => error,
+    }
+}
+
+#[derive(Deserialize)]
+struct Modes {
+    files: Vec<Mode>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mode {
+    path: String,
+    upload_mode: String,
+}
+
+/// Asks which files are to be large ones. Those that are too large for a commit are, in any case.
+fn are_large(client: &Client, target: &Target<'_>, files: &[&LocalFile]) -> Result<Vec<bool>, Error> {
+    let mut url = target.api(client, "preupload");
+    if target.pull_request {
+        url.push_str("?create_pr=1");
+    }
+    let mut large = Vec::with_capacity(files.len());
+    for files in files.chunks(ASKED_AT_ONCE) {
+        let mut asked = Vec::with_capacity(files.len());
+        for file in files {
+            asked.push(json!({ "path": file.path, "size": file.size, "sample": file.sample()? }));
+        }
+        let body = json!({ "files": asked }).to_string();
+        let text =
+            client.post(&url, &[("Content-Type", "application/json")], body.as_bytes(), target.about(""))?;
+        let modes: Modes = client.json(&url, &text)?;
+        for file in files {
+            let mode = modes.files.iter().find(|mode| mode.path == file.path);
+            large.push(match mode.map(|mode| mode.upload_mode.as_str()) {
+                _ if file.size > LARGEST_INLINE => true,
+                Some("lfs") => true,
+                Some("regular") => false,
+                other => {
+                    let what = format!("preupload of {}: {other:?}", file.path);
+                    return Err(Error::Protocol { host: host(&url), what });
+                }
+            });
+        }
+    }
+    Ok(large)
+}

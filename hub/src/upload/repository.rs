@@ -1,0 +1,114 @@
+//! What a repository holds at a commit, and a new repository.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Target;
+use crate::client::{About, Client, Failure, host, origin};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::retry::Passing;
+use crate::snapshot::{RepositoryId, escape, is_commit};
+
+/// Where a branch stands.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Head {
+    /// The commit.
+    #[serde(rename = "sha")]
+    pub commit: String,
+    /// Whether its owner alone sees the repository.
+    #[serde(default)]
+    pub private: bool,
+}
+
+impl Head {
+    /// Asks where a branch stands.
+    ///
+    /// # Errors
+    /// If there is no such repository or branch, or the Hub does not answer.
+    pub fn read(client: &Client, id: &RepositoryId, revision: &str) -> Result<Self, Error> {
+        let about = About { id: id.as_str(), revision, file: "" };
+        let path = format!("/api/models/{id}/revision/{}", escape(revision).replace('/', "%2F"));
+        let head: Head = client.get_json(&path, about)?;
+        if is_commit(&head.commit) {
+            return Ok(head);
+        }
+        let what = format!("{path}: {:?} is no commit", head.commit);
+        Err(Error::Protocol { host: host(&client.settings().endpoint), what })
+    }
+}
+
+/// A file of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Path within the repository.
+    pub path: String,
+    /// Number of bytes.
+    pub size: u64,
+    /// What the Hub says that its bytes are.
+    pub digest: Digest,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(rename = "type")]
+    kind: String,
+    path: String,
+    oid: String,
+    size: u64,
+    lfs: Option<Large>,
+}
+
+#[derive(Deserialize)]
+struct Large {
+    oid: String,
+}
+
+/// Asks for all files of a branch or commit, page after page.
+pub(super) fn entries(client: &Client, id: &RepositoryId, revision: &str) -> Result<Vec<Entry>, Error> {
+    let endpoint = &client.settings().endpoint;
+    let about = About { id: id.as_str(), revision, file: "" };
+    let odd = |what: String| Error::Protocol { host: host(endpoint), what };
+    let revision = escape(revision).replace('/', "%2F");
+    let mut next = Some(format!("{endpoint}/api/models/{id}/tree/{revision}?recursive=true&expand=false"));
+    let mut entries = Vec::new();
+    while let Some(url) = next {
+        let (page, following) = client.get_page::<Vec<Listed>>(&url, about)?;
+        for file in page.into_iter().filter(|listed| listed.kind == "file") {
+            let digits = file.lfs.map_or(file.oid, |large| large.oid);
+            let digest = Digest::from_etag(&digits)
+                .ok_or_else(|| odd(format!("tree: {digits:?} is no digest of {}", file.path)))?;
+            entries.push(Entry { path: file.path, size: file.size, digest });
+        }
+        if following.as_ref().is_some_and(|following| *following == url || origin(following) != origin(&url))
+        {
+            return Err(odd("the pages of a tree lead elsewhere".to_owned()));
+        }
+        next = following;
+    }
+    Ok(entries)
+}
+
+/// Makes the repository. One that somebody else made meanwhile does as well.
+pub(super) fn create(client: &Client, target: &Target<'_>) -> Result<(), Error> {
+    let url = format!("{}/api/repos/create", client.settings().endpoint);
+    let (owner, name) = target.id.as_str().split_once('/').unwrap_or_default();
+    let visibility = if target.private { "private" } else { "public" };
+    let body = json!({ "type": "model", "organization": owner, "name": name, "visibility": visibility });
+    let body = body.to_string();
+    client.patiently(|| {
+        let answer = client.ask("POST", &url, &[("Content-Type", "application/json")], body.as_bytes())?;
+        let status = answer.status;
+        if (200..=299).contains(&status) {
+            return Ok(());
+        }
+        match client.refusal(&url, answer, target.about("")) {
+            // The Hub makes one repository of a user at a time.
+            Failure::Final(error) if status == 409 && error.to_string().contains("in progress") => {
+                Err(Failure::Passing(Passing { error, retry_after: None }))
+            }
+            Failure::Final(_) if status == 409 => Ok(()),
+            failure => Err(failure),
+        }
+    })
+}

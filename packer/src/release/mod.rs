@@ -1,0 +1,185 @@
+//! A release tree: bundles and tables in the places where users look for them, a card, a license, a manifest.
+//!
+//! Nothing is invented: the card says what the manifests of the members record, and names what they do not.
+
+mod card;
+mod member;
+mod place;
+
+pub use card::license_of_card;
+
+use std::path::{Path, PathBuf};
+
+use aimodel::staging::StagedDirectory;
+
+use self::member::Member;
+use crate::check::{GRAPHS, TABLES};
+use crate::files::{self, FileError};
+use crate::manifest::{self, Manifest, ManifestError, ManifestKind, Provenance, SourceRecord};
+use crate::metadata::MetadataError;
+
+/// What a release is made of.
+#[derive(Debug)]
+pub struct Release<'a> {
+    /// Its name: the title of the card.
+    pub name: &'a str,
+    /// Name and version of the tool.
+    pub tool: &'a str,
+    /// Bundle folders, portable and compiled ones.
+    pub bundles: &'a [PathBuf],
+    /// Table folders.
+    pub tables: &'a [PathBuf],
+    /// Repository that the weights come from, for the card.
+    pub base_model: &'a str,
+    /// Under which terms the weights are given.
+    pub license: &'a License,
+}
+
+/// The license of the weights.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct License {
+    /// As cards name it: `apache-2.0`, `gemma`.
+    pub id: String,
+    /// The text.
+    pub text: Vec<u8>,
+}
+
+/// Why there is no release.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// The file system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A manifest cannot be read or written.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The metadata of a bundle cannot be read.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// A folder is something else than it was given as.
+    #[error("{} is {found}: give bundles and table folders that `coreai-bundle convert` made", path.display())]
+    WrongKind {
+        /// The folder.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A name in a manifest leads elsewhere.
+    #[error("{}: its manifest lists {path:?}, which leads out of the folder: make it anew", folder.display())]
+    Outside {
+        /// The folder.
+        folder: PathBuf,
+        /// The name.
+        path: String,
+    },
+    /// Two members would take one place.
+    #[error("{} and {} are both called {name}: a release holds one of them", first.display(), second.display())]
+    SameName {
+        /// Their name.
+        name: String,
+        /// A folder.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// The members are of different checkpoints.
+    #[error(
+        "{} comes from {first_source}, {} from {second_source}: a release is of one checkpoint", first.display(), second.display()
+    )]
+    Sources {
+        /// A folder.
+        first: PathBuf,
+        /// Its checkpoint.
+        first_source: String,
+        /// Another folder.
+        second: PathBuf,
+        /// Its checkpoint.
+        second_source: String,
+    },
+    /// A file is not the one that was made.
+    #[error("{} is not what its manifest says: it was changed after it was made; make the folder anew", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The card cannot be rendered.
+    #[error("the card cannot be rendered: {0:#}")]
+    Card(#[from] minijinja::Error),
+}
+
+/// Makes a release in an empty folder. Large files are linked where the file system can do that, else copied; every byte is
+/// hashed again and held against the members' manifests.
+///
+/// # Errors
+/// If a member is no bundle or table folder, was changed since it was made, or comes from another checkpoint than the others;
+/// or a file cannot be read or written.
+pub fn assemble(folder: &StagedDirectory, release: &Release<'_>) -> Result<Manifest, ReleaseError> {
+    let bundles = members(release.bundles, ManifestKind::Bundle)?;
+    let tables = members(release.tables, ManifestKind::Tables)?;
+    let source = common_source(bundles.iter().chain(&tables))?;
+    let root = folder.path();
+    for (part, members) in [(GRAPHS, &bundles), (TABLES, &tables)] {
+        members.iter().try_for_each(|member| place::member(member, &root.join(part).join(&member.name)))?;
+    }
+    files::write(&root.join("LICENSE"), &release.license.text)?;
+    files::write(
+        &root.join("README.md"),
+        card::render(release, source.as_ref(), &bundles, &tables)?.as_bytes(),
+    )?;
+    let provenance = Provenance { tool: release.tool.to_owned(), source, ..Provenance::default() };
+    let manifest = manifest::seal(root, ManifestKind::Release, release.name, provenance, &[])?;
+    for (part, members) in [(GRAPHS, &bundles), (TABLES, &tables)] {
+        members.iter().try_for_each(|member| compare(&manifest, part, member))?;
+    }
+    Ok(manifest)
+}
+
+/// Reads the members, which all have names of their own.
+fn members(folders: &[PathBuf], kind: ManifestKind) -> Result<Vec<Member>, ReleaseError> {
+    let mut members: Vec<Member> = Vec::with_capacity(folders.len());
+    for folder in folders {
+        let member = Member::read(folder, kind)?;
+        if let Some(first) = members.iter().find(|first| first.name == member.name) {
+            let (first, second) = (first.folder.clone(), member.folder);
+            return Err(ReleaseError::SameName { name: member.name, first, second });
+        }
+        members.push(member);
+    }
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(members)
+}
+
+/// The checkpoint that all come from.
+fn common_source<'m>(
+    members: impl Iterator<Item = &'m Member>,
+) -> Result<Option<SourceRecord>, ReleaseError> {
+    let mut first: Option<&Member> = None;
+    for member in members {
+        let Some(first) = first else {
+            first = Some(member);
+            continue;
+        };
+        if member.manifest.source != first.manifest.source {
+            return Err(ReleaseError::Sources {
+                first: first.folder.clone(),
+                first_source: first.source_in_words(),
+                second: member.folder.clone(),
+                second_source: member.source_in_words(),
+            });
+        }
+    }
+    Ok(first.and_then(|member| member.manifest.source.clone()))
+}
+
+/// Holds what was placed against what the member's manifest says.
+fn compare(release: &Manifest, part: &str, member: &Member) -> Result<(), ReleaseError> {
+    for file in &member.manifest.files {
+        let path = format!("{part}/{}/{}", member.name, file.path);
+        let placed = release.files.binary_search_by(|placed| placed.path.as_str().cmp(&path));
+        let is_same = placed.is_ok_and(|at| release.files[at].sha256 == file.sha256);
+        if !is_same {
+            return Err(ReleaseError::Changed { path: member.folder.join(Path::new(&file.path)) });
+        }
+    }
+    Ok(())
+}

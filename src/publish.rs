@@ -1,0 +1,244 @@
+//! `coreai-bundle publish`: a release tree as a repository of the Hub.
+
+use std::cell::Cell;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+use converter::observer::Observer as _;
+use hub::upload::{self, Comparison, LocalFile, Published, State, Target};
+use hub::{Client, RepositoryId, Settings};
+use packer::check::{self, Options};
+use packer::manifest::{self, Manifest};
+use serde_json::json;
+
+use crate::check::defects_in_words;
+use crate::progress::Progress;
+use crate::terminal::{GREEN, STRONG, YELLOW, paint};
+use crate::{digits, interrupt, outputs};
+
+/// Publish a release tree on the Hub, in one commit
+///
+/// The tree is checked first, as `check` does, and refused if it has defects. Then it is compared with what the repository
+/// holds: what is new or changed is sent, and what is on the Hub only stays. An upload that was cut off continues with the file it
+/// was at when it is run again. Afterwards every digest that the Hub reports is compared with what is here.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The token is that of HF_TOKEN, HF_TOKEN_PATH or `hf auth login`, and must be one that may write.
+
+Example:
+  coreai-bundle publish release --repo-id me/gemma-4-E4B-it-coreai --private"
+)]
+pub(crate) struct Arguments {
+    /// Release tree that `coreai-bundle release` made
+    folder: PathBuf,
+    /// Repository to publish to; made if there is none
+    #[arg(long, value_name = "USER/NAME")]
+    repo_id: String,
+    /// Make a new repository private, and refuse to publish to one that is public
+    #[arg(long)]
+    private: bool,
+    /// Open a pull request, instead of changing the branch
+    #[arg(long)]
+    pr: bool,
+    /// Branch to publish to, which must exist
+    #[arg(long, value_name = "BRANCH", default_value = "main")]
+    revision: String,
+    /// First line of the commit's message [default: one that names the release and the tool]
+    #[arg(long, value_name = "TEXT")]
+    message: Option<String>,
+    /// Show what is new, changed and equal, and send nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result, and events on the way, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let id = RepositoryId::new(&arguments.repo_id)?;
+    interrupt::listen()?;
+    let settings = Settings { cancelled: interrupt::asked, ..Settings::from_environment() };
+    if settings.offline {
+        bail!("HF_HUB_OFFLINE is set, and publishing needs the network: unset it");
+    }
+    let client = Client::new(settings);
+    // Nobody wants to wait for the digests of a whole release to be told this.
+    upload::need_token(&client)?;
+    let (manifest, files) = checked(&arguments.folder)?;
+    let message = match &arguments.message {
+        Some(message) => message.clone(),
+        None => format!("Publish {} with {}", manifest.name, outputs::tool()),
+    };
+    let target = Target {
+        id: &id,
+        revision: &arguments.revision,
+        private: arguments.private,
+        pull_request: arguments.pr,
+        message: &message,
+    };
+    let comparison = upload::compare(&client, &target, &files)?;
+    arguments.refuse(&client, &comparison)?;
+    if !arguments.json {
+        print_comparison(&mut anstream::stdout().lock(), &id, &files, &comparison)?;
+    }
+    let published = if arguments.dry_run {
+        None
+    } else {
+        let bytes = comparison.differing(&files).map(|file| file.size).sum();
+        let watched =
+            Watched { progress: Progress::of("file", bytes, arguments.json), reached: Cell::new(0) };
+        let published = upload::publish(&client, &target, &files, &comparison, &watched);
+        watched.progress.finish();
+        Some(published?)
+    };
+    if arguments.json {
+        print_json(&id, &files, &comparison, published.as_ref())?;
+    } else {
+        print_result(&mut anstream::stdout().lock(), client.settings(), &target, published.as_ref())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The manifest of a release without defects, and all its files.
+fn checked(folder: &Path) -> anyhow::Result<(Manifest, Vec<LocalFile>)> {
+    let report = check::check(folder, &Options::default())?;
+    if report.target != check::Target::Release {
+        bail!("{} is no release tree: make one with `coreai-bundle release`", folder.display());
+    }
+    if report.has_defects() {
+        let (shown, defects) = (folder.display(), defects_in_words(&report));
+        bail!("{shown} is not fit to be published, it has {defects}\nrun `coreai-bundle check {shown}`");
+    }
+    let manifest = Manifest::read(folder)?;
+    let mut files = Vec::with_capacity(manifest.files.len() + 1);
+    for file in &manifest.files {
+        // The check has just compared this digest.
+        files.push(LocalFile::new(&file.path, &folder.join(&file.path), Some(&file.sha256.to_string()))?);
+    }
+    files.push(LocalFile::new(manifest::FILE_NAME, &folder.join(manifest::FILE_NAME), None)?);
+    Ok((manifest, files))
+}
+
+impl Arguments {
+    /// Refuses what would do something else than was asked for.
+    fn refuse(&self, client: &Client, comparison: &Comparison) -> anyhow::Result<()> {
+        let (id, endpoint) = (&self.repo_id, &client.settings().endpoint);
+        match &comparison.head {
+            Some(head) if self.private && !head.private => bail!(
+                "{id} exists and is public: make it private at {endpoint}/{id}/settings first, or publish without --private"
+            ),
+            None if self.revision != "main" => bail!(
+                "there is no repository {id} yet, and a new one has the branch main only: publish without --revision"
+            ),
+            None if self.pr => bail!(
+                "there is no repository {id} that a pull request could be opened in: check the name, or publish without --pr"
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Passes on what was sent. Bytes that are sent again count once.
+struct Watched {
+    progress: Progress,
+    /// Furthest position in the current file.
+    reached: Cell<u64>,
+}
+
+impl upload::Observer for Watched {
+    fn file(&self, path: &str, _size: u64) {
+        self.reached.set(0);
+        self.progress.tensor(path);
+    }
+
+    fn position(&self, bytes: u64) {
+        if let Some(more @ 1..) = bytes.checked_sub(self.reached.get()) {
+            self.progress.advance(more);
+            self.reached.set(bytes);
+        }
+    }
+
+    fn held(&self, _path: &str, size: u64) {
+        self.progress.advance(size);
+    }
+}
+
+/// How many files are of a state.
+fn count(comparison: &Comparison, state: State) -> usize {
+    comparison.states.iter().filter(|found| **found == state).count()
+}
+
+fn print_comparison(
+    out: &mut impl Write,
+    id: &RepositoryId,
+    files: &[LocalFile],
+    comparison: &Comparison,
+) -> io::Result<()> {
+    let mut line =
+        |word: String, size: u64, path: &str| writeln!(out, "{word} {:>10}  {path}", digits::bytes(size));
+    for (file, state) in files.iter().zip(&comparison.states) {
+        let word = match state {
+            State::New => paint(GREEN, "new    "),
+            State::Changed => paint(YELLOW, "changed"),
+            State::Equal => "equal  ".to_owned(),
+        };
+        line(word, file.size, &file.path)?;
+    }
+    for entry in &comparison.only_there {
+        line("stays  ".to_owned(), entry.size, &entry.path)?;
+    }
+    let [new, changed, equal] = [State::New, State::Changed, State::Equal].map(|s| count(comparison, s));
+    let stays = comparison.only_there.len();
+    let is_new = if comparison.head.is_none() { " (not there yet)" } else { "" };
+    let id = paint(STRONG, id);
+    writeln!(out, "{id}{is_new}: {new} new, {changed} changed, {equal} equal, {stays} on the Hub only")
+}
+
+fn print_result(
+    out: &mut impl Write,
+    settings: &Settings,
+    target: &Target<'_>,
+    published: Option<&Published>,
+) -> io::Result<()> {
+    let Some(published) = published else { return writeln!(out, "nothing was sent: --dry-run") };
+    let Some(commit) = &published.commit else {
+        return writeln!(out, "nothing was sent: the Hub holds all of it");
+    };
+    let Published { sent, sent_bytes, held, inline, .. } = published;
+    let bytes = digits::bytes(*sent_bytes);
+    writeln!(
+        out,
+        "sent {sent} large files ({bytes}) and {inline} small ones; {held} large ones were there already"
+    )?;
+    writeln!(out, "the Hub holds every file with the digest that it has here")?;
+    match &published.pull_request {
+        Some(address) => writeln!(out, "{address}"),
+        None => writeln!(out, "{}/{}/commit/{commit}", settings.endpoint, target.id),
+    }
+}
+
+fn print_json(
+    id: &RepositoryId,
+    files: &[LocalFile],
+    comparison: &Comparison,
+    published: Option<&Published>,
+) -> io::Result<()> {
+    let of = |state: State| -> Vec<&str> {
+        let found = files.iter().zip(&comparison.states).filter(|(_, found)| **found == state);
+        found.map(|(file, _)| file.path.as_str()).collect()
+    };
+    let stays: Vec<&str> = comparison.only_there.iter().map(|entry| entry.path.as_str()).collect();
+    let result = json!({
+        "repository": id.as_str(),
+        "new": of(State::New),
+        "changed": of(State::Changed),
+        "equal": of(State::Equal),
+        "stays": stays,
+        "published": published,
+    });
+    writeln!(io::stdout().lock(), "{}", json!({"event": "done", "publish": result}))
+}

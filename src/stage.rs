@@ -1,0 +1,177 @@
+//! A run's hidden folders: made anew, or taken over from a run that was cut off.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aimodel::staging::{StagedDirectory, StagingError};
+use anyhow::bail;
+use clap::ValueEnum;
+use converter::ConvertError;
+use converter::journal::{Header, Journal, JournalError};
+use converter::source::{Source, SourceError};
+
+use crate::outputs::{self, Common};
+
+/// Options that outputs depend on, as a user gives them.
+pub(crate) type Options = BTreeMap<String, String>;
+
+/// An option's value, as a user gives it.
+pub(crate) fn typed(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// Outputs under way, a folder for what goes away with the run, and the journal in it.
+pub(crate) struct Stage {
+    work: StagedDirectory,
+    /// In the order of their names.
+    pub(crate) folders: Vec<StagedDirectory>,
+    /// What is finished.
+    pub(crate) journal: Journal,
+    /// Bytes that were there already.
+    held: u64,
+    /// Whether to leave everything for a later run, whatever ends this one.
+    is_kept: bool,
+}
+
+impl Stage {
+    /// Makes or takes over the hidden folders of these outputs.
+    ///
+    /// # Errors
+    /// If an output exists and is not to be replaced, the system refuses, or the run that was cut off was to do something else.
+    pub(crate) fn open(
+        common: &Common,
+        work: &str,
+        names: &[String],
+        source: &dyn Source,
+        mut options: Options,
+    ) -> anyhow::Result<Self> {
+        options.insert("SOURCE_DATE_EPOCH".to_owned(), outputs::creation_date()?);
+        let header = Header::new(outputs::tool(), source, options)?;
+        let work = common.output.join(format!("{work}.work"));
+        if !common.resume {
+            return Self::begin(common, &work, names, header);
+        }
+        let Some(header) = header else { bail!(JournalError::NoCommit) };
+        if let Some(left) = StagedDirectory::adopt(&work, false, None)?
+            && let Ok(then) = Journal::header(left.path())
+        {
+            return Self::resume(common, left, names, &header, &then.folders);
+        }
+        eprintln!("nothing is there to be resumed: beginning anew");
+        Self::begin(common, &work, names, Some(header))
+    }
+
+    fn begin(common: &Common, work: &Path, names: &[String], header: Option<Header>) -> anyhow::Result<Self> {
+        let work = StagedDirectory::new(work, false)?;
+        let mut stage =
+            Stage { work, folders: Vec::new(), journal: Journal::off(), held: 0, is_kept: common.resume };
+        for name in names {
+            stage.folders.push(StagedDirectory::new(&common.output.join(name), common.force)?);
+        }
+        if let Some(mut header) = header {
+            header.folders = stage.folders.iter().map(|folder| hidden_name(folder.path())).collect();
+            stage.journal = Journal::begin(stage.work.path(), &header)?;
+        }
+        Ok(stage)
+    }
+
+    fn resume(
+        common: &Common,
+        work: StagedDirectory,
+        names: &[String],
+        header: &Header,
+        hidden: &[String],
+    ) -> anyhow::Result<Self> {
+        let mut stage = Stage { work, folders: Vec::new(), journal: Journal::off(), held: 0, is_kept: true };
+        match stage.take_over(common, names, header, hidden) {
+            Ok(()) => Ok(stage),
+            // What is there stays, for a run that gives the right options.
+            Err(error) => Err(stage.end(error)),
+        }
+    }
+
+    fn take_over(
+        &mut self,
+        common: &Common,
+        names: &[String],
+        header: &Header,
+        hidden: &[String],
+    ) -> anyhow::Result<()> {
+        self.journal = Journal::resume(self.work.path(), header)?;
+        for (name, hidden) in names.iter().zip(hidden) {
+            let target = common.output.join(name);
+            let Some(folder) = StagedDirectory::adopt(&target, common.force, Some(hidden.as_ref()))? else {
+                bail!(JournalError::Damaged { path: target.with_file_name(hidden) });
+            };
+            self.held += bytes_in(folder.path())?;
+            self.folders.push(folder);
+        }
+        self.held += bytes_in(self.work.path())?;
+        Ok(())
+    }
+
+    /// A folder that goes away with the run.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.work.path().to_owned()
+    }
+
+    /// Bytes that were there already.
+    pub(crate) fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Publishes the outputs, the last one first: tables come before the bundles that need them.
+    pub(crate) fn commit(mut self) -> Result<(), StagingError> {
+        while let Some(folder) = self.folders.pop() {
+            folder.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Ends a run that failed: leaves what was finished if that was asked for, or if the line broke; else nothing.
+    pub(crate) fn end(mut self, error: anyhow::Error) -> anyhow::Error {
+        if self.is_kept || is_line_failure(&error) {
+            let has_journal = self.journal.is_on();
+            self.folders.iter_mut().for_each(StagedDirectory::leave);
+            self.work.leave();
+            if has_journal {
+                eprintln!("what was finished is kept: run again with --resume to go on");
+            }
+        }
+        error
+    }
+}
+
+impl Drop for Stage {
+    /// The first one made the folder that all are in, and removes it with itself; so it goes last.
+    fn drop(&mut self) {
+        while self.folders.pop().is_some() {}
+    }
+}
+
+/// Whether the Hub, or the way to it, failed for now.
+fn is_line_failure(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<ConvertError>() {
+        Some(ConvertError::Source(SourceError::Hub(error))) => {
+            error.may_pass() && !matches!(**error, hub::Error::Cancelled)
+        }
+        _ => false,
+    }
+}
+
+fn hidden_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Bytes of all files in a folder.
+fn bytes_in(folder: &Path) -> io::Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        sum += if metadata.is_dir() { bytes_in(&entry.path())? } else { metadata.len() };
+    }
+    Ok(sum)
+}
