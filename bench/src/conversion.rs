@@ -123,7 +123,7 @@ impl Subject<'_> {
 }
 
 /// What a conversion of everything reads, by name, and its plan.
-fn everything(source: &LocalSource) -> Result<(BTreeSet<String>, Plan)> {
+pub(crate) fn everything(source: &LocalSource) -> Result<(BTreeSet<String>, Plan)> {
     let model = Model::open(source)?;
     let plan = model.plan(&Request {
         variants: vec![Variant::Provider, Variant::Table],

@@ -9,6 +9,7 @@ mod conversion;
 mod figure;
 mod files;
 mod floor;
+mod hub;
 mod kernels;
 mod machine;
 mod weights;
@@ -31,6 +32,8 @@ enum Section {
     Files,
     /// The command itself, beside reading and writing as many bytes
     Conversion,
+    /// The command reading from a Hub, beside the transfer alone; takes 9 GB of space
+    Hub,
 }
 
 /// What to measure, where and how often.
@@ -94,6 +97,9 @@ fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
     }
     if options.wants(Section::Conversion) {
         conversion::measure(options, figures)?;
+    }
+    if options.wants(Section::Hub) {
+        hub::measure(options, figures)?;
     }
     Ok(())
 }
