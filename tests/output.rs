@@ -12,6 +12,8 @@ use std::fs;
 
 use aotc::Scene;
 use common::{Dir, tiny};
+use fixtures::hub::upload::Uploads;
+use fixtures::hub::{Account, Hub};
 
 const WIDTHS: [usize; 2] = [80, 100];
 const BUNDLE: &str = "out/gemma4_e4b_qat_decode_int4lin";
@@ -27,13 +29,17 @@ struct Stage {
     dir: Dir,
     /// What texts say, and what is kept instead.
     replaced: Vec<(String, &'static str)>,
+    /// Variables of all commands.
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Stage {
     fn new() -> Self {
         let dir = Dir::new();
         let root = dir.path("").canonicalize().unwrap().to_str().unwrap().to_owned();
-        Stage { dir, replaced: vec![(format!("{root}/"), ""), (root, "."), (tiny(), "CHECKPOINT")] }
+        let replaced = vec![(format!("{root}/"), ""), (root, "."), (tiny(), "CHECKPOINT")];
+        // Nothing answers here: the doctor need not wait for the network.
+        Stage { dir, replaced, variables: vec![("HF_ENDPOINT", "http://127.0.0.1:9".to_owned())] }
     }
 
     /// A stage with both bundles of the tiny checkpoint and their tables.
@@ -56,8 +62,7 @@ impl Stage {
                 .env("COLUMNS", width.to_string())
                 .env_remove("NO_COLOR")
                 .env_remove("CLICOLOR_FORCE")
-                // Nothing answers here: the doctor need not wait for the network.
-                .env("HF_ENDPOINT", "http://127.0.0.1:9")
+                .envs(self.variables.iter().map(|(name, value)| (name, value)))
                 .env(variable, value)
                 .output()
                 .unwrap();
@@ -218,6 +223,26 @@ fn inspect_explain_and_diff() {
     let other = "other/gemma4_e4b_qat_decode_int4lin";
     golden::check("diff-weights", &stage.forms(&["diff", BUNDLE, other]));
     golden::check("diff-equal", &stage.forms(&["diff", BUNDLE, BUNDLE]));
+}
+
+#[test]
+fn release_and_publish() {
+    let hub = Hub::start().unwrap();
+    hub.add_routes(Uploads::new());
+    hub.add_account("hf_secret", Account::new("me"));
+    let mut stage = Stage::converted().replace(&hub.endpoint(), "HUB");
+    stage.variables = vec![("HF_ENDPOINT", hub.endpoint()), ("HF_TOKEN", "hf_secret".to_owned())];
+    let license = format!("{}/LICENSE", env!("CARGO_MANIFEST_DIR"));
+    let parts = ["release", BUNDLE, "out/gemma4_e4b_qat_gather_raw", "-o", "release", "--force"];
+    let terms = ["--base-model", "google/gemma-4-tiny", "--license-id", "apache-2.0", "--license", &license];
+    let stage = stage.replace(&license, "LICENSE");
+    golden::check("release", &stage.steady(&stage.forms(&[&parts[..], &terms].concat())));
+    golden::check("release-refused", &stage.forms(&[&parts[..], &terms[..2]].concat()));
+    let publish = ["publish", "release", "--repo-id", "me/tiny"];
+    golden::check("publish-dry-run", &stage.forms(&[&publish[..], &["--dry-run"]].concat()));
+    // The first run publishes, the second one finds everything there.
+    let Seen { plain: first, colored: second } = stage.see(&publish, 80);
+    golden::check("publish", &format!("{first}==== again, in color\n{}", visible_styles(&second)));
 }
 
 #[test]
