@@ -39,7 +39,7 @@ fn status(error: &anyhow::Error) -> u8 {
         return error.exit_code();
     }
     match error.downcast_ref::<ConvertError>() {
-        Some(ConvertError::Plan(PlanError::Graph(_))) => BUG,
+        Some(ConvertError::Plan(PlanError::Graph(_) | PlanError::Invalid(_))) => BUG,
         _ => USER,
     }
 }

@@ -3,6 +3,7 @@
 //! It is what a dry run prints, what disk space is checked against, and what the writer obeys.
 
 use aimodel::bytecode::layout::Layout;
+use aimodel::verify::{VerifyError, verify};
 use aimodel::{Attribute, Element, Module, Opcode};
 use serde::Serialize;
 
@@ -21,6 +22,9 @@ pub enum PlanError {
     /// The graph cannot be built.
     #[error("the graph cannot be built: {0}; please report this with the checkpoint's config.json")]
     Graph(#[from] aimodel::build::BuildError),
+    /// The graph breaks a rule of the format. None is written then.
+    #[error("the graph is not valid: {0}; please report this with the checkpoint's config.json")]
+    Invalid(#[from] VerifyError),
     /// The sizes add up to more than a file can hold.
     #[error("the graph's blobs add up to more than 2^63 bytes; the sizes in config.json are wrong")]
     TooLarge,
@@ -159,6 +163,7 @@ impl GraphPlan {
             tied_head: checkpoint.head_is_tied(),
         };
         let mut graph = decoder::build(config, options, inline)?;
+        verify(&graph.module)?;
         let layout = Layout::avoiding_whole_pages(&mut graph.module).ok_or(PlanError::TooLarge)?;
         let blobs = planned_blobs(&graph.module, &graph.blobs, &layout, checkpoint, choice.rule)?;
         let inline = inline_tensors(config, checkpoint, inline)?;
