@@ -55,6 +55,13 @@ pub(crate) struct FinishedBundle {
     pub(crate) gate: Option<GateReport>,
 }
 
+impl FinishedBundle {
+    /// Its name, which is its folder's.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
 /// File name of a bundle's package.
 pub(crate) fn asset_name(bundle: &str) -> String {
     format!("{bundle}.aimodel")

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use ::oracle::gate::GateReport;
 use ::oracle::interpreter::Session;
@@ -11,7 +12,7 @@ use ::oracle::stepper::Stepper;
 use ::oracle::tables::Tables;
 use aimodel::package::PackageMetadata;
 use aimodel::staging::StagedDirectory;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use converter::decoder::Variant;
 use converter::head::HeadChoice;
@@ -20,6 +21,7 @@ use converter::name::ModelName;
 use converter::{Model, Outputs, Plan, Request, Written};
 use packer::digest::Digest;
 use packer::tokenizer::PreparedTokenizer;
+use report::Timing;
 use serde_json::json;
 
 use crate::bundle::{self, BundleFacts, FinishedBundle};
@@ -27,6 +29,7 @@ use crate::cli::{Rule, Weights};
 use crate::origin::Origin;
 use crate::outputs::Common;
 use crate::progress::Progress;
+use crate::reporting::{self, Clock, Course, Facts};
 use crate::stage::{Options, Stage};
 use crate::{digits, gate, interrupt, oracle, origin, outputs, plan_text, stage, tables};
 
@@ -62,6 +65,9 @@ pub(crate) struct Arguments {
     /// Hold every bundle against the checkpoint in fp32, and put the report into its manifest
     #[arg(long, conflicts_with_all = ["no_tables", "dry_run"])]
     gate: bool,
+    /// Write no report beside the bundles
+    #[arg(long)]
+    no_report: bool,
     /// Accept a checkpoint without a chat template
     #[arg(long)]
     no_chat_template: bool,
@@ -170,7 +176,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     warn(&plan, arguments);
     let job = Job { arguments, model: &model, plan: &plan, name: &name, stamp };
     let finished = job.run()?;
-    job.report(&finished)?;
+    let report = if arguments.no_report {
+        None
+    } else {
+        let note = "the outputs are complete, but their report could not be written";
+        Some(job.write_report(&finished).context(note)?)
+    };
+    job.print(&finished, report.as_ref())?;
     Ok(finished.exit_code())
 }
 
@@ -198,6 +210,11 @@ fn warn(plan: &Plan, arguments: &Arguments) {
     }
 }
 
+/// A stage that has just ended.
+fn timing(stage: &str, started: Instant, bytes: Option<u64>) -> Timing {
+    Timing { stage: stage.to_owned(), seconds: started.elapsed().as_secs_f64(), bytes }
+}
+
 /// A conversion that is to be carried out.
 struct Job<'a> {
     arguments: &'a Arguments,
@@ -213,6 +230,8 @@ struct Finished {
     bundles: Vec<FinishedBundle>,
     tables: Option<tables::FinishedTables>,
     written: Written,
+    timings: Vec<Timing>,
+    course: Course,
 }
 
 impl Finished {
@@ -234,8 +253,10 @@ impl Job<'_> {
         names.extend(self.plan.tables.as_ref().map(|_| self.name.tables()));
         let mut stage = Stage::open(common, &names[0], &names, self.model.source, self.arguments.options())?;
         match self.fill(&mut stage, &names[..bundles], &tokenizer) {
-            Ok(finished) => {
+            Ok(mut finished) => {
+                let started = Instant::now();
                 stage.commit()?;
+                finished.timings.push(timing("syncing and publishing", started, None));
                 Ok(finished)
             }
             Err(error) => Err(stage.end(error)),
@@ -257,8 +278,15 @@ impl Job<'_> {
         let (folders, table_folder) = folders.split_at(names.len());
         let table_folder = table_folder.first();
 
-        let written = self.write(names, folders, table_folder, &work, journal)?;
+        let started = Instant::now();
+        let (written, course) = self.write(names, folders, table_folder, &work, journal)?;
+        let bytes = self.plan.input_bytes() + self.plan.bytes();
+        let mut timings = vec![timing("reading, quantizing, writing", started, Some(bytes))];
+        let started = Instant::now();
         let mut gates = self.gate(names, folders, table_folder)?.into_iter();
+        if arguments.gate {
+            timings.push(timing("gate", started, None));
+        }
         let tables = match (table_folder, &written.tables) {
             (Some(folder), Some(written)) => {
                 Some(tables::finish(folder, written, &self.name.tables(), self.model.source)?)
@@ -281,7 +309,7 @@ impl Job<'_> {
             bundle::assemble(folder, &facts, tokenizer)
         });
         let bundles = bundles.collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Finished { bundles, tables, written })
+        Ok(Finished { bundles, tables, written, timings, course })
     }
 
     /// Holds the packages against the checkpoint, if that was asked.
@@ -312,7 +340,7 @@ impl Job<'_> {
         tables: Option<&StagedDirectory>,
         work: &Path,
         journal: &mut Journal,
-    ) -> anyhow::Result<Written> {
+    ) -> anyhow::Result<(Written, Course)> {
         let packages: Vec<PathBuf> = folders
             .iter()
             .zip(names)
@@ -320,6 +348,7 @@ impl Job<'_> {
             .collect();
         let metadata = PackageMetadata::new(&outputs::tool(), &outputs::creation_date()?);
         let progress = Progress::new(self.plan.input_bytes(), self.arguments.common.json);
+        let clock = Clock::new(&progress);
         let places = Outputs {
             packages: &packages,
             tables: tables.map(StagedDirectory::path),
@@ -327,12 +356,30 @@ impl Job<'_> {
             metadata: &metadata,
         };
         let threads = self.arguments.common.threads();
-        let written = self.model.write(self.plan, &places, threads, &progress, journal);
+        let written = self.model.write(self.plan, &places, threads, &clock, journal);
         progress.finish();
-        Ok(written?)
+        Ok((written?, clock.finish()))
     }
 
-    fn report(&self, finished: &Finished) -> anyhow::Result<()> {
+    fn write_report(&self, finished: &Finished) -> anyhow::Result<reporting::Written> {
+        let common = &self.arguments.common;
+        let gates = finished.bundles.iter().filter_map(|bundle| Some((bundle.name(), bundle.gate.as_ref()?)));
+        let name = self.plan.graphs.first().map(|graph| self.name.bundle(graph.variant, graph.weights));
+        let name = name.unwrap_or_default();
+        let report = reporting::of_conversion(&Facts {
+            name: &name,
+            source: &common.source,
+            model: self.model,
+            plan: self.plan,
+            figures: &finished.written.figures,
+            gates: gates.collect(),
+            timings: &finished.timings,
+            course: &finished.course,
+        });
+        reporting::write(&report, &common.output, &name)
+    }
+
+    fn print(&self, finished: &Finished, report: Option<&reporting::Written>) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
         let totals = finished.written.figures.totals();
         if self.arguments.common.json {
@@ -342,6 +389,7 @@ impl Job<'_> {
                 "tables": finished.tables,
                 "head": self.plan.head,
                 "weights": totals,
+                "report": report,
             });
             writeln!(out, "{result}")?;
             return Ok(());
@@ -359,6 +407,9 @@ impl Job<'_> {
         }
         for total in totals {
             writeln!(out, "{}", plan_text::total_line(&total))?;
+        }
+        if let Some(report) = report {
+            writeln!(out, "{}  report", report.html.display())?;
         }
         Ok(())
     }

@@ -7,7 +7,6 @@ mod cli;
 mod columns;
 mod convert;
 mod diff;
-mod digits;
 mod doctor;
 mod explain;
 mod failure;
@@ -23,6 +22,7 @@ mod plan_text;
 mod progress;
 mod publish;
 mod release;
+mod reporting;
 mod run;
 mod runnable;
 mod stage;
@@ -33,6 +33,7 @@ mod weights;
 use std::process::ExitCode;
 
 use clap::Parser;
+use report::digits;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

@@ -94,6 +94,9 @@ pub struct ArchiveReport {
     pub skipped: Vec<String>,
 }
 
+/// How names of reports end, facts and page. They tell times, which differ from run to run, and are packed into no archive.
+pub const REPORTS: [&str; 2] = [".report.json", ".report.html"];
+
 /// Packs the folder `release` into `output`, which appears whole or not at all. `progress` is told the number of
 /// bytes of content written so far; `Break` ends the run.
 ///
@@ -126,6 +129,11 @@ fn refuse_inside(release: &Path, output: &Path) -> Result<(), ArchiveError> {
     if inside { Err(ArchiveError::InsideRelease { path: output }) } else { Ok(()) }
 }
 
+/// Whether a file tells of a conversion, beside what it made.
+fn is_report(path: &str) -> bool {
+    !path.contains('/') && REPORTS.iter().any(|suffix| path.ends_with(suffix))
+}
+
 /// The entries of an archive, known before a byte is written.
 #[derive(Debug)]
 pub struct Plan {
@@ -153,7 +161,9 @@ impl Plan {
                 EntryKind::Symlink => return Err(irregular("is a symbolic link")),
                 EntryKind::Special => return Err(irregular("is neither a file nor a folder")),
                 EntryKind::Directory => {}
-                EntryKind::File(_) if files::is_leftover(&entry.path) => plan.skipped.push(entry.path),
+                EntryKind::File(_) if files::is_leftover(&entry.path) || is_report(&entry.path) => {
+                    plan.skipped.push(entry.path);
+                }
                 EntryKind::File(size) => plan.files.push((entry.path, size)),
             }
         }

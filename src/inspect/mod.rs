@@ -3,6 +3,7 @@
 mod checkpoint;
 mod folder;
 mod package;
+mod page;
 mod tree;
 mod weights;
 
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::origin::{self, Access};
 use crate::terminal::{self, STRONG, paint};
@@ -25,6 +26,7 @@ use crate::terminal::{self, STRONG, paint};
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --blobs
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --graph --layer 5
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --weights --json
+  coreai-bundle inspect theirs.aimodel --html -o theirs.html
   coreai-bundle inspect theirs.aimodel --graph --layer 5 --names out/gemma4_e4b_qat_decode_int4lin")]
 pub(crate) struct Arguments {
     /// Folder to look at, or a checkpoint's repository on the Hub, as owner/name
@@ -59,6 +61,12 @@ struct Shown {
     /// Take the names of weights from this package or bundle, where the graphs are alike: Apple's own have none
     #[arg(long, value_name = "PATH")]
     names: Option<PathBuf>,
+    /// Write a page with charts of a package or a bundle, from what its files alone tell
+    #[arg(long, conflicts_with_all = ["blobs", "graph", "weights"])]
+    html: bool,
+    /// File for the page [default: the name of PATH with .report.html, in this folder]
+    #[arg(short, long, value_name = "FILE", requires = "html")]
+    output: Option<PathBuf>,
 }
 
 impl Shown {
@@ -76,6 +84,15 @@ struct Report {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.shown.html {
+        let page = page::write(&arguments.path, &arguments.shown)?;
+        if arguments.json {
+            writeln!(io::stdout().lock(), "{}", json!({"event": "done", "html": page}))?;
+        } else {
+            writeln!(io::stdout().lock(), "{}", page.display())?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = inspect(arguments)?;
     if arguments.json {
         writeln!(io::stdout().lock(), "{}", report.json)?;

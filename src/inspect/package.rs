@@ -66,7 +66,7 @@ pub(super) fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
 }
 
 /// Names weights after those of another package.
-fn take_names(program: &mut Program, path: &Path, other: &Path) -> anyhow::Result<()> {
+pub(super) fn take_names(program: &mut Program, path: &Path, other: &Path) -> anyhow::Result<()> {
     let named = Program::open(&BundlePaths::find(other)?.package)?;
     if adopt_names(&mut program.package.bytecode.module, &named.bytecode().module) == 0 {
         bail!("{}: none of its weights is used as one of {}", path.display(), other.display());

@@ -1,6 +1,7 @@
 //! Statistics of weights, read from the packed blobs.
 
 use anyhow::Context;
+use half::f16;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -12,10 +13,10 @@ use crate::weights::{Program, Weight, piece};
 /// Figures of one weight.
 #[derive(Debug, Serialize)]
 pub(super) struct Statistics {
-    name: String,
+    pub(super) name: String,
     format: String,
     shape: Vec<u64>,
-    bytes: u64,
+    pub(super) bytes: u64,
     /// None for types of elements that are not known here.
     #[serde(flatten)]
     values: Option<Values>,
@@ -46,6 +47,26 @@ struct Scales {
     largest: f32,
     zeros: u64,
     negative: u64,
+    /// How many there are of each f16 exponent, zeros left out.
+    #[serde(skip)]
+    exponents: [u64; 32],
+}
+
+impl Statistics {
+    /// What a report shows; nothing for weights without scales.
+    pub(super) fn tensor(&self) -> Option<report::Tensor> {
+        let scales = self.scales.as_ref()?;
+        Some(report::Tensor {
+            name: self.name.clone(),
+            source: None,
+            format: self.format.clone(),
+            shape: self.shape.clone(),
+            bytes: self.bytes,
+            recovery: None,
+            codes: self.codes.map(report::Codes::All),
+            scale_exponents: scales.exponents,
+        })
+    }
 }
 
 /// Reads all weights of a package, on all cores.
@@ -105,7 +126,8 @@ fn codes(program: &Program, weight: &Weight) -> anyhow::Result<[u64; 16]> {
 fn scales(program: &Program, weight: &Weight) -> anyhow::Result<Option<Scales>> {
     let Weight::Blocks { scales: stored, .. } = weight else { return Ok(None) };
     let count = stored.count();
-    let mut scales = Scales { count, smallest: f32::INFINITY, largest: 0.0, zeros: 0, negative: 0 };
+    let mut scales =
+        Scales { count, smallest: f32::INFINITY, largest: 0.0, zeros: 0, negative: 0, exponents: [0; 32] };
     for (start, size) in pieces(count, piece(&[])) {
         for scale in program.elements(stored, start, size)? {
             scales.zeros += u64::from(scale == 0.0);
@@ -113,6 +135,7 @@ fn scales(program: &Program, weight: &Weight) -> anyhow::Result<Option<Scales>> 
             scales.largest = scales.largest.max(scale.abs());
             if scale != 0.0 {
                 scales.smallest = scales.smallest.min(scale.abs());
+                scales.exponents[usize::from(f16::from_f32(scale).to_bits() >> 10) & 31] += 1;
             }
         }
     }

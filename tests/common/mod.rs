@@ -59,11 +59,12 @@ impl Dir {
         text(&output.stderr)
     }
 
-    /// Names in a folder, hidden ones included, sorted; empty if the folder is not there.
+    /// Names in a folder, hidden ones included, sorted, without those of reports; empty if the folder is not there.
     pub(crate) fn names(&self, folder: &str) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.path(folder)) else { return Vec::new() };
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| !is_report(name));
         names.sort();
         names
     }
@@ -90,7 +91,12 @@ pub(crate) fn package(bundle: &Path) -> PathBuf {
     bundle.join(format!("{name}.aimodel"))
 }
 
-/// Every file below a folder with its bytes, in order of paths.
+/// Reports tell times, which differ from run to run.
+fn is_report(name: &str) -> bool {
+    packer::archive::REPORTS.iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// Every file below a folder with its bytes, in order of paths, but for reports.
 pub(crate) fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     let mut pending = vec![folder.to_owned()];
@@ -99,7 +105,7 @@ pub(crate) fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 pending.push(path);
-            } else {
+            } else if !is_report(path.to_str().unwrap()) {
                 let bytes = std::fs::read(&path).unwrap();
                 files.push((path.strip_prefix(folder).unwrap().to_owned(), bytes));
             }

@@ -100,6 +100,21 @@ pub struct Distances {
     pub mean_kl: f64,
 }
 
+/// What was found at one position.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct PositionReport {
+    /// By how much the oracle's winner leads, in logits.
+    pub expected_margin: f32,
+    /// By how much the bundle's winner leads.
+    pub margin: f32,
+    /// Cosine of all logits; only with the checkpoint at hand.
+    pub cosine: Option<f64>,
+    /// Whether the position gates.
+    pub qualified: bool,
+    /// Whether the bundle has the oracle's winner.
+    pub agrees: bool,
+}
+
 /// One sequence's verdict.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct CaseReport {
@@ -119,6 +134,9 @@ pub struct CaseReport {
     pub norm_difference: f64,
     /// Distances of the logits; only with the checkpoint at hand.
     pub distances: Option<Distances>,
+    /// Each position, for plots.
+    #[serde(skip)]
+    pub track: Vec<PositionReport>,
 }
 
 /// The verdict.
@@ -229,6 +247,7 @@ impl<'c> Tally<'c> {
             worst_margin_error: 0.0,
             norm_difference: 0.0,
             distances: None,
+            track: Vec::new(),
         };
         Tally { case, report, norm_differences: 0.0, cosines: 0.0, divergences: 0.0 }
     }
@@ -257,13 +276,19 @@ impl<'c> Tally<'c> {
         if let Some(expected_norm) = self.case.logit_norms.get(position).copied().map(f64::from) {
             self.norm_differences += norm(found) / expected_norm - 1.0;
         }
-        if let Some(expected) = expected {
-            self.compare(found, expected);
-        }
+        let cosine = expected.map(|expected| self.compare(found, expected));
+        self.report.track.push(PositionReport {
+            expected_margin: self.case.teacher_forced_margins.get(position).copied().unwrap_or_default(),
+            margin: best.margin,
+            cosine,
+            qualified: self.case.qualifies(position),
+            agrees: best.id == wanted,
+        });
         Ok(())
     }
 
-    fn compare(&mut self, found: &[f32], expected: &[f32]) {
+    /// Adds the distances of a position's logits; gives their cosine.
+    fn compare(&mut self, found: &[f32], expected: &[f32]) -> f64 {
         let (cosine, divergence) = (cosine(found, expected), kl_divergence(expected, found));
         self.cosines += cosine;
         self.divergences += divergence;
@@ -274,6 +299,7 @@ impl<'c> Tally<'c> {
             mean_cosine: self.cosines / self.report.positions as f64,
             mean_kl: self.divergences / self.report.positions as f64,
         });
+        cosine
     }
 
     fn finish(mut self) -> CaseReport {

@@ -1,7 +1,7 @@
 //! Numbers as people read them.
 
 /// Bytes with a decimal unit, such as `3.92 GB`.
-pub(crate) fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if count < 1000 {
         return format!("{count} B");
@@ -16,7 +16,7 @@ pub(crate) fn bytes(count: u64) -> String {
 }
 
 /// A count with a space every three digits, such as `144 900 096`.
-pub(crate) fn grouped(count: u64) -> String {
+pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -29,7 +29,7 @@ pub(crate) fn grouped(count: u64) -> String {
 }
 
 /// A share in percent, never rounded up to 100 unless it is all.
-pub(crate) fn percent(part: u64, whole: u64) -> String {
+pub fn percent(part: u64, whole: u64) -> String {
     if whole == 0 || part == whole {
         return "100.00 %".to_owned();
     }
@@ -38,12 +38,12 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
 }
 
 /// A digest in hexadecimal.
-pub(crate) fn hex(digest: &[u8]) -> String {
+pub fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A shape as `[128, 4]`.
-pub(crate) fn shape(extents: &[u64]) -> String {
+pub fn shape(extents: &[u64]) -> String {
     let extents: Vec<String> = extents.iter().map(u64::to_string).collect();
     format!("[{}]", extents.join(", "))
 }

@@ -1,0 +1,211 @@
+//! Everything that a report tells.
+
+use serde::{Deserialize, Serialize};
+
+use crate::tensor::Tensor;
+
+/// A report. What is not known is empty or absent, and `unknown` says so.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// What it is about: the name of a model, or a path.
+    pub name: String,
+    /// Name and version of the tool that wrote it.
+    pub tool: String,
+    /// The checkpoint.
+    pub origin: Option<Origin>,
+    /// What was asked for.
+    pub conversion: Option<Conversion>,
+    /// Bytes of the outputs by group and layer.
+    pub sizes: Vec<Size>,
+    /// Matrices that are stored as codes, in the order of the package.
+    pub tensors: Vec<Tensor>,
+    /// Layers, in order, each with the cache slot that it uses.
+    pub slots: Vec<Slot>,
+    /// Stages of the run.
+    pub timings: Vec<Timing>,
+    /// How the time of the conversion went by: consecutive tensors of one layer are one stretch.
+    pub stretches: Vec<Stretch>,
+    /// A verdict for each bundle that was held against the checkpoint.
+    pub gates: Vec<Gate>,
+    /// Sentences about what could not be told.
+    pub unknown: Vec<String>,
+}
+
+/// Where the weights come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Repository or folder.
+    pub name: String,
+    /// Commit of the repository.
+    pub revision: Option<String>,
+}
+
+/// What was asked for, and what was chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conversion {
+    /// Graphs that were written.
+    pub variants: Vec<String>,
+    /// Rule for 4-bit codes.
+    pub rule: String,
+    /// Format of projections.
+    pub weights: String,
+    /// Format of the head.
+    pub head: String,
+    /// Why the head has that format.
+    pub head_reason: String,
+    /// Whether an earlier run had done a part of it.
+    pub resumed: bool,
+}
+
+/// What bytes are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Group {
+    /// Projections of attention.
+    Attention,
+    /// Projections of the MLP.
+    Mlp,
+    /// Projections of the per-layer inputs.
+    PerLayer,
+    /// The embedding in the graph.
+    Embedding,
+    /// The head.
+    Head,
+    /// Anything else: the program, norms, constants.
+    Program,
+    /// Gather tables.
+    Tables,
+}
+
+impl Group {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 7] = [
+        Self::Attention,
+        Self::Mlp,
+        Self::PerLayer,
+        Self::Embedding,
+        Self::Head,
+        Self::Program,
+        Self::Tables,
+    ];
+
+    /// The group of a weight by its name in the package.
+    pub fn of(name: &str) -> Self {
+        let holds = |part: &str| name.contains(part);
+        if holds("self_attn.") {
+            Self::Attention
+        } else if holds(".mlp.") {
+            Self::Mlp
+        } else if holds("per_layer") {
+            Self::PerLayer
+        } else if holds("embed_tokens") {
+            Self::Embedding
+        } else if holds("lm_head") {
+            Self::Head
+        } else {
+            Self::Program
+        }
+    }
+
+    /// What the page calls it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Attention => "attention",
+            Self::Mlp => "MLP",
+            Self::PerLayer => "per-layer inputs",
+            Self::Embedding => "embedding",
+            Self::Head => "head",
+            Self::Program => "program and norms",
+            Self::Tables => "gather tables",
+        }
+    }
+}
+
+/// Bytes of one group in one layer, or in none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Size {
+    /// What they are for.
+    pub group: Group,
+    /// The layer, if they belong to one.
+    pub layer: Option<usize>,
+    /// How many.
+    pub bytes: u64,
+}
+
+/// A layer's attention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slot {
+    /// The layer.
+    pub layer: usize,
+    /// The cache slot that it reads.
+    pub slot: usize,
+    /// Whether it writes it too.
+    pub writes: bool,
+    /// Whether it sees every earlier position, or a window of the last ones.
+    pub full: bool,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// A stage of the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// What was done.
+    pub stage: String,
+    /// Wall time.
+    pub seconds: f64,
+    /// Bytes that were read and written for it, if that says anything.
+    pub bytes: Option<u64>,
+}
+
+/// A part of the conversion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// Layer, or the tensor outside of the layers.
+    pub name: String,
+    /// Wall time from its first piece to that of the next stretch.
+    pub seconds: f64,
+    /// Bytes of the checkpoint in it.
+    pub bytes: u64,
+}
+
+/// The verdict about a bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// The bundle.
+    pub bundle: String,
+    /// Whether it passed.
+    pub passed: bool,
+    /// The verdict in a line.
+    pub verdict: String,
+    /// What computed the figures that it is held against.
+    pub reference: String,
+    /// What was found wrong.
+    pub causes: Vec<String>,
+    /// Sequences of tokens that were fed.
+    pub sequences: Vec<Sequence>,
+}
+
+/// A sequence of tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sequence {
+    /// The prompt.
+    pub prompt: String,
+    /// What was found after each token.
+    pub positions: Vec<Position>,
+}
+
+/// What was found after a token.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// By how much the reference's winner leads, in logits.
+    pub expected_margin: f32,
+    /// By how much the bundle's winner leads.
+    pub margin: f32,
+    /// Cosine of all logits to the reference's, if it could be computed.
+    pub cosine: Option<f64>,
+    /// Whether the reference's margin is large enough to count.
+    pub qualified: bool,
+    /// Whether both have the same winner.
+    pub agrees: bool,
+}

@@ -1,0 +1,196 @@
+//! The page.
+
+use minijinja::value::Serde;
+use minijinja::{Environment, Error};
+use serde::Serialize;
+
+use crate::bars::{self, Bars};
+use crate::digits;
+use crate::facts::{Gate, Group, Report};
+use crate::heat::{self, Heat};
+use crate::plot::{self, Plot};
+use crate::slots::{Slots, slots};
+use crate::tensor::{Recovery, Tensor, Worst};
+
+/// Its name makes the renderer escape everything for HTML.
+const NAME: &str = "page.html";
+const TEMPLATE: &str = include_str!("page.html.jinja");
+const STYLE: &str = include_str!("page.css");
+
+/// Rows of the lists of worst blocks and of inexact matrices.
+const LISTED: usize = 12;
+
+/// Everything that the page shows.
+#[derive(Debug, Serialize)]
+struct Page<'r> {
+    style: &'static str,
+    report: &'r Report,
+    headline: Vec<Fact>,
+    legend: Vec<Legend>,
+    groups: Bars,
+    layers: Bars,
+    exact: Option<Heat>,
+    errors: Option<Heat>,
+    outside: Vec<Outside>,
+    inexact: Vec<String>,
+    more_inexact: usize,
+    codes: Option<Bars>,
+    codes_of_extrema: bool,
+    scales: Option<Bars>,
+    worst: Vec<WorstRow>,
+    slots: Option<Slots>,
+    stages: Bars,
+    stretches: Bars,
+    gates: Vec<GateView<'r>>,
+}
+
+/// A figure that matters most.
+#[derive(Debug, Serialize)]
+struct Fact {
+    value: String,
+    label: String,
+    /// `good`, `bad` or nothing.
+    class: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Legend {
+    color: usize,
+    label: &'static str,
+}
+
+/// A matrix that belongs to no layer.
+#[derive(Debug, Serialize)]
+struct Outside {
+    name: String,
+    format: String,
+    exact: String,
+    error: String,
+}
+
+#[derive(Debug, Serialize)]
+struct WorstRow {
+    tensor: String,
+    row: u64,
+    block: u64,
+    error: String,
+    command: String,
+}
+
+#[derive(Debug, Serialize)]
+struct GateView<'r> {
+    gate: &'r Gate,
+    cosine: Option<Plot>,
+    margin: Option<Plot>,
+}
+
+/// Renders a report as one HTML file that needs nothing else.
+///
+/// # Errors
+/// If the template has a fault, which is a bug.
+pub fn render(report: &Report) -> Result<String, Error> {
+    let mut environment = Environment::new();
+    environment.add_template(NAME, TEMPLATE)?;
+    environment.get_template(NAME)?.render(Serde(page(report)))
+}
+
+fn page(report: &Report) -> Page<'_> {
+    let codes = bars::codes(report);
+    let inexact = inexact(report);
+    Page {
+        style: STYLE,
+        report,
+        headline: headline(report),
+        legend: legend(report),
+        groups: bars::groups(report),
+        layers: bars::layers(report),
+        exact: heat::exact(report),
+        errors: heat::errors(report),
+        outside: outside(report),
+        more_inexact: inexact.len().saturating_sub(LISTED),
+        inexact: inexact.into_iter().take(LISTED).collect(),
+        codes_of_extrema: codes.as_ref().is_some_and(|(_, of_extrema)| *of_extrema),
+        codes: codes.map(|(bars, _)| bars),
+        scales: bars::scales(report),
+        worst: worst(report),
+        slots: slots(report),
+        stages: bars::stages(report),
+        stretches: bars::stretches(report),
+        gates: report
+            .gates
+            .iter()
+            .map(|gate| GateView { gate, cosine: plot::cosine(gate), margin: plot::margin(gate) })
+            .collect(),
+    }
+}
+
+/// Matrices with what quantization did to them, where that is known.
+fn recovered(report: &Report) -> impl Iterator<Item = (&Tensor, &Recovery)> {
+    report.tensors.iter().filter_map(|tensor| Some((tensor, tensor.recovery.as_ref()?)))
+}
+
+fn headline(report: &Report) -> Vec<Fact> {
+    let fact = |value: String, label: &str, class| Fact { value, label: label.to_owned(), class };
+    let bytes: u64 = report.sizes.iter().map(|size| size.bytes).sum();
+    let mut facts = vec![fact(digits::bytes(bytes), "of graphs and tables", "")];
+    let weights: u64 = recovered(report).map(|(_, recovery)| recovery.weights).sum();
+    if weights > 0 {
+        let exact: u64 = recovered(report).map(|(_, recovery)| recovery.weights_exact).sum();
+        let class = if exact == weights { "good" } else { "" };
+        facts.push(fact(digits::percent(exact, weights), "of quantized weights byte-exact", class));
+    }
+    if !report.gates.is_empty() {
+        let passed = report.gates.iter().all(|gate| gate.passed);
+        let (value, class) = if passed { ("passed", "good") } else { ("FAILED", "bad") };
+        facts.push(fact(value.to_owned(), "gate against the checkpoint", class));
+    }
+    let seconds: f64 = report.timings.iter().map(|timing| timing.seconds).sum();
+    if seconds > 0.0 {
+        facts.push(fact(format!("{seconds:.1} s"), "for the whole run", ""));
+    }
+    facts
+}
+
+fn legend(report: &Report) -> Vec<Legend> {
+    let is_in_layers =
+        |group: Group| report.sizes.iter().any(|size| size.layer.is_some() && size.group == group);
+    let groups = Group::ALL.into_iter().enumerate().filter(|(_, group)| is_in_layers(*group));
+    groups.map(|(color, group)| Legend { color, label: group.title() }).collect()
+}
+
+fn outside(report: &Report) -> Vec<Outside> {
+    let found = recovered(report).filter(|(tensor, _)| tensor.layer().is_none());
+    let row = |(tensor, recovery): (&Tensor, &Recovery)| Outside {
+        name: tensor.name.clone(),
+        format: tensor.format.clone(),
+        exact: digits::percent(recovery.weights_exact, recovery.weights),
+        error: format!("{:.2e}", recovery.relative_error),
+    };
+    found.map(row).collect()
+}
+
+fn inexact(report: &Report) -> Vec<String> {
+    let mut found: Vec<(&Tensor, &Recovery)> =
+        recovered(report).filter(|(_, recovery)| recovery.weights_exact < recovery.weights).collect();
+    found.sort_by(|(_, a), (_, b)| b.relative_error.total_cmp(&a.relative_error));
+    found.into_iter().map(|(tensor, recovery)| heat::title(tensor, recovery)).collect()
+}
+
+/// The worst block of each matrix, worst first.
+fn worst(report: &Report) -> Vec<WorstRow> {
+    let mut found: Vec<(&Tensor, Worst)> =
+        recovered(report).filter_map(|(tensor, recovery)| Some((tensor, recovery.worst?))).collect();
+    found.sort_by(|(_, a), (_, b)| b.relative_error.total_cmp(&a.relative_error));
+    let path = report.origin.as_ref().map_or("CHECKPOINT", |origin| origin.name.as_str());
+    let row = |(tensor, worst): (&Tensor, Worst)| WorstRow {
+        tensor: tensor.name.clone(),
+        row: worst.row,
+        block: worst.block,
+        error: format!("{:.2e}", worst.relative_error),
+        command: format!(
+            "coreai-bundle explain {path} {} --row {} --block {}",
+            tensor.name, worst.row, worst.block
+        ),
+    };
+    found.into_iter().take(LISTED).map(row).collect()
+}

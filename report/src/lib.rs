@@ -1,0 +1,16 @@
+//! The report of a conversion, or of a package that somebody else made: facts ([`Report`], which is `report.json`) and the page
+//! that shows them ([`html::render`], which is `report.html`).
+//!
+//! The page is one file without scripts: it asks nothing of the network, and every chart is HTML, CSS or SVG that is made here.
+
+mod bars;
+pub mod digits;
+mod facts;
+mod heat;
+pub mod html;
+mod plot;
+mod slots;
+mod tensor;
+
+pub use facts::{Conversion, Gate, Group, Origin, Position, Report, Sequence, Size, Slot, Stretch, Timing};
+pub use tensor::{Codes, Recovery, Tensor, Worst, layer_of};

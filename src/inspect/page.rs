@@ -1,0 +1,119 @@
+//! A package or a bundle as a page: what the files alone tell.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use packer::manifest::{self, Manifest};
+use packer::metadata::{self, BundleMetadata, MAIN_ASSET};
+use report::{Gate, Group, Origin, Recovery, Report, Size, Tensor, layer_of};
+use serde_json::Value;
+
+use super::{Shown, package, weights};
+use crate::weights::Program;
+use crate::{outputs, reporting};
+
+/// Writes the page of what is at `path` to a file; gives the file.
+pub(super) fn write(path: &Path, shown: &Shown) -> anyhow::Result<PathBuf> {
+    let report = read(path, shown)?;
+    let output = match &shown.output {
+        Some(output) => output.clone(),
+        None => {
+            let name = path.canonicalize()?;
+            let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            PathBuf::from(format!("{name}{}", packer::archive::REPORTS[1]))
+        }
+    };
+    reporting::write_page(&report, &output)?;
+    Ok(output)
+}
+
+fn read(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
+    let is_bundle = path.join(metadata::FILE_NAME).exists();
+    let directory = if is_bundle {
+        let metadata = BundleMetadata::read(path)?;
+        let main = metadata.assets.get(MAIN_ASSET);
+        path.join(main.with_context(|| format!("{} names no main asset", path.display()))?)
+    } else {
+        path.to_owned()
+    };
+    if !directory.join(aimodel::package::PROGRAM).exists() {
+        bail!("{}: --html is for packages, and for bundles that hold one", directory.display());
+    }
+    let mut program = Program::open(&directory)?;
+    if let Some(other) = &shown.names {
+        package::take_names(&mut program, &directory, other)?;
+    }
+    let mut report = of_package(&program, path)?;
+    if is_bundle && path.join(manifest::FILE_NAME).exists() {
+        add_manifest(&mut report, &Manifest::read(path)?);
+    }
+    if report.tensors.iter().all(|tensor| tensor.recovery.is_none()) {
+        report.unknown.push("What quantization lost: only a manifest of this tool tells.".to_owned());
+    }
+    Ok(report)
+}
+
+fn of_package(program: &Program, path: &Path) -> anyhow::Result<Report> {
+    let weights = weights::read(program)?;
+    let mut sizes: Vec<Size> = weights
+        .iter()
+        .map(|weight| Size {
+            group: Group::of(&weight.name),
+            layer: layer_of(&weight.name),
+            bytes: weight.bytes,
+        })
+        .collect();
+    let length = program.package.bytecode.length;
+    let known: u64 = sizes.iter().map(|size| size.bytes).sum();
+    sizes.push(Size { group: Group::Program, layer: None, bytes: length.saturating_sub(known) });
+    Ok(Report {
+        name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        tool: outputs::tool(),
+        sizes,
+        tensors: weights.iter().filter_map(weights::Statistics::tensor).collect(),
+        unknown: vec!["Which cache slot a layer uses: the graph does not name them.".to_owned()],
+        ..Report::default()
+    })
+}
+
+/// Adds what the run that made a bundle measured.
+fn add_manifest(report: &mut Report, manifest: &Manifest) {
+    let source = manifest.source.as_ref();
+    report.origin = source.and_then(|source| {
+        Some(Origin { name: source.repository.clone()?, revision: source.revision.clone() })
+    });
+    let measured = manifest.conversion.get("tensors").and_then(Value::as_array);
+    for figures in measured.into_iter().flatten() {
+        let name = figures["name"].as_str().unwrap_or_default();
+        if let Some(tensor) = report.tensors.iter_mut().find(|tensor| tensor.name == name) {
+            tensor.recovery = recovery(figures, tensor);
+        }
+    }
+    report.gates.extend(gate(&manifest.name, &manifest.gate));
+}
+
+fn recovery(figures: &Value, tensor: &Tensor) -> Option<Recovery> {
+    Some(Recovery {
+        blocks: figures["blocks"].as_u64()?,
+        blocks_exact: figures["blocks_exact"].as_u64()?,
+        weights: tensor.shape.iter().product(),
+        weights_exact: figures["weights_exact"].as_u64()?,
+        relative_error: figures["relative_error"].as_f64()?,
+        worst: None,
+    })
+}
+
+/// The verdict; positions are kept in no manifest.
+fn gate(bundle: &str, gate: &Value) -> Option<Gate> {
+    let (agreed, qualified) = (gate["agreed"].as_u64()?, gate["qualified"].as_u64()?);
+    let passed = gate["passed"].as_bool()?;
+    let word = if passed { "passed" } else { "FAILED" };
+    Some(Gate {
+        bundle: bundle.to_owned(),
+        passed,
+        verdict: format!("gate {word}: {agreed} of {qualified} qualified positions agree"),
+        reference: gate["reference"].as_str().unwrap_or("not named").to_owned(),
+        causes: Vec::new(),
+        sequences: Vec::new(),
+    })
+}

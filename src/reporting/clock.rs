@@ -1,0 +1,96 @@
+//! How the time of a conversion goes by.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use converter::observer::Observer;
+use report::{Stretch, layer_of};
+
+use crate::progress::Progress;
+
+/// Passes everything on, and notes when layers begin.
+pub(crate) struct Clock<'p> {
+    progress: &'p Progress,
+    state: Mutex<State>,
+}
+
+/// How a conversion went.
+#[derive(Default)]
+pub(crate) struct Course {
+    /// Consecutive tensors of one layer are one.
+    pub(crate) stretches: Vec<Stretch>,
+    /// Whether an earlier run had done a part.
+    pub(crate) resumed: bool,
+}
+
+struct State {
+    course: Course,
+    /// When the last stretch began.
+    since: Instant,
+}
+
+impl State {
+    fn close(&mut self) {
+        let now = Instant::now();
+        if let Some(last) = self.course.stretches.last_mut() {
+            last.seconds += (now - self.since).as_secs_f64();
+        }
+        self.since = now;
+    }
+}
+
+impl<'p> Clock<'p> {
+    /// Begins now.
+    pub(crate) fn new(progress: &'p Progress) -> Self {
+        Clock { progress, state: Mutex::new(State { course: Course::default(), since: Instant::now() }) }
+    }
+
+    /// Ends now.
+    pub(crate) fn finish(self) -> Course {
+        let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.close();
+        state.course
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Layers go by their number; anything else by its name without what all names have.
+fn name_of(tensor: &str) -> String {
+    match layer_of(tensor) {
+        Some(layer) => format!("layer {layer}"),
+        None => {
+            tensor.rsplit("language_model.").next().unwrap_or(tensor).trim_end_matches(".weight").to_owned()
+        }
+    }
+}
+
+impl Observer for Clock<'_> {
+    fn tensor(&self, name: &str) {
+        self.progress.tensor(name);
+        let name = name_of(name);
+        let mut state = self.state();
+        if state.course.stretches.last().is_none_or(|last| last.name != name) {
+            state.close();
+            state.course.stretches.push(Stretch { name, seconds: 0.0, bytes: 0 });
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.progress.advance(bytes);
+        if let Some(last) = self.state().course.stretches.last_mut() {
+            last.bytes += bytes;
+        }
+    }
+
+    fn resume(&self, bytes: u64) {
+        self.progress.resume(bytes);
+        self.state().course.resumed |= bytes > 0;
+    }
+
+    fn cancelled(&self) -> bool {
+        self.progress.cancelled()
+    }
+}

@@ -1,0 +1,164 @@
+//! What a conversion tells of itself.
+
+use ::oracle::gate::{CaseReport, GateReport, PositionReport};
+use converter::config::{DecoderConfig, Layer, LayerKind};
+use converter::decoder::WeightFormat;
+use converter::figures::{Figures, TensorFigures};
+use converter::plan::GraphPlan;
+use converter::quant::{BLOCK, WorstBlock};
+use converter::{Model, Plan};
+use report::{
+    Codes, Conversion, Gate, Group, Origin, Position, Recovery, Report, Sequence, Size, Slot, Tensor, Timing,
+    Worst, layer_of,
+};
+
+use super::Course;
+use crate::{gate, outputs};
+
+/// What a conversion left behind.
+pub(crate) struct Facts<'a> {
+    pub(crate) name: &'a str,
+    /// Repository or folder, as typed.
+    pub(crate) source: &'a str,
+    pub(crate) model: &'a Model<'a>,
+    pub(crate) plan: &'a Plan,
+    pub(crate) figures: &'a Figures,
+    /// Names of bundles that were gated, with what was found.
+    pub(crate) gates: Vec<(String, &'a GateReport)>,
+    pub(crate) timings: &'a [Timing],
+    pub(crate) course: &'a Course,
+}
+
+/// The report of a conversion.
+pub(crate) fn of_conversion(facts: &Facts<'_>) -> Report {
+    let unknown = if facts.gates.is_empty() {
+        vec!["Whether the bundles say what the checkpoint says: --gate was not given.".to_owned()]
+    } else {
+        Vec::new()
+    };
+    Report {
+        name: facts.name.to_owned(),
+        tool: outputs::tool(),
+        origin: Some(Origin {
+            name: facts.source.to_owned(),
+            revision: facts.model.source.identity().revision.clone(),
+        }),
+        conversion: conversion(facts),
+        sizes: sizes(facts.plan),
+        tensors: facts.figures.tensors.iter().map(tensor).collect(),
+        slots: slots(&facts.model.config),
+        gates: facts.gates.iter().map(|(bundle, report)| verdict(bundle, report)).collect(),
+        timings: facts.timings.to_vec(),
+        stretches: facts.course.stretches.clone(),
+        unknown,
+    }
+}
+
+fn conversion(facts: &Facts<'_>) -> Option<Conversion> {
+    let graph = facts.plan.graphs.first()?;
+    let head = &facts.plan.head;
+    Some(Conversion {
+        variants: facts.plan.graphs.iter().map(|graph| graph.variant.name().to_owned()).collect(),
+        rule: if graph.weights == WeightFormat::Int4 {
+            graph.rule.name().to_owned()
+        } else {
+            "absmax".to_owned()
+        },
+        weights: graph.weights.name().to_owned(),
+        head: head.format.name().to_owned(),
+        head_reason: head.reason.clone(),
+        resumed: facts.course.resumed,
+    })
+}
+
+/// Bytes of graphs and tables.
+fn sizes(plan: &Plan) -> Vec<Size> {
+    let mut sizes = Vec::new();
+    for graph in &plan.graphs {
+        add_graph(&mut sizes, graph);
+    }
+    if let Some(tables) = &plan.tables {
+        add(&mut sizes, Group::Tables, None, tables.bytes());
+    }
+    sizes
+}
+
+fn add_graph(sizes: &mut Vec<Size>, graph: &GraphPlan) {
+    let blobs: u64 = graph.blobs.iter().map(|blob| blob.bytes).sum();
+    for blob in &graph.blobs {
+        add(sizes, Group::of(&blob.key), layer_of(&blob.key), blob.bytes);
+    }
+    add(sizes, Group::Program, None, graph.bytes().saturating_sub(blobs));
+}
+
+fn add(sizes: &mut Vec<Size>, group: Group, layer: Option<usize>, bytes: u64) {
+    match sizes.iter_mut().find(|size| size.group == group && size.layer == layer) {
+        Some(size) => size.bytes += bytes,
+        None => sizes.push(Size { group, layer, bytes }),
+    }
+}
+
+fn tensor(figures: &TensorFigures) -> Tensor {
+    let statistics = &figures.statistics;
+    let code_bits = if figures.format == WeightFormat::Int8 { 8 } else { 4 };
+    Tensor {
+        name: figures.name.clone(),
+        source: Some(figures.tensor.clone()),
+        format: figures.format.name().to_owned(),
+        shape: figures.shape.clone(),
+        bytes: statistics.weights * code_bits / 8 + 2 * statistics.blocks,
+        recovery: Some(Recovery {
+            blocks: statistics.blocks,
+            blocks_exact: statistics.blocks_exact,
+            weights: statistics.weights,
+            weights_exact: statistics.weights_exact,
+            relative_error: statistics.relative_error(),
+            worst: statistics.worst.map(|worst| place(worst, &figures.shape)),
+        }),
+        codes: (code_bits == 4).then_some(Codes::OfExtrema(statistics.extremum_codes)),
+        scale_exponents: statistics.scale_exponents,
+    }
+}
+
+/// Blocks are counted row after row.
+fn place(worst: WorstBlock, shape: &[u64]) -> Worst {
+    let blocks_a_row = shape.last().map_or(1, |columns| columns / BLOCK as u64).max(1);
+    Worst {
+        row: worst.block / blocks_a_row,
+        block: worst.block % blocks_a_row,
+        relative_error: worst.relative_error,
+    }
+}
+
+fn slots(config: &DecoderConfig) -> Vec<Slot> {
+    let slot = |layer: &Layer| Slot {
+        layer: layer.index,
+        slot: layer.slot,
+        writes: layer.owns_slot(),
+        full: layer.kind == LayerKind::Full,
+        head_dim: layer.head_dim,
+    };
+    config.layers.iter().map(slot).collect()
+}
+
+fn verdict(bundle: &str, report: &GateReport) -> Gate {
+    Gate {
+        bundle: bundle.to_owned(),
+        passed: report.passed,
+        verdict: gate::verdict(report),
+        reference: report.reference.clone(),
+        causes: report.causes.iter().map(ToString::to_string).collect(),
+        sequences: report.cases.iter().map(sequence).collect(),
+    }
+}
+
+fn sequence(case: &CaseReport) -> Sequence {
+    let position = |found: &PositionReport| Position {
+        expected_margin: found.expected_margin,
+        margin: found.margin,
+        cosine: found.cosine,
+        qualified: found.qualified,
+        agrees: found.agrees,
+    };
+    Sequence { prompt: case.prompt.clone(), positions: case.track.iter().map(position).collect() }
+}

@@ -1,0 +1,146 @@
+//! Chromium behind ChromeDriver, whose protocol is JSON over HTTP.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Height of the window, and of pictures.
+const HEIGHT: u32 = 1700;
+
+/// A browser with one window.
+pub(crate) struct Browser {
+    driver: Child,
+    session: String,
+    /// Everything that was asked of the network so far.
+    requests: RefCell<Vec<String>>,
+    _profile: TempDir,
+}
+
+impl Browser {
+    /// Starts one; says why not where there is no ChromeDriver, which only a CI takes for a failure.
+    pub(crate) fn start() -> Option<Self> {
+        let driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn();
+        let mut driver = match driver {
+            Ok(driver) => driver,
+            Err(error) if std::env::var_os("CI").is_none() => {
+                eprintln!(
+                    "skipped: chromedriver cannot be started ({error}); install Chromium and its driver"
+                );
+                return None;
+            }
+            Err(error) => panic!("chromedriver: {error}"),
+        };
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port: u16 = lines
+            .find_map(|line| {
+                let line = line.unwrap();
+                line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok()
+            })
+            .expect("chromedriver names its port");
+        let profile = tempfile::tempdir().unwrap();
+        let base = format!("http://127.0.0.1:{port}/session");
+        let answer = post(&base, &capabilities(profile.path()));
+        let session = format!("{base}/{}", answer["sessionId"].as_str().unwrap());
+        Some(Browser { driver, session, requests: RefCell::default(), _profile: profile })
+    }
+
+    /// Opens a file in a window of a width, in the light or the dark scheme.
+    pub(crate) fn show(&self, page: &Path, width: u32, scheme: &str) {
+        let size = json!({"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": false});
+        self.devtools("Emulation.setDeviceMetricsOverride", &size);
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.devtools("Emulation.setEmulatedMedia", &features);
+        let page = page.canonicalize().unwrap();
+        post(&format!("{}/url", self.session), &json!({"url": format!("file://{}", page.display())}));
+    }
+
+    /// What a script returns.
+    pub(crate) fn run(&self, script: &str) -> Value {
+        post(&format!("{}/execute/sync", self.session), &json!({"script": script, "args": []}))
+    }
+
+    /// What the browser's console said.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        self.log("browser").iter().map(|entry| entry["message"].to_string()).collect()
+    }
+
+    /// Addresses that were asked for since the start.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        let mut requests = self.requests.borrow_mut();
+        for entry in self.log("performance") {
+            let event: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
+            if event["message"]["method"] == "Network.requestWillBeSent" {
+                let url = event["message"]["params"]["request"]["url"].as_str().unwrap();
+                requests.push(url.chars().take(200).collect());
+            }
+        }
+        assert!(!requests.is_empty(), "the page itself is asked for");
+        requests.clone()
+    }
+
+    /// Stores a picture of a page's beginning if UPDATE_SCREENSHOTS is set.
+    pub(crate) fn picture(&self, page: &Path, width: u32, path: &str) {
+        if std::env::var_os("UPDATE_SCREENSHOTS").is_none() {
+            return;
+        }
+        self.show(page, width, "light");
+        let picture = self.devtools("Page.captureScreenshot", &json!({"format": "png"}));
+        let bytes = STANDARD.decode(picture["data"].as_str().unwrap()).unwrap();
+        fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(path), bytes).unwrap();
+    }
+
+    fn devtools(&self, command: &str, parameters: &Value) -> Value {
+        post(&format!("{}/goog/cdp/execute", self.session), &json!({"cmd": command, "params": parameters}))
+    }
+
+    fn log(&self, kind: &str) -> Vec<Value> {
+        let log = post(&format!("{}/se/log", self.session), &json!({"type": kind}));
+        log.as_array().unwrap().clone()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Ends the browser too, which is the driver's child.
+        let _ = ureq::delete(&self.session).call();
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+fn capabilities(profile: &Path) -> Value {
+    let arguments = [
+        "--headless".to_owned(),
+        "--no-sandbox".to_owned(),
+        "--disable-gpu".to_owned(),
+        "--disable-quic".to_owned(),
+        "--disable-dev-shm-usage".to_owned(),
+        "--no-first-run".to_owned(),
+        "--disable-background-networking".to_owned(),
+        "--disable-component-update".to_owned(),
+        "--disable-sync".to_owned(),
+        format!("--user-data-dir={}", profile.display()),
+    ];
+    json!({"capabilities": {"alwaysMatch": {
+        "browserName": "chrome",
+        "goog:chromeOptions": {"args": arguments},
+        "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+    }}})
+}
+
+/// The `value` of the answer.
+fn post(url: &str, body: &Value) -> Value {
+    let configured = ureq::post(url).config().http_status_as_error(false).build();
+    let mut answer = configured.content_type("application/json").send(body.to_string().as_bytes()).unwrap();
+    let text = answer.body_mut().with_config().limit(64 << 20).read_to_string().unwrap();
+    assert!(answer.status().is_success(), "{url}: {text}");
+    let mut answer: Value = serde_json::from_str(&text).unwrap();
+    answer["value"].take()
+}
