@@ -28,7 +28,9 @@ pub(super) fn write(path: &Path, shown: &Shown) -> anyhow::Result<PathBuf> {
 }
 
 fn read(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
-    let is_bundle = path.join(metadata::FILE_NAME).exists();
+    // A package has a metadata.json too.
+    let is_package = path.join(aimodel::package::PROGRAM).exists();
+    let is_bundle = !is_package && path.join(metadata::FILE_NAME).exists();
     let directory = if is_bundle {
         let metadata = BundleMetadata::read(path)?;
         let main = metadata.assets.get(MAIN_ASSET);

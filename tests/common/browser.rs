@@ -120,6 +120,7 @@ fn capabilities(profile: &Path) -> Value {
         "--headless".to_owned(),
         "--no-sandbox".to_owned(),
         "--disable-gpu".to_owned(),
+        "--hide-scrollbars".to_owned(),
         "--disable-quic".to_owned(),
         "--disable-dev-shm-usage".to_owned(),
         "--no-first-run".to_owned(),

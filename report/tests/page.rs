@@ -1,0 +1,174 @@
+//! The page for a report of a whole E4B, and for names that somebody made up to do harm.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+
+use report::{
+    Codes, Conversion, Gate, Group, Origin, Position, Recovery, Report, Sequence, Size, Slot, Stretch,
+    Tensor, Timing, Worst, html,
+};
+
+const PROJECTIONS: [(&str, u64); 9] = [
+    ("self_attn.q_proj", 4),
+    ("self_attn.k_proj", 1),
+    ("self_attn.v_proj", 1),
+    ("self_attn.o_proj", 4),
+    ("mlp.gate_proj", 16),
+    ("mlp.up_proj", 16),
+    ("mlp.down_proj", 16),
+    ("per_layer_input_gate", 1),
+    ("per_layer_projection", 1),
+];
+
+fn tensor(name: String, blocks: u64, seed: u64) -> Tensor {
+    let mut codes = [0; 16];
+    (codes[0], codes[1], codes[15]) = (blocks / 2, blocks / 4, blocks / 4);
+    let mut scale_exponents = [0; 32];
+    scale_exponents[6 + seed as usize % 5] = blocks;
+    Tensor {
+        source: Some(format!("model.language_model.{name}")),
+        name,
+        format: "int4".to_owned(),
+        shape: vec![2048, 32 * blocks / 2048],
+        bytes: 18 * blocks,
+        recovery: Some(Recovery {
+            blocks,
+            blocks_exact: blocks - seed % 3,
+            weights: 32 * blocks,
+            weights_exact: 32 * blocks - seed % 3,
+            relative_error: 1.6e-3 * (1.0 + seed as f64 / 100.0),
+            worst: Some(Worst { row: seed, block: seed % 80, relative_error: 3e-3 + seed as f32 * 1e-6 }),
+        }),
+        codes: Some(Codes::OfExtrema(codes)),
+        scale_exponents,
+    }
+}
+
+fn position(at: usize) -> Position {
+    Position {
+        expected_margin: (at * 37 % 101) as f32 / 7.0,
+        margin: (at * 37 % 103) as f32 / 7.0,
+        cosine: Some(1.0 - 1e-6 * (at * 13 % 29 + 1) as f64),
+        qualified: at % 2 == 0,
+        agrees: at % 100 != 0,
+    }
+}
+
+/// 42 layers, two bundles, a thousand positions each.
+fn e4b() -> Report {
+    let mut report = Report {
+        name: "gemma4_e4b_qat_decode_int4lin".to_owned(),
+        tool: "coreai-bundle".to_owned(),
+        origin: Some(Origin {
+            name: "google/gemma-4-E4B-it".to_owned(),
+            revision: Some("0123abcd".repeat(5)),
+        }),
+        conversion: Some(Conversion {
+            variants: vec!["provider".to_owned(), "tbl".to_owned()],
+            rule: "lattice".to_owned(),
+            weights: "int4".to_owned(),
+            head: "int4".to_owned(),
+            head_reason: "it lies on a lattice".to_owned(),
+            resumed: true,
+        }),
+        timings: vec![Timing { stage: "writing".to_owned(), seconds: 14.8, bytes: Some(26_440_000_000) }],
+        ..Report::default()
+    };
+    for layer in 0..42 {
+        for (at, (name, size)) in PROJECTIONS.into_iter().enumerate() {
+            let name = format!("layers.{layer}.{name}.weight");
+            report.sizes.push(Size {
+                group: Group::of(&name),
+                layer: Some(layer),
+                bytes: 18 * 81_920 * size,
+            });
+            report.tensors.push(tensor(name, 81_920 * size, (layer * 9 + at) as u64));
+        }
+        let (slot, writes, full) = (layer.min(23), layer < 24, layer % 6 == 5);
+        report.slots.push(Slot { layer, slot, writes, full, head_dim: if full { 512 } else { 256 } });
+        report.stretches.push(Stretch { name: format!("layer {layer}"), seconds: 0.3, bytes: 100_000_000 });
+    }
+    report.sizes.push(Size { group: Group::Tables, layer: None, bytes: 4_000_000_000 });
+    for bundle in ["provider", "tbl"] {
+        report.gates.push(Gate {
+            bundle: bundle.to_owned(),
+            passed: false,
+            verdict: "gate FAILED: 480 of 500 qualified positions agree".to_owned(),
+            reference: "fp32".to_owned(),
+            causes: vec!["layer 3 has the weights of layer 4".to_owned()],
+            sequences: (0..8)
+                .map(|at| Sequence {
+                    prompt: format!("prompt {at}"),
+                    positions: (0..125).map(position).collect(),
+                })
+                .collect(),
+        });
+    }
+    report
+}
+
+#[test]
+fn a_whole_e4b_fits_a_megabyte_and_asks_for_nothing() {
+    let report = e4b();
+    let page = html::render(&report).unwrap();
+    assert!(page.len() <= 1_000_000, "{} bytes", page.len());
+    for scheme in ["http:", "https:", "src=", "@import", "url("] {
+        assert!(!page.contains(scheme), "{scheme}");
+    }
+    assert_eq!(page.matches("<td class=\"cell").count(), 2 * 42 * 9);
+    assert_eq!(page.matches("class=\"writes\"").count(), 24);
+    assert_eq!(page.matches("class=\"reads\"").count(), 18);
+    assert_eq!(
+        page.matches("class=\"flip\"").count(),
+        2 * 2 * 8 * 2,
+        "positions 0 and 100, in both plots of both"
+    );
+    assert!(page.contains("An earlier run had done a part of it."));
+    assert!(page.contains("layer 23, also read by 24, 25"), "slots say who reads them");
+    let explained = "layers.41.per_layer_projection.weight --row 377 --block 57";
+    assert!(page.contains(explained), "the worst block comes with its command");
+    assert_eq!(html::render(&report).unwrap(), page, "same facts, same page");
+    let json = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+}
+
+#[test]
+fn names_from_files_are_text_and_nothing_else() {
+    let mut report = e4b();
+    let hostile = "<script>alert(\"1\")</script>' onload='x";
+    report.name = hostile.to_owned();
+    report.origin = Some(Origin { name: hostile.to_owned(), revision: Some(hostile.to_owned()) });
+    report.tensors[0].name = format!("layers.0.{hostile}");
+    report.gates[0].verdict = hostile.to_owned();
+    report.gates[0].sequences[0].prompt = hostile.to_owned();
+    report.stretches[0].name = hostile.to_owned();
+    report.unknown = vec![hostile.to_owned()];
+    let page = html::render(&report).unwrap();
+    assert!(!page.contains("<script"), "escaped in text");
+    assert!(!page.contains("' onload") && !page.contains("\"1\""), "escaped in attributes");
+    assert!(page.matches("&lt;script&gt;").count() >= 8);
+}
+
+#[test]
+fn a_report_of_nothing_says_so() {
+    let report = Report {
+        name: "x.aimodel".to_owned(),
+        unknown: vec!["Everything: it is empty.".to_owned()],
+        ..Report::default()
+    };
+    let page = html::render(&report).unwrap();
+    assert!(page.contains("Everything: it is empty."));
+    for section in ["recovery", "histograms", "worst", "slots", "timings"] {
+        assert!(!page.contains(&format!("id=\"{section}\"")), "{section}");
+    }
+}
+
+#[test]
+fn what_is_not_all_is_never_shown_as_all() {
+    let mut report = e4b();
+    report.tensors.truncate(1);
+    let recovery = report.tensors[0].recovery.as_mut().unwrap();
+    recovery.weights_exact = recovery.weights - 1;
+    let page = html::render(&report).unwrap();
+    assert!(page.contains(">99<") && page.contains("99.99 %"), "one weight of ten million is missing");
+    assert!(!page.contains("<dd class=\"good\">100.00 %"));
+}
