@@ -129,8 +129,8 @@ fn refuse_inside(release: &Path, output: &Path) -> Result<(), ArchiveError> {
     if inside { Err(ArchiveError::InsideRelease { path: output }) } else { Ok(()) }
 }
 
-/// Whether a file tells of a conversion, beside what it made.
-fn is_report(path: &str) -> bool {
+/// Whether a file of an output folder tells of a conversion, and is none of its outputs.
+pub fn is_report(path: &str) -> bool {
     !path.contains('/') && REPORTS.iter().any(|suffix| path.ends_with(suffix))
 }
 

@@ -48,8 +48,8 @@ fn position(at: usize) -> Position {
         expected_margin: (at * 37 % 101) as f32 / 7.0,
         margin: (at * 37 % 103) as f32 / 7.0,
         cosine: Some(1.0 - 1e-6 * (at * 13 % 29 + 1) as f64),
-        qualified: at % 2 == 0,
-        agrees: at % 100 != 0,
+        qualified: at.is_multiple_of(2),
+        agrees: !at.is_multiple_of(100),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aimodel::package::{HASH, PROGRAM};
 use anyhow::{Context, bail};
+use packer::archive::is_report;
 use packer::digest::Digest;
 use packer::manifest::{self, Manifest};
 use packer::metadata::{BundleMetadata, MAIN_ASSET};
@@ -32,6 +33,7 @@ impl Folder {
         }
         let mut files = BTreeMap::new();
         list(root, "", &mut files)?;
+        files.retain(|name, _| !is_report(name));
         let has_manifest = files.contains_key(manifest::FILE_NAME);
         let manifest = has_manifest.then(|| Manifest::read(root)).transpose()?;
         let mut folder = Folder { root: root.to_owned(), files, manifest };

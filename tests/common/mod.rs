@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fixtures::{Recipe, Shape};
 use hub::Policy;
+use packer::archive::is_report;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -64,6 +65,7 @@ impl Dir {
         let Ok(entries) = std::fs::read_dir(self.path(folder)) else { return Vec::new() };
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        // They tell times, which differ from run to run.
         names.retain(|name| !is_report(name));
         names.sort();
         names
@@ -91,11 +93,6 @@ pub(crate) fn package(bundle: &Path) -> PathBuf {
     bundle.join(format!("{name}.aimodel"))
 }
 
-/// Reports tell times, which differ from run to run.
-fn is_report(name: &str) -> bool {
-    packer::archive::REPORTS.iter().any(|suffix| name.ends_with(suffix))
-}
-
 /// Every file below a folder with its bytes, in order of paths, but for reports.
 pub(crate) fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
@@ -105,7 +102,7 @@ pub(crate) fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 pending.push(path);
-            } else if !is_report(path.to_str().unwrap()) {
+            } else if !is_report(path.file_name().unwrap().to_str().unwrap()) {
                 let bytes = std::fs::read(&path).unwrap();
                 files.push((path.strip_prefix(folder).unwrap().to_owned(), bytes));
             }
