@@ -11,6 +11,7 @@ A job of `judge`:
     tables      the gather tables as dumped, or null: then the rows are computed from the checkpoint
     oracles     oracle files: their sequences are fed, and the numpy reference is held against them first
     sequences   token ids to feed where no oracle exists
+    most_cases  only so many of the first cases are fed; null for all
     bounds      {"flips" | "mean_cosine" | "min_cosine": [low, high]}
     rounding_cosine
                 the least cosine between logits that are only rounded differently
@@ -119,7 +120,7 @@ class Job:
             variant=job["variant"],
             checkpoint=Checkpoint(Path(job["checkpoint"])),
             tables=Path(job["tables"]) if job["tables"] else None,
-            cases=cases,
+            cases=cases[: job["most_cases"]],
             bounds={name: (low, high) for name, (low, high) in job["bounds"].items()},
             rounding_cosine=job["rounding_cosine"],
             logits=Path(job["logits"]) if job["logits"] else None,

@@ -5,9 +5,8 @@
 
 use aimodel::{Element, Opcode};
 
-use half::f16;
-
 use super::Rounding;
+use super::kernels::round_to_half;
 use super::movement::{axes, common_shape, stretch};
 use super::tensor::Tensor;
 
@@ -161,15 +160,11 @@ pub(super) fn gelu(x: &Tensor, approximation: Approximation, rounding: Rounding)
 fn gelu_tanh_in_halves(x: f32) -> f32 {
     // The half below the square root of 2 / pi, which itself lies nearer the half above.
     const ROOT: f32 = 0.797_363_3;
+    let half = round_to_half;
     let cubic = half(half(half(half(CUBIC as f32) * x) * x) * x);
     let inner = half(ROOT * half(x + cubic));
     let tanh = half(libm::tanh(inner.into()) as f32);
     half(half(0.5 * x) * half(1.0 + tanh))
-}
-
-/// Rounds to f16, nearest even.
-pub(super) fn half(value: f32) -> f32 {
-    f16::from_f32(value).to_f32()
 }
 
 pub(super) fn cast(x: &Tensor, to: Element) -> Result<Tensor, String> {

@@ -94,6 +94,29 @@ pub(super) fn accumulate(row: Row<'_>, factor: f32, sums: &mut [f32]) {
     accumulate_portable(row, factor, sums);
 }
 
+/// Adds `factor` times a row to `sums`, rounding every product and every sum to f16.
+pub(super) fn accumulate_rounded(row: &[f32], factor: f32, sums: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { accumulate_rounded_avx2(row, factor, sums) };
+    }
+    accumulate_rounded_portable(row, factor, sums);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn accumulate_rounded_avx2(row: &[f32], factor: f32, sums: &mut [f32]) {
+    accumulate_rounded_portable(row, factor, sums);
+}
+
+#[inline(always)]
+fn accumulate_rounded_portable(row: &[f32], factor: f32, sums: &mut [f32]) {
+    for (sum, value) in sums.iter_mut().zip(row) {
+        *sum = round_to_half(*sum + round_to_half(factor * value));
+    }
+}
+
 /// One row of values.
 #[derive(Clone, Copy)]
 pub(super) enum Row<'w> {
@@ -204,6 +227,21 @@ fn round_normal(value: f32) -> f32 {
     f32::from_bits((bits + 0xFFF + ((bits >> 13) & 1)) & !0x1FFF)
 }
 
+/// Rounds to f16, nearest even, without branches.
+#[inline(always)]
+pub(super) fn round_to_half(value: f32) -> f32 {
+    const SMALLEST_NORMAL: u32 = (127 - 14) << 23;
+    const INFINITE: u32 = 255 << 23;
+    let magnitude = value.to_bits() & 0x7FFF_FFFF;
+    // Halves below the normal range are multiples of 2^-24, as are the singles from 0.5 to 1.
+    let tiny = (f32::from_bits(magnitude) + 0.5 - 0.5).to_bits();
+    let normal = round_normal(f32::from_bits(magnitude)).to_bits();
+    let finite = if magnitude < SMALLEST_NORMAL { tiny } else { normal };
+    let rounded = if finite >= (127 + 16) << 23 { INFINITE } else { finite };
+    let bits = if magnitude > INFINITE { magnitude } else { rounded };
+    f32::from_bits(bits | value.to_bits() & 0x8000_0000)
+}
+
 /// A half as f32, without branches.
 #[inline(always)]
 fn to_single(half: u16) -> f32 {
@@ -254,7 +292,43 @@ mod tests {
         }
     }
 
+    /// Every half, the midpoint to the next one, and the singles beside these: where rounding is decided.
+    #[test]
+    fn singles_round_as_the_library_rounds_them() {
+        for bits in 0..=u16::MAX {
+            let (half, next) = (f16::from_bits(bits).to_f32(), f16::from_bits(bits.wrapping_add(1)).to_f32());
+            for decisive in [half, f32::midpoint(half, next)] {
+                let bits = decisive.to_bits();
+                [bits.wrapping_sub(1), bits, bits.wrapping_add(1)].into_iter().for_each(assert_rounds);
+            }
+        }
+    }
+
+    #[track_caller]
+    fn assert_rounds(bits: u32) {
+        let value = f32::from_bits(bits);
+        let (found, expected) = (round_to_half(value), f16::from_f32(value).to_f32());
+        let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+        assert!(same, "{value:e} became {found:e} instead of {expected:e}");
+    }
+
     proptest! {
+        #[test]
+        fn any_single_rounds_as_the_library_rounds_it(bits in any::<u32>()) {
+            assert_rounds(bits);
+        }
+
+        #[test]
+        fn rounded_sums_are_the_same_on_every_processor(
+            row in prop::collection::vec(-300.0_f32..300.0, 37),
+            factor in -300.0_f32..300.0,
+        ) {
+            let (mut picked, mut portable) = ([1.0; 37], [1.0; 37]);
+            accumulate_rounded(&row, factor, &mut picked);
+            accumulate_rounded_portable(&row, factor, &mut portable);
+            prop_assert_eq!(picked.map(f32::to_bits), portable.map(f32::to_bits));
+        }
+
         #[test]
         fn int4_rows_are_what_their_codes_mean(
             codes in prop::collection::vec(any::<u8>(), 2 * 48),

@@ -5,8 +5,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::Rounding;
-use super::arithmetic::half;
-use super::kernels::{Activations, Row, Rows, accumulate, multiply_rows};
+use super::kernels::{Activations, Row, Rows, accumulate, accumulate_rounded, multiply_rows};
 use super::movement::{common_shape, stretch};
 use super::tensor::{Tensor, count};
 use super::value::{Quantized, Value};
@@ -95,9 +94,7 @@ fn by_steps(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
     for (row, out) in product.chunks_exact_mut(n.max(1)).enumerate() {
         let matrix = &y[row / m * k * n..][..k * n];
         for (factor, weights) in x[row * k..][..k].iter().zip(matrix.chunks_exact(n)) {
-            for (sum, weight) in out.iter_mut().zip(weights) {
-                *sum = half(*sum + half(factor * weight));
-            }
+            accumulate_rounded(weights, *factor, out);
         }
     }
     Tensor::from_floats(a.element(), &shape, product)
