@@ -146,12 +146,12 @@ impl StagedDirectory {
         &self.place.staging
     }
 
-    /// Where the folder will be after [`Self::commit`].
+    /// Where the folder will be after [`Self::commit`], as it was given.
     pub fn target(&self) -> &Path {
-        &self.place.target
+        &self.place.given
     }
 
-    /// Syncs every file and folder, then renames the folder to its target and returns the target. A folder
+    /// Syncs every file and folder, then renames the folder to its target and returns that as an absolute path. A folder
     /// that is to be replaced is removed after the new one has taken its name.
     ///
     /// # Errors
@@ -189,9 +189,9 @@ impl StagedFile {
         &self.place.staging
     }
 
-    /// Where the file will be after [`Self::commit`].
+    /// Where the file will be after [`Self::commit`], as it was given.
     pub fn target(&self) -> &Path {
-        &self.place.target
+        &self.place.given
     }
 
     /// The open file, for what [`Write`] and [`Seek`] do not offer.
@@ -199,7 +199,7 @@ impl StagedFile {
         &self.file
     }
 
-    /// Syncs the file, renames it to its target and returns the target.
+    /// Syncs the file, renames it to its target and returns that as an absolute path.
     ///
     /// # Errors
     /// As [`StagedDirectory::commit`].
@@ -247,6 +247,9 @@ impl Kind {
 /// The two names of one output, and what must be undone when it is given up.
 #[derive(Debug)]
 struct Place {
+    /// The output's path as the caller wrote it, for what is printed.
+    given: PathBuf,
+    /// The same, absolute.
     target: PathBuf,
     parent: PathBuf,
     name: OsString,
@@ -266,6 +269,7 @@ impl Place {
         let absolute = std::path::absolute(target).map_err(io_error("resolve", target))?;
         let parent = absolute.parent().ok_or_else(no_name)?.to_path_buf();
         let mut place = Self {
+            given: target.to_path_buf(),
             target: parent.join(&name),
             parent,
             name,
