@@ -148,7 +148,7 @@ impl StagedDirectory {
 
     /// Where the folder will be after [`Self::commit`], as it was given.
     pub fn target(&self) -> &Path {
-        &self.place.given
+        &self.place.target
     }
 
     /// Syncs every file and folder, then renames the folder to its target and returns that as an absolute path. A folder
@@ -191,7 +191,7 @@ impl StagedFile {
 
     /// Where the file will be after [`Self::commit`], as it was given.
     pub fn target(&self) -> &Path {
-        &self.place.given
+        &self.place.target
     }
 
     /// The open file, for what [`Write`] and [`Seek`] do not offer.
@@ -248,9 +248,8 @@ impl Kind {
 #[derive(Debug)]
 struct Place {
     /// The output's path as the caller wrote it, for what is printed.
-    given: PathBuf,
-    /// The same, absolute.
     target: PathBuf,
+    absolute: PathBuf,
     parent: PathBuf,
     name: OsString,
     staging: PathBuf,
@@ -269,8 +268,8 @@ impl Place {
         let absolute = std::path::absolute(target).map_err(io_error("resolve", target))?;
         let parent = absolute.parent().ok_or_else(no_name)?.to_path_buf();
         let mut place = Self {
-            given: target.to_path_buf(),
-            target: parent.join(&name),
+            target: target.to_path_buf(),
+            absolute: parent.join(&name),
             parent,
             name,
             staging: PathBuf::new(),
@@ -286,12 +285,12 @@ impl Place {
 
     /// The target's state, asked before the work starts and again before the rename.
     fn check_target(&self) -> Result<bool, StagingError> {
-        let metadata = match fs::symlink_metadata(&self.target) {
+        let metadata = match fs::symlink_metadata(&self.absolute) {
             Ok(metadata) => metadata,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound) => return Ok(false),
-            Err(e) => return Err(io_error("look at", &self.target)(e)),
+            Err(e) => return Err(io_error("look at", &self.absolute)(e)),
         };
-        let path = self.target.clone();
+        let path = self.absolute.clone();
         if !self.overwrite {
             return Err(StagingError::Exists { path });
         }
@@ -299,7 +298,7 @@ impl Place {
         if found != self.kind && !metadata.is_symlink() {
             return Err(StagingError::WrongKind { path, found: found.noun(), wanted: self.kind.noun() });
         }
-        let resolved = fs::canonicalize(&self.target).ok();
+        let resolved = fs::canonicalize(&self.absolute).ok();
         let here = std::env::current_dir().and_then(fs::canonicalize).ok();
         if let (Some(resolved), Some(here)) = (resolved, here)
             && here.starts_with(resolved)
@@ -359,7 +358,7 @@ impl Place {
     fn remove_stale(&self) {
         let mut stale = self.abandoned();
         // A replaced output without its successor is the only copy left: a person decides about it.
-        if self.target.exists() {
+        if self.absolute.exists() {
             stale.extend(self.hidden("replaced").into_iter().filter(|path| is_abandoned(path)));
         }
         stale.iter().for_each(|path| remove(path));
@@ -387,21 +386,21 @@ impl Place {
         if self.check_target()? {
             self.replace()?;
         } else {
-            fs::rename(&self.staging, &self.target)
-                .map_err(io_error("rename the finished output to", &self.target))?;
+            fs::rename(&self.staging, &self.absolute)
+                .map_err(io_error("rename the finished output to", &self.absolute))?;
         }
         self.is_left = true;
         sync_path(&self.parent)?;
-        Ok(self.target.clone())
+        Ok(self.absolute.clone())
     }
 
     /// Puts the finished output in the place of the old one. Exchanging the two names leaves no moment without
     /// a target; file systems that cannot do that get two renames.
     fn replace(&self) -> Result<(), StagingError> {
         if self.kind == Kind::File {
-            return fs::rename(&self.staging, &self.target).map_err(io_error("replace", &self.target));
+            return fs::rename(&self.staging, &self.absolute).map_err(io_error("replace", &self.absolute));
         }
-        if exchange(&self.staging, &self.target).is_ok() {
+        if exchange(&self.staging, &self.absolute).is_ok() {
             remove(&self.staging);
             return Ok(());
         }
@@ -411,11 +410,11 @@ impl Place {
     fn replace_by_two_renames(&self) -> Result<(), StagingError> {
         let free = (0..ATTEMPTS).map(|n| self.hidden_path("replaced", n)).find(|path| !path.exists());
         let aside = free.unwrap_or_else(|| self.hidden_path("replaced", ATTEMPTS));
-        fs::rename(&self.target, &aside).map_err(io_error("move aside", &self.target))?;
-        if let Err(e) = fs::rename(&self.staging, &self.target) {
+        fs::rename(&self.absolute, &aside).map_err(io_error("move aside", &self.absolute))?;
+        if let Err(e) = fs::rename(&self.staging, &self.absolute) {
             // Best effort: the first error is the one to report.
-            let _ = fs::rename(&aside, &self.target);
-            return Err(io_error("rename the finished output to", &self.target)(e));
+            let _ = fs::rename(&aside, &self.absolute);
+            return Err(io_error("rename the finished output to", &self.absolute)(e));
         }
         remove(&aside);
         Ok(())
