@@ -1,7 +1,7 @@
 //! `coreai-bundle aotc`: compiles a bundle ahead of time, here, on another Mac, or by somebody else.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ use aotc::{
 use clap::{ArgAction, Args};
 use serde_json::{Value, json};
 
-use crate::{digits, interrupt, outputs};
+use crate::{digits, interrupt, outputs, terminal};
 
 /// Compile a bundle ahead of time for a device's architecture
 #[derive(Debug, Args)]
@@ -241,7 +241,7 @@ fn compile_with(
 fn compile_by(compiler: &mut dyn Compiler, stage: &Stage, interrupt: &Interrupt) -> Outcome {
     stage.run(compiler, interrupt, &mut |step| {
         // Nobody is to lose a compile because nobody reads how it goes on.
-        let _ = writeln!(io::stderr(), "{step}");
+        terminal::tell(step);
     })
 }
 
@@ -249,7 +249,7 @@ fn compile_by(compiler: &mut dyn Compiler, stage: &Stage, interrupt: &Interrupt)
 fn result(arguments: &Arguments, siblings: &[Sibling]) -> anyhow::Result<()> {
     if arguments.json {
         let siblings: Vec<Value> = siblings.iter().map(in_json).collect();
-        return print(&format!("{}\n", json!({ "bundles": siblings })));
+        return Ok(terminal::print_json(&json!({ "bundles": siblings }))?);
     }
     let mut text = String::new();
     for sibling in siblings {
@@ -276,7 +276,7 @@ fn plan(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyhow::
     let planned = stage.plan(&version)?;
     if arguments.json {
         let bundles: Vec<Value> = planned.iter().map(planned_in_json).collect();
-        return print(&format!("{}\n", json!({ "compiler": version, "bundles": bundles })));
+        return Ok(terminal::print_json(&json!({ "compiler": version, "bundles": bundles }))?);
     }
     let mut text = format!("compiler: {version}\n");
     for planned in planned {
@@ -334,5 +334,5 @@ fn write(file: &Path, text: &str, mode: u32, force: bool) -> anyhow::Result<()> 
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
-    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+    Ok(terminal::out().write_all(text.as_bytes())?)
 }

@@ -35,9 +35,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Options { tables: arguments.tables.as_deref(), digests: !arguments.quick, ..Options::default() };
     let report = check(&arguments.path, &options)?;
     if arguments.json {
-        writeln!(io::stdout().lock(), "{}", serde_json::to_string(&report)?)?;
+        terminal::print_json(&report)?;
     } else {
-        print(&mut anstream::stdout().lock(), &report)?;
+        print(&mut terminal::out(), &report)?;
     }
     Ok(if report.has_defects() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

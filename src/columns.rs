@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use text::terminal::word;
+
 use crate::terminal::{STRONG, paint, shortened};
 
 /// Columns of text that the first column is never narrower than.
@@ -21,7 +23,7 @@ impl Columns {
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(cells.iter().map(|cell| word(cell).to_string()).collect());
     }
 
     /// The table, at most `width` wide: the last columns give way to names, then names lose their middle.

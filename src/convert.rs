@@ -1,6 +1,6 @@
 //! `coreai-bundle convert`: a checkpoint becomes bundles and tables.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -31,7 +31,7 @@ use crate::outputs::Common;
 use crate::progress::Progress;
 use crate::reporting::{self, Clock, Course, Facts};
 use crate::stage::{Options, Stage};
-use crate::{digits, gate, interrupt, oracle, origin, outputs, plan_text, stage, tables};
+use crate::{digits, gate, interrupt, oracle, origin, outputs, plan_text, stage, tables, terminal};
 
 /// Convert a checkpoint into bundles
 #[derive(Debug, Args)]
@@ -204,9 +204,9 @@ fn warn(plan: &Plan, arguments: &Arguments) {
         return;
     }
     let head = &plan.head;
-    eprintln!("head: {}, {}", head.format.name(), head.reason);
+    terminal::tell(format_args!("head: {}, {}", head.format.name(), head.reason));
     if head.off_lattice {
-        eprintln!("warning: int4 will lose accuracy; consider --weights int8");
+        terminal::tell("warning: int4 will lose accuracy; consider --weights int8");
     }
 }
 
@@ -380,7 +380,7 @@ impl Job<'_> {
     }
 
     fn print(&self, finished: &Finished, report: Option<&reporting::Written>) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
+        let mut out = terminal::out();
         let totals = finished.written.figures.totals();
         if self.arguments.common.json {
             let result = json!({
@@ -391,7 +391,7 @@ impl Job<'_> {
                 "weights": totals,
                 "report": report,
             });
-            writeln!(out, "{result}")?;
+            terminal::print_json(&result)?;
             return Ok(());
         }
         for bundle in &finished.bundles {

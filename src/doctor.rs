@@ -51,9 +51,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         environment: &|name| std::env::var_os(name),
     };
     let checks = examine(&options, &Interrupt::watching(interrupt::asked))?;
-    let mut out = io::stdout().lock();
+    let mut out = terminal::out();
     if arguments.json {
-        writeln!(out, "{}", serde_json::to_string(&checks)?)?;
+        terminal::print_json(&checks)?;
     } else {
         let width = terminal::width();
         for check in &checks {

@@ -1,15 +1,30 @@
 //! How a command ends that could not do what was asked.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use converter::ConvertError;
 use converter::plan::PlanError;
 
+use crate::terminal;
+
 /// What the user can mend.
 const USER: u8 = 1;
 /// A bug, or a broken machine.
 const BUG: u8 = 2;
+
+/// Prints what was typed wrong, or the help that was asked for, and gives the exit status. Help is our own text; errors quote
+/// arguments.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        // Quotes end with a line end of their own.
+        terminal::tell(error.to_string().trim_end());
+    } else {
+        // Nothing is left to do if standard output is closed.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(BUG))
+}
 
 /// Prints an error with its causes, and gives the exit status. A closed pipe is no error.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
@@ -29,8 +44,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = error.downcast_ref::<aotc::Error>().and_then(aotc::Error::hint) {
         text.push_str(&format!("\n  hint: {hint}"));
     }
-    // Nothing is left to do if standard error is closed.
-    let _ = writeln!(io::stderr(), "{text}");
+    terminal::tell(text);
     ExitCode::from(status(error))
 }
 

@@ -1,7 +1,7 @@
 //! `coreai-bundle gate`: does a bundle say what its checkpoint says?
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,11 +12,10 @@ use ::oracle::reference::Reference;
 use ::oracle::stepper::Stepper;
 use anyhow::{Context, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::oracle::shortened;
 use crate::runnable::Runnable;
-use crate::{interrupt, origin};
+use crate::{interrupt, origin, terminal};
 
 /// Hold a bundle against an oracle
 ///
@@ -67,9 +66,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(path) = &arguments.probe {
         write_probe(&mut stepper, &oracle, path)?;
     }
-    let mut out = io::stdout().lock();
+    let mut out = terminal::out();
     if arguments.json {
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+        terminal::print_json(&report)?;
     } else {
         print(&report, &mut out)?;
     }
@@ -95,10 +94,7 @@ pub(crate) fn measure(
     layers: bool,
 ) -> anyhow::Result<GateReport> {
     let positions: usize = oracle.cases.iter().map(|case| case.ids().count()).sum();
-    let drawn = io::stderr().is_terminal();
-    let target = if drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(positions as u64), target);
-    bar.set_style(ProgressStyle::with_template("gate {bar:30} {pos}/{len} positions, {per_sec}, {eta}")?);
+    let bar = terminal::bar(Some(positions as u64), "gate {bar:30} {pos}/{len} positions, {per_sec}, {eta}");
     let report = gate::run(stepper, oracle, reference, layers, &mut || {
         bar.inc(1);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -36,7 +36,10 @@ use clap::Parser;
 use report::digits;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error),
+    };
     match cli.command.run() {
         Ok(code) => code,
         Err(error) => failure::report(&error),

@@ -1,6 +1,6 @@
 //! `coreai-bundle completions` and `coreai-bundle man`: what shells and `man` read, made of what can be typed.
 
-use std::io;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
 use crate::cli::Cli;
+use crate::terminal;
 
 /// Print completions for a shell
 #[derive(Debug, Args)]
@@ -36,7 +37,7 @@ pub(crate) fn completions(arguments: &CompletionArguments) -> anyhow::Result<Exi
     let mut text = Vec::new();
     let mut command = Cli::command();
     clap_complete::generate(arguments.shell, &mut command, env!("CARGO_PKG_NAME"), &mut text);
-    io::Write::write_all(&mut io::stdout().lock(), &text)?;
+    terminal::out().write_all(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

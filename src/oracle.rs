@@ -1,6 +1,5 @@
 //! `coreai-bundle oracle`: what a checkpoint says in fp32, as a file that bundles are held against.
 
-use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,8 +14,9 @@ use clap::Args;
 use converter::source::Source;
 use packer::template::Message;
 use serde_json::json;
+use text::small;
 
-use crate::{interrupt, origin, outputs};
+use crate::{interrupt, origin, outputs, terminal};
 
 /// Tokens that a prompt is continued by, unless told.
 const NEW_TOKENS: usize = 8;
@@ -90,7 +90,8 @@ impl Arguments {
             texts.push(text.chat(&[Message { role: "user", content }])?);
         }
         if let Some(path) = &self.prompt_file {
-            let lines = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            let lines = small::read_text(path, small::TEXT)
+                .with_context(|| format!("cannot read {}", path.display()))?;
             let before = texts.len();
             texts.extend(lines.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
             if texts.len() == before {
@@ -133,13 +134,13 @@ fn warn(case: &Case) {
     let ties = case.ties();
     if !ties.is_empty() {
         let positions: Vec<String> = ties.iter().map(usize::to_string).collect();
-        eprintln!(
+        terminal::tell(format_args!(
             "{}: {} of {} positions have a margin under 0.1 and gate nothing: {}",
             shortened(&case.prompt),
             ties.len(),
             case.teacher_forced_margins.len(),
             positions.join(", ")
-        );
+        ));
     }
 }
 
@@ -151,7 +152,7 @@ pub(crate) fn shortened(prompt: &str) -> String {
 }
 
 fn report(made: &Oracle, arguments: &Arguments) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::out();
     let qualified = |case: &Case| case.teacher_forced_margins.len() - case.ties().len();
     if arguments.json {
         let cases: Vec<_> = made
@@ -161,7 +162,7 @@ fn report(made: &Oracle, arguments: &Arguments) -> anyhow::Result<()> {
                 json!({"prompt": case.prompt, "text": case.text, "positions": case.ids().count(), "qualified": qualified(case)})
             })
             .collect();
-        writeln!(out, "{}", json!({"event": "done", "oracle": arguments.output, "cases": cases}))?;
+        terminal::print_json(&json!({"event": "done", "oracle": arguments.output, "cases": cases}))?;
         return Ok(());
     }
     for case in &made.cases {

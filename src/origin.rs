@@ -6,9 +6,9 @@ use anyhow::{Context, bail};
 use clap::Args;
 use converter::source::{LocalSource, Repository, Source, open_repository};
 use hub::{Settings, download};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use crate::interrupt;
+use crate::{interrupt, terminal};
 
 /// How a repository of the Hub is read.
 #[derive(Debug, Default, Args)]
@@ -54,7 +54,7 @@ pub(crate) fn open(source: &str, access: &Access) -> anyhow::Result<Origin> {
         id: source,
         revision: access.revision.as_deref().unwrap_or("main"),
         download: access.download.then_some(&bar as &dyn download::Observer),
-        notice: &|text| eprintln!("warning: {text}"),
+        notice: &|text| terminal::tell(format_args!("warning: {text}")),
     };
     let opened = open_repository(settings, &repository)?;
     Ok(Origin { source: opened, name: source.to_owned() })
@@ -85,13 +85,9 @@ struct DownloadBar(ProgressBar);
 
 impl DownloadBar {
     fn new() -> Self {
-        let bar = ProgressBar::no_length();
         let template =
             "{bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} {wide_msg}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        DownloadBar(bar)
+        DownloadBar(terminal::bar(None, template))
     }
 }
 
@@ -100,7 +96,7 @@ impl download::Observer for DownloadBar {
         self.0.set_length(size);
         self.0.set_position(here);
         self.0.reset_eta();
-        self.0.set_message(path.to_owned());
+        terminal::name_bar(&self.0, path);
     }
 
     fn advance(&self, bytes: u64) {

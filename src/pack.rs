@@ -1,7 +1,7 @@
 //! `coreai-bundle pack`: a release tree as one zip file that can be read in place.
 
 use std::cell::Cell;
-use std::io::{self, Write};
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use packer::archive;
 use serde_json::json;
 
 use crate::progress::Progress;
-use crate::{digits, interrupt};
+use crate::{digits, interrupt, terminal};
 
 /// Pack a folder into a zip file: stored, zip64, data aligned to 4096 bytes
 #[derive(Debug, Args)]
@@ -44,9 +44,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     });
     progress.finish();
     let report = report?;
-    let mut out = io::stdout().lock();
+    let mut out = terminal::out();
     if arguments.json {
-        writeln!(out, "{}", json!({"event": "done", "archive": report}))?;
+        terminal::print_json(&json!({"event": "done", "archive": report}))?;
     } else {
         let (output, bytes) = (arguments.output.display(), digits::bytes(report.archive_bytes));
         writeln!(out, "{output}  {} files, {bytes}", report.files)?;

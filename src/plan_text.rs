@@ -8,12 +8,13 @@ use converter::figures::Totals;
 use converter::name::ModelName;
 use converter::plan::GraphPlan;
 use serde_json::json;
+use text::terminal::word;
 
-use crate::digits;
+use crate::{digits, terminal};
 
 /// Prints what a conversion would write.
 pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Result<ExitCode> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::new(terminal::out());
     if as_json {
         let graphs: Vec<_> = plan
             .graphs
@@ -34,7 +35,7 @@ pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Res
             .as_ref()
             .map(|tables| json!({"folder": name.tables(), "bytes": tables.bytes(), "files": tables.files()}));
         let text = json!({"graphs": graphs, "tables": tables, "head": plan.head, "bytes": plan.bytes()});
-        writeln!(out, "{text}")?;
+        terminal::print_json(&text)?;
     } else {
         for graph in &plan.graphs {
             print_graph(&mut out, graph, name)?;
@@ -67,7 +68,7 @@ fn print_graph(out: &mut impl Write, graph: &GraphPlan, name: &ModelName) -> io:
             blob.element.name(),
             blob.treatment.name(),
             digits::shape(&blob.shape),
-            blob.key
+            word(&blob.key)
         )?;
     }
     for tensor in &graph.inline {
@@ -75,7 +76,11 @@ fn print_graph(out: &mut impl Write, graph: &GraphPlan, name: &ModelName) -> io:
         writeln!(
             out,
             "{:>15} {:>13}  {:<4} {:<13} {shape:<16} {}",
-            "in the program", "", "f16", "f16", tensor.name
+            "in the program",
+            "",
+            "f16",
+            "f16",
+            word(&tensor.name)
         )?;
     }
     Ok(())
@@ -86,7 +91,7 @@ fn print_tables(out: &mut impl Write, plan: &Plan, name: &ModelName) -> io::Resu
     let bytes = tables.bytes();
     writeln!(out, "{}/  {} ({} bytes)", name.tables(), digits::bytes(bytes), digits::grouped(bytes))?;
     for file in tables.files() {
-        writeln!(out, "{:>29}  {} from {}", digits::grouped(file.bytes), file.name, file.tensor)?;
+        writeln!(out, "{:>29}  {} from {}", digits::grouped(file.bytes), file.name, word(&file.tensor))?;
     }
     Ok(())
 }

@@ -1,14 +1,13 @@
 //! One bar in bytes, or nothing where nobody looks, or events for machines.
 
-use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use converter::observer::Observer;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 
-use crate::interrupt;
+use crate::{interrupt, terminal};
 
 /// Bytes between two events for machines.
 const EVENT_STEP: u64 = 64 << 20;
@@ -36,14 +35,9 @@ impl Progress {
 
     /// A bar over `total` bytes of things that events call `noun`.
     pub(crate) fn of(noun: &'static str, total: u64, json: bool) -> Self {
-        let drawn = io::stderr().is_terminal() && !json;
-        let target = if drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(total), target);
         let template =
             "{bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} {wide_msg}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
+        let bar = if json { ProgressBar::hidden() } else { terminal::bar(Some(total), template) };
         let events =
             json.then(|| Events { total, done: AtomicU64::new(0), noun, name: Mutex::new(String::new()) });
         Progress { bar, events }
@@ -57,7 +51,7 @@ impl Progress {
 
 impl Observer for Progress {
     fn tensor(&self, name: &str) {
-        self.bar.set_message(name.to_owned());
+        terminal::name_bar(&self.bar, name);
         if let Some(Ok(mut current)) = self.events.as_ref().map(|events| events.name.lock()) {
             name.clone_into(&mut current);
         }
@@ -92,7 +86,6 @@ impl Events {
         }
         let name = self.name.lock().map(|name| name.clone()).unwrap_or_default();
         let event = json!({"event": "progress", "bytes": after, "total": self.total, self.noun: name});
-        // Nobody is to lose a conversion because nobody reads its events.
-        let _ = writeln!(io::stderr(), "{event}");
+        terminal::tell_json(&event);
     }
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::check::defects_in_words;
 use crate::progress::Progress;
-use crate::terminal::{GREEN, STRONG, YELLOW, paint};
+use crate::terminal::{self, GREEN, STRONG, YELLOW, paint};
 use crate::{digits, interrupt, outputs};
 
 /// Publish a release tree on the Hub, in one commit
@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let comparison = upload::compare(&client, &target, &files)?;
     arguments.refuse(&client, &comparison)?;
     if !arguments.json {
-        print_comparison(&mut anstream::stdout().lock(), &id, &files, &comparison)?;
+        print_comparison(&mut terminal::out(), &id, &files, &comparison)?;
     }
     let published = if arguments.dry_run {
         None
@@ -98,7 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.json {
         print_json(&id, &files, &comparison, published.as_ref())?;
     } else {
-        print_result(&mut anstream::stdout().lock(), client.settings(), &target, published.as_ref())?;
+        print_result(&mut terminal::out(), client.settings(), &target, published.as_ref())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -240,5 +240,5 @@ fn print_json(
         "stays": stays,
         "published": published,
     });
-    writeln!(io::stdout().lock(), "{}", json!({"event": "done", "publish": result}))
+    terminal::print_json(&json!({"event": "done", "publish": result}))
 }

@@ -1,6 +1,6 @@
 //! `coreai-bundle release`: bundles and tables as one tree, with a card and a license.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,10 +12,11 @@ use packer::check::{Options, check};
 use packer::manifest::{Manifest, ManifestKind, SourceRecord};
 use packer::release::{License, Release, assemble, license_of_card};
 use serde_json::json;
+use text::small;
 
 use crate::check::defects_in_words;
 use crate::origin::{self, Access, Origin};
-use crate::{digits, outputs};
+use crate::{digits, outputs, terminal};
 
 /// Names under which repositories keep their license.
 const LICENSE_FILES: [&str; 3] = ["LICENSE", "LICENSE.txt", "LICENSE.md"];
@@ -78,11 +79,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     refuse_defects(folder.path())?;
     let path = folder.commit()?;
     let bytes: u64 = manifest.files.iter().map(|file| file.size).sum();
-    let mut out = io::stdout().lock();
+    let mut out = terminal::out();
     if arguments.json {
         let release =
             json!({"path": path, "files": manifest.files.len(), "bytes": bytes, "license": license.id});
-        writeln!(out, "{}", json!({"event": "done", "release": release}))?;
+        terminal::print_json(&json!({"event": "done", "release": release}))?;
     } else {
         let (files, size) = (manifest.files.len(), digits::bytes(bytes));
         writeln!(out, "{}  {files} files, {size}, license {}", path.display(), license.id)?;
@@ -120,7 +121,8 @@ impl Arguments {
     /// As typed, else as the checkpoint has it.
     fn license(&self, recorded: &SourceRecord) -> anyhow::Result<License> {
         if let (Some(path), Some(id)) = (&self.license, &self.license_id) {
-            let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                small::read(path, small::TEXT).with_context(|| format!("cannot read {}", path.display()))?;
             return Ok(License { id: id.clone(), text });
         }
         let origin = self.checkpoint(recorded)?;

@@ -1,6 +1,6 @@
 //! `coreai-bundle run`: a bundle answers, on this machine's processor.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use ::oracle::generate::{Generated, generate};
@@ -11,6 +11,7 @@ use packer::template::Message;
 use serde_json::json;
 
 use crate::runnable::Runnable;
+use crate::terminal;
 
 /// Let a bundle answer a prompt, with the very bytes that a device gets
 #[derive(Debug, Args)]
@@ -50,20 +51,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let made = generate(&mut stepper, &text, &ids, arguments.tokens, &mut |piece| {
         reply.push_str(piece);
         if !arguments.json && broken.is_none() {
-            let mut out = io::stdout().lock();
+            let mut out = terminal::prose();
             broken = write!(out, "{piece}").and_then(|()| out.flush()).err();
         }
     })?;
     if let Some(error) = broken {
         return Err(error.into());
     }
-    let mut out = io::stdout().lock();
     if arguments.json {
         let result = json!({"text": reply, "generated": made, "tokens_per_second": made.tokens_per_second()});
-        writeln!(out, "{result}")?;
+        terminal::print_json(&result)?;
     } else {
-        writeln!(out)?;
-        eprintln!("{}", summary(&made));
+        writeln!(terminal::out())?;
+        terminal::tell(summary(&made));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use converter::journal::{Header, Journal, JournalError};
 use converter::source::{Source, SourceError};
 
 use crate::outputs::{self, Common};
+use crate::terminal;
 
 /// Options that outputs depend on, as a user gives them.
 pub(crate) type Options = BTreeMap<String, String>;
@@ -59,7 +60,7 @@ impl Stage {
         {
             return Self::resume(common, left, names, &header, &then.folders);
         }
-        eprintln!("nothing is there to be resumed: beginning anew");
+        terminal::tell("nothing is there to be resumed: beginning anew");
         Self::begin(common, &work, names, Some(header))
     }
 
@@ -137,7 +138,7 @@ impl Stage {
             self.folders.iter_mut().for_each(StagedDirectory::leave);
             self.work.leave();
             if has_journal {
-                eprintln!("what was finished is kept: run again with --resume to go on");
+                terminal::tell("what was finished is kept: run again with --resume to go on");
             }
         }
         error

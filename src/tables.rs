@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::outputs::Common;
 use crate::progress::Progress;
 use crate::stage::{Options, Stage};
-use crate::{bundle, digits, interrupt, origin, outputs, stage};
+use crate::{bundle, digits, interrupt, origin, outputs, stage, terminal};
 
 /// Write the gather tables of a checkpoint
 #[derive(Debug, Args)]
@@ -116,9 +116,9 @@ fn write_file(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow::R
     model.source.verify_unchanged()?;
     let bytes = file.file().metadata()?.len();
     let path = file.commit()?;
-    let mut out = io::stdout().lock();
+    let mut out = terminal::out();
     if common.json {
-        writeln!(out, "{}", json!({"event": "done", "file": {"path": path, "bytes": bytes}}))?;
+        terminal::print_json(&json!({"event": "done", "file": {"path": path, "bytes": bytes}}))?;
     } else {
         writeln!(out, "{}  per-layer table, {}", path.display(), digits::bytes(bytes))?;
     }
@@ -126,9 +126,9 @@ fn write_file(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow::R
 }
 
 fn print(finished: &FinishedTables, as_json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = terminal::out();
     if as_json {
-        return writeln!(out, "{}", json!({"event": "done", "tables": finished}));
+        return terminal::print_json(&json!({"event": "done", "tables": finished}));
     }
     writeln!(out, "{}  tables, {}", finished.path.display(), digits::bytes(finished.bytes))?;
     writeln!(out, "stamp {}", finished.stamp)

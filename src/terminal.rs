@@ -1,15 +1,27 @@
-//! How wide the terminal is, and what stands out on it.
+//! What people see: the ways to standard output and standard error, how wide the terminal is, and what stands out on it.
 //!
 //! Text is styled always and written through [`anstream`], which drops styles where nobody would see them (a pipe, `NO_COLOR`)
 //! and keeps them where they are forced (`CLICOLOR_FORCE`).
 
-use std::fmt;
+mod door;
 
+use std::fmt;
+use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
+
+use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 use terminal_size::Width;
+use text::terminal::word;
+
+use self::door::Door;
 
 /// Narrowest text that is still wrapped.
 const NARROWEST: usize = 40;
+
+/// Characters of one line before it is wrapped: no more than a window holds.
+const LONGEST_LINE: usize = 4000;
 
 /// Titles and results.
 pub(crate) const STRONG: Style = Style::new().bold();
@@ -20,9 +32,64 @@ pub(crate) const RED: Style = AnsiColor::Red.on_default();
 /// What is changed, or to be watched.
 pub(crate) const YELLOW: Style = AnsiColor::Yellow.on_default();
 
-/// A text in a style.
+/// Every style that there is.
+const PALETTE: [Style; 4] = [STRONG, GREEN, RED, YELLOW];
+
+/// A text in a style, for [`out`] and [`err`].
 pub(crate) fn paint(style: Style, text: impl fmt::Display) -> String {
-    format!("{style}{text}{style:#}")
+    door::styled(style, text)
+}
+
+/// Standard output.
+#[expect(clippy::disallowed_methods, reason = "the door itself")]
+pub(crate) fn out() -> Door<AutoStream<StdoutLock<'static>>> {
+    Door::new(anstream::stdout().lock())
+}
+
+/// Standard output for what a model wrote.
+#[expect(clippy::disallowed_methods, reason = "the door itself")]
+pub(crate) fn prose() -> Door<AutoStream<StdoutLock<'static>>> {
+    Door::for_prose(anstream::stdout().lock())
+}
+
+/// Standard error.
+#[expect(clippy::disallowed_methods, reason = "the door itself")]
+pub(crate) fn err() -> Door<AutoStream<StderrLock<'static>>> {
+    Door::new(anstream::stderr().lock())
+}
+
+/// Prints a line on standard error. No run is to fail because nobody reads its messages.
+pub(crate) fn tell(line: impl fmt::Display) {
+    let _ = writeln!(err(), "{line}");
+}
+
+/// Prints a value as one line of JSON on standard output.
+pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
+    let json = serde_json::to_string(value)?;
+    writeln!(out(), "{}", text::terminal::json(&json))
+}
+
+/// Prints an event as one line of JSON on standard error.
+pub(crate) fn tell_json(event: &serde_json::Value) {
+    tell(text::terminal::json(&event.to_string()));
+}
+
+/// A progress bar on standard error; hidden where that is no terminal.
+#[expect(clippy::disallowed_methods, reason = "the door itself")]
+pub(crate) fn bar(length: Option<u64>, template: &str) -> ProgressBar {
+    let is_drawn = io::stderr().is_terminal();
+    let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(length, target);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Shows a name beside a bar.
+#[expect(clippy::disallowed_methods, reason = "the door itself")]
+pub(crate) fn name_bar(bar: &ProgressBar, name: &str) {
+    bar.set_message(word(name).to_string());
 }
 
 /// Columns of the terminal, or as many as `COLUMNS` says; a pipe has no end to its lines.
@@ -35,6 +102,7 @@ pub(crate) fn width() -> usize {
 /// A text of one line that starts in column `start`, broken between words so that it fits `width`; what follows is indented by
 /// `indent`.
 pub(crate) fn wrap(text: &str, start: usize, indent: usize, width: usize) -> String {
+    let text = shortened(text, LONGEST_LINE);
     let mut wrapped = String::with_capacity(text.len());
     let mut column = start;
     for word in text.split(' ') {
@@ -55,15 +123,10 @@ pub(crate) fn wrap(text: &str, start: usize, indent: usize, width: usize) -> Str
     wrapped
 }
 
-/// A text of at most `width` characters: what is too much is taken from its middle.
+/// A text on one line of at most `width` characters: what is too much is taken from its middle.
 pub(crate) fn shortened(text: &str, width: usize) -> String {
-    let characters: Vec<char> = text.chars().collect();
-    if characters.len() <= width || width < 3 {
-        return text.to_owned();
-    }
-    let (front, back) = ((width - 1) / 2, width / 2);
-    let (front, back) = (&characters[..front], &characters[characters.len() - back..]);
-    front.iter().chain(&['…']).chain(back).collect()
+    let visible = text::terminal::line(text);
+    text::bounds::shortened(&visible, width).into_owned()
 }
 
 #[cfg(test)]
@@ -81,5 +144,12 @@ mod tests {
     fn long_names_lose_their_middle() {
         assert_eq!(shortened("layers.11.mlp.down_proj.weight", 11), "layer…eight");
         assert_eq!(shortened("short", 5), "short");
+    }
+
+    #[test]
+    fn untrusted_lines_stay_one_line() {
+        assert_eq!(wrap("a\nb\x1b c", 0, 2, 80), r"a\nb\x1b c");
+        assert_eq!(shortened("a\tb", 10), r"a\tb");
+        assert_eq!(wrap(&"x".repeat(100_000), 0, 0, 80).chars().count(), LONGEST_LINE);
     }
 }

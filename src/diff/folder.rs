@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ::text::small;
 use aimodel::package::{HASH, PROGRAM};
 use anyhow::{Context, bail};
 use packer::archive::is_report;
@@ -17,7 +18,7 @@ use super::{FileReport, Verdict, bytes, json, program, tables};
 /// What the package's folder is called in reports, whatever its name.
 const PACKAGE: &str = "package";
 /// Largest JSON file that is compared field by field.
-const LARGEST_JSON: u64 = 64 << 20;
+const LARGEST_JSON: u64 = small::JSON;
 
 /// A folder: its files by the path that they have in reports.
 struct Folder {
@@ -56,7 +57,8 @@ impl Folder {
     /// Digest of a file that is written down somewhere: a package's beside it, else in the manifest.
     fn digest(&self, path: &Path) -> Option<Digest> {
         if path.file_name()? == PROGRAM {
-            let hash: [u8; 32] = fs::read(path.with_file_name(HASH)).ok()?.try_into().ok()?;
+            let hash: [u8; 32] =
+                small::read(&path.with_file_name(HASH), small::TEXT).ok()?.try_into().ok()?;
             return Some(hash.into());
         }
         let name = path.strip_prefix(&self.root).ok()?.to_str()?;
@@ -128,8 +130,9 @@ fn both(
         return program::compare(ours, theirs);
     }
     if name.ends_with(".json") && found.left_bytes.max(found.right_bytes) <= LARGEST_JSON {
-        let parsed =
-            |path: &Path| fs::read(path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        let parsed = |path: &Path| {
+            small::read(path, LARGEST_JSON).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+        };
         if let (Some(mut a), Some(mut b)) = (parsed(ours), parsed(theirs)) {
             if name == manifest::FILE_NAME {
                 [&mut a, &mut b].into_iter().for_each(without_consequences);

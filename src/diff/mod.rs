@@ -9,14 +9,13 @@ mod tables;
 mod text;
 mod weights;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
-use crate::failure;
+use crate::{failure, terminal};
 
 /// Exit status of an error: 1 says that there are differences.
 const TROUBLE: u8 = 2;
@@ -116,9 +115,9 @@ fn compare(arguments: &Arguments) -> anyhow::Result<bool> {
     let equal = files.iter().all(|file| file.verdict.is_equal());
     let report = Report { left: arguments.left.clone(), right: arguments.right.clone(), equal, files };
     if arguments.json {
-        writeln!(io::stdout().lock(), "{}", serde_json::to_string(&report)?)?;
+        terminal::print_json(&report)?;
     } else {
-        text::print(&mut anstream::stdout().lock(), &report, arguments.all)?;
+        text::print(&mut terminal::out(), &report, arguments.all)?;
     }
     Ok(equal)
 }

@@ -83,9 +83,9 @@ fn print(
     as_text: impl Fn(&mut dyn Write) -> io::Result<()>,
 ) -> anyhow::Result<()> {
     if arguments.json {
-        writeln!(io::stdout().lock(), "{}", serde_json::to_string(explained)?)?;
+        terminal::print_json(explained)?;
     } else {
-        as_text(&mut anstream::stdout().lock())?;
+        as_text(&mut terminal::out())?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use half::f16;
 use serde::Serialize;
+use text::terminal::word;
 
 use super::{Arguments, check_place, find, print_numbers, scale_text};
 use crate::digits;
@@ -74,7 +75,7 @@ pub(super) fn explain(package: &Path, arguments: &Arguments) -> anyhow::Result<P
 
 pub(super) fn print(out: &mut dyn Write, packed: &Packed) -> io::Result<()> {
     let shape = digits::shape(&packed.shape);
-    writeln!(out, "{}  {} {shape}", paint(STRONG, &packed.tensor), packed.format)?;
+    writeln!(out, "{}  {} {shape}", paint(STRONG, word(&packed.tensor)), packed.format)?;
     let last = packed.column + packed.values.len() as u64 - 1;
     writeln!(out, "row {}, block {}: columns {} to {last}", packed.row, packed.block, packed.column)?;
     if let Some(codes) = &packed.codes {

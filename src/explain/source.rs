@@ -8,6 +8,7 @@ use converter::quant::{BLOCK, Fit, Int4Rule, fit, fit_int8};
 use converter::source::{Dtype, Source};
 use half::{bf16, f16};
 use serde::Serialize;
+use text::terminal::word;
 
 use super::{Arguments, check_place, find, print_numbers, scale_text};
 use crate::columns::Columns;
@@ -147,7 +148,7 @@ impl Made {
 
 pub(super) fn print(out: &mut dyn Write, explained: &Explained) -> io::Result<()> {
     let shape = digits::shape(&explained.shape);
-    writeln!(out, "{}  {} {shape}", paint(STRONG, &explained.tensor), explained.dtype)?;
+    writeln!(out, "{}  {} {shape}", paint(STRONG, word(&explained.tensor)), explained.dtype)?;
     let (row, block, first) = (explained.row, explained.block, explained.column);
     writeln!(out, "row {row}, block {block}: columns {first} to {}", first + BLOCK as u64 - 1)?;
     writeln!(out, "\n{}", paint(STRONG, "source"))?;

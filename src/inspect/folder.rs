@@ -1,12 +1,13 @@
 //! Bundles and table folders: what their own files say.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
 use packer::manifest::{self, Manifest};
 use packer::metadata::{BundleMetadata, MAIN_ASSET};
 use serde_json::{Value, json};
+use text::small;
+use text::terminal::word;
 
 use super::{Lines, Report, Shown, package, tree};
 use crate::digits;
@@ -42,13 +43,13 @@ pub(super) fn inspect_bundle(path: &Path, shown: &Shown) -> anyhow::Result<Repor
 
 pub(super) fn inspect_tables(path: &Path) -> anyhow::Result<Report> {
     let meta = path.join("meta.json");
-    let text = fs::read(&meta).with_context(|| format!("cannot read {}", meta.display()))?;
+    let text = small::read(&meta, small::JSON).with_context(|| format!("cannot read {}", meta.display()))?;
     let meta: Value =
         serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", meta.display()))?;
     let mut lines = Lines::default();
     lines.title(format_args!("tables {}", path.display()));
     for (name, value) in meta.as_object().into_iter().flatten() {
-        lines.add(format!("  {name:<16} {value}"));
+        lines.add(format!("  {:<16} {}", word(name), word(&value.to_string())));
     }
     let manifest = manifest_of(path, &mut lines)?;
     let files = tree::add(path, &mut lines)?;

@@ -7,13 +7,14 @@ mod page;
 mod tree;
 mod weights;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
+use text::terminal::word;
 
 use crate::origin::{self, Access};
 use crate::terminal::{self, STRONG, paint};
@@ -87,17 +88,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.shown.html {
         let page = page::write(&arguments.path, &arguments.shown)?;
         if arguments.json {
-            writeln!(io::stdout().lock(), "{}", json!({"event": "done", "html": page}))?;
+            terminal::print_json(&json!({"event": "done", "html": page}))?;
         } else {
-            writeln!(io::stdout().lock(), "{}", page.display())?;
+            writeln!(terminal::out(), "{}", page.display())?;
         }
         return Ok(ExitCode::SUCCESS);
     }
     let report = inspect(arguments)?;
     if arguments.json {
-        writeln!(io::stdout().lock(), "{}", report.json)?;
+        terminal::print_json(&report.json)?;
     } else {
-        anstream::stdout().lock().write_all(report.text.as_bytes())?;
+        terminal::out().write_all(report.text.as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -148,11 +149,12 @@ impl Lines {
 
     /// What it is about.
     fn title(&mut self, title: impl std::fmt::Display) {
-        self.add(paint(STRONG, title));
+        self.add(paint(STRONG, word(&title.to_string())));
     }
 
     /// A name and what it stands for, in two columns.
     fn field(&mut self, name: &str, value: impl std::fmt::Display) {
+        let name = word(name).to_string();
         let start = 3 + name.chars().count().max(12);
         let value = terminal::wrap(&value.to_string(), start, 15, terminal::width());
         self.add(format!("  {name:<12} {value}"));

@@ -5,15 +5,19 @@ use std::path::Path;
 
 use ::oracle::bundle::BundlePaths;
 use aimodel::align::adopt_names;
-use aimodel::describe::describe_type;
+use aimodel::describe::describe_type_within;
 use aimodel::print::{Listing, Part};
 use aimodel::{Attribute, Module, OpId, Opcode};
 use anyhow::bail;
 use serde_json::{Value, json};
+use text::terminal::word;
 
 use super::{Lines, Report, Shown, weights};
 use crate::digits;
 use crate::weights::Program;
+
+/// Bytes of a type, in text and JSON: that of a tensor of 16 axes is far below it.
+const LONGEST_TYPE: usize = 512;
 
 pub(super) fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
     let mut program = Program::open(path)?;
@@ -39,7 +43,7 @@ pub(super) fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
     if shown.blobs {
         for (resource, blob) in module.resources().zip(&package.bytecode.blobs) {
             let (offset, bytes) = (digits::grouped(blob.offset), digits::grouped(blob.length));
-            lines.add(format!("{offset:>15} {bytes:>13}  {}", resource.key));
+            lines.add(format!("{offset:>15} {bytes:>13}  {}", word(&resource.key)));
         }
     }
     let listing = shown.graph.then(|| listing(path, module, shown)).transpose()?;
@@ -108,15 +112,17 @@ fn inspect_graph(module: &Module, graph: OpId, lines: &mut Lines) -> Value {
     let ops: u64 = counts.values().sum();
     lines.field("graph", format!("{name}: {ops} ops, {constants} constants"));
     let outputs = block.ops.last().map(|op| module.op(*op).operands.clone()).unwrap_or_default();
-    let describe =
-        |names: Option<aimodel::AttributeId>, values: &[aimodel::ValueId]| -> Vec<(String, String)> {
-            let names = names.map(|id| argument_names(module, id)).unwrap_or_default();
-            let types = values.iter().map(|value| describe_type(module, module.value(*value).ty));
-            types
-                .enumerate()
-                .map(|(at, ty)| (names.get(at).cloned().unwrap_or_else(|| "?".to_owned()), ty))
-                .collect()
-        };
+    let describe = |names: Option<aimodel::AttributeId>,
+                    values: &[aimodel::ValueId]|
+     -> Vec<(String, String)> {
+        let names = names.map(|id| argument_names(module, id)).unwrap_or_default();
+        let types =
+            values.iter().map(|value| describe_type_within(module, module.value(*value).ty, LONGEST_TYPE));
+        types
+            .enumerate()
+            .map(|(at, ty)| (names.get(at).cloned().unwrap_or_else(|| "?".to_owned()), ty))
+            .collect()
+    };
     let inputs = describe(property("argAttrs"), &block.arguments);
     let outputs = describe(property("resAttrs"), &outputs);
     inputs.iter().for_each(|(name, ty)| lines.field("in", format!("{name}: {ty}")));
