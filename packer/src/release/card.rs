@@ -1,9 +1,13 @@
 //! The model card: what the members' manifests record, and what they do not.
+//!
+//! Manifests and arguments are written by others. Nothing of them reaches the card but through [`text::markup`]: the templates'
+//! environment escapes whatever a template inserts.
 
-use minijinja::Environment;
-use minijinja::value::Serde;
+use minijinja::value::{Serde, Value as Inserted};
+use minijinja::{AutoEscape, Environment, Error, Output, State};
 use serde::Serialize;
 use serde_json::Value;
+use text::markup;
 
 use super::member::Member;
 use super::{Release, ReleaseError};
@@ -12,7 +16,14 @@ use crate::front_matter::FrontMatter;
 use crate::manifest::SourceRecord;
 use crate::metadata::user_data;
 
-const TEMPLATE: &str = include_str!("card.md.jinja");
+/// Templates by name; what is inserted is escaped as their suffix says.
+const TEMPLATES: [(&str, &str); 2] = [
+    ("front_matter.yaml", include_str!("front_matter.yaml.jinja")),
+    ("card.md", include_str!("card.md.jinja")),
+];
+
+/// What front matter is escaped as; everything else is Markdown.
+const YAML: &str = "yaml";
 
 /// The license that a model card names.
 pub fn license_of_card(card: &str) -> Option<String> {
@@ -29,21 +40,32 @@ struct Card<'a> {
     license: &'a str,
     base_model: &'a str,
     revision: Option<&'a str>,
-    bundles: Vec<BundleLine>,
+    bundles: Vec<BundleLine<'a>>,
     tables: Vec<TableLine>,
-    measured: Vec<String>,
-    unmeasured: Vec<String>,
+    weights: Vec<String>,
+    gates: Vec<GateLine<'a>>,
+    /// Bundles that were not compared with the checkpoint.
+    ungated: Vec<&'a str>,
+    is_compiled: bool,
 }
 
 /// A bundle's line.
 #[derive(Serialize)]
-struct BundleLine {
+struct BundleLine<'a> {
     path: String,
-    graph: String,
+    compiled: Option<Compiled<'a>>,
+    graph: &'static str,
     weights: String,
     size: String,
     context: String,
     gate: String,
+}
+
+/// What an artifact was compiled for.
+#[derive(Serialize)]
+struct Compiled<'a> {
+    architecture: &'a str,
+    bundle: &'a str,
 }
 
 /// A table folder's line.
@@ -52,6 +74,14 @@ struct TableLine {
     path: String,
     size: String,
     stamp: String,
+}
+
+/// What a gate found.
+#[derive(Serialize)]
+struct GateLine<'a> {
+    bundle: &'a str,
+    reference: &'a str,
+    verdict: String,
 }
 
 /// Renders the card.
@@ -69,26 +99,66 @@ pub(super) fn render(
         revision: source.and_then(|source| source.revision.as_deref()),
         bundles: bundles.iter().map(bundle_line).collect(),
         tables: tables.iter().map(table_line).collect(),
-        measured: measured(bundles),
-        unmeasured: unmeasured(bundles),
+        weights: weights(bundles),
+        gates: bundles.iter().filter_map(gate_line).collect(),
+        ungated: bundles
+            .iter()
+            .filter(|member| member.manifest.gate.is_null())
+            .map(|member| member.name.as_str())
+            .collect(),
+        is_compiled: bundles.iter().any(|member| member.manifest.compiled_from.is_some()),
     };
-    // The template's own final newline is left out by the renderer.
-    Ok(Environment::new().render_str(TEMPLATE, Serde(card))? + "\n")
+    let environment = environment()?;
+    let card = Inserted::from(Serde(card));
+    let mut text = String::new();
+    for (name, _) in TEMPLATES {
+        text.push_str(&environment.get_template(name)?.render(&card)?);
+        // A template's own final newline is left out by the renderer.
+        text.push('\n');
+    }
+    Ok(text)
 }
 
-fn bundle_line(member: &Member) -> BundleLine {
+/// Templates in which nothing is inserted unescaped.
+fn environment() -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|name| {
+        AutoEscape::Custom(if name.ends_with(".yaml") { YAML } else { "markdown" }.into())
+    });
+    environment.set_formatter(insert);
+    environment.add_filter("code", |text: String| Inserted::from_safe_string(markup::code(&text)));
+    environment.add_filter("target", |text: String| Inserted::from_safe_string(markup::target(&text)));
+    for (name, text) in TEMPLATES {
+        environment.add_template(name, text)?;
+    }
+    Ok(environment)
+}
+
+/// Writes a value into a card. Only the filters of the environment make safe ones.
+fn insert(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Inserted) -> Result<(), Error> {
+    let text = value.to_string();
+    let escaped = match state.auto_escape() {
+        _ if value.is_safe() => text,
+        AutoEscape::Custom(format) if format == YAML => markup::yaml(&text),
+        _ => markup::inline(&text),
+    };
+    Ok(out.write_str(&escaped)?)
+}
+
+fn bundle_line(member: &Member) -> BundleLine<'_> {
     let metadata = member.metadata.as_ref();
     let compiled = member.manifest.compiled_from.as_ref();
     let inputs = metadata.and_then(|metadata| metadata.user_data.get(user_data::ENGINE_INPUTS));
-    let graph = match (compiled, inputs.map(String::as_str)) {
-        (Some(compiled), _) => format!("compiled for {} from `{}`", compiled.architecture, compiled.bundle),
-        (None, Some("static")) => "portable, tables bound once".to_owned(),
-        (None, Some("per-token")) => "portable, a row of the tables at each step".to_owned(),
-        (None, _) => "portable, for the unpatched engine".to_owned(),
+    let graph = match inputs.map(String::as_str) {
+        Some("static") => "portable, tables bound once",
+        Some("per-token") => "portable, a row of the tables at each step",
+        _ => "portable, for the unpatched engine",
     };
     let scheme = metadata.and_then(|metadata| metadata.compression.as_ref());
     BundleLine {
         path: format!("{GRAPHS}/{}", member.name),
+        compiled: compiled
+            .map(|compiled| Compiled { architecture: &compiled.architecture, bundle: &compiled.bundle }),
         graph,
         weights: scheme.map_or_else(|| "f16".to_owned(), |compression| compression.scheme.clone()),
         size: gigabytes(member.bytes()),
@@ -114,32 +184,22 @@ fn verdict(gate: &Value) -> Option<String> {
     Some(format!("{word}: {agreed} of {qualified} positions"))
 }
 
-/// Sentences on figures that the manifests hold.
-fn measured(bundles: &[Member]) -> Vec<String> {
+/// The line of a member that was compared with its checkpoint.
+fn gate_line(member: &Member) -> Option<GateLine<'_>> {
+    let gate = &member.manifest.gate;
+    Some(GateLine { bundle: &member.name, reference: gate["reference"].as_str()?, verdict: verdict(gate)? })
+}
+
+/// Sentences on the weights, as far as the manifests tell.
+fn weights(bundles: &[Member]) -> Vec<String> {
+    let totals =
+        bundles.iter().filter_map(|member| member.manifest.conversion["totals"].as_array()).flatten();
     let mut lines: Vec<String> = Vec::new();
-    for member in bundles {
-        for total in member.manifest.conversion["totals"].as_array().into_iter().flatten() {
-            lines.extend(weights_line(total));
+    for line in totals.filter_map(weights_line) {
+        // Bundles that differ in their graph alone have the same weights.
+        if !lines.contains(&line) {
+            lines.push(line);
         }
-        if let (Some(verdict), Some(reference)) =
-            (verdict(&member.manifest.gate), member.manifest.gate["reference"].as_str())
-        {
-            lines.push(format!(
-                "`{}` against {reference}: gate {verdict} with a margin of 0.1 or more.",
-                member.name
-            ));
-        }
-    }
-    // Bundles that differ in their graph alone have the same weights.
-    let mut seen = Vec::new();
-    lines.retain(|line| {
-        !seen.contains(line) && {
-            seen.push(line.clone());
-            true
-        }
-    });
-    if lines.is_empty() {
-        lines.push("Nothing is recorded in the manifests.".to_owned());
     }
     lines
 }
@@ -153,26 +213,6 @@ fn weights_line(total: &Value) -> Option<String> {
     Some(format!(
         "{format} weights: {exact} of {weights} ({share:.2} %) are those of the checkpoint, byte for byte in bf16."
     ))
-}
-
-/// Sentences on what nobody has run.
-fn unmeasured(bundles: &[Member]) -> Vec<String> {
-    let ungated: Vec<String> = bundles
-        .iter()
-        .filter(|member| member.manifest.gate.is_null())
-        .map(|member| format!("`{}`", member.name))
-        .collect();
-    let mut lines = Vec::new();
-    if !ungated.is_empty() {
-        lines.push(format!("Not held against the checkpoint in fp32: {}.", ungated.join(", ")));
-    }
-    if !bundles.iter().any(|member| member.manifest.compiled_from.is_some()) {
-        lines.push("No bundle is compiled ahead of time; an iPhone needs one.".to_owned());
-    }
-    lines.push(
-        "Nothing here was run on a device, or its speed measured there, by the tool that made it.".to_owned(),
-    );
-    lines
 }
 
 fn gigabytes(bytes: u64) -> String {

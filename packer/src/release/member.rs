@@ -1,6 +1,6 @@
 //! A bundle or a table folder that is to be released.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::ReleaseError;
 use crate::manifest::{Manifest, ManifestKind};
@@ -29,13 +29,6 @@ impl Member {
             };
             return Err(ReleaseError::WrongKind { path: folder.to_owned(), found });
         }
-        let outside = |path: &str| ReleaseError::Outside { folder: folder.to_owned(), path: path.to_owned() };
-        if !stays_inside(&manifest.name) || manifest.name.contains('/') {
-            return Err(outside(&manifest.name));
-        }
-        if let Some(file) = manifest.files.iter().find(|file| !stays_inside(&file.path)) {
-            return Err(outside(&file.path));
-        }
         let metadata = (kind == ManifestKind::Bundle).then(|| BundleMetadata::read(folder)).transpose()?;
         Ok(Member { folder: folder.to_owned(), name: manifest.name.clone(), manifest, metadata })
     }
@@ -54,9 +47,4 @@ impl Member {
     pub(super) fn bytes(&self) -> u64 {
         self.manifest.files.iter().map(|file| file.size).sum()
     }
-}
-
-/// Whether a name of a manifest leads nowhere but into its folder.
-fn stays_inside(path: &str) -> bool {
-    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }

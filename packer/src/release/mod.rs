@@ -64,14 +64,6 @@ pub enum ReleaseError {
         /// What it is.
         found: &'static str,
     },
-    /// A name in a manifest leads elsewhere.
-    #[error("{}: its manifest lists {path:?}, which leads out of the folder: make it anew", folder.display())]
-    Outside {
-        /// The folder.
-        folder: PathBuf,
-        /// The name.
-        path: String,
-    },
     /// Two members would take one place.
     #[error("{} and {} are both called {name}: a release holds one of them", first.display(), second.display())]
     SameName {
