@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use text::small;
 
 use crate::bytecode::layout::{Layout, Placement};
 use crate::bytecode::reader::{Bytecode, ReadError};
@@ -242,7 +243,7 @@ impl Package {
         let path = directory.join(PROGRAM);
         let bytecode = Bytecode::open(&path).map_err(|source| PackageError::Read { path, source })?;
         let path = directory.join(METADATA);
-        let metadata = match fs::read(&path) {
+        let metadata = match small::read(&path, small::JSON) {
             Ok(text) => Some(
                 serde_json::from_slice(&text).map_err(|source| PackageError::Metadata { path, source })?,
             ),

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use packer::digest::Digest;
 use packer::manifest::{self, FileRecord};
+use text::small;
 
 use crate::architecture::Architecture;
 use crate::source::{HASH, SourceBundle};
@@ -108,7 +109,9 @@ impl<'a> Inspection<'a> {
         match self.find(name) {
             None => Err(format!("{name} is missing")),
             Some(file) if file.size > limit => Err(format!("{name} has {} bytes: too many", file.size)),
-            Some(_) => fs::read(self.folder.join(name)).map_err(|e| format!("{name} cannot be read: {e}")),
+            Some(_) => {
+                small::read(&self.folder.join(name), limit).map_err(|e| format!("{name} cannot be read: {e}"))
+            }
         }
     }
 

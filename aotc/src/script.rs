@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use packer::digest::Digest;
 use serde::Deserialize;
+use text::small;
 
 use crate::architecture::Architecture;
 use crate::artifact::least_bytes;
@@ -121,7 +122,7 @@ impl CompileRecord {
     /// When the record cannot be read.
     pub fn beside(artifact: &Path) -> Result<Option<Self>, Error> {
         let path = artifact.with_extension("compile.json");
-        let bytes = match std::fs::read(&path) {
+        let bytes = match small::read(&path, small::JSON) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io("read", &path)(e)),

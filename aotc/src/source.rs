@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use packer::digest::Digest;
 use packer::manifest::{self, FileRecord, Manifest};
 use packer::metadata::{BundleMetadata, MAIN_ASSET};
+use text::terminal::word;
+use text::{names, small};
 
 use crate::error::Error;
 
@@ -134,14 +136,14 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
 fn package_name(metadata: &BundleMetadata) -> Result<String, String> {
     let name = metadata.assets.get(MAIN_ASSET).ok_or("its metadata.json has no assets.main")?;
     match Path::new(name).extension().and_then(|extension| extension.to_str()) {
-        _ if name.contains('/') || name.starts_with(['.', '-']) => {
-            Err(format!("assets.main of its metadata.json is '{name}', which is no plain file name"))
+        _ if names::component(name).is_err() || name.starts_with(['.', '-']) => {
+            Err(format!("assets.main of its metadata.json is '{}', which is no plain file name", word(name)))
         }
         Some(EXTENSION) => Ok(name.clone()),
         Some("aimodelc") => {
             Err(format!("it is compiled already ({name}): pass the bundle that it was made from"))
         }
-        _ => Err(format!("assets.main of its metadata.json is '{name}', which is no .aimodel")),
+        _ => Err(format!("assets.main of its metadata.json is '{}', which is no .aimodel", word(name))),
     }
 }
 
@@ -161,7 +163,7 @@ fn checked_program(folder: &Path, package: &str, files: &[FileRecord]) -> Result
         return Err(damaged(format!("{size} bytes instead of 32")));
     }
     let hash = folder.join(HASH);
-    let bytes = fs::read(&hash).map_err(Error::io("read", &hash))?;
+    let bytes = small::read(&hash, small::TEXT).map_err(Error::io("read", &hash))?;
     match <[u8; 32]>::try_from(bytes).map(Digest::from) {
         Ok(expected) if expected == found => Ok(found),
         Ok(expected) => Err(damaged(expected.to_string())),

@@ -26,7 +26,7 @@ impl ModelName {
 
     /// A name that somebody chose; `None` if it cannot stand in a path.
     pub fn given(name: &str) -> Option<Self> {
-        let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
+        let plain = text::names::component(name).is_ok() && !name.starts_with('.');
         plain.then(|| ModelName(name.to_owned()))
     }
 

@@ -11,6 +11,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use text::{names, small};
+
 use crate::error::Error;
 use crate::snapshot::{RepositoryId, is_commit};
 
@@ -52,16 +54,16 @@ impl Cache {
         if is_commit(revision) {
             return Some(revision.to_owned());
         }
-        if !is_relative(revision) {
+        if names::path(revision).is_err() {
             return None;
         }
-        let text = fs::read_to_string(self.folder().join("refs").join(revision)).ok()?;
+        let text = small::read_text(&self.folder().join("refs").join(revision), small::TEXT).ok()?;
         Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
     /// Notes which commit a revision stands for.
     pub(crate) fn set_commit_of(&self, revision: &str, commit: &str) -> Result<(), Error> {
-        if revision == commit || !is_relative(revision) {
+        if revision == commit || names::path(revision).is_err() {
             return Ok(());
         }
         let path = self.folder().join("refs").join(revision);
@@ -119,12 +121,6 @@ impl Cache {
             .map_err(Error::io("write", &temporary))?;
         fs::rename(&temporary, &pointer).map_err(Error::io("write", &pointer))
     }
-}
-
-/// Whether a path stays below the folder it is joined to.
-pub(crate) fn is_relative(path: &str) -> bool {
-    let parts = || path.split('/');
-    !path.is_empty() && !path.contains(['\\', '\0']) && parts().all(|part| !matches!(part, "" | "." | ".."))
 }
 
 fn make_parent(path: &Path) -> Result<(), Error> {

@@ -5,7 +5,9 @@ use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use crate::cache::{Cache, is_relative};
+use text::names;
+
+use crate::cache::Cache;
 use crate::client::{Client, host};
 use crate::digest::Digest;
 use crate::error::Error;
@@ -64,9 +66,7 @@ fn download_file(
         let host = host(&client.settings().endpoint);
         Error::Protocol { host, what: format!("{path}: {what}") }
     };
-    if !is_relative(path) {
-        return Err(odd("not a path within a repository"));
-    }
+    names::path(path).map_err(|error| odd(error.why))?;
     if cache.snapshot_path(&snapshot.commit).join(path).exists() {
         return Ok(());
     }

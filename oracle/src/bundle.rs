@@ -1,9 +1,9 @@
 //! Where a bundle keeps what is needed to run it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use text::{names, small};
 
 /// File of a bundle that names its assets.
 const METADATA: &str = "metadata.json";
@@ -70,10 +70,14 @@ impl BundlePaths {
             return Ok(BundlePaths { package: path.to_owned(), tokenizer: None });
         }
         let file = path.join(METADATA);
-        let json = fs::read(&file).map_err(|source| BundleError::Io { path: file.clone(), source })?;
+        let json = small::read(&file, small::JSON)
+            .map_err(|source| BundleError::Io { path: file.clone(), source })?;
         let metadata: Metadata = serde_json::from_slice(&json)
             .map_err(|source| BundleError::Metadata { path: file.clone(), source })?;
         let package = path.join(&metadata.assets.main);
+        if let Err(error) = names::path(metadata.assets.main.trim_end_matches('/')) {
+            return Err(BundleError::Asset { path: package, reason: error.why });
+        }
         if metadata.assets.main.ends_with(".aimodelc") {
             let reason =
                 "it is compiled ahead of time for a device; give the bundle that it was compiled from";
@@ -88,6 +92,8 @@ impl BundlePaths {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

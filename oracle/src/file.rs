@@ -2,11 +2,11 @@
 //!
 //! A superset of the files that `transformers` makes in the same shape: those read too, without the fields that are new here.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use converter::source::Source;
 use serde::{Deserialize, Serialize};
+use text::small;
 
 use crate::reference::{Reference, ReferenceError};
 use crate::score::{QUALIFYING_MARGIN, digest, norm, winner};
@@ -133,7 +133,8 @@ impl Oracle {
     /// # Errors
     /// If it cannot be read, is no oracle, or a case's lists do not fit its tokens.
     pub fn read(path: &Path) -> Result<Oracle, OracleError> {
-        let json = fs::read(path).map_err(|source| OracleError::Io { path: path.to_owned(), source })?;
+        let json = small::read(path, small::JSON)
+            .map_err(|source| OracleError::Io { path: path.to_owned(), source })?;
         let oracle: Oracle = serde_json::from_slice(&json)
             .map_err(|source| OracleError::Json { path: path.to_owned(), source })?;
         for case in &oracle.cases {

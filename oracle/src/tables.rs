@@ -1,12 +1,13 @@
 //! The per-layer rows of a table folder (`.._gather_raw`), as the host of a bundle reads them.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aimodel::Element;
 use memmap2::Mmap;
 use serde::Deserialize;
+use text::small;
 
 use crate::interpreter::Tensor;
 
@@ -84,7 +85,8 @@ impl Tables {
     /// [`TableError`] names the file that is missing or does not fit.
     pub fn open(dir: &Path) -> Result<Tables, TableError> {
         let path = dir.join(META_FILE);
-        let json = fs::read(&path).map_err(|source| TableError::Io { path: path.clone(), source })?;
+        let json = small::read(&path, small::JSON)
+            .map_err(|source| TableError::Io { path: path.clone(), source })?;
         let meta: Meta = serde_json::from_slice(&json)
             .map_err(|source| TableError::Meta { path: path.clone(), source })?;
         if meta.layers.checked_mul(meta.ld) != Some(meta.total) {

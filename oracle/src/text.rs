@@ -1,12 +1,12 @@
 //! Text to tokens and back: the tokenizer, the chat template, and the tokens that end a reply.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use converter::source::{Source, SourceError};
 use packer::template::{Message, TemplateError, render};
 use serde_json::Value;
+use text::small;
 use tokenizers::Tokenizer;
 
 /// Files of a tokenizer's folder.
@@ -147,7 +147,7 @@ impl Text {
 }
 
 fn optional(path: &Path) -> Result<Option<Vec<u8>>, TextError> {
-    match fs::read(path) {
+    match small::read(path, small::TOKENIZER) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TextError::Io { path: path.to_owned(), source }),

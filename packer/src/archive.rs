@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use aimodel::staging::{StagedFile, StagingError, available_bytes};
 use serde::Serialize;
+use text::names::{self, Collision, NameError};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
@@ -42,6 +43,12 @@ pub enum ArchiveError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A name that would be another file elsewhere, or leads out of the folder.
+    #[error("{0}: an archive is unpacked on any system")]
+    Name(#[from] NameError),
+    /// Two names that would be one file elsewhere.
+    #[error(transparent)]
+    Collision(#[from] Collision),
     /// A file changed its size while it was read.
     #[error("{} changed while it was packed: it had {expected} bytes and gave {found}", path.display())]
     Changed {
@@ -167,6 +174,10 @@ impl Plan {
                 EntryKind::File(size) => plan.files.push((entry.path, size)),
             }
         }
+        let names = || plan.files.iter().map(|(path, _)| path.as_str());
+        names::path(&plan.prefix[..plan.prefix.len().saturating_sub(1)])?;
+        names().try_for_each(names::path)?;
+        names::distinct(names())?;
         if plan.files.is_empty() {
             return Err(ArchiveError::Empty { path: release.to_path_buf() });
         }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use text::small;
+
 /// A file system operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source}", path.display())]
@@ -76,9 +78,9 @@ fn walk_into(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<()
     Ok(())
 }
 
-/// Reads a whole small file.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    fs::read(path).map_err(FileError::on("read", path))
+/// Reads a whole JSON file.
+pub(crate) fn read_json(path: &Path) -> Result<Vec<u8>, FileError> {
+    small::read(path, small::JSON).map_err(FileError::on("read", path))
 }
 
 /// Writes a whole small file.

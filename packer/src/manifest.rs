@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use text::names::{self, Collision, NameError};
 
 use crate::FileError;
 use crate::digest::Digest;
@@ -34,6 +35,22 @@ pub enum ManifestError {
         path: PathBuf,
         /// Where and why.
         source: serde_json::Error,
+    },
+    /// A name that would be another file elsewhere, or leads out of the folder.
+    #[error("{}: {source}", path.display())]
+    Name {
+        /// The folder, or its manifest.
+        path: PathBuf,
+        /// Which, and why.
+        source: NameError,
+    },
+    /// Two names that would be one file elsewhere.
+    #[error("{}: {source}", path.display())]
+    Collision {
+        /// The folder, or its manifest.
+        path: PathBuf,
+        /// Which.
+        source: Collision,
     },
     /// Something in the folder cannot be listed: a link, a device, a name that is not UTF-8.
     #[error("{} {what}: bundles hold regular files with UTF-8 names only", path.display())]
@@ -179,8 +196,16 @@ impl Manifest {
     /// When it is missing or malformed.
     pub fn read(folder: &Path) -> Result<Self, ManifestError> {
         let path = folder.join(FILE_NAME);
-        let bytes = files::read(&path)?;
-        serde_json::from_slice(&bytes).map_err(|source| ManifestError::Json { path, source })
+        let bytes = files::read_json(&path)?;
+        let manifest: Self = serde_json::from_slice(&bytes)
+            .map_err(|source| ManifestError::Json { path: path.clone(), source })?;
+        // Releases are called whatever their folder is; bundles and tables become a folder of that name.
+        if manifest.kind != ManifestKind::Release {
+            names::component(&manifest.name)
+                .map_err(|source| ManifestError::Name { path: path.clone(), source })?;
+        }
+        check_names(&path, &manifest.files)?;
+        Ok(manifest)
     }
 
     /// Writes the manifest into `folder`: two-space indentation, a final newline.
@@ -230,6 +255,15 @@ pub fn collect(folder: &Path, known: &[FileRecord]) -> Result<Vec<FileRecord>, M
         .collect()
 }
 
+/// Refuses names that are not the same file on every system.
+fn check_names(path: &Path, files: &[FileRecord]) -> Result<(), ManifestError> {
+    let path = || path.to_owned();
+    let mut paths = files.iter().map(|file| file.path.as_str());
+    paths.try_for_each(names::path).map_err(|source| ManifestError::Name { path: path(), source })?;
+    names::distinct(files.iter().map(|file| file.path.as_str()))
+        .map_err(|source| ManifestError::Collision { path: path(), source })
+}
+
 /// Describes a finished folder: collects its files and writes its manifest. A folder of tables gets the digest
 /// of its files as its stamp.
 ///
@@ -243,6 +277,7 @@ pub fn seal(
     known: &[FileRecord],
 ) -> Result<Manifest, ManifestError> {
     let files = collect(folder, known)?;
+    check_names(folder, &files)?;
     if kind == ManifestKind::Tables {
         provenance.tables_digest = Some(tables_digest(&files));
     }

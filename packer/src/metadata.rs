@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use text::names::{self, NameError};
 
 use crate::FileError;
 use crate::digest::Digest;
@@ -47,6 +48,16 @@ pub enum MetadataError {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// An asset that is not in the bundle.
+    #[error("{}: asset {role:?}: {source}", path.display())]
+    Asset {
+        /// The file.
+        path: PathBuf,
+        /// Key in `assets`.
+        role: String,
+        /// Which name, and why.
+        source: NameError,
+    },
 }
 
 /// What the engine must do for the graph's inputs beyond `input_ids` and `position_ids`.
@@ -82,6 +93,11 @@ impl EngineInputs {
         }
         required
     }
+}
+
+/// Accepts the place of an asset, a path within the bundle; folders may end with a slash.
+pub(crate) fn asset_name(file: &str) -> Result<(), NameError> {
+    names::path(file.strip_suffix('/').unwrap_or(file))
 }
 
 /// The whole file. Keys that this project does not know are kept, after the known ones.
@@ -258,8 +274,17 @@ impl BundleMetadata {
     /// When the file is missing or lacks what a loader needs.
     pub fn read(folder: &Path) -> Result<Self, MetadataError> {
         let path = folder.join(FILE_NAME);
-        let bytes = files::read(&path)?;
-        serde_json::from_slice(&bytes).map_err(|source| MetadataError::Json { path, source })
+        let bytes = files::read_json(&path)?;
+        let metadata: Self = serde_json::from_slice(&bytes)
+            .map_err(|source| MetadataError::Json { path: path.clone(), source })?;
+        for (role, file) in &metadata.assets {
+            asset_name(file).map_err(|source| MetadataError::Asset {
+                path: path.clone(),
+                role: role.clone(),
+                source,
+            })?;
+        }
+        Ok(metadata)
     }
 
     /// The file's bytes: known keys in the order of this structure, two-space indentation, a final newline.

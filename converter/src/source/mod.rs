@@ -140,5 +140,5 @@ pub trait Source: Send + Sync + fmt::Debug {
 
 /// Whether `name` is a plain file name: no folder, no way out of the checkpoint's folder.
 fn is_plain_file_name(name: &str) -> bool {
-    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
+    text::names::component(name).is_ok()
 }

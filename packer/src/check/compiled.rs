@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use aimodel::package::{HASH, METADATA, PROGRAM};
+use text::small;
 
 use super::context::{Context, Folder};
 use super::files::Contents;
@@ -95,7 +96,7 @@ fn check_files(context: &mut Context<'_>, part: &Folder, architecture: &str, ins
 }
 
 fn check_hash(context: &mut Context<'_>, part: &Folder, architecture: &str) -> Result<(), FileError> {
-    let Ok(hash) = std::fs::read(part.path.join(HASH)) else { return Ok(()) };
+    let Ok(hash) = small::read(&part.path.join(HASH), small::TEXT) else { return Ok(()) };
     let Some(stated) = as_digest(&hash) else {
         let what = format!("{} bytes that are no SHA-256", hash.len());
         context.report(&rules::COMPILED_HASH, part, HASH, what);

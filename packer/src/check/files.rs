@@ -1,9 +1,10 @@
 //! Files of a folder: links, leftovers, strays, and what the manifest says of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
+use text::names;
 
 use super::context::{Context, Folder};
 use super::rules;
@@ -45,6 +46,9 @@ pub(super) fn check(
             "a leftover of another program or of a killed run",
         );
     }
+    if let Err(collision) = names::distinct(files.keys().map(String::as_str)) {
+        context.report(&rules::FILE_IRREGULAR, folder, &collision.second, collision.to_string());
+    }
     let manifest = manifest(context, folder);
     let listed: Option<BTreeSet<&str>> =
         manifest.as_ref().map(|manifest| manifest.files.iter().map(|file| file.path.as_str()).collect());
@@ -82,7 +86,12 @@ fn regular_size(context: &mut Context<'_>, folder: &Folder, entry: &Entry) -> Op
         _ if !entry.is_utf8 => {
             context.report(&rules::FILE_IRREGULAR, folder, &entry.path, "the name is not UTF-8");
         }
-        EntryKind::File(size) => return Some(size),
+        EntryKind::File(size) => {
+            if let Err(error) = names::path(&entry.path) {
+                context.report(&rules::FILE_IRREGULAR, folder, &entry.path, error.to_string());
+            }
+            return Some(size);
+        }
         EntryKind::Directory => {}
     }
     None
@@ -116,11 +125,6 @@ fn compare(
 ) -> Result<(), FileError> {
     let mut whole = Vec::new();
     for record in records {
-        if !is_inside(&record.path) {
-            let what = format!("it lists '{}', which is not inside the folder", record.path);
-            context.report(&rules::MANIFEST_UNREADABLE, folder, FILE_NAME, what);
-            continue;
-        }
         match found.get(&record.path) {
             // Reported as such already.
             None if files::is_leftover(&record.path) => {}
@@ -161,9 +165,4 @@ fn compare_digests(
         }
     }
     Ok(())
-}
-
-/// Whether a relative path stays in its folder.
-pub(super) fn is_inside(path: &str) -> bool {
-    !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use text::small;
 
 /// Why a file is no JSON object.
 pub(super) enum Unreadable {
@@ -16,7 +17,7 @@ pub(super) fn object(path: &Path) -> Result<Map<String, Value>, Unreadable> {
         return Err(Unreadable::Missing);
     }
     let malformed = |message: String| Unreadable::Malformed(message);
-    let bytes = std::fs::read(path).map_err(|e| malformed(e.to_string()))?;
+    let bytes = small::read(path, small::JSON).map_err(|e| malformed(e.to_string()))?;
     match serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))? {
         Value::Object(object) => Ok(object),
         other => Err(malformed(format!("the file holds {}, not an object", kind(&other)))),

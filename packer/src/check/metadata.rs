@@ -1,13 +1,14 @@
 //! Rules of a bundle's `metadata.json`.
 
 use serde_json::{Map, Value};
+use text::terminal::word;
 
 use super::Rule;
 use super::context::{Context, Folder};
 use super::json::{self, Unreadable, kind, kind_of};
-use super::{files, rules};
+use super::rules;
 use crate::digest::Digest;
-use crate::metadata::{FILE_NAME, KIND, MAIN_ASSET, MAIN_FUNCTION, VERSION, user_data};
+use crate::metadata::{FILE_NAME, KIND, MAIN_ASSET, MAIN_FUNCTION, VERSION, asset_name, user_data};
 
 /// Positions that the engine starts its cache with.
 const FIRST_CACHE: u64 = 256;
@@ -118,8 +119,8 @@ impl Check<'_, '_> {
                     let what = format!("assets.{role} is {}, not a string", kind(file));
                     self.report(&rules::METADATA_ASSET_VALUE, what);
                 }
-                Some(file) if !files::is_inside(file.trim_end_matches('/')) => {
-                    let what = format!("assets.{role} is '{file}', which is not inside the bundle");
+                Some(file) if asset_name(file).is_err() => {
+                    let what = format!("assets.{role} is '{}', which is not inside the bundle", word(file));
                     self.report(&rules::METADATA_ASSET_PLACE, what);
                 }
                 Some(file) => {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use aimodel::package::{HASH, METADATA, PROGRAM};
+use text::small;
 
 use super::context::{Context, Folder};
 use super::facts::GraphFacts;
@@ -81,7 +82,7 @@ fn check_metadata(context: &mut Context<'_>, folder: &Folder) {
 }
 
 fn check_hash(context: &mut Context<'_>, folder: &Folder, program: &Path) -> Result<(), FileError> {
-    let Ok(hash) = std::fs::read(folder.path.join(HASH)) else {
+    let Ok(hash) = small::read(&folder.path.join(HASH), small::TEXT) else {
         context.report(&rules::PACKAGE_HASH_MISSING, folder, HASH, "the file is missing");
         return Ok(());
     };

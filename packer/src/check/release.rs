@@ -1,5 +1,7 @@
 //! Rules of a release tree: its card, license and manifest, and how its bundles and tables fit together.
 
+use text::small;
+
 use super::context::{Context, Folder};
 use super::{Target, bundle, files, rules, tables};
 use crate::FileError;
@@ -87,7 +89,7 @@ fn check_own_files(context: &mut Context<'_>, folder: &Folder) -> Result<(), Fil
 }
 
 fn check_card(context: &mut Context<'_>, folder: &Folder) {
-    let Ok(card) = std::fs::read_to_string(folder.path.join(CARD)) else {
+    let Ok(card) = small::read_text(&folder.path.join(CARD), small::TEXT) else {
         context.report(&rules::RELEASE_CARD, folder, CARD, "the file is missing");
         return;
     };

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use text::small;
 
 use super::context::{Context, Folder};
 use super::json::{self, Unreadable};
@@ -182,6 +183,9 @@ fn check_sizes(context: &mut Context<'_>, folder: &Folder, shape: &Shape, files:
     }
 }
 
+/// Bytes of row scales: those of 16 million tokens.
+const LARGEST_SCALES: u64 = 64 << 20;
+
 /// Every row scale must be a positive number; the rule that makes them has a positive least value.
 fn check_scales(context: &mut Context<'_>, folder: &Folder) -> Result<(), FileError> {
     for name in SCALES {
@@ -189,7 +193,7 @@ fn check_scales(context: &mut Context<'_>, folder: &Folder) -> Result<(), FileEr
         if !path.is_file() {
             continue;
         }
-        let bytes = std::fs::read(&path).map_err(FileError::on("read", &path))?;
+        let bytes = small::read(&path, LARGEST_SCALES).map_err(FileError::on("read", &path))?;
         let (scales, _) = bytes.as_chunks::<4>();
         let is_bad = |bytes: &[u8; 4]| {
             let scale = f32::from_le_bytes(*bytes);

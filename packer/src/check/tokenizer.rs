@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use text::small;
 
 use super::context::{Context, Folder};
 use super::json::{self, Unreadable};
@@ -90,7 +91,7 @@ fn check_template(
     folder: &Folder,
     config: Option<&Map<String, Value>>,
 ) -> Option<String> {
-    let file = std::fs::read_to_string(folder.path.join(CHAT_TEMPLATE)).ok();
+    let file = small::read_text(&folder.path.join(CHAT_TEMPLATE), small::TEXT).ok();
     let inline = config.and_then(inline_template);
     match (&file, &inline) {
         (None, None) => {
@@ -192,7 +193,7 @@ impl Vocabulary {
 }
 
 fn read_vocabulary(context: &mut Context<'_>, folder: &Folder) -> Option<Vocabulary> {
-    let Ok(bytes) = std::fs::read(folder.path.join(TOKENIZER)) else {
+    let Ok(bytes) = small::read(&folder.path.join(TOKENIZER), small::TOKENIZER) else {
         context.report(&rules::TOKENIZER_FILE, folder, TOKENIZER, "the file is missing");
         return None;
     };

@@ -86,7 +86,7 @@ fn cached(cache: &Cache, commit: &str) -> Option<LocalSource> {
 fn is_wanted(path: &str) -> bool {
     let is_small = [".json", ".jinja", ".model", ".txt", ".md"].iter().any(|ending| path.ends_with(ending));
     let is_weights = path == SINGLE_FILE || path.starts_with("model-") && path.ends_with(".safetensors");
-    !path.contains('/') && (is_small || is_weights || path.starts_with("LICENSE"))
+    text::names::component(path).is_ok() && (is_small || is_weights || path.starts_with("LICENSE"))
 }
 
 #[cfg(test)]
