@@ -193,6 +193,7 @@ fn conversion(facts: &BundleFacts<'_>) -> Value {
                 "format": tensor.format.name(),
                 "shape": tensor.shape,
                 "blocks": tensor.statistics.blocks,
+                "blocks_on_lattice": tensor.statistics.blocks_on_lattice,
                 "blocks_exact": tensor.statistics.blocks_exact,
                 "weights_exact": tensor.statistics.weights_exact,
                 "relative_error": tensor.statistics.relative_error(),

@@ -53,7 +53,9 @@ fn status(error: &anyhow::Error) -> u8 {
         return error.exit_code();
     }
     match error.downcast_ref::<ConvertError>() {
-        Some(ConvertError::Plan(PlanError::Graph(_) | PlanError::Invalid(_))) => BUG,
+        Some(ConvertError::Plan(
+            PlanError::Graph(_) | PlanError::Invalid(_) | PlanError::Blob { .. } | PlanError::NoTable { .. },
+        )) => BUG,
         _ => USER,
     }
 }

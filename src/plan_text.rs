@@ -101,8 +101,15 @@ pub(crate) fn total_line(total: &Totals) -> String {
     let blocks = digits::grouped(total.blocks);
     let exact = digits::percent(total.weights_exact, total.weights);
     let mut line = if total.format == "int4" {
-        let on_lattice = digits::percent(total.blocks_exact, total.blocks);
-        format!("int4: {blocks} blocks, {on_lattice} on the lattice, {exact} of weights byte-exact")
+        let on_lattice = digits::percent(total.blocks_on_lattice, total.blocks);
+        let with_f16_scale = if total.blocks_exact < total.blocks_on_lattice {
+            format!(" ({} with an f16 scale)", digits::percent(total.blocks_exact, total.blocks))
+        } else {
+            String::new()
+        };
+        format!(
+            "int4: {blocks} blocks, {on_lattice} on the lattice{with_f16_scale}, {exact} of weights byte-exact"
+        )
     } else {
         format!("{}: {blocks} blocks, {exact} of weights byte-exact", total.format)
     };

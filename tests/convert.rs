@@ -4,8 +4,13 @@
 
 mod common;
 
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use aimodel::package::Package;
 use common::{Dir, both, text, tiny, tree};
 use fixtures::{Dtype, Lattice, Recipe, Shape, Weights, damage};
+use half::{bf16, f16};
 use serde_json::Value;
 
 const BUNDLE: &str = "gemma4_e4b_qat_decode_int4lin";
@@ -24,6 +29,7 @@ fn the_tiny_checkpoint_keeps_every_weight() {
     let totals = &result["weights"][0];
     assert_eq!(totals["format"], "int4");
     assert_eq!(totals["blocks"], 61_952);
+    assert_eq!(totals["blocks_on_lattice"], totals["blocks"]);
     assert_eq!(totals["blocks_exact"], totals["blocks"]);
     assert_eq!(totals["weights_exact"], totals["weights"]);
     assert_eq!(result["head"]["format"], "int4");
@@ -33,40 +39,105 @@ fn the_tiny_checkpoint_keeps_every_weight() {
     );
 }
 
-/// What is claimed of the weights holds for the file on disk: codes times scales, rounded to bf16, are the checkpoint's bytes.
-#[test]
-fn the_written_file_reproduces_the_checkpoint_byte_for_byte() {
-    use aimodel::package::Package;
-    use half::{bf16, f16};
+/// A matrix as it is packed.
+struct Matrix {
+    /// Name of its tensor in the tiny checkpoint.
+    tensor: String,
+    codes: Vec<i8>,
+    scales: Vec<f16>,
+}
 
-    let dir = Dir::new();
-    dir.ok(&["convert", &tiny(), "-o", "out", "--no-tables"]);
-    let package = Package::open(&common::package(&dir.path("out").join(BUNDLE))).unwrap();
+/// The int4 matrices of the bundle in a folder.
+fn packed(out: &Path) -> Vec<Matrix> {
+    let package = Package::open(&common::package(&out.join(BUNDLE))).unwrap();
     let program = std::fs::read(package.program()).unwrap();
     let module = &package.bytecode.module;
     let blob = |key: &str| {
-        let range = package.bytecode.blobs[module.find_resource(key)?.index()];
-        Some(&program[range.offset as usize..(range.offset + range.length) as usize])
+        let range = package.bytecode.blobs[module.find_resource(key).unwrap().index()];
+        &program[range.offset as usize..(range.offset + range.length) as usize]
     };
-    let mut matrices = 0;
-    for resource in module.resources() {
-        let Some(name) = resource.key.strip_suffix("/codes") else { continue };
-        let (codes, scales) = (blob(&resource.key).unwrap(), blob(&format!("{name}/scales")).unwrap());
+    let matrix = |name: &str| {
+        let pairs = blob(&format!("{name}/codes")).iter();
+        let scales = blob(&format!("{name}/scales")).chunks_exact(2);
         let stored = if name == "lm_head.weight" { "embed_tokens.weight" } else { name };
-        let source =
-            fixtures::read(&fixtures::data::tiny_checkpoint(), &format!("model.language_model.{stored}"))
-                .unwrap();
-        for (at, weight) in source.chunks_exact(2).enumerate() {
-            let byte = codes[at / 2];
-            let code = if at % 2 == 0 { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 };
-            let scale = f16::from_le_bytes([scales[at / 32 * 2], scales[at / 32 * 2 + 1]]);
-            let made = bf16::from_f32(f32::from(code) * scale.to_f32());
-            let weight = bf16::from_le_bytes([weight[0], weight[1]]);
-            assert!(made == weight, "{name} element {at}: {made} is not {weight}");
+        Matrix {
+            tensor: format!("model.language_model.{stored}"),
+            codes: pairs.flat_map(|pair| [(pair << 4) as i8 >> 4, *pair as i8 >> 4]).collect(),
+            scales: scales.map(|scale| f16::from_le_bytes([scale[0], scale[1]])).collect(),
         }
-        matrices += 1;
+    };
+    let names = module.resources().iter().filter_map(|resource| resource.key.strip_suffix("/codes"));
+    names.map(matrix).collect()
+}
+
+/// What is claimed of the weights holds for the file on disk: codes times scales, rounded to bf16, are the checkpoint's bytes.
+#[test]
+fn the_written_file_reproduces_the_checkpoint_byte_for_byte() {
+    let dir = Dir::new();
+    dir.ok(&["convert", &tiny(), "-o", "out", "--no-tables"]);
+    let matrices = packed(&dir.path("out"));
+    assert_eq!(matrices.len(), 100);
+    for Matrix { tensor, codes, scales } in matrices {
+        let source = fixtures::read(&fixtures::data::tiny_checkpoint(), &tensor).unwrap();
+        for (at, weight) in source.chunks_exact(2).enumerate() {
+            let made = bf16::from_f32(f32::from(codes[at]) * scales[at / 32].to_f32());
+            let weight = bf16::from_le_bytes([weight[0], weight[1]]);
+            assert!(made == weight, "{tensor} element {at}: {made} is not {weight}");
+        }
     }
-    assert_eq!(matrices, 100);
+}
+
+/// The tiny checkpoint once more, as training leaves it: the same codes, but scales that are any f32 numbers. Gives the codes.
+fn remake_with_f32_scales(dir: &Dir, name: &str) -> Vec<Matrix> {
+    dir.ok(&["convert", &tiny(), "-o", "bf16-scales", "--no-tables"]);
+    let matrices = packed(&dir.path("bf16-scales"));
+    std::fs::create_dir(dir.path(name)).unwrap();
+    for entry in std::fs::read_dir(tiny()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path(name).join(entry.file_name())).unwrap();
+    }
+    let mut state = 1_u32;
+    for Matrix { tensor, codes, scales } in &matrices {
+        let mut bytes = Vec::with_capacity(2 * codes.len());
+        for (codes, scale) in codes.chunks_exact(32).zip(scales) {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let scale = scale.to_f32() * (1.0 + (state >> 8) as f32 / (1 << 24) as f32);
+            let weights = codes.iter().map(|code| bf16::from_f32(f32::from(*code) * scale));
+            bytes.extend(weights.flat_map(bf16::to_le_bytes));
+        }
+        let place = fixtures::locate(&dir.path(name), tensor).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&place.file).unwrap();
+        file.write_all_at(&bytes, place.offset).unwrap();
+    }
+    matrices
+}
+
+#[test]
+fn a_lattice_whose_scales_are_f32_numbers_keeps_every_code() {
+    let dir = Dir::new();
+    let made_with = remake_with_f32_scales(&dir, "model");
+    let arguments = ["convert", "model", "-o", "out", "--no-tables", "--name", "gemma4_e4b_qat"];
+    let output = dir.command(&arguments).output().unwrap();
+    assert!(output.status.success() && !both(&output).contains("warning"), "{}", both(&output));
+    let line = text(&output.stdout).lines().find(|line| line.starts_with("int4:")).unwrap().to_owned();
+    assert!(line.starts_with("int4: 61 952 blocks, 100.00 % on the lattice (97."), "{line}");
+    assert!(text(&output.stderr).contains("head: int4, 100.00 %"), "{}", both(&output));
+    for (found, made) in packed(&dir.path("out")).iter().zip(&made_with) {
+        assert!(found.tensor == made.tensor && found.codes == made.codes, "{}", made.tensor);
+    }
+    let manifest = std::fs::read(dir.path("out").join(BUNDLE).join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let conversion = &manifest["conversion"];
+    assert_eq!(conversion["head"]["off_lattice"], false);
+    let count = |key: &str| conversion["totals"][0][key].as_u64().unwrap() as f64;
+    assert_eq!(count("blocks_on_lattice"), count("blocks"));
+    assert!(count("blocks_exact") >= 0.97 * count("blocks"), "{line}");
+    assert!(count("weights_exact") >= 0.994 * count("weights"), "{line}");
+    let sample = |part: &str, key: &str| conversion["head"][part][key].as_u64().unwrap();
+    for part in ["head", "body"] {
+        assert_eq!(sample(part, "on_lattice"), sample(part, "blocks"));
+        assert!(sample(part, "exact") < sample(part, "blocks"), "{part}");
+    }
 }
 
 #[test]
@@ -115,7 +186,7 @@ fn the_head_gets_a_format_of_its_own() {
     synthetic(&dir, |recipe| (recipe.embedding, recipe.body) = (Weights::Off, Weights::Off));
     assert_eq!(format(&[]), "int4");
     let output = dir.command(&["convert", "model", "-o", "out"]).output().unwrap();
-    assert!(text(&output.stderr).contains("no QAT checkpoint"), "{}", both(&output));
+    assert!(text(&output.stderr).contains("not a QAT checkpoint"), "{}", both(&output));
     assert!(text(&output.stderr).contains("warning:"), "{}", both(&output));
 }
 

@@ -7,7 +7,10 @@ mod common;
 use std::fs;
 
 use common::{Dir, tiny};
-use fixtures::{Recipe, Shape, Weights};
+use converter::quant::BLOCK;
+use converter::quant::lattice::recover;
+use fixtures::{Lattice, Recipe, Shape, Weights};
+use half::bf16;
 use serde_json::Value;
 
 const BUNDLE: &str = "gemma4_e4b_qat_decode_int4lin";
@@ -119,6 +122,32 @@ fn a_block_that_was_not_trained_on_a_lattice_is_told_so() {
     let error = |name: &str| rule(&explained, name)["relative_error"].as_f64().unwrap();
     assert!(error("int8") < error("lattice") && error("lattice") <= error("absmax"));
     assert!(error("lattice") < 0.12 && error("q4_0") < 0.2);
+}
+
+#[test]
+fn a_lattice_whose_scale_is_no_f16_number_is_told_so() {
+    let dir = Dir::new();
+    let body = Weights::On(Lattice::F32Div75);
+    Recipe { body, towers: false, ..Recipe::new(Shape::small()) }.write(&dir.path("f32")).unwrap();
+    let name = "layers.1.mlp.down_proj.weight";
+    let tensor = format!("model.language_model.{name}");
+    let bytes = fixtures::read(&dir.path("f32"), &tensor).unwrap();
+    let weights = bytes.chunks_exact(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]]));
+    let weights: Vec<bf16> = weights.collect();
+    let is_inexact = |block: &[bf16; BLOCK]| !recover(block).unwrap().is_exact;
+    let at = weights.as_chunks().0.iter().position(is_inexact).unwrap();
+    let columns = fixtures::locate(&dir.path("f32"), &tensor).unwrap().shape[1] as usize / BLOCK;
+    let (row, block) = ((at / columns).to_string(), (at % columns).to_string());
+    let arguments = ["explain", "f32", name, "--row", &row, "--block", &block];
+    assert!(dir.ok(&arguments).contains("none of them is an f16 number"));
+    let explained = dir.json(&[&arguments[..], &["--json"]].concat());
+    let lattice = &explained["lattice"];
+    assert_eq!(lattice["exact"], false);
+    // The rule keeps its codes and scale, and loses less than rounding to bf16 did.
+    let made = rule(&explained, "lattice");
+    assert!(made["codes"] == lattice["codes"] && made["scale_bits"] == lattice["scale_bits"]);
+    assert!(made["relative_error"].as_f64().unwrap() < 0.004);
+    assert!((16..32).contains(&made["exact"].as_u64().unwrap()));
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub(crate) fn kinds() -> Vec<(&'static str, Vec<bf16>)> {
             "on the lattice, codes to -8",
             weights(|raw, extremum| lattice(raw, to_bf16(extremum) / -8.0, -8.0)),
         ),
+        ("on a lattice with f32 scales", weights(|raw, extremum| lattice(raw, extremum.abs() / 7.5, -7.0))),
         ("off the lattice", weights(|raw, _| raw.map(bf16::from_f32))),
     ]
 }

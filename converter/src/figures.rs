@@ -36,7 +36,9 @@ pub struct Totals {
     pub tensors: u64,
     /// Blocks of 32.
     pub blocks: u64,
-    /// Blocks of which every weight is reproduced byte for byte.
+    /// Blocks on a lattice: their codes are the trained ones, whether or not f16 holds their scale.
+    pub blocks_on_lattice: u64,
+    /// Blocks of which every weight is reproduced byte for byte: f16 holds their scale.
     pub blocks_exact: u64,
     /// Weights.
     pub weights: u64,
@@ -68,6 +70,7 @@ impl Figures {
             format: format.name(),
             tensors: count,
             blocks: sum.blocks,
+            blocks_on_lattice: sum.blocks_on_lattice,
             blocks_exact: sum.blocks_exact,
             weights: sum.weights,
             weights_exact: sum.weights_exact,

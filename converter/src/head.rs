@@ -11,7 +11,7 @@ use crate::config::DecoderConfig;
 use crate::decoder::WeightFormat;
 use crate::error::ConvertError;
 use crate::ordered::for_each_in_order;
-use crate::quant::is_on_lattice;
+use crate::quant::lattice::recover;
 use crate::source::{Source, TensorEntry};
 
 /// Blocks read at each place of a sample: 4 KiB.
@@ -32,19 +32,28 @@ pub enum HeadChoice {
     Fixed(WeightFormat),
 }
 
-/// Blocks looked at, and how many lie on a lattice.
+/// Blocks looked at, how many lie on a lattice, and how many of those have a scale that f16 holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Sample {
     /// Blocks read.
     pub blocks: u64,
-    /// Blocks exactly on a lattice.
+    /// Blocks on a lattice, whatever its scale.
     pub on_lattice: u64,
+    /// Blocks that an f16 scale reproduces byte for byte. Trained scales may be f32 numbers, so this says nothing about training.
+    pub exact: u64,
 }
 
 impl Sample {
     /// Share of blocks on a lattice; 1 for an empty sample.
     pub fn share(&self) -> f64 {
         if self.blocks == 0 { 1.0 } else { self.on_lattice as f64 / self.blocks as f64 }
+    }
+
+    /// Adds the figures of other blocks.
+    fn add(&mut self, other: Sample) {
+        self.blocks += other.blocks;
+        self.on_lattice += other.on_lattice;
+        self.exact += other.exact;
     }
 }
 
@@ -107,7 +116,7 @@ fn decide(head: Sample, body: Sample) -> HeadDecision {
         (WeightFormat::Int4, format!("{head_share} of its sampled blocks lie on a 4-bit lattice"))
     } else if off_lattice {
         let reason = format!(
-            "only {body_share} of the sampled blocks of the projections lie on a 4-bit lattice: this is no QAT checkpoint"
+            "only {body_share} of the sampled blocks of the projections lie on a 4-bit lattice: this is not a QAT checkpoint"
         );
         (WeightFormat::Int4, reason)
     } else {
@@ -136,9 +145,7 @@ fn sample_body(
     }
     let mut total = Sample::default();
     for (_, tensors) in kinds {
-        let part = sample(source, &tensors, BODY_RUNS)?;
-        total.blocks += part.blocks;
-        total.on_lattice += part.on_lattice;
+        total.add(sample(source, &tensors, BODY_RUNS)?);
     }
     Ok(total)
 }
@@ -182,8 +189,9 @@ fn count_blocks(
     let mut sample = Sample::default();
     for_each_in_order(stretches.len(), source.readers(), source.readers(), read, |_, weights| {
         for block in weights.as_chunks::<BLOCK>().0 {
-            sample.blocks += 1;
-            sample.on_lattice += u64::from(is_on_lattice(block));
+            let found = recover(block);
+            let is_exact = found.is_some_and(|found| found.is_exact);
+            sample.add(Sample { blocks: 1, on_lattice: found.is_some().into(), exact: is_exact.into() });
         }
         Ok(())
     })?;
@@ -196,7 +204,8 @@ mod tests {
     use crate::decoder::WeightFormat;
 
     fn sample(on_lattice: u64) -> Sample {
-        Sample { blocks: 1000, on_lattice }
+        // No decision depends on how many scales are f16 numbers.
+        Sample { blocks: 1000, on_lattice, exact: 0 }
     }
 
     #[test]

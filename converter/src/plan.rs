@@ -25,6 +25,24 @@ pub enum PlanError {
     /// The graph breaks a rule of the format. None is written then.
     #[error("the graph is not valid: {0}; please report this with the checkpoint's config.json")]
     Invalid(#[from] VerifyError),
+    /// A blob is planned as something that is never made for a graph. No plan that this crate makes has one.
+    #[error(
+        "blob {key} cannot be written as {treatment}; please report this with the checkpoint's config.json"
+    )]
+    Blob {
+        /// Key of the blob.
+        key: String,
+        /// How it was to be stored.
+        treatment: String,
+    },
+    /// A blob is a part of the per-layer table, and the table was not made.
+    #[error(
+        "blob {key} is a part of the per-layer table, which was not made; please report this with the checkpoint's config.json"
+    )]
+    NoTable {
+        /// Key of the blob.
+        key: String,
+    },
     /// The sizes add up to more than a file can hold.
     #[error("the graph's blobs add up to more than 2^63 bytes; the sizes in config.json are wrong")]
     TooLarge,
@@ -50,7 +68,28 @@ fn rule_name<S: serde::Serializer>(rule: &Int4Rule, serializer: S) -> Result<S::
     serializer.serialize_str(rule.name())
 }
 
+/// What a blob holds of a tensor that is read for it: the treatments that a worker can carry out on any piece of a tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Encoding {
+    /// Half precision.
+    F16,
+    /// 4-bit codes and scales, by a rule.
+    Int4(Int4Rule),
+    /// 8-bit codes and scales, in blocks of 32.
+    Int8,
+}
+
 impl Treatment {
+    /// The encoding; none for what only tables have, whose rows are made elsewhere.
+    pub(crate) fn encoding(self) -> Option<Encoding> {
+        match self {
+            Treatment::F16 => Some(Encoding::F16),
+            Treatment::Int4(rule) => Some(Encoding::Int4(rule)),
+            Treatment::Int8 => Some(Encoding::Int8),
+            Treatment::RowInt8 | Treatment::F32 => None,
+        }
+    }
+
     /// Bytes of so many elements, without scales.
     pub(crate) fn bytes(self, elements: usize) -> usize {
         match self {

@@ -49,22 +49,22 @@ fn every_kind_of_lattice_is_recovered() {
     for kind in Lattice::ALL {
         let blocks: Vec<_> = kind.blocks(3, 0.02, 20_000).collect();
         let weights: Vec<bf16> = blocks.iter().flat_map(|block| block.weights.map(bf16::from_bits)).collect();
-        let statistics = int4(Int4Rule::Lattice, &weights).statistics;
+        let Quantized { codes, statistics, .. } = int4(Int4Rule::Lattice, &weights);
+        assert_eq!(statistics.blocks_on_lattice, statistics.blocks, "{}", kind.name());
         let exact = statistics.blocks_exact as f64 / statistics.blocks as f64;
         if kind.scale_is_bf16() {
             assert!(exact >= 0.9999, "{}: {exact}", kind.name());
             let weights_exact = statistics.weights_exact as f64 / statistics.weights as f64;
             assert!(weights_exact >= 0.9999, "{}: {weights_exact}", kind.name());
         } else {
-            // Exactly the blocks for which some f16 scale gives back every weight with the codes that made it.
+            // Every code, and every scale for which some f16 number gives back every weight.
+            let made: Vec<i8> = blocks.iter().flat_map(|block| block.codes).collect();
+            assert!(codes == made, "{}", kind.name());
             let possible = blocks.iter().filter(|block| some_f16_scale_fits(block)).count() as u64;
-            assert!(
-                statistics.blocks_exact >= possible,
-                "{}: {} of {possible}",
-                kind.name(),
-                statistics.blocks_exact
-            );
-            assert!(possible > 10_000, "{possible}");
+            assert_eq!(statistics.blocks_exact, possible, "{}", kind.name());
+            assert!(exact > 0.96, "{exact}");
+            let weights_exact = statistics.weights_exact as f64 / statistics.weights as f64;
+            assert!(weights_exact >= 0.994, "{weights_exact}");
         }
     }
 }

@@ -115,8 +115,13 @@ fn heat(report: &Report, scale: Vec<Cell>, cell: impl Fn(&Recovery) -> (u32, Str
 /// A cell's figures in words.
 pub(crate) fn title(tensor: &Tensor, recovery: &Recovery) -> String {
     let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
+    let lattice = if tensor.has_4_bit_codes() {
+        format!("{} of blocks on the lattice, ", digits::percent(recovery.blocks_on_lattice, recovery.blocks))
+    } else {
+        String::new()
+    };
     format!(
-        "{} [{}]: {} of weights exact, relative error {:.2e}",
+        "{} [{}]: {lattice}{} of weights exact, relative error {:.2e}",
         tensor.name,
         shape.join(", "),
         digits::percent(recovery.weights_exact, recovery.weights),

@@ -64,6 +64,8 @@ struct Legend {
 struct Outside {
     name: String,
     format: String,
+    /// The share of blocks on a lattice, of 4-bit matrices.
+    lattice: String,
     exact: String,
     error: String,
 }
@@ -133,6 +135,13 @@ fn headline(report: &Report) -> Vec<Fact> {
     let fact = |value: String, label: &str, class| Fact { value, label: label.to_owned(), class };
     let bytes: u64 = report.sizes.iter().map(|size| size.bytes).sum();
     let mut facts = vec![fact(digits::bytes(bytes), "of graphs and tables", "")];
+    let four_bit = || recovered(report).filter(|(tensor, _)| tensor.has_4_bit_codes());
+    let blocks: u64 = four_bit().map(|(_, recovery)| recovery.blocks).sum();
+    if blocks > 0 {
+        let on_lattice: u64 = four_bit().map(|(_, recovery)| recovery.blocks_on_lattice).sum();
+        let class = if on_lattice == blocks { "good" } else { "" };
+        facts.push(fact(digits::percent(on_lattice, blocks), "of 4-bit blocks on the lattice", class));
+    }
     let weights: u64 = recovered(report).map(|(_, recovery)| recovery.weights).sum();
     if weights > 0 {
         let exact: u64 = recovered(report).map(|(_, recovery)| recovery.weights_exact).sum();
@@ -163,6 +172,11 @@ fn outside(report: &Report) -> Vec<Outside> {
     let row = |(tensor, recovery): (&Tensor, &Recovery)| Outside {
         name: tensor.name.clone(),
         format: tensor.format.clone(),
+        lattice: if tensor.has_4_bit_codes() {
+            digits::percent(recovery.blocks_on_lattice, recovery.blocks)
+        } else {
+            String::new()
+        },
         exact: digits::percent(recovery.weights_exact, recovery.weights),
         error: format!("{:.2e}", recovery.relative_error),
     };

@@ -28,7 +28,9 @@ pub struct Tensor {
 pub struct Recovery {
     /// Blocks of 32 weights.
     pub blocks: u64,
-    /// Blocks of which every weight is the checkpoint's, byte for byte in bf16.
+    /// Blocks on a lattice: their codes are the trained ones, whether or not f16 holds their scale.
+    pub blocks_on_lattice: u64,
+    /// Blocks of which every weight is the checkpoint's, byte for byte in bf16: f16 holds their scale.
     pub blocks_exact: u64,
     /// Weights.
     pub weights: u64,
@@ -71,6 +73,11 @@ impl Codes {
 }
 
 impl Tensor {
+    /// Whether its codes have four bits, so that a lattice says something about it.
+    pub fn has_4_bit_codes(&self) -> bool {
+        self.codes.is_some()
+    }
+
     /// The layer it belongs to, by its name.
     pub fn layer(&self) -> Option<usize> {
         layer_of(&self.name)

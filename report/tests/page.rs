@@ -32,6 +32,7 @@ fn tensor(name: String, blocks: u64, seed: u64) -> Tensor {
         bytes: 18 * blocks,
         recovery: Some(Recovery {
             blocks,
+            blocks_on_lattice: blocks - seed % 2,
             blocks_exact: blocks - seed % 3,
             weights: 32 * blocks,
             weights_exact: 32 * blocks - seed % 3,

@@ -36,9 +36,11 @@ pub(super) struct Explained {
 struct Lattice {
     scale: f32,
     scale_bits: u16,
+    /// Whether the scale, an f16 number, lies in the interval, so that it reproduces every weight.
+    exact: bool,
     codes: Vec<i8>,
     extremum_code: i8,
-    /// Magnitudes of all scales that reproduce the block; the upper bound of a block of zeros is none.
+    /// Magnitudes of all real scales that reproduce the block; the upper bound of a block of zeros is none.
     interval: Interval,
 }
 
@@ -120,6 +122,7 @@ impl From<&Recovered> for Lattice {
         Lattice {
             scale: recovered.scale.to_f32(),
             scale_bits: recovered.scale.to_bits(),
+            exact: recovered.is_exact,
             codes: recovered.codes.to_vec(),
             extremum_code: recovered.extremum_code,
             interval: Interval {
@@ -173,7 +176,9 @@ fn print_lattice(out: &mut dyn Write, lattice: Option<&Lattice>) -> io::Result<(
         return writeln!(out, "\n{}", paint(YELLOW, "the block lies on no lattice of 4-bit codes"));
     };
     writeln!(out, "\n{}", paint(STRONG, "lattice"))?;
-    writeln!(out, "  scale     {}", scale_text(f16::from_bits(lattice.scale_bits)))?;
+    let note =
+        if lattice.exact { "" } else { ", next to the feasible scales: none of them is an f16 number" };
+    writeln!(out, "  scale     {}{note}", scale_text(f16::from_bits(lattice.scale_bits)))?;
     let interval = &lattice.interval;
     let (left, right) =
         (if interval.includes_lowest { '[' } else { '(' }, if interval.includes_highest { ']' } else { ')' });

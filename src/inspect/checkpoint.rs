@@ -69,7 +69,12 @@ pub(super) fn inspect(path: &Path, access: &Access) -> anyhow::Result<Report> {
     for (name, sample) in [("projections", head.body), ("head", head.head)] {
         if let Some(sample) = sample {
             let share = digits::percent(sample.on_lattice, sample.blocks);
-            lines.field("lattice", format!("{share} of {} sampled blocks of the {name}", sample.blocks));
+            let mut line = format!("{share} of {} sampled blocks of the {name}", sample.blocks);
+            if sample.exact < sample.on_lattice {
+                let exact = digits::percent(sample.exact, sample.blocks);
+                line.push_str(&format!(", {exact} with an f16 scale"));
+            }
+            lines.field("lattice", line);
         }
     }
     lines.field("--head auto", format!("{}, {}", head.format.name(), head.reason));

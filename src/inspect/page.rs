@@ -97,6 +97,7 @@ fn add_manifest(report: &mut Report, manifest: &Manifest) {
 fn recovery(figures: &Value, tensor: &Tensor) -> Option<Recovery> {
     Some(Recovery {
         blocks: figures["blocks"].as_u64()?,
+        blocks_on_lattice: figures["blocks_on_lattice"].as_u64()?,
         blocks_exact: figures["blocks_exact"].as_u64()?,
         weights: tensor.shape.iter().product(),
         weights_exact: figures["weights_exact"].as_u64()?,

@@ -109,6 +109,7 @@ fn tensor(figures: &TensorFigures) -> Tensor {
         bytes: statistics.weights * code_bits / 8 + 2 * statistics.blocks,
         recovery: Some(Recovery {
             blocks: statistics.blocks,
+            blocks_on_lattice: statistics.blocks_on_lattice,
             blocks_exact: statistics.blocks_exact,
             weights: statistics.weights,
             weights_exact: statistics.weights_exact,

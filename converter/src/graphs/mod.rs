@@ -73,7 +73,7 @@ impl GraphPass<'_> {
         journal: &mut Journal,
     ) -> Result<WrittenGraphs, ConvertError> {
         let Some(first) = destinations.first() else { return Ok(WrittenGraphs::default()) };
-        let course = Course::new(&first.plan.blobs, self.checkpoint, tables.as_deref())?;
+        let course = Course::new(&first.plan.blobs, self.checkpoint, tables.as_deref(), self.stock)?;
         if journal.done.has_packages {
             self.observer.resume(input_bytes(&course.pieces));
             return whole_packages(destinations, journal);
@@ -82,7 +82,7 @@ impl GraphPass<'_> {
             course.pieces.split_at(course.first_piece(journal.done.next_blob.unwrap_or(0)));
         self.observer.resume(input_bytes(before));
         self.source.will_read_in_order(&tensors_of(pieces));
-        let workshop = Workshop::new(self.source, self.stock, &course);
+        let workshop = Workshop::new(self.source, &course);
         let mut sink = Sink::new(self, destinations, &course, journal)?;
         for_each_in_order(
             pieces.len(),

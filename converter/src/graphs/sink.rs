@@ -134,9 +134,9 @@ impl<'d> Sink<'d> {
             self.pass.observer.tensor(&piece.tensor.name);
         }
         match piece.origin {
-            Origin::Tensor => self.take_read(piece, &made, tables)?,
+            Origin::Tensor(_) => self.take_read(piece, &made, tables)?,
             Origin::Spool => self.take_spooled(piece)?,
-            Origin::Stock => {
+            Origin::Stock(_) => {
                 self.put(&made.now.bytes)?;
                 self.pass.observer.advance((piece.count * size_of::<bf16>()) as u64);
             }

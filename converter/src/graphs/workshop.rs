@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::course::{Course, Origin, Piece};
 use crate::buffers::Pool;
 use crate::error::ConvertError;
-use crate::plan::Treatment;
+use crate::plan::Encoding;
 use crate::quant::{self, QuantizeError, Statistics};
 use crate::source::Source;
 use crate::stock::StockTable;
@@ -33,7 +33,6 @@ pub(super) struct Made {
 /// What the workers share.
 pub(super) struct Workshop<'s> {
     source: &'s dyn Source,
-    stock: Option<&'s StockTable>,
     course: &'s Course<'s>,
     inputs: Pool<bf16>,
     outputs: Pool<u8>,
@@ -41,14 +40,14 @@ pub(super) struct Workshop<'s> {
 }
 
 impl<'s> Workshop<'s> {
-    pub(super) fn new(source: &'s dyn Source, stock: Option<&'s StockTable>, course: &'s Course<'s>) -> Self {
-        Workshop { source, stock, course, inputs: Pool::new(), outputs: Pool::new(), scales: Pool::new() }
+    pub(super) fn new(source: &'s dyn Source, course: &'s Course<'s>) -> Self {
+        Workshop { source, course, inputs: Pool::new(), outputs: Pool::new(), scales: Pool::new() }
     }
 
     pub(super) fn make(&self, piece: &Piece<'_>) -> Result<Made, ConvertError> {
         match piece.origin {
-            Origin::Tensor => self.convert(piece),
-            Origin::Stock => self.copy_stock(piece),
+            Origin::Tensor(encoding) => self.convert(piece, encoding),
+            Origin::Stock(table) => self.copy_stock(piece, table),
             Origin::Scales | Origin::Spool => Ok(Made::default()),
         }
     }
@@ -64,23 +63,21 @@ impl<'s> Workshop<'s> {
         }
     }
 
-    fn copy_stock(&self, piece: &Piece<'_>) -> Result<Made, ConvertError> {
+    fn copy_stock(&self, piece: &Piece<'_>, table: &StockTable) -> Result<Made, ConvertError> {
         let width = piece.blob.element.inline_bytes() as usize;
         let mut bytes = self.outputs.take(piece.count * width);
-        if let Some(stock) = self.stock {
-            stock.read(piece.blob.content, (piece.start * width) as u64, &mut bytes)?;
-        }
+        table.read(piece.blob.content, (piece.start * width) as u64, &mut bytes)?;
         Ok(Made { now: Product { bytes, ..Product::default() }, ..Made::default() })
     }
 
-    fn convert(&self, piece: &Piece<'_>) -> Result<Made, ConvertError> {
+    fn convert(&self, piece: &Piece<'_>, encoding: Encoding) -> Result<Made, ConvertError> {
         if piece.first {
             self.source.will_read(piece.tensor);
         }
         let mut weights = self.inputs.take(piece.count);
         let offset = piece.start as u64 * size_of::<bf16>() as u64;
         self.source.read_at(piece.tensor, offset, bytemuck::cast_slice_mut(&mut weights))?;
-        let made = self.make_all(piece, &weights).map_err(|error| ConvertError::Element {
+        let made = self.make_all(piece, encoding, &weights).map_err(|error| ConvertError::Element {
             tensor: piece.tensor.name.clone(),
             source: error.shifted(piece.start),
         })?;
@@ -88,33 +85,37 @@ impl<'s> Workshop<'s> {
         Ok(made)
     }
 
-    fn make_all(&self, piece: &Piece<'_>, weights: &[bf16]) -> Result<Made, QuantizeError> {
-        let now = self.quantize(piece.blob.treatment, weights)?;
-        let later = self.course.later(piece.at).iter();
-        let later = later.map(|at| self.quantize(self.course.blobs[*at].treatment, weights));
-        let later = later.collect::<Result<_, _>>()?;
+    fn make_all(
+        &self,
+        piece: &Piece<'_>,
+        encoding: Encoding,
+        weights: &[bf16],
+    ) -> Result<Made, QuantizeError> {
+        let now = self.encode(encoding, weights)?;
+        let later = self.course.later_encodings(piece.at).iter();
+        let later = later.map(|encoding| self.encode(*encoding, weights)).collect::<Result<_, _>>()?;
         let rows = self.course.table(piece.at).map(|job| job.convert(weights, &self.outputs)).transpose()?;
         Ok(Made { now, later, rows })
     }
 
-    fn quantize(&self, treatment: Treatment, weights: &[bf16]) -> Result<Product, QuantizeError> {
+    fn encode(&self, encoding: Encoding, weights: &[bf16]) -> Result<Product, QuantizeError> {
         let count = weights.len();
-        match treatment {
-            Treatment::Int4(rule) => {
+        match encoding {
+            Encoding::Int4(rule) => {
                 let (mut bytes, mut scales) =
                     (self.outputs.take(count / 2), self.scales.take(count / quant::BLOCK));
                 let statistics = quant::quantize_int4_serial(rule, weights, &mut bytes, &mut scales)?;
                 Ok(Product { bytes, scales, statistics: Some(statistics) })
             }
-            Treatment::Int8 => {
+            Encoding::Int8 => {
                 let (mut bytes, mut scales) =
                     (self.outputs.take(count), self.scales.take(count / quant::BLOCK));
                 let codes = bytemuck::cast_slice_mut(&mut bytes);
                 let statistics = quant::quantize_int8_serial(weights, codes, &mut scales)?;
                 Ok(Product { bytes, scales, statistics: Some(statistics) })
             }
-            Treatment::F16 | Treatment::F32 | Treatment::RowInt8 => {
-                // Rounded through f16 scratch that becomes bytes; no other treatment reaches a graph's own tensors.
+            Encoding::F16 => {
+                // Rounded through f16 scratch that becomes bytes.
                 let mut halves = self.scales.take(count);
                 quant::to_f16_serial(weights, &mut halves)?;
                 let mut bytes = self.outputs.take(count * size_of::<f16>());

@@ -35,16 +35,22 @@ impl Width {
     }
 }
 
+/// What [`place`] makes of weights, if all of them fit f16.
+pub(super) fn fit(weights: &[f32; BLOCK], width: Width) -> Result<Fit, QuantizeError> {
+    let extremum = Extremum::of(weights);
+    if extremum.value.abs() >= F16_OVERFLOW {
+        return Err(QuantizeError::Overflow { element: extremum.index });
+    }
+    Ok(place(weights, extremum, width))
+}
+
 /// `scale = f16(max(absmax / divisor, 2^-23))`, `code = clamp(round_half_even(weight / scale))`, all in f32, of the weights
 /// rounded to f16 and divided by the stored scale.
-pub(super) fn fit(weights: &[f32; BLOCK], width: Width) -> Result<Fit, QuantizeError> {
-    let Extremum { index, value } = Extremum::of(weights);
-    if value.abs() >= F16_OVERFLOW {
-        return Err(QuantizeError::Overflow { element: index });
-    }
-    let scale = f16::from_f32((round_to_f16(value.abs()) / width.divisor()).max(SMALLEST_SCALE));
+pub(super) fn place(weights: &[f32; BLOCK], extremum: Extremum, width: Width) -> Fit {
+    let largest = round_to_f16(extremum.value.abs());
+    let scale = f16::from_f32((largest / width.divisor()).max(SMALLEST_SCALE));
     let (lowest, highest) = width.codes();
     let code =
         |weight| (round_to_f16(weight) / scale.to_f32()).round_ties_even().clamp(lowest, highest) as i8;
-    Ok(Fit::measure(weights, scale, weights.map(code)))
+    Fit::measure(weights, scale, weights.map(code))
 }

@@ -23,17 +23,16 @@ pub struct Fit {
     pub squared_error: f32,
     /// Sum of `weight^2`, in f32.
     pub squared_weights: f32,
+    /// Whether the block is known to lie on a lattice: the codes reproduce every weight with this scale, or would with a scale
+    /// that is no f16 number. Only [`super::Int4Rule::Lattice`] looks for the latter.
+    pub on_lattice: bool,
 }
 
 impl Fit {
     /// Measures what a scale and codes make of finite weights.
     pub(super) fn measure(weights: &[f32; BLOCK], scale: f16, codes: [i8; BLOCK]) -> Self {
         let products = codes.map(|code| f32::from(code) * scale.to_f32());
-        let exact = products
-            .iter()
-            .zip(weights)
-            .filter(|(product, weight)| round_to_bf16(**product) == **weight)
-            .count();
+        let exact = count_exact(weights, scale, &codes);
         let errors: [f32; BLOCK] = std::array::from_fn(|i| products[i] - weights[i]);
         Fit {
             scale,
@@ -41,6 +40,7 @@ impl Fit {
             exact: exact as u32,
             squared_error: sum(errors.map(|error| error * error)),
             squared_weights: sum(weights.map(|weight| weight * weight)),
+            on_lattice: exact == BLOCK,
         }
     }
 
@@ -48,6 +48,12 @@ impl Fit {
     pub fn is_exact(&self) -> bool {
         self.exact as usize == BLOCK
     }
+}
+
+/// Number of weights that equal `code * scale`, rounded to bf16.
+pub(super) fn count_exact(weights: &[f32; BLOCK], scale: f16, codes: &[i8; BLOCK]) -> usize {
+    let is_exact = |(code, weight): (&i8, &f32)| round_to_bf16(f32::from(*code) * scale.to_f32()) == *weight;
+    codes.iter().zip(weights).filter(|pair| is_exact(*pair)).count()
 }
 
 /// The element of largest magnitude, the first one on a tie.

@@ -30,6 +30,5 @@ pub use chunks::{
 };
 pub use error::QuantizeError;
 pub use fit::{fit, fit_int8};
-pub use lattice::is_on_lattice;
 pub use rule::Int4Rule;
 pub use statistics::{Statistics, WorstBlock};

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Statistics {
     /// Blocks of 32 weights.
     pub blocks: u64,
-    /// Blocks of which every weight is exact.
+    /// Blocks that lie on a lattice, so that their codes are the trained ones; see [`super::Fit::on_lattice`]. Never fewer than
+    /// `blocks_exact`.
+    pub blocks_on_lattice: u64,
+    /// Blocks of which every weight is exact: those on a lattice with an f16 number for a scale.
     pub blocks_exact: u64,
     /// Weights.
     pub weights: u64,
@@ -61,6 +64,7 @@ impl Statistics {
             self.worst = Some(WorstBlock { block: self.blocks + worst.block, ..worst });
         }
         self.blocks += next.blocks;
+        self.blocks_on_lattice += next.blocks_on_lattice;
         self.blocks_exact += next.blocks_exact;
         self.weights += next.weights;
         self.weights_exact += next.weights_exact;
@@ -90,6 +94,7 @@ mod tests {
         scale_exponents[7] = blocks;
         Statistics {
             blocks,
+            blocks_on_lattice: blocks,
             blocks_exact: blocks - 1,
             weights: 32 * blocks,
             weights_exact: 32 * blocks - 3,

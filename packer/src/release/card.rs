@@ -208,11 +208,25 @@ fn weights(bundles: &[Member]) -> Vec<String> {
 fn weights_line(total: &Value) -> Option<String> {
     let number = |key: &str| total[key].as_u64();
     let (weights, exact) = (number("weights")?, number("weights_exact")?);
-    let share = 100.0 * exact as f64 / (weights as f64).max(1.0);
     let format = total["format"].as_str()?;
-    Some(format!(
-        "{format} weights: {exact} of {weights} ({share:.2} %) are those of the checkpoint, byte for byte in bf16."
-    ))
+    let mut line = format!("{format} weights: ");
+    if let (true, Some(blocks), Some(on_lattice)) =
+        (format == "int4", number("blocks"), number("blocks_on_lattice"))
+    {
+        let share = percent(on_lattice, blocks);
+        line.push_str(&format!("{share} of the blocks lie on a 4-bit lattice and keep its codes; "));
+    }
+    let share = percent(exact, weights);
+    line.push_str(&format!(
+        "{exact} of {weights} weights ({share}) are those of the checkpoint, byte for byte in bf16."
+    ));
+    Some(line)
+}
+
+/// A share in percent, rounded down so that only all of it is 100.
+fn percent(part: u64, whole: u64) -> String {
+    let hundredths = (u128::from(part) * 10_000).checked_div(u128::from(whole)).unwrap_or(10_000);
+    format!("{}.{:02} %", hundredths / 100, hundredths % 100)
 }
 
 fn gigabytes(bytes: u64) -> String {

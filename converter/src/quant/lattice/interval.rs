@@ -65,6 +65,12 @@ impl Interval {
         (self.highest / COMMON_MULTIPLE, self.includes_highest)
     }
 
+    /// Whether no scale lies in the interval.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lowest > self.highest
+            || self.lowest == self.highest && !(self.includes_lowest && self.includes_highest)
+    }
+
     /// Whether a magnitude lies in the interval.
     pub fn contains(&self, scale: f16) -> bool {
         let at = scale.to_f64() * COMMON_MULTIPLE;
@@ -85,10 +91,24 @@ impl Interval {
         })
     }
 
+    /// The f16 numbers below and above an interval that holds none: first the one nearer its middle, the smaller one on a tie.
+    pub(super) fn neighbors(&self) -> [f16; 2] {
+        let near = f16::from_f64(self.lowest / COMMON_MULTIPLE);
+        let is_below = near.to_f64() * COMMON_MULTIPLE <= self.lowest;
+        let below = if is_below { near.to_bits() } else { near.to_bits() - 1 };
+        let (below, above) = (f16::from_bits(below), f16::from_bits(below + 1));
+        if self.distance(above) < self.distance(below) { [above, below] } else { [below, above] }
+    }
+
     /// Smaller is better.
     fn preference(&self, scale: f16) -> (bool, f64) {
         let is_bf16 = bf16::from_f32(scale.to_f32()).to_f64() == scale.to_f64();
-        (!is_bf16, (2.0 * COMMON_MULTIPLE * scale.to_f64() - (self.lowest + self.highest)).abs())
+        (!is_bf16, self.distance(scale))
+    }
+
+    /// Distance from the middle, times a constant and without rounding errors.
+    fn distance(&self, scale: f16) -> f64 {
+        (2.0 * COMMON_MULTIPLE * scale.to_f64() - (self.lowest + self.highest)).abs()
     }
 }
 
@@ -124,6 +144,10 @@ mod tests {
         let midpoint = 1.5 + 1.0 / 256.0;
         assert_eq!((both.lower_bound(), both.upper_bound()), ((midpoint, false), (midpoint, true)));
         assert_eq!(both.scale(), None);
+        assert!(both.is_empty());
+        let next = Interval::of(bf16::from_bits(odd.to_bits() + 1), 1);
+        assert!(Interval::of(bf16::from_f32(1.5), 1).intersection(next).is_empty(), "two steps apart");
+        assert!(!next.is_empty());
     }
 
     #[test]
@@ -142,5 +166,23 @@ mod tests {
         assert_eq!(scale(1.0, 4.0), at(2.0), "two are equally near the middle");
         assert_eq!(scale(1.1, 1.9), None);
         assert_eq!(interval(0.0, 2.0_f64.powi(-25)).scale(), None, "zero is no scale");
+        assert!(!interval(1.5, 1.5).is_empty(), "one number is enough");
+    }
+
+    #[test]
+    fn neighbors_enclose_the_interval_the_nearer_one_first() {
+        let step = 1.0 / 1024.0;
+        let neighbors = |low: f64, high: f64| {
+            let bound = |steps: f64| (1.0 + steps * step) * 840.0;
+            let (includes_lowest, includes_highest) = (false, false);
+            let interval =
+                Interval { lowest: bound(low), highest: bound(high), includes_lowest, includes_highest };
+            interval.neighbors().map(|scale| (scale.to_f64() - 1.0) / step)
+        };
+        assert_eq!(neighbors(1.1, 1.2), [1.0, 2.0]);
+        assert_eq!(neighbors(1.1, 1.95), [2.0, 1.0]);
+        assert_eq!(neighbors(1.7, 1.8), [2.0, 1.0]);
+        assert_eq!(neighbors(1.25, 1.75), [1.0, 2.0], "the smaller one on a tie");
+        assert_eq!(neighbors(1.0, 2.0), [1.0, 2.0], "bounds that do not belong to it");
     }
 }

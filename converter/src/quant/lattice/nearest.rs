@@ -7,7 +7,6 @@
 
 use half::f16;
 
-use crate::quant::QuantizeError;
 use crate::quant::absmax::{self, Width};
 use crate::quant::block::{BLOCK, Extremum, Fit, sum};
 
@@ -19,8 +18,8 @@ pub(in crate::quant) const DIVISORS: [f32; 9] = [7.0, 7.5, 8.0, 8.5, 6.5, 6.0, -
 /// kept is never worse.
 pub(in crate::quant) const MARGIN: f32 = 1.0 - 1.0 / 65536.0;
 
-pub(super) fn fit(weights: &[f32; BLOCK], extremum: Extremum) -> Result<Fit, QuantizeError> {
-    let plain = absmax::fit(weights, Width::Int4)?;
+pub(super) fn fit(weights: &[f32; BLOCK], extremum: Extremum) -> Fit {
+    let plain = absmax::place(weights, extremum, Width::Int4);
     let (mut best, mut scale) = (0.0, 0.0);
     for divisor in DIVISORS {
         let inverse = divisor / if divisor > 0.0 { extremum.value.abs() } else { extremum.value };
@@ -34,11 +33,16 @@ pub(super) fn fit(weights: &[f32; BLOCK], extremum: Extremum) -> Result<Fit, Qua
     }
     let scale = f16::from_f32(scale);
     if scale == f16::ZERO {
-        return Ok(plain);
+        return plain;
     }
     let codes = codes(weights, 1.0 / scale.to_f32());
     let best = Fit::measure(weights, scale, codes.map(|code| code as i8));
-    Ok(if best.squared_error < plain.squared_error * MARGIN { best } else { plain })
+    better(best, plain)
+}
+
+/// The first fit if it is better than the second by more than rounding could feign, else the second.
+pub(super) fn better(first: Fit, second: Fit) -> Fit {
+    if first.squared_error < second.squared_error * MARGIN { first } else { second }
 }
 
 fn codes(weights: &[f32; BLOCK], inverse: f32) -> [f32; BLOCK] {

@@ -1,12 +1,13 @@
 //! [`crate::quant::absmax`] in vectors.
 
 use fearless_simd::Simd;
+use half::bf16;
 
 use super::half_bits::{SMALLEST_NORMAL, round_to_f16};
 use super::kernel::{Choice, GROUP, Rule};
 use super::lanes::{INTEGERS, Lanes};
 use crate::quant::absmax::{SMALLEST_SCALE, Width};
-use crate::quant::block::F16_OVERFLOW;
+use crate::quant::block::{BLOCK, F16_OVERFLOW};
 
 pub(super) struct AbsmaxInt4;
 pub(super) struct AbsmaxInt8;
@@ -23,7 +24,14 @@ impl Rule for AbsmaxInt4 {
     }
 
     #[inline(always)]
-    fn choose<S: Simd>(_: S, weights: Lanes<S>, _: f32, scales: &Self::Start, at: usize) -> Choice<S> {
+    fn choose<S: Simd>(
+        _: S,
+        _: &[bf16; BLOCK],
+        weights: Lanes<S>,
+        _: f32,
+        scales: &Self::Start,
+        at: usize,
+    ) -> Choice<S> {
         choose(weights, scales[at], Width::Int4)
     }
 }
@@ -40,7 +48,14 @@ impl Rule for AbsmaxInt8 {
     }
 
     #[inline(always)]
-    fn choose<S: Simd>(_: S, weights: Lanes<S>, _: f32, scales: &Self::Start, at: usize) -> Choice<S> {
+    fn choose<S: Simd>(
+        _: S,
+        _: &[bf16; BLOCK],
+        weights: Lanes<S>,
+        _: f32,
+        scales: &Self::Start,
+        at: usize,
+    ) -> Choice<S> {
         choose(weights, scales[at], Width::Int8)
     }
 }
@@ -71,7 +86,7 @@ pub(super) fn choose<S: Simd>(weights: Lanes<S>, scale: f32, width: Width) -> Ch
         weights / scale
     };
     // The sum rounds, ties to even.
-    Choice { scale, codes: quotients.min(highest) + INTEGERS }
+    Choice { scale, codes: quotients.min(highest) + INTEGERS, on_lattice: false }
 }
 
 /// Rounds bf16 numbers to f16. Normal f16 numbers hold them exactly; below those f16 numbers are 2^-24 apart, as f32 numbers

@@ -26,6 +26,8 @@ pub(super) const GROUP: usize = 16;
 pub(super) struct Choice<S: Simd> {
     pub(super) scale: f32,
     pub(super) codes: Lanes<S>,
+    /// Whether the block is known to lie on a lattice, even if the scale does not reproduce it.
+    pub(super) on_lattice: bool,
 }
 
 /// A rule, in two steps.
@@ -38,9 +40,10 @@ pub(super) trait Rule {
 
     fn start(extrema: &[f32; GROUP]) -> Self::Start;
 
-    /// Chooses for block number `at` of the group.
+    /// Chooses for block number `at` of the group, whose weights are given as stored and as numbers.
     fn choose<S: Simd>(
         simd: S,
+        block: &[bf16; BLOCK],
         weights: Lanes<S>,
         extremum: f32,
         start: &Self::Start,
@@ -137,9 +140,9 @@ fn run<S: Simd, R: Rule, P: Packing<BYTES>, const BYTES: usize>(
         let start = R::start(&extrema.values);
         let mut chosen = [0.0; GROUP];
         let mut sums = Sums::default();
-        for (at, (weights, codes)) in weights.iter().zip(codes.iter_mut()).enumerate().take(GROUP) {
-            let weights = Lanes::load(simd, weights);
-            let choice = R::choose(simd, weights, extrema.values[at], &start, at);
+        for (at, (block, codes)) in weights.iter().zip(codes.iter_mut()).enumerate().take(GROUP) {
+            let weights = Lanes::load(simd, block);
+            let choice = R::choose(simd, block, weights, extrema.values[at], &start, at);
             chosen[at] = choice.scale;
             let stored = Choice { codes: P::pack(choice.codes, codes), ..choice };
             tally.add_exact(weights, stored);
@@ -243,6 +246,7 @@ fn add_halves<S: Simd>(x: f32x4<S>) -> f64x2<S> {
 struct Tally<S: Simd> {
     /// Blocks whose errors are added up.
     seen: u64,
+    blocks_on_lattice: u64,
     blocks_exact: u64,
     /// Exact weights in eight parts, as [`Mask::count`] counts them.
     exact_counts: i32x8<S>,
@@ -261,6 +265,7 @@ impl<S: Simd> Tally<S> {
     fn new(simd: S) -> Self {
         Tally {
             seen: 0,
+            blocks_on_lattice: 0,
             blocks_exact: 0,
             exact_counts: i32x8::splat(simd, 0),
             squared_error: f64x2::splat(simd, 0.0),
@@ -276,7 +281,9 @@ impl<S: Simd> Tally<S> {
     fn add_exact(&mut self, weights: Lanes<S>, stored: Choice<S>) {
         let counts = (stored.codes * stored.scale).round_to_bf16().equals(weights).count();
         self.exact_counts += counts;
-        self.blocks_exact += u64::from(counts.simd_eq(FULL_COUNT).all_true());
+        let is_exact = counts.simd_eq(FULL_COUNT).all_true();
+        self.blocks_exact += u64::from(is_exact);
+        self.blocks_on_lattice += u64::from(is_exact | stored.on_lattice);
     }
 
     #[inline(always)]
@@ -320,6 +327,7 @@ impl<S: Simd> Tally<S> {
         let worst = WorstBlock { block: self.worst, relative_error: self.worst_share.sqrt() };
         Statistics {
             blocks: scales.len() as u64,
+            blocks_on_lattice: self.blocks_on_lattice,
             blocks_exact: self.blocks_exact,
             weights: (scales.len() * BLOCK) as u64,
             weights_exact: u64::from(self.exact_counts.reduce_sum().unsigned_abs()),

@@ -101,6 +101,11 @@ impl<S: Simd> Lanes<S> {
     }
 
     #[inline(always)]
+    pub(super) fn is_zero(self) -> Mask<S> {
+        Mask { even: self.even.simd_eq(0.0), odd: self.odd.simd_eq(0.0) }
+    }
+
+    #[inline(always)]
     pub(super) fn floor(self) -> Self {
         Lanes { even: self.even.floor(), odd: self.odd.floor() }
     }
@@ -219,6 +224,12 @@ impl<S: Simd> Mask<S> {
     pub(super) fn count(self) -> i32x8<S> {
         let (first, second) = (self.even.to_vector() + self.odd.to_vector()).split();
         first + second
+    }
+
+    /// Number of true ones.
+    #[inline(always)]
+    pub(super) fn total(self) -> u32 {
+        self.count().reduce_sum().unsigned_abs()
     }
 
     #[inline(always)]

@@ -1,25 +1,34 @@
 //! [`crate::quant::lattice`] in vectors.
 //!
 //! Under a code of the extremum at most two bf16 scales reproduce the extremum. If exactly one of them reproduces the whole block,
-//! it is the only bf16 number in the block's interval, so the interval need not be known; otherwise it is computed. A test with a
+//! it is the only bf16 number in the block's interval, so the interval need not be known. Otherwise its bounds are computed, and
+//! the f16 numbers on both sides of its middle are looked at: if the nearer one lies outside, all others do. A test with a
 //! tolerance settles almost every wrong code.
+//!
+//! Where an f16 number is a bound of the interval, and where scales are too small to be told so, the plain rule decides.
 
 use fearless_simd::Simd;
-use half::f16;
+use half::bf16;
 
 use super::absmax;
 use super::half_bits::{SMALLEST_NORMAL, round_to_f16};
 use super::kernel::{Choice, GROUP, Rule, squared_error};
-use super::lanes::{INTEGERS, Lanes};
+use super::lanes::{INTEGERS, Lanes, Mask};
 use crate::quant::absmax::Width;
-use crate::quant::block::F16_OVERFLOW;
+use crate::quant::block::{self, BLOCK, F16_OVERFLOW};
 use crate::quant::lattice::nearest::{DIVISORS, MARGIN};
-use crate::quant::lattice::{COMMON_MULTIPLE, EXTREMUM_CODES, extremum_codes};
+use crate::quant::lattice::{COMMON_MULTIPLE, EXTREMUM_CODES, extremum_codes, place};
 
 pub(super) struct Lattice;
 
-/// Smallest f16 number; no smaller weight but zero is on a lattice.
+/// Blocks whose extremum is smaller are left to the plain rule: here inverse scales would overflow.
 const SMALLEST: f32 = 1.0 / (1 << 24) as f32;
+
+/// Scales smaller than this are left to the plain rule, so that the f16 and bf16 numbers next to a scale are normal ones.
+const SMALLEST_SCALE: f32 = 2.0 * SMALLEST_NORMAL;
+
+/// [`COMMON_MULTIPLE`], which f32 holds exactly.
+const MULTIPLE: f32 = COMMON_MULTIPLE as f32;
 
 /// A weight on a lattice is within half a bf16 step, 2^-8 of it, of `code * scale`, and the extremum over its code is within
 /// 2^-8 of the scale: their quotient is within 2^-7 of the code. A little more for the rounding of the quotient.
@@ -65,64 +74,90 @@ impl Rule for Lattice {
     #[inline(always)]
     fn choose<S: Simd>(
         simd: S,
+        block: &[bf16; BLOCK],
         weights: Lanes<S>,
         extremum: f32,
         start: &Self::Start,
         at: usize,
     ) -> Choice<S> {
-        let choice = match recover_quickly(weights, start, at) {
+        let choice = match recover_quickly(simd, weights, start, at) {
             Some(choice) => choice,
-            None => recover(simd, weights, extremum).unwrap_or_else(
-                #[inline(always)]
-                || nearest(weights, extremum),
-            ),
+            None => recover(simd, block, weights, extremum),
         };
         Choice { codes: choice.codes + INTEGERS, ..choice }
     }
 }
 
-/// The lattice of almost every block that is on one: those with a single bf16 scale under one of two codes of the extremum.
+/// The lattice of almost every block that is on one: those with an f16 scale under one of two codes of the extremum.
 #[inline(always)]
-fn recover_quickly<S: Simd>(weights: Lanes<S>, [first, second]: &[Guess; 2], at: usize) -> Option<Choice<S>> {
+fn recover_quickly<S: Simd>(
+    simd: S,
+    weights: Lanes<S>,
+    [first, second]: &[Guess; 2],
+    at: usize,
+) -> Option<Choice<S>> {
     let candidate = Candidate::new(weights, first.inverses[at]);
-    let scale = candidate.only_exact(first.scales(at));
-    if scale.is_some() {
-        return candidate.choice(scale);
+    let scales = Bf16Scales::new(candidate, first.scales(at));
+    if let Some(magnitude) = scales.only() {
+        return Some(candidate.choice(magnitude));
     }
     if candidate.is_possible() {
-        return None;
+        return candidate.exact(simd, scales);
     }
     let candidate = Candidate::new(weights, second.inverses[at]);
     // Under a smaller code of the extremum all of these codes would be even; a positive scale is to be preferred then.
     if !candidate.is_possible() || candidate.sign < 0.0 && !candidate.codes.has_odd_integers() {
         return None;
     }
-    candidate.choice(candidate.only_exact(second.scales(at)))
+    candidate.exact(simd, Bf16Scales::new(candidate, second.scales(at)))
 }
 
-/// The lattice of a block that is on one.
+/// The lattice of a block if it is on one, else the best fit.
 #[inline(always)]
-fn recover<S: Simd>(simd: S, weights: Lanes<S>, extremum: f32) -> Option<Choice<S>> {
+fn recover<S: Simd>(simd: S, block: &[bf16; BLOCK], weights: Lanes<S>, extremum: f32) -> Choice<S> {
     if extremum == 0.0 {
-        return Some(Choice { scale: 0.0, codes: Lanes::splat(simd, 0.0) });
+        return Choice { scale: 0.0, codes: Lanes::splat(simd, 0.0), on_lattice: true };
     }
     if extremum.abs() < SMALLEST {
-        return None;
+        return plain(simd, block);
     }
+    let mut first = None;
     for code in extremum_codes(extremum).map(f32::from) {
-        let candidate = Candidate::new(weights, inverse_scale(extremum, code));
+        let inverse = inverse_scale(extremum, code);
+        let candidate = Candidate::new(weights, inverse);
         if !candidate.is_possible() {
             continue;
         }
-        let scale = match candidate.only_exact(bf16_scales(extremum.abs(), code.abs())) {
-            Some(scale) => Some(scale),
-            None => candidate.scale_in_interval(simd),
-        };
-        if scale.is_some() {
-            return candidate.choice(scale);
+        let scales = Bf16Scales::new(candidate, bf16_scales(extremum.abs(), code.abs()));
+        match candidate.scale(simd, scales) {
+            Found::Exact(magnitude) => return candidate.choice(magnitude),
+            Found::Between(neighbors) => first = first.or(Some((inverse, neighbors))),
+            Found::Nothing => {}
+            Found::Unclear => return plain(simd, block),
         }
     }
-    None
+    match first {
+        Some((inverse, neighbors)) => {
+            let candidate = Candidate::new(weights, inverse);
+            candidate.choice(candidate.better(neighbors))
+        }
+        None => nearest(weights, extremum),
+    }
+}
+
+/// What the plain rule makes of a block.
+#[inline(always)]
+fn plain<S: Simd>(simd: S, block: &[bf16; BLOCK]) -> Choice<S> {
+    let (scale, codes, on_lattice) = placed(block);
+    Choice { scale, codes: Lanes::load(simd, &codes), on_lattice }
+}
+
+#[cold]
+#[inline(never)]
+fn placed(block: &[bf16; BLOCK]) -> (f32, [bf16; BLOCK], bool) {
+    let weights = block.map(bf16::to_f32);
+    let fit = place(&weights, block::Extremum::of(&weights));
+    (fit.scale.to_f32(), fit.codes.map(|code| bf16::from_f32(f32::from(code))), fit.on_lattice)
 }
 
 /// Inverse of the scale under which the extremum has a code, see [`EXTREMUM_CODES`].
@@ -140,7 +175,7 @@ fn bf16_scales(magnitude: f32, code: f32) -> [f32; 2] {
     let step = if nearest < quotient { 1 << 16 } else { -(1 << 16) };
     let other = f32::from_bits(nearest.to_bits().wrapping_add_signed(step));
     [nearest, other].map(|scale| {
-        let is_one = quotient >= 2.0 * SMALLEST_NORMAL && bf16_of(scale * code) == magnitude;
+        let is_one = quotient >= SMALLEST_SCALE && bf16_of(scale * code) == magnitude;
         if is_one { scale } else { f32::NAN }
     })
 }
@@ -163,8 +198,8 @@ impl<S: Simd> Candidate<S> {
     }
 
     #[inline(always)]
-    fn choice(self, magnitude: Option<f32>) -> Option<Choice<S>> {
-        Some(Choice { scale: magnitude? * self.sign, codes: self.codes })
+    fn choice(self, magnitude: f32) -> Choice<S> {
+        Choice { scale: magnitude * self.sign, codes: self.codes, on_lattice: true }
     }
 
     /// False only if no scale near the one that made the quotients reproduces the block, or a code is out of range.
@@ -173,59 +208,140 @@ impl<S: Simd> Candidate<S> {
         self.quotients.are_near(self.codes, TOLERANCE) && self.codes.are_below(7.5)
     }
 
-    /// Whether a magnitude of the scale reproduces all weights.
+    /// Which weights a magnitude of the scale reproduces.
     #[inline(always)]
-    fn is_exact(self, magnitude: f32) -> bool {
-        let scale = magnitude * self.sign;
-        (self.codes * scale).round_to_bf16().equals(self.weights).all()
+    fn reproduced(self, magnitude: f32) -> Mask<S> {
+        (self.codes * (magnitude * self.sign)).round_to_bf16().equals(self.weights)
     }
 
-    /// The one of two magnitudes that reproduces all weights, if only one does.
+    /// The choice if there is an f16 scale that reproduces all weights.
     #[inline(always)]
-    fn only_exact(self, [first, second]: [f32; 2]) -> Option<f32> {
-        let is_first = self.is_exact(first);
-        let is_second = !second.is_nan() && self.is_exact(second);
-        (is_first != is_second).then_some(if is_first { first } else { second })
-    }
-
-    /// The preferred f16 number of the interval of all scales that reproduce the block.
-    #[inline(always)]
-    fn scale_in_interval(self, simd: S) -> Option<f32> {
-        let (lowest, highest) = self.interval(simd);
-        let multiple = COMMON_MULTIPLE as f32;
-        let start = f16::from_f32(lowest / multiple).to_bits().saturating_sub(1).max(1);
-        let mut best: Option<(bool, f32, f32)> = None;
-        for scale in (start..=f16::MAX.to_bits()).map(|bits| f16::from_bits(bits).to_f32()) {
-            let at = scale * multiple;
-            if at > highest {
-                break;
-            }
-            let is_bf16 = bf16_of(scale) == scale;
-            let distance = (2.0 * at - (lowest + highest)).abs();
-            let is_better =
-                best.is_none_or(|(other_is_bf16, other, _)| (!is_bf16, distance) < (!other_is_bf16, other));
-            // Whether a bound belongs to the interval is seen by trying it.
-            let is_inside = || lowest < at && at < highest || at >= lowest && self.is_exact(scale);
-            if is_better && is_inside() {
-                best = Some((is_bf16, distance, scale));
-            }
+    fn exact(self, simd: S, scales: Bf16Scales) -> Option<Choice<S>> {
+        match self.scale(simd, scales) {
+            Found::Exact(magnitude) => Some(self.choice(magnitude)),
+            Found::Between(_) | Found::Nothing | Found::Unclear => None,
         }
-        best.map(|(_, _, scale)| scale).filter(|scale| self.is_exact(*scale))
     }
 
-    /// Bounds of the interval times [`COMMON_MULTIPLE`], without rounding errors.
+    /// The preferred scale.
     #[inline(always)]
-    fn interval(self, simd: S) -> (f32, f32) {
+    fn scale(self, simd: S, scales: Bf16Scales) -> Found {
+        if let Some(magnitude) = scales.only() {
+            return Found::Exact(magnitude);
+        }
+        let interval = self.interval(simd);
+        if scales.is_exact == [true; 2] {
+            Found::Exact(interval.nearer_middle(scales.magnitudes))
+        } else {
+            interval.f16_scale()
+        }
+    }
+
+    /// The one of two magnitudes that reproduces more weights, the first one on a tie.
+    #[inline(always)]
+    fn better(self, [first, second]: [f32; 2]) -> f32 {
+        if self.reproduced(second).total() > self.reproduced(first).total() { second } else { first }
+    }
+
+    /// Bounds of the interval of all scales that reproduce the block, without rounding errors.
+    #[inline(always)]
+    fn interval(self, simd: S) -> Bounds {
         let weights = self.weights.abs();
-        let is_zero = weights.is_below(SMALLEST);
-        let factors = Lanes::splat(simd, COMMON_MULTIPLE as f32) / self.codes.abs();
+        let is_zero = weights.is_zero();
+        let factors = Lanes::splat(simd, MULTIPLE) / self.codes.abs();
         // Weights without their significand; half the step from a weight to the next larger one, and down to the next smaller.
         let exponents = weights.and_bits(0x7f80_0000);
         let half_steps = exponents * (1.0 / 256.0);
         let half_steps_down = exponents.equals(weights).select(half_steps * 0.5, half_steps);
         let lowest = is_zero.select(weights, (weights - half_steps_down) * factors);
         let highest = is_zero.select(Lanes::splat(simd, f32::MAX), (weights + half_steps) * factors);
-        (lowest.largest(), highest.smallest())
+        Bounds { lowest: lowest.largest(), highest: highest.smallest() }
+    }
+}
+
+/// The bf16 scales that reproduce the extremum, and whether each reproduces the whole block.
+#[derive(Clone, Copy)]
+struct Bf16Scales {
+    magnitudes: [f32; 2],
+    is_exact: [bool; 2],
+}
+
+impl Bf16Scales {
+    #[inline(always)]
+    fn new<S: Simd>(candidate: Candidate<S>, magnitudes: [f32; 2]) -> Self {
+        let [first, second] = magnitudes;
+        let is_second = !second.is_nan() && candidate.reproduced(second).all();
+        Bf16Scales { magnitudes, is_exact: [candidate.reproduced(first).all(), is_second] }
+    }
+
+    /// The one that reproduces the block, if only one does.
+    #[inline(always)]
+    fn only(self) -> Option<f32> {
+        match self.is_exact {
+            [true, false] => Some(self.magnitudes[0]),
+            [false, true] => Some(self.magnitudes[1]),
+            _ => None,
+        }
+    }
+}
+
+/// What an interval of scales holds.
+enum Found {
+    /// A number to take.
+    Exact(f32),
+    /// No f16 number. It lies between these, the first one nearer its middle or the smaller one on a tie.
+    Between([f32; 2]),
+    /// No number at all.
+    Nothing,
+    /// The plain rule is to decide.
+    Unclear,
+}
+
+/// Bounds of an interval of magnitudes of scales, times [`MULTIPLE`].
+#[derive(Clone, Copy)]
+struct Bounds {
+    lowest: f32,
+    highest: f32,
+}
+
+impl Bounds {
+    /// Twice the distance of a bf16 or f16 number from the middle, times [`MULTIPLE`] and without rounding errors.
+    #[inline(always)]
+    fn distance(self, scale: f32) -> f32 {
+        (2.0 * MULTIPLE * scale - (self.lowest + self.highest)).abs()
+    }
+
+    /// The one of two numbers that is nearer the middle, the smaller one on a tie.
+    #[inline(always)]
+    fn nearer_middle(self, [a, b]: [f32; 2]) -> f32 {
+        let (low, high) = if a < b { (a, b) } else { (b, a) };
+        if self.distance(high) < self.distance(low) { high } else { low }
+    }
+
+    /// The f16 number of an interval without bf16 numbers.
+    #[inline(always)]
+    fn f16_scale(self) -> Found {
+        let Bounds { lowest, highest } = self;
+        if lowest > highest {
+            return Found::Nothing;
+        }
+        if lowest < SMALLEST_SCALE * MULTIPLE || lowest == highest {
+            return Found::Unclear;
+        }
+        // One of the two f16 numbers that enclose the middle, and the other one.
+        let one = round_to_f16((lowest + highest) * (0.5 / MULTIPLE));
+        let is_below = 2.0 * MULTIPLE * one <= lowest + highest;
+        let step = if is_below { 1 << 13 } else { -(1 << 13) };
+        let other = f32::from_bits(one.to_bits().wrapping_add_signed(step));
+        let nearer = self.nearer_middle([one, other]);
+        let at = nearer * MULTIPLE;
+        if lowest < at && at < highest {
+            Found::Exact(nearer)
+        } else if at == lowest || at == highest {
+            Found::Unclear
+        } else {
+            Found::Between([nearer, if nearer == one { other } else { one }])
+        }
     }
 }
 
@@ -254,7 +370,7 @@ fn nearest<S: Simd>(weights: Lanes<S>, extremum: f32) -> Choice<S> {
     if scale == 0.0 {
         return plain;
     }
-    let fit = Choice { scale, codes: codes(weights, 1.0 / scale) };
+    let fit = Choice { scale, codes: codes(weights, 1.0 / scale), on_lattice: false };
     if squared_error(weights, fit) < squared_error(weights, plain) * MARGIN { fit } else { plain }
 }
 

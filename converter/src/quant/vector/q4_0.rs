@@ -1,10 +1,12 @@
 //! [`crate::quant::q4_0`] in vectors.
 
 use fearless_simd::Simd;
+use half::bf16;
 
 use super::half_bits::round_to_f16;
 use super::kernel::{Choice, GROUP, Rule};
 use super::lanes::{INTEGERS, Lanes};
+use crate::quant::block::BLOCK;
 
 pub(super) struct Q4_0;
 
@@ -31,9 +33,16 @@ impl Rule for Q4_0 {
     }
 
     #[inline(always)]
-    fn choose<S: Simd>(_: S, weights: Lanes<S>, _: f32, start: &Start, at: usize) -> Choice<S> {
+    fn choose<S: Simd>(
+        _: S,
+        _: &[bf16; BLOCK],
+        weights: Lanes<S>,
+        _: f32,
+        start: &Start,
+        at: usize,
+    ) -> Choice<S> {
         // The sums lie between 0.4 and 16.6, so their floors are what truncation gives, and not below 0.
         let codes = (weights * start.inverses[at] + 8.5).floor().min(15.0) + (INTEGERS - 8.0);
-        Choice { scale: start.scales[at], codes }
+        Choice { scale: start.scales[at], codes, on_lattice: false }
     }
 }

@@ -68,6 +68,7 @@ fn compare(
     }
     let count = |condition: &dyn Fn(&Fit) -> bool| fits.iter().filter(|fit| condition(fit)).count() as u64;
     prop_assert_eq!(statistics.blocks, fits.len() as u64);
+    prop_assert_eq!(statistics.blocks_on_lattice, count(&|fit| fit.on_lattice));
     prop_assert_eq!(statistics.blocks_exact, count(&Fit::is_exact));
     prop_assert_eq!(statistics.weights_exact, fits.iter().map(|fit| u64::from(fit.exact)).sum::<u64>());
     let is_zero = |block: &&Block| block.iter().all(|weight| weight.to_f32() == 0.0);
@@ -143,7 +144,7 @@ impl Random {
 
     /// A block of a random kind; most are meant to make trouble.
     fn block(&mut self) -> Block {
-        match self.below(13) {
+        match self.below(15) {
             0 => self.smooth(-9, -3),
             1 => self.smooth(-40, 19),
             2 => std::array::from_fn(|_| self.any_number(0x4780)),
@@ -167,6 +168,8 @@ impl Random {
             }
             10 => std::array::from_fn(|_| self.any_number(0x3400)),
             11 => self.two_codes(),
+            12 => self.on_lattice(24, (-10, -3)),
+            13 => self.on_edge(),
             _ => [if self.below(2) == 0 { bf16::ZERO } else { bf16::NEG_ZERO }; BLOCK],
         }
     }
@@ -211,6 +214,18 @@ impl Random {
         std::array::from_fn(|_| {
             let sign = self.between(0, 1) * 2 - 1;
             bf16::from_f32((sign * codes[self.below(3) as usize]) as f32 * scale)
+        })
+    }
+
+    /// A lattice whose interval of scales has an f16 number for a bound, or is that number alone, or has no room for one.
+    fn on_edge(&mut self) -> Block {
+        let scale = self.number(-16, -3, 11);
+        let codes: [i32; BLOCK] = std::array::from_fn(|_| self.between(-7, 7));
+        std::array::from_fn(|at| {
+            let near = codes[at] as f32 * scale;
+            // Of two equally near bf16 numbers either one: the even one includes the bound, the odd one does not.
+            let (low, high) = (bf16::from_f32(near.next_down()), bf16::from_f32(near.next_up()));
+            if self.below(8) == 0 { low } else { high }
         })
     }
 
@@ -307,7 +322,8 @@ fn on_lattice_is_what_recover_says() {
     let mut random = Random(3);
     for _ in 0..20_000 {
         let block = random.block();
-        let is_exact = fit(Int4Rule::Lattice, &block).is_ok_and(|fit| fit.is_exact());
-        assert_eq!(lattice::is_on_lattice(&block), is_exact, "{block:?}");
+        let (fit, found) = (fit(Int4Rule::Lattice, &block).unwrap(), lattice::recover(&block));
+        assert_eq!(fit.on_lattice, found.is_some(), "{block:?}");
+        assert_eq!(fit.is_exact(), found.is_some_and(|found| found.is_exact), "{block:?}");
     }
 }
