@@ -18,6 +18,7 @@ use aotc::{
     PreferredCompute, Remote, Request, Settings, Sibling, Stage, Toolchain, ToolchainOptions,
 };
 use clap::{ArgAction, Args};
+use packer::output::{FileKind, Output, Outputs};
 use serde_json::{Value, json};
 
 use crate::{digits, interrupt, outputs, terminal};
@@ -73,7 +74,7 @@ pub(crate) struct Arguments {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// Take unknown architectures, replace what is in the way, and ignore the estimate of disk space
+    /// Take unknown architectures, replace other bundles and scripts of this tool, and ignore the estimate of disk space
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -122,9 +123,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if elsewhere.print {
         print(&aotc::script::commands(&stage))?;
     } else if let Some(file) = &elsewhere.script {
-        write(file, &aotc::script::script(&stage)?, 0o755, arguments.force)?;
+        write(file, &aotc::script::script(&stage)?, 0o755, arguments.outputs().file(FileKind::Script))?;
     } else if let Some(file) = &elsewhere.github_workflow {
-        write(file, &workflow(arguments, &stage)?, 0o644, arguments.force)?;
+        write(file, &workflow(arguments, &stage)?, 0o644, arguments.outputs().file(FileKind::Script))?;
     } else if let Some(artifact) = &elsewhere.artifact {
         result(arguments, &[stage.adopt(artifact)?])?;
     } else if arguments.dry_run {
@@ -133,6 +134,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         compile(arguments, &stage, &interrupt)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    fn outputs(&self) -> Outputs {
+        let inputs = [&self.elsewhere.artifact, &self.elsewhere.ssh_config].into_iter().flatten();
+        Outputs::new(inputs.chain([&self.bundle]), self.force)
+    }
 }
 
 fn request(arguments: &Arguments) -> anyhow::Result<Request> {
@@ -189,6 +197,8 @@ fn remote(arguments: &Arguments, host: &str, stage: &Stage, interrupt: &Interrup
 /// Compiles, and writes the report if one is wanted, even of a failure.
 fn compile(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyhow::Result<()> {
     let Some(file) = &arguments.report else { return compile_with(arguments, stage, interrupt, None) };
+    let output = arguments.outputs().always().file(FileKind::CompileReport);
+    StagedFile::check(file, output.clone())?;
     let checks = doctor::examine(&doctor_options(arguments), interrupt)?;
     let mut report = Report::new(checks, interrupt)?;
     let done = compile_with(arguments, stage, interrupt, Some(&mut report));
@@ -196,7 +206,7 @@ fn compile(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyho
         report.add_error(error);
     }
     let home = std::env::home_dir();
-    write(file, &report.to_json(home.as_deref())?, 0o644, true)?;
+    write(file, &report.to_json(home.as_deref())?, 0o644, output)?;
     done
 }
 
@@ -321,11 +331,11 @@ fn workflow(arguments: &Arguments, stage: &Stage) -> anyhow::Result<String> {
 }
 
 /// Writes a text whole or not at all; `-` is standard output.
-fn write(file: &Path, text: &str, mode: u32, force: bool) -> anyhow::Result<()> {
+fn write(file: &Path, text: &str, mode: u32, output: Output) -> anyhow::Result<()> {
     if file == Path::new("-") {
         return print(text);
     }
-    let mut staged = StagedFile::new(file, force)?;
+    let mut staged = StagedFile::new(file, output)?;
     staged.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", file.display()))?;
     fs::set_permissions(staged.path(), fs::Permissions::from_mode(mode))
         .with_context(|| format!("cannot set the permissions of {}", file.display()))?;

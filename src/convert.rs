@@ -18,8 +18,10 @@ use converter::decoder::Variant;
 use converter::head::HeadChoice;
 use converter::journal::Journal;
 use converter::name::ModelName;
-use converter::{Model, Outputs, Plan, Request, Written};
+use converter::{Model, Plan, Request, Written};
 use packer::digest::Digest;
+use packer::manifest::ManifestKind;
+use packer::output::Outputs;
 use packer::tokenizer::PreparedTokenizer;
 use report::Timing;
 use serde_json::json;
@@ -30,7 +32,7 @@ use crate::origin::Origin;
 use crate::outputs::Common;
 use crate::progress::Progress;
 use crate::reporting::{self, Clock, Course, Facts};
-use crate::stage::{Options, Stage};
+use crate::stage::{Options, Stage, Target};
 use crate::{digits, gate, interrupt, oracle, origin, outputs, plan_text, stage, tables, terminal};
 
 /// Convert a checkpoint into bundles
@@ -62,7 +64,7 @@ pub(crate) struct Arguments {
     /// Make no tables, and leave the bundle without their stamp
     #[arg(long)]
     no_tables: bool,
-    /// Hold every bundle against the checkpoint in fp32, and put the report into its manifest
+    /// Hold every bundle against the checkpoint in fp32, and put the report into its manifest; bundles that fail replace nothing
     #[arg(long, conflicts_with_all = ["no_tables", "dry_run"])]
     gate: bool,
     /// Write no report beside the bundles
@@ -140,6 +142,11 @@ impl Arguments {
         options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
+    /// Outputs of this run, which reads the checkpoint and perhaps tables.
+    fn outputs(&self) -> Outputs {
+        self.common.outputs(self.tables.as_deref())
+    }
+
     /// A gate computes the checkpoint many times over, so it is then kept.
     fn open(&self) -> anyhow::Result<Origin> {
         let Common { source, access, .. } = &self.common;
@@ -176,14 +183,31 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     warn(&plan, arguments);
     let job = Job { arguments, model: &model, plan: &plan, name: &name, stamp };
     let finished = job.run()?;
-    let report = if arguments.no_report {
-        None
-    } else {
+    let report = job.report();
+    if let Some(report) = &report {
         let note = "the outputs are complete, but their report could not be written";
-        Some(job.write_report(&finished).context(note)?)
-    };
+        job.write_report(&finished, report).context(note)?;
+    }
     job.print(&finished, report.as_ref())?;
     Ok(finished.exit_code())
+}
+
+/// Refuses bundles that failed their gate where something would be replaced: who has a good bundle keeps it.
+fn refuse_failed<'f>(
+    names: &[String],
+    gates: &[GateReport],
+    mut folders: impl Iterator<Item = &'f StagedDirectory>,
+) -> anyhow::Result<()> {
+    if gates.iter().all(|report| report.passed) || !folders.any(StagedDirectory::replaces) {
+        return Ok(());
+    }
+    let mut text = "a bundle failed its gate, so nothing was replaced".to_owned();
+    for (name, report) in names.iter().zip(gates) {
+        text.push_str(&format!("\n  {name}: {}", gate::verdict(report)));
+        report.causes.iter().for_each(|cause| text.push_str(&format!("\n    cause: {cause}")));
+    }
+    text.push_str("\nto look at the bundles, convert into another folder with -o");
+    bail!(text)
 }
 
 /// The engine starts caches at 256 positions and doubles them.
@@ -247,12 +271,19 @@ impl Job<'_> {
         let common = &self.arguments.common;
         interrupt::listen()?;
         let tokenizer = bundle::tokenizer(self.model.source, self.arguments.no_chat_template)?;
-        let mut names: Vec<String> =
+        let names: Vec<String> =
             self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.weights)).collect();
-        let bundles = names.len();
-        names.extend(self.plan.tables.as_ref().map(|_| self.name.tables()));
-        let mut stage = Stage::open(common, &names[0], &names, self.model.source, self.arguments.options())?;
-        match self.fill(&mut stage, &names[..bundles], &tokenizer) {
+        let outputs = self.arguments.outputs();
+        if let Some(report) = self.report() {
+            report.check(&outputs)?;
+        }
+        let bundle = outputs.folder(ManifestKind::Bundle);
+        let mut targets: Vec<Target> = names.iter().map(|name| (name.clone(), bundle.clone())).collect();
+        let tables = self.plan.tables.as_ref().map(|_| self.name.tables());
+        targets.extend(tables.map(|name| (name, outputs.folder(ManifestKind::Tables))));
+        let mut stage =
+            Stage::open(common, &names[0], &targets, self.model.source, self.arguments.options())?;
+        match self.fill(&mut stage, &names, &tokenizer) {
             Ok(mut finished) => {
                 let started = Instant::now();
                 stage.commit()?;
@@ -283,10 +314,12 @@ impl Job<'_> {
         let bytes = self.plan.input_bytes() + self.plan.bytes();
         let mut timings = vec![timing("reading, quantizing, writing", started, Some(bytes))];
         let started = Instant::now();
-        let mut gates = self.gate(names, folders, table_folder)?.into_iter();
+        let gates = self.gate(names, folders, table_folder)?;
         if arguments.gate {
             timings.push(timing("gate", started, None));
         }
+        refuse_failed(names, &gates, folders.iter().chain(table_folder))?;
+        let mut gates = gates.into_iter();
         let tables = match (table_folder, &written.tables) {
             (Some(folder), Some(written)) => {
                 Some(tables::finish(folder, written, &self.name.tables(), self.model.source)?)
@@ -349,7 +382,7 @@ impl Job<'_> {
         let metadata = PackageMetadata::new(&outputs::tool(), &outputs::creation_date()?);
         let progress = Progress::new(self.plan.input_bytes(), self.arguments.common.json);
         let clock = Clock::new(&progress);
-        let places = Outputs {
+        let places = converter::Outputs {
             packages: &packages,
             tables: tables.map(StagedDirectory::path),
             scratch: work,
@@ -361,14 +394,23 @@ impl Job<'_> {
         Ok((written?, clock.finish()))
     }
 
-    fn write_report(&self, finished: &Finished) -> anyhow::Result<reporting::Written> {
-        let common = &self.arguments.common;
-        let gates = finished.bundles.iter().filter_map(|bundle| Some((bundle.name(), bundle.gate.as_ref()?)));
+    /// Name of the first bundle, which is the report's too.
+    fn first_name(&self) -> String {
         let name = self.plan.graphs.first().map(|graph| self.name.bundle(graph.variant, graph.weights));
-        let name = name.unwrap_or_default();
+        name.unwrap_or_default()
+    }
+
+    /// The report's files, if one is wanted.
+    fn report(&self) -> Option<reporting::Written> {
+        let is_wanted = !self.arguments.no_report;
+        is_wanted.then(|| reporting::Written::at(&self.arguments.common.output, &self.first_name()))
+    }
+
+    fn write_report(&self, finished: &Finished, files: &reporting::Written) -> anyhow::Result<()> {
+        let gates = finished.bundles.iter().filter_map(|bundle| Some((bundle.name(), bundle.gate.as_ref()?)));
         let report = reporting::of_conversion(&Facts {
-            name: &name,
-            source: &common.source,
+            name: &self.first_name(),
+            source: &self.arguments.common.source,
             model: self.model,
             plan: self.plan,
             figures: &finished.written.figures,
@@ -376,7 +418,7 @@ impl Job<'_> {
             timings: &finished.timings,
             course: &finished.course,
         });
-        reporting::write(&report, &common.output, &name)
+        files.write(&report, &self.arguments.outputs())
     }
 
     fn print(&self, finished: &Finished, report: Option<&reporting::Written>) -> anyhow::Result<()> {

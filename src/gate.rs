@@ -1,6 +1,5 @@
 //! `coreai-bundle gate`: does a bundle say what its checkpoint says?
 
-use std::fs;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -10,12 +9,14 @@ use ::oracle::file::{self, Case, Oracle};
 use ::oracle::gate::{self, CaseReport, GateReport};
 use ::oracle::reference::Reference;
 use ::oracle::stepper::Stepper;
-use anyhow::{Context, bail};
+use aimodel::staging::StagedFile;
+use anyhow::bail;
 use clap::Args;
+use packer::output::{FileKind, Output, Outputs};
 
 use crate::oracle::shortened;
 use crate::runnable::Runnable;
-use crate::{interrupt, origin, terminal};
+use crate::{interrupt, origin, outputs, terminal};
 
 /// Hold a bundle against an oracle
 ///
@@ -50,6 +51,9 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &arguments.probe {
+        StagedFile::check(path, arguments.probe_output())?;
+    }
     let oracle = Oracle::read(&arguments.oracle)?;
     let mut stepper = arguments.runnable.stepper()?;
     let open = |source| origin::open_kept(source, arguments.revision.as_deref());
@@ -64,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
     let report = measure(&mut stepper, &oracle, reference.as_mut(), arguments.layers)?;
     if let Some(path) = &arguments.probe {
-        write_probe(&mut stepper, &oracle, path)?;
+        write_probe(&mut stepper, &oracle, path, arguments.probe_output())?;
     }
     let mut out = terminal::out();
     if arguments.json {
@@ -73,6 +77,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         print(&report, &mut out)?;
     }
     Ok(ExitCode::from(report.exit_code()))
+}
+
+impl Arguments {
+    /// What the probe may replace: an older one.
+    fn probe_output(&self) -> Output {
+        let inputs = [&self.runnable.bundle, &self.oracle].into_iter().chain(&self.runnable.tables);
+        let checkpoint = self.checkpoint.as_deref().map(PathBuf::from);
+        Outputs::new(inputs.cloned().chain(checkpoint), true).file(FileKind::Probe)
+    }
 }
 
 /// An oracle speaks for one checkpoint. Those made with `transformers` do not say for which.
@@ -103,12 +116,11 @@ pub(crate) fn measure(
     Ok(report?)
 }
 
-fn write_probe(stepper: &mut Stepper, oracle: &Oracle, path: &Path) -> anyhow::Result<()> {
+fn write_probe(stepper: &mut Stepper, oracle: &Oracle, path: &Path, output: Output) -> anyhow::Result<()> {
     let prompt: Vec<u32> =
         oracle.cases.first().map(|case: &Case| case.prompt_ids.clone()).unwrap_or_default();
     let probe = gate::probe(stepper, &prompt)?;
-    let json = serde_json::to_string(&probe)? + "\n";
-    fs::write(path, json).with_context(|| path.display().to_string())
+    outputs::write_text(path, output, &(serde_json::to_string(&probe)? + "\n"))
 }
 
 /// The report for people.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use aimodel::staging::StagedDirectory;
+use aimodel::staging::{KeepExisting, StagedDirectory};
 use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -43,7 +43,7 @@ pub(crate) fn completions(arguments: &CompletionArguments) -> anyhow::Result<Exi
 
 /// Writes the pages.
 pub(crate) fn man(arguments: &ManArguments) -> anyhow::Result<ExitCode> {
-    let folder = StagedDirectory::new(&arguments.folder, false)?;
+    let folder = StagedDirectory::new(&arguments.folder, KeepExisting)?;
     clap_mangen::generate_to(Cli::command(), folder.path())
         .with_context(|| format!("cannot write into {}", folder.path().display()))?;
     folder.commit()?;

@@ -12,6 +12,7 @@ use aimodel::staging::StagedFile;
 use anyhow::{Context, bail};
 use clap::Args;
 use converter::source::Source;
+use packer::output::{FileKind, Outputs};
 use packer::template::Message;
 use serde_json::json;
 use text::small;
@@ -55,7 +56,7 @@ pub(crate) struct Arguments {
     /// Print a summary as JSON
     #[arg(long)]
     json: bool,
-    /// Replace a file that exists
+    /// Replace an oracle that exists
     #[arg(long)]
     force: bool,
 }
@@ -64,7 +65,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let origin = origin::open_kept(&arguments.source, arguments.revision.as_deref())?;
     let text = Text::of_checkpoint(&*origin.source)?;
-    let staged = StagedFile::new(&arguments.output, arguments.force)?;
+    let inputs = [PathBuf::from(&arguments.source)].into_iter().chain(arguments.prompt_file.clone());
+    let output = Outputs::new(inputs, arguments.force).file(FileKind::Oracle);
+    let staged = StagedFile::new(&arguments.output, output)?;
     let mut reference = Reference::open(&*origin.source)?;
     let mut prompts = arguments.typed(&text)?;
     if prompts.is_empty() {

@@ -1,13 +1,15 @@
 //! Checks and facts that all commands with outputs share.
 
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::available_bytes;
+use aimodel::staging::{StagedFile, available_bytes};
 use anyhow::{Context, bail};
 use clap::Args;
 use converter::config::DecoderConfig;
 use converter::name::ModelName;
+use packer::output::{Output, Outputs};
 
 use crate::digits;
 use crate::origin::Access;
@@ -34,7 +36,7 @@ pub(crate) struct Common {
     /// Go on where a conversion of the same commit, with the same options, was cut off
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Replace outputs that exist
+    /// Replace bundles and tables that exist; what this tool did not write stays
     #[arg(long)]
     pub(crate) force: bool,
     /// Threads to use [default: all cores]
@@ -47,6 +49,11 @@ impl Common {
     pub(crate) fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         self.threads.map_or_else(cores, NonZeroUsize::get)
+    }
+
+    /// Outputs of this run, which reads the checkpoint and these.
+    pub(crate) fn outputs<'p>(&'p self, others: impl IntoIterator<Item = &'p Path>) -> Outputs {
+        Outputs::new(std::iter::once(Path::new(&self.source)).chain(others), self.force)
     }
 
     /// Name of the model: as typed, else made of the checkpoint's own.
@@ -70,6 +77,14 @@ pub(crate) fn check_space(folder: &Path, needed: u64) -> anyhow::Result<()> {
             digits::bytes(available)
         );
     }
+    Ok(())
+}
+
+/// Writes a text file whole or not at all.
+pub(crate) fn write_text(path: &Path, output: Output, text: &str) -> anyhow::Result<()> {
+    let mut file = StagedFile::new(path, output)?;
+    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    file.commit()?;
     Ok(())
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Replace an archive that exists
+    /// Replace an archive that this command wrote
     #[arg(long)]
     force: bool,
 }

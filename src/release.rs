@@ -10,6 +10,7 @@ use clap::Args;
 use converter::source::Source;
 use packer::check::{Options, check};
 use packer::manifest::{Manifest, ManifestKind, SourceRecord};
+use packer::output::Outputs;
 use packer::release::{License, Release, assemble, license_of_card};
 use serde_json::json;
 use text::small;
@@ -52,7 +53,7 @@ pub(crate) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Replace a folder that exists
+    /// Replace a release that exists; what this tool did not write stays
     #[arg(long)]
     force: bool,
 }
@@ -65,7 +66,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         "the manifests name no repository (the checkpoint was a folder): give --base-model OWNER/NAME",
     )?;
     let license = arguments.license(&members.source)?;
-    let folder = StagedDirectory::new(&arguments.output, arguments.force)?;
+    let output = arguments.outputs().folder(ManifestKind::Release);
+    let folder = StagedDirectory::new(&arguments.output, output)?;
     let name = arguments.output.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let release = Release {
         name: &name,
@@ -118,6 +120,11 @@ impl Members {
 }
 
 impl Arguments {
+    fn outputs(&self) -> Outputs {
+        let others = self.source.iter().map(PathBuf::from).chain(self.license.clone());
+        Outputs::new(self.folders.iter().cloned().chain(others), self.force)
+    }
+
     /// As typed, else as the checkpoint has it.
     fn license(&self, recorded: &SourceRecord) -> anyhow::Result<License> {
         if let (Some(path), Some(id)) = (&self.license, &self.license_id) {

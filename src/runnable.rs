@@ -26,7 +26,7 @@ pub(crate) struct Runnable {
     pub(crate) bundle: PathBuf,
     /// Table folder of the bundle [default: the one beside it that has its stamp]
     #[arg(long, value_name = "DIR")]
-    tables: Option<PathBuf>,
+    pub(crate) tables: Option<PathBuf>,
     /// How sums of half-precision numbers are rounded
     #[arg(long, value_enum, default_value_t = Sums::Wide)]
     sums: Sums,

@@ -11,12 +11,16 @@ use clap::ValueEnum;
 use converter::ConvertError;
 use converter::journal::{Header, Journal, JournalError};
 use converter::source::{Source, SourceError};
+use packer::output::Output;
 
 use crate::outputs::{self, Common};
 use crate::terminal;
 
 /// Options that outputs depend on, as a user gives them.
 pub(crate) type Options = BTreeMap<String, String>;
+
+/// Name of a folder to make, and what it may replace.
+pub(crate) type Target = (String, Output);
 
 /// An option's value, as a user gives it.
 pub(crate) fn typed(value: &impl ValueEnum) -> String {
@@ -44,7 +48,7 @@ impl Stage {
     pub(crate) fn open(
         common: &Common,
         work: &str,
-        names: &[String],
+        names: &[Target],
         source: &dyn Source,
         mut options: Options,
     ) -> anyhow::Result<Self> {
@@ -55,7 +59,7 @@ impl Stage {
             return Self::begin(common, &work, names, header);
         }
         let Some(header) = header else { bail!(JournalError::NoCommit) };
-        if let Some(left) = StagedDirectory::adopt(&work, false, None)?
+        if let Some(left) = StagedDirectory::adopt(&work, common.outputs([]).temporary(), None)?
             && let Ok(then) = Journal::header(left.path())
         {
             return Self::resume(common, left, names, &header, &then.folders);
@@ -64,12 +68,12 @@ impl Stage {
         Self::begin(common, &work, names, Some(header))
     }
 
-    fn begin(common: &Common, work: &Path, names: &[String], header: Option<Header>) -> anyhow::Result<Self> {
-        let work = StagedDirectory::new(work, false)?;
+    fn begin(common: &Common, work: &Path, names: &[Target], header: Option<Header>) -> anyhow::Result<Self> {
+        let work = StagedDirectory::new(work, common.outputs([]).temporary())?;
         let mut stage =
             Stage { work, folders: Vec::new(), journal: Journal::off(), held: 0, is_kept: common.resume };
-        for name in names {
-            stage.folders.push(StagedDirectory::new(&common.output.join(name), common.force)?);
+        for (name, output) in names {
+            stage.folders.push(StagedDirectory::new(&common.output.join(name), output.clone())?);
         }
         if let Some(mut header) = header {
             header.folders = stage.folders.iter().map(|folder| hidden_name(folder.path())).collect();
@@ -81,7 +85,7 @@ impl Stage {
     fn resume(
         common: &Common,
         work: StagedDirectory,
-        names: &[String],
+        names: &[Target],
         header: &Header,
         hidden: &[String],
     ) -> anyhow::Result<Self> {
@@ -96,14 +100,14 @@ impl Stage {
     fn take_over(
         &mut self,
         common: &Common,
-        names: &[String],
+        names: &[Target],
         header: &Header,
         hidden: &[String],
     ) -> anyhow::Result<()> {
         self.journal = Journal::resume(self.work.path(), header)?;
-        for (name, hidden) in names.iter().zip(hidden) {
+        for ((name, output), hidden) in names.iter().zip(hidden) {
             let target = common.output.join(name);
-            let Some(folder) = StagedDirectory::adopt(&target, common.force, Some(hidden.as_ref()))? else {
+            let Some(folder) = StagedDirectory::adopt(&target, output.clone(), Some(hidden.as_ref()))? else {
                 bail!(JournalError::Damaged { path: target.with_file_name(hidden) });
             };
             self.held += bytes_in(folder.path())?;
@@ -123,12 +127,11 @@ impl Stage {
         self.held
     }
 
-    /// Publishes the outputs, the last one first: tables come before the bundles that need them.
+    /// Publishes all outputs or none, the last one first: tables come before the bundles that need them.
     pub(crate) fn commit(mut self) -> Result<(), StagingError> {
-        while let Some(folder) = self.folders.pop() {
-            folder.commit()?;
-        }
-        Ok(())
+        self.folders.iter().try_for_each(StagedDirectory::sync)?;
+        self.folders.reverse();
+        StagedDirectory::publish_all(&mut self.folders)
     }
 
     /// Ends a run that failed: leaves what was finished if that was asked for, or if the line broke; else nothing.

@@ -13,6 +13,7 @@ use converter::source::Source;
 use converter::tables::{TablesPlan, WrittenTables, safetensors};
 use packer::digest::Digest;
 use packer::manifest::{self, FileRecord, Manifest, ManifestKind, Provenance};
+use packer::output::FileKind;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -70,7 +71,8 @@ fn write_folder(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow:
     let plan = TablesPlan::new(&model.config, &model.checkpoint)?;
     let name = name.tables();
     let options = Options::from([("--ple".to_owned(), stage::typed(&Form::Raw))]);
-    let mut stage = Stage::open(common, &name, std::slice::from_ref(&name), model.source, options)?;
+    let target = (name.clone(), common.outputs([]).folder(ManifestKind::Tables));
+    let mut stage = Stage::open(common, &name, &[target], model.source, options)?;
     match fill(&mut stage, common, model, &plan, &name) {
         Ok(finished) => {
             stage.commit()?;
@@ -105,7 +107,8 @@ fn write_file(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow::R
     if common.resume {
         bail!("--resume is for the folder of raw tables: a safetensors file is made anew");
     }
-    let file = StagedFile::new(&common.output.join(name.table_file()), common.force)?;
+    let output = common.outputs([]).file(FileKind::Safetensors);
+    let file = StagedFile::new(&common.output.join(name.table_file()), output)?;
     outputs::check_space(&common.output, safetensors::bytes(&model.config))?;
     let progress = Progress::new(safetensors::input_bytes(&model.config), common.json);
     let threads = common.threads();

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{Dir, text, tiny};
+use common::{Dir, text, tiny, tree};
 use serde_json::Value;
 
 const BUNDLE: &str = "out/gemma4_e4b_qat_decode_int4lin";
@@ -178,10 +178,19 @@ fn a_conversion_is_gated_and_its_manifest_says_so() {
     assert_eq!(manifest["gate"]["qualified"], 406);
     dir.ok(&["check", BUNDLE]);
 
-    let arguments = ["convert", &tiny(), "-o", "out", "--gate", "--rule", "absmax", "--force"];
-    let output = dir.command(&arguments).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "a bundle that fails its gate is kept and not passed over");
+    // Where nothing is replaced, a bundle that fails is made and says so.
+    let failing = ["convert", &tiny(), "--gate", "--rule", "absmax", "--variant"];
+    let output = dir.command(&[&failing[..], &["tbl", "-o", "failed"]].concat()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("gate FAILED"));
-    assert_eq!(read_json(dir.path(BUNDLE).join("manifest.json"))["gate"]["passed"], false);
-    assert!(text(&dir.command(&["check", BUNDLE]).output().unwrap().stdout).contains("gate"));
+    let failed = BUNDLE.replace("out", "failed") + "_tbl";
+    assert_eq!(read_json(dir.path(&failed).join("manifest.json"))["gate"]["passed"], false);
+    assert!(text(&dir.command(&["check", &failed]).output().unwrap().stdout).contains("gate"));
+
+    // Where one of the outputs would be replaced, all of them stay as they are.
+    let before = tree(&dir.path("out"));
+    let message = dir.fails(&[&failing[..], &["both", "-o", "out", "--force"]].concat());
+    assert!(message.contains("nothing was replaced") && message.contains("gate FAILED"), "{message}");
+    assert!(message.contains("another folder with -o"), "{message}");
+    assert!(before == tree(&dir.path("out")), "the good bundle is still there, and nothing else");
 }

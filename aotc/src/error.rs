@@ -76,12 +76,6 @@ pub enum Error {
         /// Of the file.
         found: String,
     },
-    /// A target that this stage did not write.
-    #[error("{} exists and is no artifact of this bundle", path.display())]
-    ForeignTarget {
-        /// The target.
-        path: PathBuf,
-    },
     /// Too little disk space for the compile.
     #[error("{} has {} free, compiling needs about {}", path.display(), gigabytes(*available), gigabytes(*needed))]
     DiskSpace {
@@ -244,9 +238,6 @@ impl Error {
             }
             Self::NoArchitecture => "pass --arch h18p for an iPhone 17 Pro, or --device",
             Self::DamagedSource { .. } => "write the bundle again, or copy it again",
-            Self::ForeignTarget { .. } => {
-                "move it away, choose another folder with -o, or pass --force to replace it"
-            }
             Self::DiskSpace { .. } => "free some space or choose another disk with -o",
             Self::NoXcrun { .. } => {
                 "the compiler exists on a Mac with Xcode 27 only; from another machine use --ssh, --script or \

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aimodel::staging::{StagedDirectory, available_bytes};
+use aimodel::staging::{StagedDirectory, StagedFile, available_bytes};
 use packer::digest::Digest;
+use packer::manifest::ManifestKind;
+use packer::output::{FileKind, Outputs};
 
 use crate::architecture::Architecture;
 use crate::artifact::{self, Artifact, Origin};
@@ -39,7 +41,7 @@ pub struct Request {
     pub settings: Settings,
     /// Longest time for one architecture.
     pub timeout: Duration,
-    /// Replace what this stage did not write, compile again what is up to date, and ignore the disk-space estimate.
+    /// Replace another bundle of this tool, compile again what is up to date, and ignore the disk-space estimate.
     pub force: bool,
     /// Where the compiler's output goes; kept only after a failure otherwise.
     pub log: Option<PathBuf>,
@@ -224,11 +226,10 @@ impl Stage {
         progress: &mut dyn FnMut(Progress),
     ) -> Outcome {
         let mut outcome = Outcome { siblings: Vec::new(), failure: None };
-        let mut log = match Log::create(self.request.log.as_deref()) {
+        let mut log = match self.log() {
             Ok(log) => log,
-            Err(e) => {
-                let path = self.request.log.clone().unwrap_or_else(std::env::temp_dir);
-                outcome.failure = self.first_failure(Error::io("write the log", &path)(e));
+            Err(error) => {
+                outcome.failure = self.first_failure(error);
                 return outcome;
             }
         };
@@ -263,7 +264,7 @@ impl Stage {
         let compiler = record.map_or_else(|| UNRECORDED.into(), |record| record.compiler);
         let spec = self.spec(architecture, &compiler);
         let target = self.target(architecture);
-        let staged = self.stage(&target, spec.existing(&target))?;
+        let staged = self.stage(&target, spec.existing(&target), Some(artifact))?;
         let copy = staged.path().join(spec.artifact_name());
         copy_artifact(artifact, &copy, &checked)?;
         spec.assemble(&staged, &checked)?;
@@ -316,12 +317,27 @@ impl Stage {
         Ok(())
     }
 
-    /// Opens a hidden folder for the sibling, unless something foreign is in its place.
-    fn stage(&self, target: &Path, existing: Existing) -> Result<StagedDirectory, Error> {
-        if existing == Existing::Foreign && !self.request.force {
-            return Err(Error::ForeignTarget { path: target.to_path_buf() });
+    /// Opens a hidden folder for the sibling, unless something else is in its place.
+    fn stage(
+        &self,
+        target: &Path,
+        existing: Existing,
+        artifact: Option<&Path>,
+    ) -> Result<StagedDirectory, Error> {
+        let is_asked = self.request.force || existing != Existing::Foreign;
+        let outputs = Outputs::new(artifact.into_iter().chain([&*self.source.path]), is_asked);
+        Ok(StagedDirectory::new(target, outputs.folder(ManifestKind::Bundle))?)
+    }
+
+    /// The log, over an older one.
+    fn log(&self) -> Result<Log, Error> {
+        let path = self.request.log.as_deref();
+        if let Some(path) = path {
+            let output = Outputs::new([&self.source.path], true).file(FileKind::CompileLog);
+            StagedFile::check(path, output)?;
         }
-        Ok(StagedDirectory::new(target, true)?)
+        let shown = path.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        Log::create(path).map_err(Error::io("write the log", &shown))
     }
 
     fn make(
@@ -342,7 +358,7 @@ impl Stage {
             return Ok(Sibling { path: target, architecture, compiled_in: None, artifact: None });
         }
         self.check_space(&target)?;
-        let staged = self.stage(&target, existing)?;
+        let staged = self.stage(&target, existing, None)?;
         let into = staged.path().join(COMPILED);
         fs::create_dir(&into).map_err(Error::io("create", &into))?;
         progress(Progress::Compiling(architecture.clone()));

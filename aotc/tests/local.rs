@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use aotc::artifact::{self, Origin};
 use aotc::source::SourceBundle;
-use aotc::{Architecture, Error, Existing, Platform, Progress, Stage, Toolchain, ToolchainOptions};
+use aotc::{Architecture, Error, Existing, Platform, Progress, Request, Stage, Toolchain, ToolchainOptions};
 use common::{Scene, listing};
 use packer::manifest::{self, Manifest};
 use packer::metadata::BundleMetadata;
@@ -117,7 +117,7 @@ fn second_run_does_nothing_until_source_settings_or_compiler_change() {
     assert!(compiles(scene.request(&["h18p"])), "the compiler changed");
     assert!(!compiles(scene.request(&["h18p"])));
 
-    fs::write(scene.sibling("h18p").join("tokenizer/extra"), "x").unwrap();
+    fs::write(scene.sibling("h18p").join("tokenizer/chat_template.jinja"), "x").unwrap();
     assert!(compiles(scene.request(&["h18p"])), "the sibling was damaged");
     let mut forced = scene.request(&["h18p"]);
     forced.force = true;
@@ -143,12 +143,45 @@ fn a_foreign_target_is_not_replaced() {
     fs::create_dir(&target).unwrap();
     fs::write(target.join("precious"), "x").unwrap();
     let error = scene.failure(scene.request(&["h18p"]));
-    assert!(matches!(error, Error::ForeignTarget { .. }), "{error}");
+    assert!(error.to_string().contains("it has no manifest.json of this tool"), "{error}");
     assert_eq!(error.exit_code(), 1);
     let mut forced = scene.request(&["h18p"]);
     forced.force = true;
-    assert!(scene.run(forced).failure.is_none());
-    assert!(!target.join("precious").exists());
+    scene.failure(forced);
+    assert!(target.join("precious").exists());
+}
+
+#[test]
+fn a_file_that_somebody_put_into_a_sibling_is_not_deleted() {
+    let scene = Scene::new();
+    assert!(scene.run(scene.request(&["h18p"])).failure.is_none());
+    let notes = scene.sibling("h18p").join("tokenizer/notes");
+    fs::write(&notes, "x").unwrap();
+    let mut forced = scene.request(&["h18p"]);
+    forced.force = true;
+    for request in [scene.request(&["h18p"]), forced] {
+        let error = scene.failure(request);
+        assert!(error.to_string().contains("it holds \"tokenizer/notes\""), "{error}");
+        assert_eq!(error.exit_code(), 1);
+    }
+    assert!(notes.exists());
+}
+
+#[test]
+fn a_log_replaces_nothing_but_a_log() {
+    let scene = Scene::new();
+    let log = scene.path("log");
+    let request = |path: &Path| Request { log: Some(path.to_path_buf()), ..scene.request(&["h18p"]) };
+    fs::write(&log, "a diary").unwrap();
+    for path in [&log, &scene.bundle.join("log"), Path::new("/dev/null")] {
+        scene.failure(request(path));
+    }
+    assert_eq!(fs::read(&log).unwrap(), b"a diary");
+    fs::remove_file(&log).unwrap();
+    for _ in 0..2 {
+        let again = Request { force: true, ..request(&log) };
+        assert!(scene.run(again).failure.is_none());
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use crate::FileError;
 use crate::files::{self, EntryKind};
+use crate::output::{FileKind, Outputs};
 
 /// Data of every entry starts at a multiple of this many bytes: a page on Linux, a quarter of one on Apple's.
 pub const ALIGNMENT: u16 = 4096;
@@ -72,12 +73,6 @@ pub enum ArchiveError {
     /// Whoever watches asked for the end.
     #[error("interrupted; nothing was kept")]
     Interrupted,
-    /// The archive lies inside the folder that it would hold.
-    #[error("{} lies inside the release: choose an output outside of it", path.display())]
-    InsideRelease {
-        /// The archive.
-        path: PathBuf,
-    },
     /// Writing the archive failed.
     #[error("cannot write the archive entry {entry}: {source}")]
     Zip {
@@ -112,12 +107,12 @@ pub const REPORTS: [&str; 2] = [".report.json", ".report.html"];
 pub fn pack(
     release: &Path,
     output: &Path,
-    overwrite: bool,
+    is_forced: bool,
     mut progress: impl FnMut(u64) -> ControlFlow<()>,
 ) -> Result<ArchiveReport, ArchiveError> {
     let plan = Plan::new(release)?;
-    refuse_inside(release, output)?;
-    let mut staged = StagedFile::new(output, overwrite)?;
+    let guard = Outputs::new([release], is_forced).file(FileKind::Archive);
+    let mut staged = StagedFile::new(output, guard)?;
     let (needed, available) = (plan.archive_bytes(), available_bytes(staged.path())?);
     if needed > available {
         return Err(ArchiveError::NoSpace { path: output.to_path_buf(), needed, available });
@@ -129,11 +124,18 @@ pub fn pack(
     Ok(plan.report(archive_bytes))
 }
 
-fn refuse_inside(release: &Path, output: &Path) -> Result<(), ArchiveError> {
-    let release = release.canonicalize().map_err(FileError::on("resolve", release))?;
-    let output = std::path::absolute(output).map_err(FileError::on("resolve", output))?;
-    let inside = output.ancestors().any(|folder| folder.canonicalize().is_ok_and(|folder| folder == release));
-    if inside { Err(ArchiveError::InsideRelease { path: output }) } else { Ok(()) }
+/// Whether a file that begins with these bytes is an archive as [`pack`] makes them: its first entry is stored without a time, and
+/// aligned.
+pub(crate) fn is_begun_by(head: &[u8]) -> bool {
+    let Some((header, _)) = head.split_first_chunk::<30>() else { return false };
+    let number = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
+    let (stored, time, date) = (number(8) == 0, number(10), number(12));
+    let content = header.len() + number(26) + number(28);
+    header.starts_with(b"PK\x03\x04")
+        && stored
+        && (time, date)
+            == (usize::from(DateTime::DEFAULT.timepart()), usize::from(DateTime::DEFAULT.datepart()))
+        && content.is_multiple_of(usize::from(ALIGNMENT))
 }
 
 /// Whether a file of an output folder tells of a conversion, and is none of its outputs.

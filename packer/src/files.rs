@@ -92,10 +92,13 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 /// `path` is relative, with `/` between components.
 pub(crate) fn is_leftover(path: &str) -> bool {
     path.split('/').any(|name| {
-        matches!(name, ".DS_Store" | "__MACOSX" | "Thumbs.db" | "desktop.ini" | ".git" | ".cache")
-            || name.starts_with("._")
-            || is_partial(name)
+        is_of_file_manager(name) || matches!(name, "__MACOSX" | ".git" | ".cache") || is_partial(name)
     })
+}
+
+/// Whether a file manager leaves a file of this name in folders that it shows.
+pub(crate) fn is_of_file_manager(name: &str) -> bool {
+    matches!(name, ".DS_Store" | "Thumbs.db" | "desktop.ini") || name.starts_with("._")
 }
 
 /// Whether `name` is that of a staged output ([`aimodel::staging`]) or of another tool's unfinished download.

@@ -2,7 +2,8 @@
 //!
 //! A bundle is what a loader on the device opens: a folder with `metadata.json`, the compiled or portable graph
 //! and the tokenizer. This crate puts such folders together from finished parts ([`bundle`]), tells what is
-//! wrong with any of them ([`check`](mod@check)), makes release trees ([`release`]) and packs them into archives ([`archive`]). It knows nothing of
+//! wrong with any of them ([`check`](mod@check)), makes release trees ([`release`]), packs them into archives ([`archive`]) and decides what
+//! outputs may replace ([`output`]). It knows nothing of
 //! checkpoints and of how weights are quantized.
 
 pub mod archive;
@@ -14,6 +15,7 @@ mod front_matter;
 mod json_text;
 pub mod manifest;
 pub mod metadata;
+pub mod output;
 pub mod release;
 pub mod template;
 pub mod tokenizer;

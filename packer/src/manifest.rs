@@ -74,6 +74,17 @@ pub enum ManifestKind {
     Release,
 }
 
+impl ManifestKind {
+    /// In words, with an article.
+    pub(crate) fn noun(self) -> &'static str {
+        match self {
+            Self::Bundle => "a bundle",
+            Self::Tables => "a table folder",
+            Self::Release => "a release",
+        }
+    }
+}
+
 /// One file of the folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {

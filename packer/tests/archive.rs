@@ -104,7 +104,7 @@ fn output_inside_the_release_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let release = release(scratch.path());
     let error = pack(&release, &release.join("new/r.zip"), false, |_| ControlFlow::Continue(())).unwrap_err();
-    assert!(matches!(error, ArchiveError::InsideRelease { .. }), "{error}");
+    assert!(error.to_string().contains("is inside the input"), "{error}");
     assert!(!release.join("new").exists());
 }
 

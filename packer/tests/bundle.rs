@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use aimodel::staging::StagedDirectory;
+use aimodel::staging::{KeepExisting, StagedDirectory};
 use packer::bundle::{BundleError, BundleParts, assemble};
 use packer::digest::Digest;
 use packer::manifest::{FileRecord, Manifest, ManifestKind, Provenance};
@@ -47,7 +47,7 @@ fn parts() -> BundleParts {
 }
 
 fn stage(target: &Path) -> StagedDirectory {
-    let staged = StagedDirectory::new(target, false).unwrap();
+    let staged = StagedDirectory::new(target, KeepExisting).unwrap();
     fs::create_dir(staged.path().join("bundle.aimodel")).unwrap();
     fs::write(staged.path().join("bundle.aimodel/main.mlirb"), PROGRAM).unwrap();
     staged

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use packer::manifest::{self, Manifest};
 use packer::metadata::{self, BundleMetadata, MAIN_ASSET};
+use packer::output::Outputs;
 use report::{Gate, Group, Origin, Recovery, Report, Size, Tensor, layer_of};
 use serde_json::Value;
 
@@ -14,7 +15,6 @@ use crate::{outputs, reporting};
 
 /// Writes the page of what is at `path` to a file; gives the file.
 pub(super) fn write(path: &Path, shown: &Shown) -> anyhow::Result<PathBuf> {
-    let report = read(path, shown)?;
     let output = match &shown.output {
         Some(output) => output.clone(),
         None => {
@@ -23,7 +23,9 @@ pub(super) fn write(path: &Path, shown: &Shown) -> anyhow::Result<PathBuf> {
             PathBuf::from(format!("{name}{}", packer::archive::REPORTS[1]))
         }
     };
-    reporting::write_page(&report, &output)?;
+    let outputs = Outputs::new(std::iter::once(path).chain(shown.names.as_deref()), false);
+    let report = read(path, shown)?;
+    reporting::write_page(&report, &output, &outputs)?;
     Ok(output)
 }
 

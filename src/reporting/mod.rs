@@ -3,13 +3,14 @@
 mod clock;
 mod conversion;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::StagedFile;
-use anyhow::Context;
+use aimodel::staging::{StagedFile, StagingError};
+use packer::output::{FileKind, Outputs};
 use report::{Report, html};
 use serde::Serialize;
+
+use crate::outputs;
 
 pub(crate) use clock::{Clock, Course};
 pub(crate) use conversion::{Facts, of_conversion};
@@ -23,23 +24,29 @@ pub(crate) struct Written {
     pub(crate) html: PathBuf,
 }
 
-/// Writes `NAME.report.json` and `NAME.report.html` into a folder, over older ones: they tell of outputs that were just made.
-pub(crate) fn write(report: &Report, folder: &Path, name: &str) -> anyhow::Result<Written> {
-    let path = |suffix: &str| folder.join(format!("{name}{suffix}"));
-    let [json, html] = packer::archive::REPORTS.map(path);
-    write_file(&json, &(serde_json::to_string(report)? + "\n"))?;
-    write_page(report, &html)?;
-    Ok(Written { json, html })
+impl Written {
+    /// The files of a report of this name in a folder.
+    pub(crate) fn at(folder: &Path, name: &str) -> Self {
+        let path = |suffix: &str| folder.join(format!("{name}{suffix}"));
+        let [json, html] = packer::archive::REPORTS.map(path);
+        Written { json, html }
+    }
+
+    /// Refuses what [`Self::write`] would refuse, before the work.
+    pub(crate) fn check(&self, outputs: &Outputs) -> Result<(), StagingError> {
+        StagedFile::check(&self.json, outputs.always().file(FileKind::ReportFacts))?;
+        StagedFile::check(&self.html, outputs.always().file(FileKind::ReportPage))
+    }
+
+    /// Writes a report over an older one: it tells of outputs that were just made.
+    pub(crate) fn write(&self, report: &Report, outputs: &Outputs) -> anyhow::Result<()> {
+        let facts = serde_json::to_string(report)? + "\n";
+        outputs::write_text(&self.json, outputs.always().file(FileKind::ReportFacts), &facts)?;
+        write_page(report, &self.html, outputs)
+    }
 }
 
 /// Writes the page alone.
-pub(crate) fn write_page(report: &Report, path: &Path) -> anyhow::Result<()> {
-    write_file(path, &html::render(report)?)
-}
-
-fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut file = StagedFile::new(path, true)?;
-    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-    file.commit()?;
-    Ok(())
+pub(crate) fn write_page(report: &Report, path: &Path, outputs: &Outputs) -> anyhow::Result<()> {
+    outputs::write_text(path, outputs.always().file(FileKind::ReportPage), &html::render(report)?)
 }

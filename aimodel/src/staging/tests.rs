@@ -1,6 +1,30 @@
 use super::*;
+use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// Lets anything be replaced, if it was asked.
+#[derive(Clone, Copy, Debug)]
+struct Anything {
+    is_asked: bool,
+}
+
+const ASKED: Anything = Anything { is_asked: true };
+const UNASKED: Anything = Anything { is_asked: false };
+
+impl Guard for Anything {
+    fn may_write(&self, _: &Path) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn may_replace(&self, _: &Path) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn is_forced(&self) -> bool {
+        self.is_asked
+    }
+}
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -13,7 +37,7 @@ fn names(folder: &Path) -> Vec<String> {
 fn committed_directory_has_its_name_and_content() {
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("new/parent/bundle");
-    let staged = StagedDirectory::new(&target, false).unwrap();
+    let staged = StagedDirectory::new(&target, UNASKED).unwrap();
     fs::create_dir(staged.path().join("inner")).unwrap();
     fs::write(staged.path().join("inner/file"), "content").unwrap();
     assert!(!target.exists());
@@ -25,17 +49,17 @@ fn committed_directory_has_its_name_and_content() {
 #[test]
 fn dropped_outputs_leave_nothing_not_even_their_parents() {
     let scratch = tempfile::tempdir().unwrap();
-    let staged = StagedDirectory::new(&scratch.path().join("a/b/c"), false).unwrap();
+    let staged = StagedDirectory::new(&scratch.path().join("a/b/c"), UNASKED).unwrap();
     fs::write(staged.path().join("file"), "content").unwrap();
     drop(staged);
-    drop(StagedFile::new(&scratch.path().join("d/e"), false).unwrap());
+    drop(StagedFile::new(&scratch.path().join("d/e"), UNASKED).unwrap());
     assert!(names(scratch.path()).is_empty());
 }
 
 #[test]
 fn parents_that_hold_something_else_are_kept() {
     let scratch = tempfile::tempdir().unwrap();
-    let staged = StagedFile::new(&scratch.path().join("shared/file"), false).unwrap();
+    let staged = StagedFile::new(&scratch.path().join("shared/file"), UNASKED).unwrap();
     fs::write(scratch.path().join("shared/other"), "").unwrap();
     drop(staged);
     assert_eq!(names(&scratch.path().join("shared")), ["other"]);
@@ -45,7 +69,7 @@ fn parents_that_hold_something_else_are_kept() {
 fn committed_file_has_its_content() {
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("tables.bin");
-    let mut staged = StagedFile::new(&target, false).unwrap();
+    let mut staged = StagedFile::new(&target, UNASKED).unwrap();
     staged.write_all(b"abcdef").unwrap();
     staged.seek(SeekFrom::Start(2)).unwrap();
     staged.write_all(b"XY").unwrap();
@@ -58,18 +82,18 @@ fn committed_file_has_its_content() {
 fn what_was_left_is_taken_over_whole_and_once() {
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("bundle");
-    assert!(StagedDirectory::adopt(&target, false, None).unwrap().is_none());
-    let mut left = StagedDirectory::new(&target, false).unwrap();
+    assert!(StagedDirectory::adopt(&target, UNASKED, None).unwrap().is_none());
+    let mut left = StagedDirectory::new(&target, UNASKED).unwrap();
     fs::write(left.path().join("file"), "content").unwrap();
     let name = left.path().file_name().unwrap().to_owned();
     left.leave();
-    assert!(StagedDirectory::adopt(&target, false, None).unwrap().is_none(), "its run goes on");
+    assert!(StagedDirectory::adopt(&target, UNASKED, None).unwrap().is_none(), "its run goes on");
     drop(left);
-    assert!(StagedDirectory::adopt(&target, false, Some(OsStr::new("other"))).unwrap().is_none());
+    assert!(StagedDirectory::adopt(&target, UNASKED, Some(OsStr::new("other"))).unwrap().is_none());
     assert_eq!(names(scratch.path()), [name.to_str().unwrap()]);
 
-    let adopted = StagedDirectory::adopt(&target, false, Some(&name)).unwrap().unwrap();
-    assert!(StagedDirectory::adopt(&target, false, None).unwrap().is_none(), "it has a new owner");
+    let adopted = StagedDirectory::adopt(&target, UNASKED, Some(&name)).unwrap().unwrap();
+    assert!(StagedDirectory::adopt(&target, UNASKED, None).unwrap().is_none(), "it has a new owner");
     assert_eq!(fs::read_to_string(adopted.commit().unwrap().join("file")).unwrap(), "content");
     assert_eq!(names(scratch.path()), ["bundle"]);
 }
@@ -78,10 +102,10 @@ fn what_was_left_is_taken_over_whole_and_once() {
 fn what_was_taken_over_goes_with_its_run() {
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("bundle");
-    let mut left = StagedDirectory::new(&target, false).unwrap();
+    let mut left = StagedDirectory::new(&target, UNASKED).unwrap();
     left.leave();
     drop(left);
-    drop(StagedDirectory::adopt(&target, false, None).unwrap());
+    drop(StagedDirectory::adopt(&target, UNASKED, None).unwrap());
     assert!(names(scratch.path()).is_empty());
 }
 
@@ -89,9 +113,9 @@ fn what_was_taken_over_goes_with_its_run() {
 fn existing_target_is_refused_before_and_after_the_work() {
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("bundle");
-    let late = StagedDirectory::new(&target, false).unwrap();
+    let late = StagedDirectory::new(&target, UNASKED).unwrap();
     fs::create_dir(&target).unwrap();
-    let error = StagedDirectory::new(&target, false).unwrap_err();
+    let error = StagedDirectory::new(&target, UNASKED).unwrap_err();
     assert!(error.to_string().contains("--force"), "{error}");
     assert!(matches!(late.commit(), Err(StagingError::Exists { .. })));
     assert_eq!(names(scratch.path()), ["bundle"]);
@@ -103,7 +127,7 @@ fn replacing_swaps_the_whole_directory() {
     let target = scratch.path().join("bundle");
     fs::create_dir(&target).unwrap();
     fs::write(target.join("old"), "").unwrap();
-    let staged = StagedDirectory::new(&target, true).unwrap();
+    let staged = StagedDirectory::new(&target, ASKED).unwrap();
     fs::write(staged.path().join("new"), "").unwrap();
     staged.commit().unwrap();
     assert_eq!(names(&target), ["new"]);
@@ -116,25 +140,171 @@ fn replacing_works_without_an_exchange_of_names() {
     let target = scratch.path().join("bundle");
     fs::create_dir(&target).unwrap();
     fs::write(target.join("old"), "").unwrap();
-    let mut staged = StagedDirectory::new(&target, true).unwrap();
+    let staged = StagedDirectory::new(&target, ASKED).unwrap();
     fs::write(staged.path().join("new"), "").unwrap();
-    staged.place.replace_by_two_renames().unwrap();
-    staged.place.is_left = true;
+    let aside = staged.place.rename_twice().unwrap();
     assert_eq!(names(&target), ["new"]);
-    assert_eq!(names(scratch.path()), ["bundle"]);
+    assert_eq!(names(&aside), ["old"]);
+    drop(staged);
+    assert_eq!(names(&target), ["new"]);
 }
 
 #[test]
-fn replacing_a_link_leaves_what_it_points_to() {
+fn a_link_is_not_replaced_nor_what_it_leads_to() {
     let scratch = tempfile::tempdir().unwrap();
     let elsewhere = scratch.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     fs::write(elsewhere.join("kept"), "").unwrap();
     let target = scratch.path().join("bundle");
-    std::os::unix::fs::symlink(&elsewhere, &target).unwrap();
-    StagedDirectory::new(&target, true).unwrap().commit().unwrap();
-    assert!(fs::symlink_metadata(&target).unwrap().is_dir());
+    symlink(&elsewhere, &target).unwrap();
+    for guard in [ASKED, UNASKED] {
+        let error = StagedDirectory::new(&target, guard).unwrap_err();
+        assert!(error.to_string().contains("is a symbolic link"), "{error}");
+        let error = StagedFile::new(&target, guard).unwrap_err();
+        assert!(matches!(error, StagingError::WrongKind { .. }), "{error}");
+    }
     assert_eq!(names(&elsewhere), ["kept"]);
+    assert_eq!(names(scratch.path()), ["bundle", "elsewhere"]);
+}
+
+#[test]
+fn devices_pipes_and_sockets_are_not_replaced() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pipe = scratch.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let socket = scratch.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (path, noun) in [(Path::new("/dev/null"), "a device"), (&pipe, "a named pipe"), (&socket, "a socket")]
+    {
+        for guard in [ASKED, UNASKED] {
+            for error in [
+                StagedFile::new(path, guard).unwrap_err(),
+                StagedFile::check(path, guard).unwrap_err(),
+                StagedDirectory::new(path, guard).unwrap_err(),
+            ] {
+                assert!(error.to_string().contains(&format!("is {noun}, but")), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_leftover_of_another_kind_is_not_opened_nor_swept() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pipe = scratch.path().join(".bundle.partial-1-0");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    drop(StagedDirectory::new(&scratch.path().join("bundle"), UNASKED).unwrap());
+    assert_eq!(names(scratch.path()), [".bundle.partial-1-0"]);
+}
+
+/// Lets anything be replaced until a file `mark` lies in it.
+#[derive(Clone, Copy, Debug)]
+struct Unmarked;
+
+impl Guard for Unmarked {
+    fn may_write(&self, _: &Path) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn may_replace(&self, found: &Path) -> Result<(), String> {
+        if found.join("mark").exists() { Err("is marked".to_owned()) } else { Ok(()) }
+    }
+
+    fn is_forced(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_the_guard_refuses_is_named_and_kept() {
+    let scratch = tempfile::tempdir().unwrap();
+    let target = scratch.path().join("bundle");
+    fs::create_dir(&target).unwrap();
+    let late = StagedDirectory::new(&target, Unmarked).unwrap();
+    fs::write(target.join("mark"), "").unwrap();
+    let error = StagedDirectory::new(&target, Unmarked).unwrap_err();
+    assert_eq!(error.to_string(), format!("{} is marked", target.display()));
+    assert!(matches!(late.commit(), Err(StagingError::Refused { .. })));
+    assert_eq!(names(&target), ["mark"]);
+    assert_eq!(names(scratch.path()), ["bundle"]);
+    let error = StagedDirectory::new(&target, KeepExisting).unwrap_err();
+    assert!(error.to_string().ends_with("exists: remove it first or choose another output"), "{error}");
+}
+
+/// Puts a file into the target between the check and the exchange of names: only the look at what was brought aside sees it.
+#[derive(Debug)]
+struct Racing {
+    target: PathBuf,
+}
+
+impl Guard for Racing {
+    fn may_write(&self, _: &Path) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn may_replace(&self, found: &Path) -> Result<(), String> {
+        if found.join("late").exists() {
+            return Err("holds late".to_owned());
+        }
+        if self.target.join("armed").exists() {
+            fs::write(self.target.join("late"), "").unwrap();
+        }
+        Ok(())
+    }
+
+    fn is_forced(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_comes_between_check_and_rename_is_put_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    let target = scratch.path().join("bundle");
+    fs::create_dir(&target).unwrap();
+    let staged = StagedDirectory::new(&target, Racing { target: target.clone() }).unwrap();
+    fs::write(staged.path().join("new"), "").unwrap();
+    fs::write(target.join("armed"), "").unwrap();
+    let error = staged.commit().unwrap_err();
+    assert!(error.to_string().ends_with("holds late"), "{error}");
+    assert_eq!(names(&target), ["armed", "late"]);
+    assert_eq!(names(scratch.path()), ["bundle"]);
+}
+
+#[test]
+fn of_several_folders_all_are_published_or_none() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    fs::create_dir(path("replaced")).unwrap();
+    fs::write(path("replaced/old"), "").unwrap();
+    fs::create_dir(path("refused")).unwrap();
+    let mut folders =
+        ["new", "replaced", "refused"].map(|name| StagedDirectory::new(&path(name), Unmarked).unwrap());
+    for folder in &folders {
+        fs::write(folder.path().join("file"), "").unwrap();
+    }
+    fs::write(path("refused/mark"), "").unwrap();
+    assert!(matches!(StagedDirectory::publish_all(&mut folders), Err(StagingError::Refused { .. })));
+    assert_eq!(names(&path("replaced")), ["old"]);
+    assert!(!path("new").exists());
+    // What was made is still there, and is published when the way is free.
+    assert!(folders.iter().all(|folder| names(folder.path()) == ["file"]));
+    fs::remove_file(path("refused/mark")).unwrap();
+    StagedDirectory::publish_all(&mut folders).unwrap();
+    drop(folders);
+    assert_eq!(names(scratch.path()), ["new", "refused", "replaced"]);
+    assert!(["new", "refused", "replaced"].iter().all(|name| names(&path(name)) == ["file"]));
+}
+
+#[test]
+fn a_file_is_not_named_like_a_folder() {
+    let scratch = tempfile::tempdir().unwrap();
+    for name in ["file/", "file/."] {
+        let error = StagedFile::new(&scratch.path().join(name), ASKED).unwrap_err();
+        assert!(matches!(error, StagingError::NoName { .. }), "{error}");
+    }
+    StagedDirectory::new(&scratch.path().join("folder/."), ASKED).unwrap().commit().unwrap();
+    assert_eq!(names(scratch.path()), ["folder"]);
 }
 
 #[test]
@@ -142,12 +312,12 @@ fn another_kind_of_target_and_nameless_targets_are_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("file");
     fs::write(&file, "").unwrap();
-    assert!(matches!(StagedDirectory::new(&file, true), Err(StagingError::WrongKind { .. })));
-    assert!(matches!(StagedFile::new(scratch.path(), true), Err(StagingError::WrongKind { .. })));
-    assert!(matches!(StagedDirectory::new(Path::new("/"), true), Err(StagingError::NoName { .. })));
-    assert!(matches!(StagedDirectory::new(Path::new(".."), true), Err(StagingError::NoName { .. })));
+    assert!(matches!(StagedDirectory::new(&file, ASKED), Err(StagingError::WrongKind { .. })));
+    assert!(matches!(StagedFile::new(scratch.path(), ASKED), Err(StagingError::WrongKind { .. })));
+    assert!(matches!(StagedDirectory::new(Path::new("/"), ASKED), Err(StagingError::NoName { .. })));
+    assert!(matches!(StagedDirectory::new(Path::new(".."), ASKED), Err(StagingError::NoName { .. })));
     let here = std::env::current_dir().unwrap();
-    assert!(matches!(StagedDirectory::new(&here, true), Err(StagingError::HoldsCurrentDirectory { .. })));
+    assert!(matches!(StagedDirectory::new(&here, ASKED), Err(StagingError::HoldsCurrentDirectory { .. })));
 }
 
 #[test]
@@ -155,7 +325,7 @@ fn unwritable_parent_says_what_to_do() {
     // Root may write anywhere but not make a folder below a file.
     let scratch = tempfile::tempdir().unwrap();
     fs::write(scratch.path().join("file"), "").unwrap();
-    let error = StagedDirectory::new(&scratch.path().join("file/bundle"), false).unwrap_err();
+    let error = StagedDirectory::new(&scratch.path().join("file/bundle"), UNASKED).unwrap_err();
     assert!(error.to_string().contains("file"), "{error}");
     assert_eq!(names(scratch.path()), ["file"]);
     let full =
@@ -167,8 +337,8 @@ fn unwritable_parent_says_what_to_do() {
 fn outputs_of_one_target_do_not_disturb_each_other() {
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("bundle");
-    let first = StagedDirectory::new(&target, true).unwrap();
-    let second = StagedDirectory::new(&target, true).unwrap();
+    let first = StagedDirectory::new(&target, ASKED).unwrap();
+    let second = StagedDirectory::new(&target, ASKED).unwrap();
     assert_ne!(first.path(), second.path());
     fs::write(first.path().join("first"), "").unwrap();
     fs::write(second.path().join("second"), "").unwrap();
@@ -193,11 +363,11 @@ fn only_names_of_this_target_are_swept() {
     for name in stale.iter().chain(&kept) {
         fs::create_dir(scratch.path().join(name)).unwrap();
     }
-    drop(StagedDirectory::new(&scratch.path().join("bundle"), false).unwrap());
+    drop(StagedDirectory::new(&scratch.path().join("bundle"), UNASKED).unwrap());
     assert_eq!(names(scratch.path()), kept);
     // With a target in place, what it replaced is of no use any more.
-    StagedDirectory::new(&scratch.path().join("bundle"), false).unwrap().commit().unwrap();
-    drop(StagedDirectory::new(&scratch.path().join("bundle"), true).unwrap());
+    StagedDirectory::new(&scratch.path().join("bundle"), UNASKED).unwrap().commit().unwrap();
+    drop(StagedDirectory::new(&scratch.path().join("bundle"), ASKED).unwrap());
     assert!(!names(scratch.path()).contains(&".bundle.replaced-1-0".to_owned()));
 }
 
@@ -208,7 +378,7 @@ const CHILD_TARGET: &str = "STAGING_TEST_CHILD_TARGET";
 #[ignore = "runs as the child of another test"]
 fn child_that_never_commits() {
     let target = std::env::var_os(CHILD_TARGET).unwrap();
-    let staged = StagedDirectory::new(Path::new(&target), false).unwrap();
+    let staged = StagedDirectory::new(Path::new(&target), UNASKED).unwrap();
     fs::write(staged.path().join("half"), "half of it").unwrap();
     std::thread::sleep(Duration::from_secs(120));
     drop(staged);
@@ -235,7 +405,7 @@ fn killed_process_leaves_a_hidden_partial_output_that_the_next_run_removes() {
     };
 
     // While its owner lives, another run leaves it alone.
-    drop(StagedDirectory::new(&target, false).unwrap());
+    drop(StagedDirectory::new(&target, UNASKED).unwrap());
     assert_eq!(names(scratch.path()), [half.as_str()]);
 
     child.kill().unwrap();
@@ -243,7 +413,7 @@ fn killed_process_leaves_a_hidden_partial_output_that_the_next_run_removes() {
     assert_eq!(names(scratch.path()), [half.as_str()]);
     assert!(half.starts_with('.'));
 
-    StagedDirectory::new(&target, false).unwrap().commit().unwrap();
+    StagedDirectory::new(&target, UNASKED).unwrap().commit().unwrap();
     assert_eq!(names(scratch.path()), ["bundle"]);
 }
 

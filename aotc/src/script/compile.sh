@@ -141,6 +141,9 @@ compile() {
     echo "$output/$name is up to date"
     return
   fi
+  if [ -e "$output/$name" ] && [ ! -f "$output/$name/main.hash" ]; then
+    fail "$output/$name is not an artifact, so it is not replaced" 'move it away or give another output folder'
+  fi
   partial="$output/.$stem.$architecture.partial"
   rm -rf -- "$partial"
   mkdir -- "$partial"

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aimodel::staging::StagedDirectory;
+use aimodel::staging::{KeepExisting, StagedDirectory};
 use aotc::{
     Architecture, Error, Interrupt, Outcome, Platform, Progress, Request, Stage, Toolchain, ToolchainOptions,
 };
@@ -132,7 +132,7 @@ fn copy_files(from: &Path, to: &Path) {
 }
 
 fn write_bundle(bundle: &Path, name: &str) {
-    let staged = StagedDirectory::new(bundle, false).unwrap();
+    let staged = StagedDirectory::new(bundle, KeepExisting).unwrap();
     let asset = format!("{name}.aimodel");
     copy_files(&Reference::ProviderInt4.path(), &staged.path().join(&asset));
     let read = |file: &&str| {

@@ -134,7 +134,7 @@ fn remake(path: &Path, target: Target) -> String {
                 format!("coreai-bundle convert SOURCE --variant {} -o {output} --force", variant(&name))
             }
         },
-        Target::Tables => format!("coreai-bundle tables SOURCE -o {} --force", quoted(path)),
+        Target::Tables => format!("coreai-bundle tables SOURCE -o {} --force", quoted(parent)),
         Target::Release => format!("coreai-bundle release BUNDLES.. TABLES.. -o {} --force", quoted(path)),
     }
 }

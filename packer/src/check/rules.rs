@@ -33,10 +33,10 @@ rules! {
     // The manifest.
     MANIFEST_MISSING, Note, "manifest.missing",
         "without sizes and digests a partial or damaged copy goes unnoticed",
-        "{remake}";
+        "move {path} away, then {remake}";
     MANIFEST_UNREADABLE, Defect, "manifest.unreadable",
         "the files cannot be compared with what was written",
-        "{remake}";
+        "move {path} away, then {remake}";
     MANIFEST_FILE_MISSING, Defect, "manifest.file-missing",
         "the folder is an incomplete copy",
         "copy or download the folder again, or {remake}";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::StagedDirectory;
+use aimodel::staging::{KeepExisting, StagedDirectory};
 use packer::bundle::{BundleParts, assemble};
 use packer::check::facts::GraphFacts;
 use packer::check::{Options, Report, check};
@@ -202,7 +202,7 @@ pub(crate) fn assert_found(report: &Report, expected: &[&str]) {
 fn write_bundle(target: &Path, package: &str, engine_inputs: EngineInputs, stamp: Digest) {
     let name = target.file_name().unwrap().to_str().unwrap();
     let asset = format!("{name}.aimodel");
-    let staged = StagedDirectory::new(target, false).unwrap();
+    let staged = StagedDirectory::new(target, KeepExisting).unwrap();
     copy(&reference(package), &staged.path().join(&asset));
     let source = data().join("tiny-e4b-qat");
     let files = SOURCE_FILES

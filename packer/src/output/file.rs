@@ -1,0 +1,84 @@
+//! Single files that may be replaced.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::archive;
+
+/// Bytes at the beginning of a file that tell what it is.
+const HEAD: u64 = 64 << 10;
+
+/// What an output file is. Each kind is told by its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// An archive of `pack`.
+    Archive,
+    /// What a checkpoint says, of `oracle`.
+    Oracle,
+    /// A bundle's continuation, of `gate --probe`.
+    Probe,
+    /// Facts of a conversion.
+    ReportFacts,
+    /// The page that shows them.
+    ReportPage,
+    /// The per-layer table as one safetensors file.
+    Safetensors,
+    /// A script or a workflow of `aotc`.
+    Script,
+    /// What a toolchain did, of `aotc --report`.
+    CompileReport,
+    /// What a compiler printed, of `aotc --log`.
+    CompileLog,
+}
+
+impl FileKind {
+    /// Whether a regular file may be replaced by one of this kind.
+    pub(super) fn may_replace(self, path: &Path) -> Result<(), String> {
+        let head = head(path).map_err(|error| format!("is not replaced: {error}"))?;
+        if head.is_empty() || self.is_begun_by(&head) {
+            return Ok(());
+        }
+        Err(format!(
+            "is not replaced, because it is not {} of this tool: move it away or choose another output",
+            self.noun()
+        ))
+    }
+
+    fn is_begun_by(self, head: &[u8]) -> bool {
+        let holds = |marks: &[&str]| marks.iter().all(|mark| contains(head, mark.as_bytes()));
+        match self {
+            Self::Archive => archive::is_begun_by(head),
+            Self::Oracle => head[0] == b'{' && holds(&["\"reference\":", "\"cases\":"]),
+            Self::Probe => head[0] == b'{' && holds(&["\"prompt_ids\":", "\"generated_ids\":"]),
+            Self::ReportFacts => head[0] == b'{' && holds(&["\"tool\":\"coreai-bundle "]),
+            Self::ReportPage => holds(&["<meta name=\"generator\" content=\"coreai-bundle "]),
+            Self::Safetensors => holds(&["\"embed_tokens_per_layer\":", "\"ple_zero_point\":"]),
+            Self::Script => holds(&["# Written by coreai-bundle "]),
+            Self::CompileReport => head[0] == b'{' && holds(&["\"tool\": \"coreai-bundle "]),
+            Self::CompileLog => head.starts_with(b"$ "),
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Archive => "an archive",
+            Self::Oracle => "an oracle",
+            Self::Probe => "a probe",
+            Self::ReportFacts | Self::ReportPage | Self::CompileReport => "a report",
+            Self::Safetensors => "a table",
+            Self::Script => "a script",
+            Self::CompileLog => "a log",
+        }
+    }
+}
+
+fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path)?.take(HEAD).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn contains(bytes: &[u8], mark: &[u8]) -> bool {
+    bytes.windows(mark.len()).any(|window| window == mark)
+}
