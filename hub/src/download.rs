@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use crate::cache::{Cache, is_relative};
-use crate::client::{Client, host};
+use crate::client::Client;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::file::RemoteFile;
@@ -60,10 +60,7 @@ fn download_file(
     path: &str,
     observer: &dyn Observer,
 ) -> Result<(), Error> {
-    let odd = |what: &str| {
-        let host = host(&client.settings().endpoint);
-        Error::Protocol { host, what: format!("{path}: {what}") }
-    };
+    let odd = |what: &str| Error::protocol(&client.settings().endpoint, &format!("{path}: {what}"));
     if !is_relative(path) {
         return Err(odd("not a path within a repository"));
     }
@@ -73,7 +70,7 @@ fn download_file(
     let file = snapshot.file(client, path)?;
     let digest = file.digest.clone().ok_or_else(|| odd("no digest to check it by"))?;
     let blob = cache.blob(digest.as_str());
-    let _lock = cache.lock(digest.as_str())?;
+    let _lock = cache.lock(digest.as_str(), client.settings().cancelled)?;
     if !blob.exists() {
         fetch(client, &file, &digest, &blob, observer)?;
     }
