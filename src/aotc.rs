@@ -116,10 +116,15 @@ struct Elsewhere {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    interrupt::listen()?;
     let interrupt = Interrupt::watching(interrupt::asked);
     let elsewhere = &arguments.elsewhere;
     let stage = Stage::open(request(arguments)?)?;
+    for stray in &stage.source().strays {
+        let bundle = stage.source().path.display();
+        eprintln!("warning: {bundle} holds {stray}, which its manifest does not list: it is left out");
+    }
+    // Until here nothing is under way that a signal could not simply end.
+    interrupt::listen()?;
     if elsewhere.print {
         print(&aotc::script::commands(&stage))?;
     } else if let Some(file) = &elsewhere.script {
@@ -210,12 +215,11 @@ fn compile(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyho
     done
 }
 
-fn doctor_options(arguments: &Arguments) -> DoctorOptions<'_> {
+fn doctor_options(arguments: &Arguments) -> DoctorOptions {
     DoctorOptions {
         toolchain: toolchain_options(arguments),
         output: arguments.output.clone().unwrap_or_else(|| arguments.bundle.clone()),
         python: None,
-        environment: &|name| std::env::var_os(name),
     }
 }
 

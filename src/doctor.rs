@@ -1,9 +1,12 @@
 //! `coreai-bundle doctor`: what this machine can do.
 
+mod hub;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use ::hub::Settings;
 use aotc::doctor::{DoctorOptions, examine};
 use aotc::{Interrupt, ToolchainOptions};
 use clap::Args;
@@ -30,7 +33,7 @@ pub(crate) struct Arguments {
     /// The Xcode to ask (DEVELOPER_DIR)
     #[arg(long, value_name = "DIR")]
     developer_dir: Option<PathBuf>,
-    /// The Python to ask for coreai-core [default: that of target/judges, else python3]
+    /// The Python to ask for coreai-core [default: python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     /// Print JSON
@@ -48,9 +51,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         },
         output: arguments.output.clone(),
         python: arguments.python.clone(),
-        environment: &|name| std::env::var_os(name),
     };
-    let checks = examine(&options, &Interrupt::watching(interrupt::asked))?;
+    let mut checks = examine(&options, &Interrupt::watching(interrupt::asked))?;
+    checks.extend(hub::examine(Settings { cancelled: interrupt::asked, ..Settings::from_environment() }));
+    if interrupt::asked() {
+        return Err(aotc::Error::Interrupted.into());
+    }
     let mut out = terminal::out();
     if arguments.json {
         terminal::print_json(&checks)?;

@@ -8,23 +8,10 @@ use converter::plan::PlanError;
 
 use crate::terminal;
 
-/// What the user can mend.
+/// What was asked for cannot be done: the user can do something about it.
 const USER: u8 = 1;
-/// A bug, or a broken machine.
-const BUG: u8 = 2;
-
-/// Prints what was typed wrong, or the help that was asked for, and gives the exit status. Help is our own text; errors quote
-/// arguments.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    if error.use_stderr() {
-        // Quotes end with a line end of their own.
-        terminal::tell(error.to_string().trim_end());
-    } else {
-        // Nothing is left to do if standard output is closed.
-        let _ = error.print();
-    }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(BUG))
-}
+/// The machine failed, or this program did.
+const MACHINE: u8 = 2;
 
 /// Prints an error with its causes, and gives the exit status. A closed pipe is no error.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
@@ -48,14 +35,111 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(status(error))
 }
 
-fn status(error: &anyhow::Error) -> u8 {
-    if let Some(error) = error.downcast_ref::<aotc::Error>() {
-        return error.exit_code();
+/// Prints what is wrong with the arguments, or the help that they ask for, and gives the exit status. Help is our own text;
+/// errors quote arguments.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        // Quotes end with a line end of their own.
+        terminal::tell(error.to_string().trim_end());
+        return ExitCode::from(USER);
     }
-    match error.downcast_ref::<ConvertError>() {
+    // Nothing is left to do if standard output is closed.
+    let _ = error.print();
+    ExitCode::SUCCESS
+}
+
+/// The exit status of a panic, whose message was printed already.
+pub(crate) fn panicked() -> ExitCode {
+    ExitCode::from(MACHINE)
+}
+
+fn status(error: &anyhow::Error) -> u8 {
+    let is_bug = matches!(
+        error.downcast_ref::<ConvertError>(),
         Some(ConvertError::Plan(
-            PlanError::Graph(_) | PlanError::Invalid(_) | PlanError::Blob { .. } | PlanError::NoTable { .. },
-        )) => BUG,
-        _ => USER,
+            PlanError::Graph(_) | PlanError::Invalid(_) | PlanError::Blob { .. } | PlanError::NoTable { .. }
+        ))
+    );
+    let compiler = error.downcast_ref::<aotc::Error>().is_some_and(aotc::Error::blames_the_machine);
+    let mut refusals = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    let machine = refusals.any(|refusal| !is_the_users(refusal.kind()));
+    if is_bug || compiler || machine { MACHINE } else { USER }
+}
+
+/// Whether the system refused because of what the user gave: a name, a permission, a device, the network. Anything else is the
+/// machine's: a full disk, a device that fails, no memory.
+fn is_the_users(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        kind,
+        Kind::NotFound
+            | Kind::PermissionDenied
+            | Kind::AlreadyExists
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::DirectoryNotEmpty
+            | Kind::ReadOnlyFilesystem
+            | Kind::CrossesDevices
+            | Kind::NotSeekable
+            | Kind::TooManyLinks
+            | Kind::FileTooLarge
+            | Kind::ExecutableFileBusy
+            | Kind::ArgumentListTooLong
+            | Kind::InvalidInput
+            | Kind::InvalidFilename
+            | Kind::InvalidData
+            | Kind::UnexpectedEof
+            | Kind::Unsupported
+            | Kind::BrokenPipe
+            | Kind::Interrupted
+            | Kind::TimedOut
+            | Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::NotConnected
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::AddrInUse
+            | Kind::AddrNotAvailable
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use anyhow::{Context, anyhow};
+    use std::io::ErrorKind as Kind;
+
+    use super::*;
+
+    /// An error of the system as the crates pass it on, with another one around it.
+    fn refused(error: io::Error) -> anyhow::Error {
+        let path = PathBuf::from("out");
+        anyhow::Error::from(hub::Error::Io { action: "write", path, source: error }).context("cannot convert")
+    }
+
+    #[test]
+    fn every_kind_of_failure_has_its_status() {
+        for kind in [Kind::NotFound, Kind::PermissionDenied, Kind::AlreadyExists, Kind::ReadOnlyFilesystem] {
+            assert_eq!(status(&refused(kind.into())), USER, "{kind}");
+        }
+        for kind in [Kind::StorageFull, Kind::QuotaExceeded, Kind::OutOfMemory, Kind::Other] {
+            assert_eq!(status(&refused(kind.into())), MACHINE, "{kind}");
+        }
+        // As the system itself says it: no space, an I/O error, no memory, too many open files; then no file, no permission.
+        for (number, expected) in
+            [(28, MACHINE), (5, MACHINE), (12, MACHINE), (24, MACHINE), (2, USER), (13, USER)]
+        {
+            assert_eq!(status(&refused(io::Error::from_raw_os_error(number))), expected, "{number}");
+        }
+        let full = Err::<(), _>(io::Error::from_raw_os_error(28)).context("cannot write card");
+        assert_eq!(status(&full.unwrap_err()), MACHINE);
+        assert_eq!(status(&anyhow!("give owner/name")), USER);
+        assert_eq!(status(&hub::Error::Cancelled.into()), USER);
+        let space = aotc::Error::DiskSpace { path: PathBuf::new(), needed: 2, available: 1 };
+        assert_eq!(status(&space.into()), MACHINE);
+        assert_eq!(status(&aotc::Error::NoArchitecture.into()), USER);
     }
 }

@@ -36,12 +36,12 @@ use clap::Parser;
 use report::digits;
 
 fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return failure::usage(&error),
-    };
-    match cli.command.run() {
-        Ok(code) => code,
-        Err(error) => failure::report(&error),
+    std::panic::catch_unwind(command).unwrap_or_else(|_| failure::panicked())
+}
+
+fn command() -> ExitCode {
+    match cli::Cli::try_parse() {
+        Ok(cli) => cli.command.run().unwrap_or_else(|error| failure::report(&error)),
+        Err(error) => failure::usage(&error),
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn open(source: &str, access: &Access) -> anyhow::Result<Origin> {
     if !is_repository(source) {
         bail!("there is no folder {source:?}, and a repository of the Hub would be owner/name");
     }
-    interrupt::listen()?;
+    // A signal simply ends the process here. It becomes a flag where a command has something to clean up.
     let settings = Settings { cancelled: interrupt::asked, ..Settings::from_environment() };
     let bar = DownloadBar::new();
     let repository = Repository {

@@ -60,7 +60,6 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let id = RepositoryId::new(&arguments.repo_id)?;
-    interrupt::listen()?;
     let settings = Settings { cancelled: interrupt::asked, ..Settings::from_environment() };
     if settings.offline {
         bail!("HF_HUB_OFFLINE is set, and publishing needs the network: unset it");
@@ -69,6 +68,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // Nobody wants to wait for the digests of a whole release to be told this.
     upload::need_token(&client)?;
     let (manifest, files) = checked(&arguments.folder)?;
+    // Until here nothing is under way that a signal could not simply end.
+    interrupt::listen()?;
     let message = match &arguments.message {
         Some(message) => message.clone(),
         None => format!("Publish {} with {}", manifest.name, outputs::tool()),
@@ -126,7 +127,7 @@ fn checked(folder: &Path) -> anyhow::Result<(Manifest, Vec<LocalFile>)> {
 impl Arguments {
     /// Refuses what would do something else than was asked for.
     fn refuse(&self, client: &Client, comparison: &Comparison) -> anyhow::Result<()> {
-        let (id, endpoint) = (&self.repo_id, &client.settings().endpoint);
+        let (id, endpoint) = (&self.repo_id, client.settings().public_endpoint());
         match &comparison.head {
             Some(head) if self.private && !head.private => bail!(
                 "{id} exists and is public: make it private at {endpoint}/{id}/settings first, or publish without --private"
@@ -217,7 +218,7 @@ fn print_result(
     writeln!(out, "the Hub holds every file with the digest that it has here")?;
     match &published.pull_request {
         Some(address) => writeln!(out, "{address}"),
-        None => writeln!(out, "{}/{}/commit/{commit}", settings.endpoint, target.id),
+        None => writeln!(out, "{}/{}/commit/{commit}", settings.public_endpoint(), target.id),
     }
 }
 

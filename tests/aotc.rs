@@ -228,7 +228,7 @@ fn doctor_tells_and_keeps_the_token_to_itself() {
     };
     let text = doctor(false);
     assert!(text.contains("ok       version          coreai-build 3600.79.1"), "{text}");
-    assert!(text.contains("ok       Hub token        set in HF_TOKEN"), "{text}");
+    assert!(text.contains("ok       Hub token        from HF_TOKEN"), "{text}");
     let value: Value = serde_json::from_str(&doctor(true)).unwrap();
     assert!(value.as_array().unwrap().iter().all(|check| check["subject"].is_string()));
     assert!(Path::new(value[0]["detail"].as_str().unwrap()).is_absolute());

@@ -6,11 +6,11 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use common::{Dir, QUICK, both, tiny, tree};
 use fixtures::hub::upload::Uploads;
-use fixtures::hub::{Account, Fault, Faults, Host, Hub};
+use fixtures::hub::{Account, Content, Fault, Faults, Host, Hub, Repository};
 use hub::upload::{LocalFile, Published, State, Target, Unobserved, compare, publish};
 use hub::{Client, Error, RepositoryId, Settings, Snapshot};
 use serde_json::Value;
@@ -96,15 +96,29 @@ impl Scene {
         files
     }
 
+    /// A repository without files.
+    fn publish_empty(&self) {
+        self.hub.shared().state().repositories.entry(ID.to_owned()).or_insert_with(|| {
+            let mut repository = Repository::new(ID);
+            repository.commit_file("a.txt", Content::Bytes(b"a".to_vec().into())).unwrap();
+            repository
+        });
+    }
+
     /// Runs the command with this token in the environment, or none.
     fn run(&self, arguments: &[&str], token: Option<&str>) -> Output {
+        self.command(arguments, token).output().unwrap()
+    }
+
+    /// The same command, which has yet to run.
+    fn command(&self, arguments: &[&str], token: Option<&str>) -> Command {
         let mut command = self.dir.command(arguments);
         for name in ["HF_HUB_OFFLINE", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN"] {
             command.env_remove(name);
         }
         command.env("HF_ENDPOINT", self.hub.endpoint()).env("HF_HOME", self.dir.path("home"));
         token.map(|token| command.env("HF_TOKEN", token));
-        command.output().unwrap()
+        command
     }
 
     /// Nothing that went to the storage carried a token.
@@ -313,6 +327,26 @@ fn release(scene: &Scene) {
     arguments.extend(["--license", "LICENSE", "--license-id", "other"]);
     arguments.extend(names.iter().map(String::as_str));
     dir.ok(&arguments);
+}
+
+#[test]
+fn a_signal_ends_an_upload_while_the_storage_is_silent() {
+    let scene = Scene::new();
+    release(&scene);
+    for (held, (signal, only)) in [("-INT", "/tree/"), ("-TERM", "PUT /storage")].into_iter().enumerate() {
+        scene.hub.set_faults(Some(Faults::new(1, 1, &[Fault::Silent]).only(only)));
+        let mut command = scene.command(&["publish", "release", "--repo-id", ID], Some(TOKEN));
+        scene.publish_empty();
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        scene.hub.wait_held(held + 1);
+        Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        // The storage still holds the connection: only the signal ends this.
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+        assert!(common::text(&output.stderr).contains("error: interrupted"), "{}", both(&output));
+    }
+    scene.hub.set_faults(None);
+    assert!(scene.run(&["publish", "release", "--repo-id", ID], Some(TOKEN)).status.success());
 }
 
 #[test]

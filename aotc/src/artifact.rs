@@ -19,6 +19,9 @@ const LEAST_SHARE: u64 = 4;
 const MOST_TIMES: u64 = 16;
 /// What the compiler may add to a tiny graph.
 const OVERHEAD: u64 = 64 << 20;
+/// Descriptions that the compiler writes.
+const METADATA: &str = "metadata.json";
+const STATISTICS: &str = "stats.json";
 /// Digests and descriptions beyond that are none.
 const LARGEST_HASH: u64 = 4096;
 const LARGEST_JSON: u64 = 64 << 20;
@@ -62,6 +65,24 @@ pub fn verify(
     verify_files(folder, files, architecture, origin)
 }
 
+/// What an artifact that was brought from elsewhere holds beside the compiler's work, one sentence each.
+pub(crate) fn strays(artifact: &Artifact, architecture: &Architecture) -> Vec<String> {
+    let (program, delegates) = (program_name(architecture), format!("{}/", delegates_name(architecture)));
+    let is_known = |path: &str| {
+        [program.as_str(), HASH, METADATA, STATISTICS].contains(&path) || path.starts_with(&delegates)
+    };
+    let strays = artifact.files.iter().filter(|file| !is_known(&file.path));
+    strays.map(|file| format!("{} is not part of a compiled artifact: remove it", file.path)).collect()
+}
+
+fn program_name(architecture: &Architecture) -> String {
+    format!("main-{architecture}.mlirb")
+}
+
+fn delegates_name(architecture: &Architecture) -> String {
+    format!("main-{architecture}-delegates")
+}
+
 /// As [`verify`], for files that were hashed already; their paths are relative to `folder`.
 pub(crate) fn verify_files(
     folder: &Path,
@@ -74,8 +95,8 @@ pub(crate) fn verify_files(
     let program = inspection.program();
     inspection.names();
     inspection.delegates();
-    inspection.json("metadata.json");
-    inspection.json("stats.json");
+    inspection.json(METADATA);
+    inspection.json(STATISTICS);
     if let Some(origin) = origin {
         inspection.size(bytes, origin.bytes);
         inspection.age(origin.modified);
@@ -115,16 +136,8 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    fn program_name(&self) -> String {
-        format!("main-{}.mlirb", self.architecture)
-    }
-
-    fn delegates_name(&self) -> String {
-        format!("main-{}-delegates", self.architecture)
-    }
-
     fn program(&mut self) -> Option<Digest> {
-        let name = self.program_name();
+        let name = program_name(self.architecture);
         let Some(program) = self.find(&name) else {
             self.defects.push(format!("{name} is missing"));
             return None;
@@ -146,7 +159,7 @@ impl<'a> Inspection<'a> {
 
     /// Finds files of another architecture: the device refuses an artifact that has them.
     fn names(&mut self) {
-        let (program, delegates) = (self.program_name(), self.delegates_name());
+        let (program, delegates) = (program_name(self.architecture), delegates_name(self.architecture));
         let mut foreign: Vec<&str> = Vec::new();
         for file in self.files {
             let top = file.path.split('/').next().unwrap_or_default();
@@ -161,7 +174,7 @@ impl<'a> Inspection<'a> {
     }
 
     fn delegates(&mut self) {
-        let name = self.delegates_name();
+        let name = delegates_name(self.architecture);
         let inside =
             |file: &&FileRecord| file.path.strip_prefix(&name).is_some_and(|rest| rest.starts_with('/'));
         if !self.files.iter().filter(inside).any(|file| file.size > 0) {
@@ -191,7 +204,7 @@ impl<'a> Inspection<'a> {
     }
 
     fn age(&mut self, source: Option<SystemTime>) {
-        let name = self.program_name();
+        let name = program_name(self.architecture);
         let written = fs::metadata(self.folder.join(&name)).and_then(|metadata| metadata.modified()).ok();
         let (Some(written), Some(source)) = (written, source) else { return };
         if written.checked_add(CLOCK).is_some_and(|written| written < source) {

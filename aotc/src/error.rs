@@ -9,7 +9,7 @@ use packer::FileError;
 use packer::metadata::MetadataError;
 
 use crate::architecture::{Architecture, DEVICES, Platform};
-use crate::log::{LogExcerpt, METAL_TOOLCHAIN_HINT};
+use crate::log::{KnownFault, LogExcerpt, METAL_TOOLCHAIN_HINT};
 
 /// An ahead-of-time stage that did not succeed. Nothing half-made is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -261,20 +261,14 @@ impl Error {
         Some(text.to_owned())
     }
 
-    /// 1 where the user can do something about it, 2 where the machine or a program is at fault.
-    pub fn exit_code(&self) -> u8 {
+    /// Whether the machine or the compiler is at fault, and not what the user gave. Errors of the system tell by their own kind.
+    pub fn blames_the_machine(&self) -> bool {
         match self {
             Self::CompileFailed { log, .. }
             | Self::NoArtifact { log, .. }
-            | Self::BadArtifact { log, .. } => {
-                if log.fault.is_some() {
-                    1
-                } else {
-                    2
-                }
-            }
-            Self::NoVersion { .. } | Self::Io { .. } => 2,
-            _ => 1,
+            | Self::BadArtifact { log, .. } => !log.fault.is_some_and(KnownFault::is_the_users),
+            Self::NoVersion { .. } | Self::DiskSpace { .. } => true,
+            _ => false,
         }
     }
 }

@@ -14,6 +14,7 @@ mod interrupt;
 mod local;
 mod log;
 mod process;
+mod program;
 pub mod remote;
 pub mod report;
 pub mod script;

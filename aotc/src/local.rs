@@ -29,7 +29,7 @@ impl Compiler for Toolchain {
         let package = task.source.package_path();
         let arguments =
             task.settings.arguments(package.as_os_str(), task.into.as_os_str(), task.architecture);
-        let mut command = self.command();
+        let mut command = self.command()?;
         command.args(&arguments);
         let line: Vec<&OsStr> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
         let line = shell::join(line);

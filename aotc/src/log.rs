@@ -149,6 +149,11 @@ pub enum KnownFault {
 }
 
 impl KnownFault {
+    /// Whether it is about what the user gave or installed, and not about the machine.
+    pub(crate) fn is_the_users(self) -> bool {
+        self != Self::DiskFull
+    }
+
     fn in_text(text: &str) -> Option<Self> {
         let patterns = [
             ("requires the Metal Toolchain", Self::MetalToolchain),

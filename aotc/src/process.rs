@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::interrupt::Interrupt;
 
 /// How long a group may take to end after a polite request.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_millis(300);
 /// Pauses between looks at the child, growing from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
@@ -105,10 +105,28 @@ pub(crate) fn capture_with_input(
     limit: Duration,
     interrupt: &Interrupt,
 ) -> io::Result<Captured> {
+    capture_output(command.stdin(input_file(input)?), limit, interrupt)
+}
+
+/// Starts a command with `input` to read, and waits for a moment only: one that is still at work then goes on by itself. Its output
+/// is lost.
+pub(crate) fn start(command: &mut Command, input: &str, moment: Duration) -> io::Result<Option<ExitStatus>> {
+    command.process_group(0).stdin(input_file(input)?).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let deadline = Instant::now() + moment;
+    loop {
+        match child.try_wait()? {
+            None if Instant::now() < deadline => std::thread::sleep(LAST_PAUSE),
+            ended => return Ok(ended),
+        }
+    }
+}
+
+fn input_file(input: &str) -> io::Result<File> {
     let mut file = tempfile::tempfile()?;
     file.write_all(input.as_bytes())?;
     file.seek(SeekFrom::Start(0))?;
-    capture_output(command.stdin(file), limit, interrupt)
+    Ok(file)
 }
 
 fn capture_output(command: &mut Command, limit: Duration, interrupt: &Interrupt) -> io::Result<Captured> {
@@ -213,6 +231,20 @@ mod tests {
             .unwrap();
         assert_eq!(end, End::TimedOut);
         assert!(started.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_command_that_takes_long_is_left_to_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = |name: &str| folder.path().join(name);
+        let made = Command::new("mkfifo").args([pipe("in"), pipe("out")]).status().unwrap();
+        assert!(made.success());
+        let mut command = shell("read -r from_pipe <in; { echo \"$from_pipe\"; cat; } >out");
+        let status = start(command.current_dir(folder.path()), "from input", Duration::ZERO).unwrap();
+        // It cannot have ended: nothing was written into its pipe yet.
+        assert_eq!(status, None);
+        std::fs::write(pipe("in"), "from pipe\n").unwrap();
+        assert_eq!(std::fs::read_to_string(pipe("out")).unwrap(), "from pipe\nfrom input");
     }
 
     #[test]

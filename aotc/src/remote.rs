@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::log::{Log, METAL_TOOLCHAIN_HINT};
 use crate::process::{self, Captured, End};
+use crate::program;
 use crate::source::SourceBundle;
 use crate::stage::{CompileTask, Compiler, Progress};
 use crate::{script, shell};
@@ -27,8 +28,10 @@ const TRANSFER_BROKE: [i32; 6] = [10, 12, 20, 30, 35, CONNECTION_FAILED];
 const ATTEMPTS: u32 = 6;
 /// Longest time of a step that does not depend on sizes.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
-/// Longest time of the last step, which a user who pressed Ctrl-C waits for.
+/// Longest time of the last step.
 const REMOVE_LIMIT: Duration = Duration::from_secs(30);
+/// As long as a user who pressed Ctrl-C waits for the last step, which then goes on by itself.
+const REMOVE_MOMENT: Duration = Duration::from_millis(300);
 /// Ends the script in the step that writes it.
 const END: &str = "END_OF_COMPILE_SCRIPT";
 /// A transfer that moves nothing for that long is broken.
@@ -158,8 +161,9 @@ impl RemoteOptions {
     }
 
     /// The `ssh` command without host.
-    fn ssh(&self) -> Vec<OsString> {
-        let mut words: Vec<OsString> = vec!["ssh".into()];
+    fn ssh(&self) -> Result<Vec<OsString>, Error> {
+        let ssh = self.find("ssh", "install the OpenSSH client")?;
+        let mut words: Vec<OsString> = vec![ssh.into()];
         if let Some(file) = &self.ssh_config {
             words.extend(["-F".into(), file.into()]);
         }
@@ -170,7 +174,12 @@ impl RemoteOptions {
         {
             words.extend(["-o".into(), option.into()]);
         }
-        words
+        Ok(words)
+    }
+
+    /// A program of this machine.
+    fn find(&self, name: &str, remedy: &'static str) -> Result<PathBuf, Error> {
+        program::find(Path::new(name)).map_err(|e| self.error(format!("{name} cannot be run: {e}"), remedy))
     }
 }
 
@@ -244,11 +253,7 @@ impl Remote {
     }
 
     fn step_once(&self, script: &str, limit: Duration, interrupt: &Interrupt) -> Result<Captured, Error> {
-        // A function, so that bash reads the script whole before anything in it can read the same input.
-        let script = format!("main() {{\n{script}}}\nmain </dev/null\n");
-        let mut words = self.options.ssh().into_iter();
-        let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words).arg("--").arg(&self.options.host).arg("/bin/bash -s");
+        let (mut command, script) = self.bash(script)?;
         let answer = process::capture_with_input(&mut command, &script, limit, interrupt);
         let answer = answer.map_err(|e| {
             self.options.error(format!("ssh cannot be run: {e}"), "install the OpenSSH client")
@@ -258,6 +263,15 @@ impl Remote {
             End::TimedOut => Err(self.options.error("it did not answer in time", "try again")),
             End::Exited(_) => Ok(answer),
         }
+    }
+
+    /// A command that runs a bash script there, and what it is to read.
+    fn bash(&self, script: &str) -> Result<(Command, String), Error> {
+        let mut words = self.options.ssh()?.into_iter();
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).arg("--").arg(&self.options.host).arg("/bin/bash -s");
+        // A function, so that bash reads the script whole before anything in it can read the same input.
+        Ok((command, format!("main() {{\n{script}}}\nmain </dev/null\n")))
     }
 
     /// Repeats `attempt` while it returns the message of a broken connection.
@@ -301,9 +315,9 @@ impl Remote {
     /// Transfers a folder, or with a slash at its end a folder's content, in either direction.
     fn transfer(&self, from: &Path, to: &Path, interrupt: &Interrupt) -> Result<(), Error> {
         self.retry(interrupt, |remote| {
-            let mut command = Command::new("rsync");
+            let mut command = Command::new(remote.options.find("rsync", "install rsync")?);
             command.args(["-rt", "--partial", &format!("--timeout={STALLED_SECONDS}"), "-e"]);
-            command.arg(shell::join(remote.options.ssh()));
+            command.arg(shell::join(remote.options.ssh()?));
             command.arg("--").arg(from).arg(to);
             let answer = process::capture(&mut command, Duration::MAX, interrupt)
                 .map_err(|e| remote.options.error(format!("rsync cannot be run: {e}"), "install rsync"))?;
@@ -391,10 +405,19 @@ impl Remote {
         }
     }
 
-    /// Stops what runs there and removes the folder, in one short try.
-    fn remove(&self, folder: &str) -> Result<(), Error> {
-        let answer =
-            self.step_once(&format!("folder={folder}\n{RUNNING}{REMOVE}"), REMOVE_LIMIT, &Interrupt::new())?;
+    /// Stops what runs there and removes the folder, in one try. Nobody who asked for the end waits for that.
+    fn remove(&self, folder: &str, interrupt: &Interrupt) -> Result<(), Error> {
+        let script = format!("folder={folder}\n{RUNNING}{REMOVE}");
+        if interrupt.is_raised() {
+            let (mut command, script) = self.bash(&script)?;
+            let started = process::start(&mut command, &script, REMOVE_MOMENT);
+            let failed = |message: String| self.options.error(message, "remove the folder by hand");
+            return match started.map_err(|e| failed(e.to_string()))? {
+                Some(status) if !status.success() => Err(failed(status.to_string())),
+                _ => Ok(()),
+            };
+        }
+        let answer = self.step_once(&script, REMOVE_LIMIT, interrupt)?;
         match exit_code(&answer) {
             Some(0) => Ok(()),
             _ => Err(self.options.error(answer.message(), "remove the folder by hand")),
@@ -421,7 +444,7 @@ impl Compiler for Remote {
         let result = self.compile_in(&folder, task, log, progress);
         // After a lost connection there is nobody to ask, and the next run goes on with what is there.
         if !matches!(result, Err(Error::ConnectionLost { .. }))
-            && let Err(e) = self.remove(&folder)
+            && let Err(e) = self.remove(&folder, task.interrupt)
         {
             progress(Progress::Note(format!("{folder} could not be removed: {e}")));
         }

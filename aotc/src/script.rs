@@ -128,6 +128,8 @@ impl CompileRecord {
             Err(e) => return Err(Error::io("read", &path)(e)),
         };
         let record = serde_json::from_slice(&bytes);
-        record.map(Some).map_err(|e| Error::io("read", &path)(std::io::Error::other(e)))
+        record
+            .map(Some)
+            .map_err(|e| Error::io("read", &path)(std::io::Error::new(std::io::ErrorKind::InvalidData, e)))
     }
 }

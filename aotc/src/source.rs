@@ -35,8 +35,10 @@ pub struct SourceBundle {
     pub metadata: BundleMetadata,
     /// `manifest.json`, where there is one.
     pub manifest: Option<Manifest>,
-    /// Every file, sorted by path.
+    /// Every file that belongs to it, sorted by path.
     pub files: Vec<FileRecord>,
+    /// Files that are there and not in the manifest: a compiled bundle does not take them over.
+    pub strays: Vec<String>,
     /// File name of the graph package, `<stem>.aimodel`.
     pub package: String,
     /// The package's name without its extension.
@@ -72,6 +74,9 @@ impl SourceBundle {
             )));
         }
         let files = manifest::collect(&path, &[]).map_err(|e| refused(e.to_string()))?;
+        let manifest = Manifest::read(&path).ok();
+        let (files, strays): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|file| is_listed(manifest.as_ref(), file));
         let program_sha256 = checked_program(&folder, &package, &files)?;
         let program = folder.join(PROGRAM);
         let modified =
@@ -80,7 +85,8 @@ impl SourceBundle {
         Ok(Self {
             // The digest of a listing of files is computed as that of a set of tables.
             digest: manifest::tables_digest(&files),
-            manifest: Manifest::read(&path).ok(),
+            strays: strays.into_iter().map(|file| file.path).collect(),
+            manifest,
             path,
             name,
             metadata,
@@ -131,6 +137,11 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
         None => fs::canonicalize(path),
     };
     absolute.map_err(Error::io("resolve", path))
+}
+
+/// Whether a bundle's manifest names a file, where there is a manifest.
+fn is_listed(manifest: Option<&Manifest>, file: &FileRecord) -> bool {
+    manifest.is_none_or(|manifest| manifest.files.iter().any(|listed| listed.path == file.path))
 }
 
 fn package_name(metadata: &BundleMetadata) -> Result<String, String> {

@@ -256,6 +256,10 @@ impl Stage {
         let refused = |defects| Error::BadForeignArtifact { path: artifact.to_path_buf(), defects };
         let origin = Origin { modified: None, ..Origin::from(&self.source) };
         let checked = artifact::verify(artifact, architecture, Some(origin)).map_err(refused)?;
+        let strays = artifact::strays(&checked, architecture);
+        if !strays.is_empty() {
+            return Err(refused(strays));
+        }
         let record = CompileRecord::beside(artifact)?;
         let defects = record.as_ref().map(|record| self.mismatches(record, architecture, &checked));
         if let Some(defects) = defects.filter(|defects| !defects.is_empty()) {
@@ -377,7 +381,11 @@ impl Stage {
 
         progress(Progress::Checking(architecture.clone()));
         let name = spec.artifact_name();
-        let compiled = find_artifact(&into, &name, log)?;
+        let (compiled, beside) = find_artifact(&into, &name, log)?;
+        if !beside.is_empty() {
+            let beside = beside.join(", ");
+            progress(Progress::Note(format!("left out what the compiler wrote beside {name}: {beside}")));
+        }
         let modified = compiler.shares_clock().then_some(self.source.modified);
         let origin = Origin { modified, ..Origin::from(&self.source) };
         let artifact = artifact::verify(&compiled, architecture, Some(origin)).map_err(|defects| {
@@ -396,16 +404,17 @@ impl Stage {
     }
 }
 
-/// The artifact among what the compiler wrote.
-fn find_artifact(folder: &Path, name: &str, log: &mut Log) -> Result<PathBuf, Error> {
-    let expected = folder.join(name);
-    if expected.is_dir() {
-        return Ok(expected);
-    }
+/// The artifact among what the compiler wrote, and the names of everything else.
+fn find_artifact(folder: &Path, name: &str, log: &mut Log) -> Result<(PathBuf, Vec<String>), Error> {
     let entries = fs::read_dir(folder).map_err(Error::io("list", folder))?;
     let mut found: Vec<String> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     found.sort();
+    let expected = folder.join(name);
+    if expected.is_dir() {
+        found.retain(|other| other != name);
+        return Ok((expected, found));
+    }
     let log: Box<LogExcerpt> = Box::new(log.excerpt());
     Err(Error::NoArtifact { expected: name.to_owned(), found, log })
 }

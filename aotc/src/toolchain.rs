@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::process::{self, Captured, End};
+use crate::program;
 
 /// `xcrun` may rebuild its cache, which takes a while on a cold Mac.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -28,17 +29,20 @@ impl ToolchainOptions {
     }
 
     /// A command that runs `xcrun` with the chosen Xcode.
-    pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(self.xcrun());
+    pub(crate) fn command(&self) -> Result<Command, Error> {
+        let program = self.xcrun();
+        let found = program::find(program);
+        let mut command =
+            Command::new(found.map_err(|source| Error::NoXcrun { program: program.into(), source })?);
         if let Some(folder) = &self.developer_dir {
             command.env("DEVELOPER_DIR", folder);
         }
-        command
+        Ok(command)
     }
 
     /// What `xcrun` with `arguments` prints.
     pub(crate) fn ask(&self, arguments: &[&str], interrupt: &Interrupt) -> Result<Captured, Error> {
-        let captured = process::capture(self.command().args(arguments), LIMIT, interrupt);
+        let captured = process::capture(self.command()?.args(arguments), LIMIT, interrupt);
         let captured =
             captured.map_err(|source| Error::NoXcrun { program: self.xcrun().to_path_buf(), source })?;
         if captured.end == End::Interrupted {
@@ -105,19 +109,19 @@ impl Toolchain {
 
     /// The compiler's own description of `compile`, for reports.
     pub(crate) fn help(&self, interrupt: &Interrupt) -> Result<String, Error> {
-        let mut command = self.command();
+        let mut command = self.command()?;
         let answer = process::capture(command.args(["coreai-build", "compile", "--help"]), LIMIT, interrupt);
         let program = PathBuf::from(command.get_program());
         Ok(answer.map_err(|source| Error::NoXcrun { program, source })?.message())
     }
 
     /// A command that runs tools of this toolchain through `xcrun`.
-    pub(crate) fn command(&self) -> Command {
-        let mut command = self.options.command();
+    pub(crate) fn command(&self) -> Result<Command, Error> {
+        let mut command = self.options.command()?;
         if self.cache_is_stale {
             command.arg("--no-cache");
         }
-        command
+        Ok(command)
     }
 }
 

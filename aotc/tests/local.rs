@@ -144,7 +144,7 @@ fn a_foreign_target_is_not_replaced() {
     fs::write(target.join("precious"), "x").unwrap();
     let error = scene.failure(scene.request(&["h18p"]));
     assert!(error.to_string().contains("it has no manifest.json of this tool"), "{error}");
-    assert_eq!(error.exit_code(), 1);
+    assert!(!error.blames_the_machine());
     let mut forced = scene.request(&["h18p"]);
     forced.force = true;
     scene.failure(forced);
@@ -162,7 +162,7 @@ fn a_file_that_somebody_put_into_a_sibling_is_not_deleted() {
     for request in [scene.request(&["h18p"]), forced] {
         let error = scene.failure(request);
         assert!(error.to_string().contains("it holds \"tokenizer/notes\""), "{error}");
-        assert_eq!(error.exit_code(), 1);
+        assert!(!error.blames_the_machine());
     }
     assert!(notes.exists());
 }
@@ -231,26 +231,64 @@ fn silent_failures_are_found() {
         assert!(error.to_string().contains("exited 0"), "{fault}: {error}");
         assert!(error.to_string().contains(expected), "{fault}: {error}");
         assert!(error.to_string().contains("| Compiling gemma4_tiny_decode_int4lin"), "{fault}: {error}");
-        assert_eq!(error.exit_code(), 2, "{fault}");
+        assert!(error.blames_the_machine(), "{fault}");
     }
+}
+
+/// What lies beside the compiler's work is not taken into a bundle.
+#[test]
+fn strays_stay_out_of_the_sibling() {
+    let scene = Scene::new();
+    fs::write(scene.bundle.join("notes.txt"), "x").unwrap();
+    fs::write(scene.bundle.join("tokenizer/.DS_Store"), "x").unwrap();
+    let stage = Stage::open(scene.request(&["h18p"])).unwrap();
+    assert_eq!(stage.source().strays, ["notes.txt", "tokenizer/.DS_Store"]);
+    let (outcome, reported) = scene.fault("stray").run_reporting(scene.request(&["h18p"]));
+    assert!(outcome.failure.is_none(), "{outcome:?}");
+    check_sibling(&scene, "h18p");
+    let sibling = scene.sibling("h18p");
+    let names: Vec<String> = listing(&sibling).into_iter().map(|(name, _)| name).collect();
+    assert!(!names.iter().any(|name| name.contains("notes") || name.contains("DS_Store")), "{names:?}");
+    assert!(!names.iter().any(|name| name.contains("stray") || name.contains("compiled")), "{names:?}");
+    let note = |step: &Progress| {
+        step.to_string().contains("beside gemma4_tiny_decode_int4lin.h18p.aimodelc: stray.txt")
+    };
+    assert!(reported.iter().any(note), "{reported:?}");
+
+    // From elsewhere comes what somebody else put there.
+    let artifact = scene.path("gemma4_tiny_decode_int4lin.h18p.aimodelc");
+    fs::rename(sibling.join(artifact.file_name().unwrap()), &artifact).unwrap();
+    fs::remove_dir_all(&sibling).unwrap();
+    fs::write(artifact.join("main-h18p-delegates/any"), "x").unwrap();
+    stage.adopt(&artifact).unwrap();
+    fs::remove_dir_all(&sibling).unwrap();
+    fs::write(artifact.join("secret.txt"), "x").unwrap();
+    let error = stage.adopt(&artifact).unwrap_err();
+    assert!(error.to_string().contains("secret.txt is not part of a compiled artifact"), "{error}");
+    assert!(!sibling.exists());
 }
 
 #[test]
 fn reported_failures_carry_the_log_and_the_remedy() {
     let faults = [
-        ("no-metal-toolchain", "Core AI requires the Metal Toolchain", "xcodebuild -downloadComponent", 1),
-        ("unknown-architecture", "Unknown architecture 'h18p'", "update Xcode", 1),
-        ("disk-full", "No space left on device", "free space", 1),
-        ("fails", "failed to legalize operation", "", 2),
-        ("crash", "crashed, signal 6", "", 2),
+        (
+            "no-metal-toolchain",
+            "Core AI requires the Metal Toolchain",
+            "xcodebuild -downloadComponent",
+            false,
+        ),
+        ("unknown-architecture", "Unknown architecture 'h18p'", "update Xcode", false),
+        ("disk-full", "No space left on device", "free space", true),
+        ("fails", "failed to legalize operation", "", true),
+        ("crash", "crashed, signal 6", "", true),
     ];
-    for (fault, expected, remedy, code) in faults {
+    for (fault, expected, remedy, machine) in faults {
         let scene = Scene::new();
         let error = scene.fault(fault).failure(scene.request(&["h18p"]));
         assert!(matches!(error, Error::CompileFailed { .. }), "{fault}: {error}");
         assert!(error.to_string().contains(expected), "{fault}: {error}");
         assert!(error.hint().unwrap_or_default().contains(remedy), "{fault}: {:?}", error.hint());
-        assert_eq!(error.exit_code(), code, "{fault}");
+        assert_eq!(error.blames_the_machine(), machine, "{fault}");
     }
 }
 
@@ -396,7 +434,7 @@ fn a_full_disk_leaves_nothing() {
     let error = scene.failure(request);
     assert!(error.to_string().contains("No space left on device"), "{error}");
     assert!(error.hint().unwrap().contains("free space"), "{error}");
-    assert_eq!(error.exit_code(), 1);
+    assert!(error.blames_the_machine());
     assert_eq!(listing(disk.path()), []);
 }
 
@@ -409,6 +447,9 @@ fn a_disk_that_fills_up_after_the_compile_leaves_nothing() {
     };
     let scene = Scene::new();
     fs::write(scene.bundle.join("tokenizer/large.bin"), vec![7; 1 << 20]).unwrap();
+    let mut listed = Manifest::read(&scene.bundle).unwrap();
+    listed.files = manifest::collect(&scene.bundle, &[]).unwrap();
+    listed.write(&scene.bundle).unwrap();
     let mut request = scene.request(&["h18p"]);
     request.output = Some(disk.path().to_path_buf());
     request.force = true;
@@ -457,7 +498,7 @@ fn toolchain_is_found_by_path_or_developer_directory() {
     let error = Toolchain::find(&options, &scene.interrupt).unwrap_err();
     assert!(error.to_string().contains("unable to find utility \"coreai-build\""), "{error}");
     assert!(error.hint().unwrap().contains("-downloadComponent"), "{error}");
-    assert_eq!(error.exit_code(), 1);
+    assert!(!error.blames_the_machine());
     options.developer_dir = Some(scene.xcode.developer_dir().to_path_buf());
     assert_eq!(Toolchain::find(&options, &scene.interrupt).unwrap().compiler, by_path.compiler);
     options.developer_dir = Some(scene.path("nowhere"));
@@ -484,7 +525,7 @@ fn sources_that_cannot_be_compiled_are_refused() {
         let scene = Scene::new();
         break_it(&scene);
         let error = Stage::open(scene.request(&["h18p"])).unwrap_err();
-        assert_eq!(error.exit_code(), 1, "{error}");
+        assert!(!error.blames_the_machine(), "{error}");
         error.to_string()
     };
     let package = |scene: &Scene| scene.bundle.join(format!("{}.aimodel", common::NAME));

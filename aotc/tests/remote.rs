@@ -152,7 +152,7 @@ fn a_lost_connection_is_an_error_and_the_next_run_goes_on() {
     let error = line.fail(line.request(&["h18p"]));
     assert!(matches!(error, Error::ConnectionLost { attempts: 6, .. }), "{error}");
     assert!(error.hint().unwrap().contains("goes on with it"));
-    assert_eq!(error.exit_code(), 1);
+    assert!(!error.blames_the_machine());
 
     line.server.set_down(false);
     line.server.cut(&[]);
@@ -196,7 +196,10 @@ fn interrupt_ends_the_far_compile_and_removes_what_travelled() {
     let error = line.fail(line.request(&["h18p"]));
     waiter.join().unwrap();
     assert!(matches!(error, Error::Interrupted), "{error}");
-    assert_eq!(listing(&line.far_folder()), []);
+    // Nobody waits for the far side to be cleaned up, but it is.
+    while !listing(&line.far_folder()).is_empty() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     for pid in fs::read_to_string(pids).unwrap().split_whitespace() {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z"), "{pid} still runs: {stat}");

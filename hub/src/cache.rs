@@ -7,7 +7,7 @@
 //! .locks/models--owner--name/<digest>.lock            held (flock) by who fetches a blob
 //! ```
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use text::{names, small};
 
 use crate::error::Error;
 use crate::snapshot::{RepositoryId, is_commit};
+use crate::wait::{STEP, pause};
 
 /// What marks a folder that backups may skip.
 const TAG: &str = "CACHEDIR.TAG";
@@ -80,8 +81,9 @@ impl Cache {
         self.folder().join("blobs").join(digits)
     }
 
-    /// Waits until nobody else fetches this blob; others wait until the file is dropped.
-    pub(crate) fn lock(&self, digits: &str) -> Result<File, Error> {
+    /// Waits until nobody else fetches this blob, or `cancelled` says that somebody asked for the end. Others wait until the file is
+    /// dropped.
+    pub(crate) fn lock(&self, digits: &str, cancelled: fn() -> bool) -> Result<File, Error> {
         let path = self.root.join(".locks").join(&self.name).join(format!("{digits}.lock"));
         make_parent(&path)?;
         let file = File::options()
@@ -90,11 +92,16 @@ impl Cache {
             .write(true)
             .open(&path)
             .map_err(Error::io("open", &path))?;
-        match file.lock() {
-            // Where there are no locks, two may fetch the same: slow, but not wrong, since a blob appears by one rename.
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(file),
-            Err(error) => Err(Error::io("lock", &path)(error)),
-            Ok(()) => Ok(file),
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => pause(STEP, cancelled).map_err(|_| Error::Cancelled)?,
+                // Where there are no locks, two may fetch the same: slow, but not wrong, since a blob appears by one rename.
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                    return Ok(file);
+                }
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+            }
         }
     }
 

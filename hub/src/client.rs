@@ -3,26 +3,19 @@
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use ureq::http::{self, HeaderMap, Uri};
+use ureq::http::{self, HeaderMap, HeaderValue, Uri};
 use ureq::{Agent, Body, Proxy, SendBody};
 
+use crate::answer::{Answer, quoted};
 use crate::error::Error;
+use crate::line;
 use crate::retry::{Attempts, Passing};
 use crate::settings::Settings;
 
-/// Until a connection stands.
-const CONNECT: Duration = Duration::from_secs(15);
-/// Until an answer begins.
-const ANSWER: Duration = Duration::from_secs(60);
-/// Between two parts of an answer.
-const SILENCE: Duration = Duration::from_secs(30);
 /// Largest answer in JSON.
-const MAX_JSON: u64 = 64 << 20;
-/// What a server's own words are cut to.
-const MAX_WORDS: usize = 300;
+const MAX_JSON: u64 = 16 << 20;
 /// Redirects within one server, to be followed.
 const MAX_REDIRECTS: usize = 5;
 
@@ -33,33 +26,6 @@ pub struct Client {
     settings: Settings,
     /// Whether the network worked before, so that a failure may pass.
     reached: AtomicBool,
-}
-
-/// A status that is not an error, headers, and a body to be read.
-#[derive(Debug)]
-pub struct Answer {
-    /// Status code.
-    pub status: u16,
-    headers: HeaderMap,
-    /// What follows the headers.
-    pub body: Body,
-}
-
-impl Answer {
-    /// Value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    /// An `ETag` header without its quotes.
-    pub(crate) fn etag(&self, name: &str) -> Option<&str> {
-        Some(self.header(name)?.trim_start_matches("W/").trim_matches('"'))
-    }
-
-    /// A number.
-    pub(crate) fn number(&self, name: &str) -> Option<u64> {
-        self.header(name)?.trim().parse().ok()
-    }
 }
 
 /// What a request is about, for messages.
@@ -82,27 +48,53 @@ pub(crate) enum Failure {
 impl Client {
     /// A client with these settings. The proxy is that of the environment; this machine itself is asked without one.
     pub fn new(settings: Settings) -> Self {
-        let agent = Agent::config_builder()
+        let limits = settings.limits;
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             // Where a redirect leads decides who sees the token, and a link can be used again: both are ours to decide.
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(ANSWER))
-            .timeout_per_read(Some(SILENCE))
-            .timeout_per_write(Some(SILENCE))
+            .timeout_resolve(Some(limits.connect))
+            .timeout_connect(Some(limits.connect))
+            .timeout_recv_response(Some(limits.answer))
+            .timeout_per_read(Some(limits.silence))
+            .timeout_per_write(Some(limits.silence))
             .max_idle_connections_per_host(32)
             .max_idle_connections(64)
             .input_buffer_size(256 << 10)
             .user_agent(concat!("coreai-bundle/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
+            .build();
+        let agent = line::agent(config, limits, settings.cancelled);
         Client { agent, settings, reached: AtomicBool::new(false) }
     }
 
     /// What it was made with.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Whether the endpoint answers, whatever it answers.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn reach(&self) -> Result<(), Error> {
+        let url = &self.settings.endpoint;
+        let answer = self.ask("HEAD", url, &[], b"");
+        let answer = match answer {
+            // The proxy's answer, that is.
+            Ok(answer) if answer.status == 407 => {
+                Err(self.refusal(url, answer, About { id: "", revision: "", file: "" }))
+            }
+            answer => answer.map(drop),
+        };
+        answer.map_err(|failure| match failure {
+            Failure::Final(error) | Failure::Passing(Passing { error, .. }) => error,
+        })
+    }
+
+    /// Host and port of the proxy on the way to the endpoint, if there is one.
+    pub fn proxy(&self) -> Option<String> {
+        self.proxy_to(&self.settings.endpoint)
     }
 
     /// Counts attempts by the client's policy.
@@ -123,7 +115,7 @@ impl Client {
     ) -> Result<(T, Option<String>), Error> {
         let (text, next) = self.patiently(|| {
             let mut answer = self.follow("GET", url, about)?;
-            let next = answer.header("link").and_then(next_page).map(str::to_owned);
+            let next = answer.next_page().map(str::to_owned);
             Ok((self.text(url, &mut answer)?, next))
         })?;
         Ok((self.json(url, &text)?, next))
@@ -149,14 +141,35 @@ impl Client {
     /// Reads JSON.
     pub(crate) fn json<T: DeserializeOwned>(&self, url: &str, text: &[u8]) -> Result<T, Error> {
         let path = &url[origin(url).len()..];
-        serde_json::from_slice(text)
-            .map_err(|error| Error::Protocol { host: host(url), what: format!("{path}: {error}") })
+        serde_json::from_slice(text).map_err(|error| Error::protocol(url, &format!("{path}: {error}")))
     }
 
-    /// Reads an answer to its end.
+    /// Reads an answer to its end, without the token, should it quote it.
     pub(crate) fn text(&self, url: &str, answer: &mut Answer) -> Result<Vec<u8>, Failure> {
-        let body = answer.body.with_config().limit(MAX_JSON).read_to_vec();
-        body.map_err(|error| self.broken(url, error.into_io()))
+        match answer.body.with_config().limit(MAX_JSON).read_to_vec() {
+            Ok(body) => Ok(self.without_token(body)),
+            Err(ureq::Error::BodyExceedsLimit(limit)) => {
+                let what = format!("its answer has more than {limit} bytes");
+                Err(Failure::Final(Error::protocol(url, &what)))
+            }
+            Err(error) => Err(self.broken(url, error.into_io())),
+        }
+    }
+
+    fn without_token(&self, bytes: Vec<u8>) -> Vec<u8> {
+        match &self.settings.token {
+            Some(token) => token.removed_from(bytes),
+            None => bytes,
+        }
+    }
+
+    /// Takes the token out of what a server sent in headers.
+    fn clean(&self, headers: &mut HeaderMap) {
+        let Some(token) = &self.settings.token else { return };
+        for value in headers.values_mut().filter(|value| token.is_in(value.as_bytes())) {
+            let cleaned = HeaderValue::from_bytes(&token.removed_from(value.as_bytes().to_vec()));
+            *value = cleaned.unwrap_or(HeaderValue::from_static(""));
+        }
     }
 
     /// Repeats what may pass.
@@ -190,7 +203,7 @@ impl Client {
                 _ => return Err(self.refusal(&url, answer, about)),
             }
         }
-        Err(Failure::Final(Error::Protocol { host: host(&url), what: "it redirects in a circle".to_owned() }))
+        Err(Failure::Final(Error::protocol(&url, "it redirects in a circle")))
     }
 
     /// Sends one request and takes whatever status comes back. The token goes to the endpoint alone.
@@ -234,13 +247,13 @@ impl Client {
         request: http::Result<http::Request<B>>,
     ) -> Result<Answer, Failure> {
         let request = request.map_err(|error| {
-            let what = format!("not an address to ask: {error}");
-            Failure::Final(Error::Protocol { host: host(url), what })
+            Failure::Final(Error::protocol(url, &format!("not an address to ask: {error}")))
         })?;
         match self.run(url, request) {
             Ok(response) => {
                 self.reached.store(true, Ordering::Relaxed);
-                let (parts, body) = response.into_parts();
+                let (mut parts, body) = response.into_parts();
+                self.clean(&mut parts.headers);
                 Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
             }
             Err(error) => Err(self.unanswered(url, error)),
@@ -259,7 +272,7 @@ impl Client {
     }
 
     /// The proxy that requests for this address go through, without its password.
-    fn proxy(&self, url: &str) -> Option<String> {
+    fn proxy_to(&self, url: &str) -> Option<String> {
         let proxy: &Proxy = self.agent.config().proxy()?;
         let skipped = url.parse::<Uri>().is_ok_and(|uri| proxy.is_no_proxy(&uri)) || is_this_machine(url);
         (!skipped).then(|| format!("{}:{}", proxy.host(), proxy.port()))
@@ -267,11 +280,15 @@ impl Client {
 
     /// No answer came.
     fn unanswered(&self, url: &str, error: ureq::Error) -> Failure {
+        if (self.settings.cancelled)() {
+            return Failure::Final(Error::Cancelled);
+        }
         let host = host(url);
         let (reason, no_way) = match error {
             ureq::Error::HostNotFound => ("its name is unknown".to_owned(), true),
             ureq::Error::ConnectionFailed => ("nothing answers there".to_owned(), true),
-            ureq::Error::ConnectProxyFailed(reason) => (reason, true),
+            ureq::Error::ConnectProxyFailed(reason) => (quoted(&reason), true),
+            ureq::Error::Io(error) if line::is_too_slow(&error) => return self.broken(url, error),
             ureq::Error::Io(error) => {
                 let no_way = matches!(
                     error.kind(),
@@ -286,9 +303,9 @@ impl Client {
                 ("nothing answers there".to_owned(), true)
             }
             ureq::Error::Timeout(_) => ("it does not answer in time".to_owned(), false),
-            other => (other.to_string(), false),
+            other => (quoted(&other.to_string()), false),
         };
-        let error = match self.proxy(url) {
+        let error = match self.proxy_to(url) {
             Some(proxy) if no_way => Error::Proxy { host, proxy, reason },
             _ if no_way => Error::NoNetwork { host, reason },
             _ => Error::Broken { host, reason },
@@ -302,14 +319,22 @@ impl Client {
 
     /// The answer broke off.
     pub(crate) fn broken(&self, url: &str, error: io::Error) -> Failure {
-        let error = Error::Broken { host: host(url), reason: plain(&error) };
+        if (self.settings.cancelled)() {
+            return Failure::Final(Error::Cancelled);
+        }
+        let host = host(url);
+        let error = if line::is_too_slow(&error) {
+            Error::TooSlow { host, bytes: self.settings.limits.slowest }
+        } else {
+            Error::Broken { host, reason: plain(&error) }
+        };
         Failure::Passing(Passing { error, retry_after: None })
     }
 
     /// Turns a status that is an error into a failure that says what to do.
     pub(crate) fn refusal(&self, url: &str, mut answer: Answer, about: About<'_>) -> Failure {
         let (host, status) = (host(url), answer.status);
-        let endpoint = self.settings.endpoint.clone();
+        let endpoint = self.settings.public_endpoint();
         let origin = self.settings.token.as_ref().map(|token| token.origin().to_owned());
         let has_token = origin.is_some();
         let id = about.id.to_owned();
@@ -318,7 +343,7 @@ impl Client {
         let bad_token = message.contains("Invalid credentials");
         let error = match (status, code.as_str(), origin) {
             (429, ..) => {
-                let retry_after = answer.number("retry-after").or_else(|| reset_after(&answer));
+                let retry_after = answer.number("retry-after").or_else(|| answer.reset_after());
                 let error = Error::RateLimited { host, retry_after, has_token };
                 return Failure::Passing(Passing { error, retry_after });
             }
@@ -328,7 +353,7 @@ impl Client {
                 return Failure::Passing(Passing { error, retry_after });
             }
             (407, ..) => {
-                let proxy = self.proxy(url).unwrap_or_else(|| host.clone());
+                let proxy = self.proxy_to(url).unwrap_or_else(|| host.clone());
                 Error::Proxy { host, proxy, reason: "it wants a user and a password".to_owned() }
             }
             (_, "GatedRepo", None) => Error::GatedNoToken { id, endpoint },
@@ -354,30 +379,15 @@ impl Client {
     /// What the server said, without anything that could be secret.
     fn words(&self, answer: &mut Answer) -> String {
         let said = answer.header("x-error-message").map(str::to_owned);
-        let text = said.or_else(|| answer.body.with_config().limit(64 << 10).read_to_string().ok());
-        let line = text.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
-        let line = match &self.settings.token {
-            Some(token) => token.removed_from(&line),
-            None => line,
-        };
-        match line.char_indices().nth(MAX_WORDS) {
-            Some((end, _)) => format!("{}...", &line[..end]),
-            None if line.is_empty() => "no reason given".to_owned(),
-            None => line,
+        let said = said.or_else(|| {
+            let body = answer.body.with_config().limit(64 << 10).read_to_vec().ok()?;
+            Some(String::from_utf8_lossy(&self.without_token(body)).into_owned())
+        });
+        match quoted(&said.unwrap_or_default()) {
+            line if line.is_empty() => "no reason given".to_owned(),
+            line => line,
         }
     }
-}
-
-/// Seconds until the limit of requests is reset, as the `RateLimit` header gives them: `"api";r=0;t=55`.
-fn reset_after(answer: &Answer) -> Option<u64> {
-    let part = answer.header("ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t="))?;
-    part.parse().ok()
-}
-
-/// The address in a `Link` header that leads on: `<..>; rel="next"`.
-fn next_page(links: &str) -> Option<&str> {
-    let link = links.split(',').find(|link| link.contains("rel=\"next\""))?;
-    Some(link.split_once('<')?.1.split_once('>')?.0)
 }
 
 /// Whether a name could not be looked up, which the standard library says in words only.
@@ -391,7 +401,7 @@ fn plain(error: &io::Error) -> String {
         io::ErrorKind::UnexpectedEof => "it ended early".to_owned(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "it fell silent".to_owned(),
         kind if error.raw_os_error().is_some() => kind.to_string(),
-        _ => error.to_string(),
+        _ => quoted(&error.to_string()),
     }
 }
 
@@ -407,7 +417,7 @@ pub(crate) fn host(url: &str) -> String {
     let origin = origin(url);
     let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
     // What stands in front of an @ is a password.
-    authority.rsplit('@').next().unwrap_or(authority).to_owned()
+    quoted(authority.rsplit('@').next().unwrap_or(authority))
 }
 
 fn is_this_machine(url: &str) -> bool {

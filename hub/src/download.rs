@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use text::names;
 
 use crate::cache::Cache;
-use crate::client::{Client, host};
+use crate::client::Client;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::file::RemoteFile;
@@ -62,10 +62,7 @@ fn download_file(
     path: &str,
     observer: &dyn Observer,
 ) -> Result<(), Error> {
-    let odd = |what: &str| {
-        let host = host(&client.settings().endpoint);
-        Error::Protocol { host, what: format!("{path}: {what}") }
-    };
+    let odd = |what: &str| Error::protocol(&client.settings().endpoint, &format!("{path}: {what}"));
     names::path(path).map_err(|error| odd(error.why))?;
     if cache.snapshot_path(&snapshot.commit).join(path).exists() {
         return Ok(());
@@ -73,7 +70,7 @@ fn download_file(
     let file = snapshot.file(client, path)?;
     let digest = file.digest.clone().ok_or_else(|| odd("no digest to check it by"))?;
     let blob = cache.blob(digest.as_str());
-    let _lock = cache.lock(digest.as_str())?;
+    let _lock = cache.lock(digest.as_str(), client.settings().cancelled)?;
     if !blob.exists() {
         fetch(client, &file, &digest, &blob, observer)?;
     }

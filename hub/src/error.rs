@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::answer::quoted;
+use crate::client::host;
+
 /// Why the Hub did not give what was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -147,6 +150,14 @@ pub enum Error {
         /// What happened last.
         reason: String,
     },
+    /// A transfer brought hardly anything, again and again.
+    #[error("{host} sends less than {bytes} bytes a second: check the network and run again")]
+    TooSlow {
+        /// Server.
+        host: String,
+        /// Bytes a second below which a transfer is cut.
+        bytes: u64,
+    },
     /// A refusal of another kind.
     #[error("{host} refuses {what} with status {status}: {message}")]
     Refused {
@@ -204,6 +215,11 @@ pub enum Error {
         /// The Hub.
         endpoint: String,
     },
+    /// Writing needs a token, and the one that is there must not be used.
+    #[error(
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN is set, so no token is used, and publishing needs one: unset it and run again"
+    )]
+    TokenDisabled,
     /// The token may read, but not write here.
     #[error(
         "{endpoint} does not let the token from {origin} write to {id} ({message}): use a token of its owner that may write, or \
@@ -269,13 +285,22 @@ impl Error {
     pub fn is_unreachable(&self) -> bool {
         matches!(
             self,
-            Error::NoNetwork { .. } | Error::Proxy { .. } | Error::Unavailable { .. } | Error::Broken { .. }
+            Error::NoNetwork { .. }
+                | Error::Proxy { .. }
+                | Error::Unavailable { .. }
+                | Error::Broken { .. }
+                | Error::TooSlow { .. }
         )
     }
 
     /// Whether the same command may well succeed later, unchanged.
     pub fn may_pass(&self) -> bool {
         self.is_unreachable() || matches!(self, Error::RateLimited { .. } | Error::Cancelled)
+    }
+
+    /// An answer to this address that no Hub would give. What is quoted of it is cut to a line.
+    pub(crate) fn protocol(url: &str, what: &str) -> Self {
+        Error::Protocol { host: host(url), what: quoted(what) }
     }
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {

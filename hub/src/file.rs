@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
-use crate::client::{About, Answer, Client, Failure, host, origin};
+use crate::answer::Answer;
+use crate::client::{About, Client, Failure, origin};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::retry::Passing;
@@ -11,6 +12,8 @@ use crate::snapshot::{RepositoryId, escape};
 
 /// A server that ignores ranges sends everything: up to so many bytes are then skipped.
 const MAX_SKIPPED: u64 = 16 << 20;
+/// Largest size to believe.
+const MAX_SIZE: u64 = 1 << 42;
 
 /// A file of a repository at a commit: what the Hub says of it, and the link to its bytes.
 #[derive(Debug)]
@@ -35,6 +38,12 @@ pub(crate) enum Missed {
 }
 
 impl Missed {
+    /// Whether the transfer was cut because it brought hardly anything.
+    fn is_too_slow(&self) -> bool {
+        let (Missed::Expired(failure) | Missed::Failed(failure)) = self;
+        matches!(failure, Failure::Passing(Passing { error: Error::TooSlow { .. }, .. }))
+    }
+
     /// What a status that is an error means for a link.
     pub(crate) fn refused(client: &Client, link: &str, answer: Answer, about: About<'_>) -> Self {
         let status = answer.status;
@@ -68,9 +77,12 @@ impl RemoteFile {
             // The length of a redirect is that of the redirect.
             if answer.status == 200 { answer.number("content-length") } else { None }
         });
-        let odd =
-            |what: &str| Error::Protocol { host: host(&file.url(client)), what: format!("{path}: {what}") };
+        let url = file.url(client);
+        let odd = |what: &str| Error::protocol(&url, &format!("{path}: {what}"));
         file.size = size.ok_or_else(|| odd("no size"))?;
+        if file.size > MAX_SIZE {
+            return Err(odd(&format!("it has {} bytes, more than any file of a Hub", file.size)));
+        }
         file.digest =
             answer.etag("x-linked-etag").or_else(|| answer.etag("etag")).and_then(Digest::from_etag);
         *file.lock() = file.link_of(client, &answer);
@@ -90,10 +102,10 @@ impl RemoteFile {
         let length = usize::try_from(self.size).ok().filter(|_| self.size <= limit);
         let Some(length) = length else {
             let what = format!("{} has {} bytes, more than {limit}", self.path, self.size);
-            return Err(Error::Protocol { host: host(&self.url(client)), what });
+            return Err(Error::protocol(&self.url(client), &what));
         };
         let mut bytes = vec![0; length];
-        self.read_at(client, 0, &mut bytes)?;
+        self.read_text_at(client, 0, &mut bytes)?;
         if let Some(expected) = &self.digest {
             let mut hasher = expected.hasher(self.size);
             hasher.update(&bytes);
@@ -114,6 +126,19 @@ impl RemoteFile {
         })
     }
 
+    /// As [`read_at`](Self::read_at), for what may be shown: refuses bytes that hold the token.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    pub fn read_text_at(&self, client: &Client, start: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.read_at(client, start, out)?;
+        if client.settings().token.as_ref().is_some_and(|token| token.is_in(out)) {
+            let what = format!("{} holds the token that it was asked with", self.path);
+            return Err(Error::protocol(&self.url(client), &what));
+        }
+        Ok(())
+    }
+
     /// Fills `out` with the bytes from `start` on. What breaks off is continued; links that expired are renewed.
     ///
     /// # Errors
@@ -124,7 +149,8 @@ impl RemoteFile {
         while filled < out.len() {
             let before = filled;
             let missed = self.read_part(client, start, out, &mut filled);
-            if filled > before {
+            // A trickle is no progress: it would never end.
+            if filled > before && !matches!(&missed, Err(missed) if missed.is_too_slow()) {
                 attempts.progress();
             }
             match missed {
@@ -153,11 +179,11 @@ impl RemoteFile {
         let range = format!("bytes={first}-{last}");
         let answer = client.ask("GET", &link, &[("Range", &range)], b"").map_err(Missed::Failed)?;
         let mut skip = match answer.status {
-            206 if answer.header("content-range").is_some_and(|value| starts_at(value, first)) => 0,
+            206 if answer.content_range().is_some_and(|found| self.is_range_from(first, found)) => 0,
             200 if first <= MAX_SKIPPED => first,
             200 | 206 => {
                 let what = format!("{}: it does not send the range that was asked for", self.path);
-                return Err(Missed::Failed(Failure::Final(Error::Protocol { host: host(&link), what })));
+                return Err(Missed::Failed(Failure::Final(Error::protocol(&link, &what))));
             }
             _ => return Err(Missed::refused(client, &link, answer, self.about())),
         };
@@ -180,6 +206,11 @@ impl RemoteFile {
             }
         }
         Ok(())
+    }
+
+    /// Whether a `Content-Range` begins at this byte, of a file of this size.
+    fn is_range_from(&self, first: u64, (start, length): (u64, Option<u64>)) -> bool {
+        start == first && length.is_none_or(|length| length == self.size)
     }
 
     /// Where the bytes are.
@@ -235,10 +266,4 @@ fn passing(failure: Failure) -> Failure {
         Failure::Final(error) => Failure::Passing(Passing { error, retry_after: None }),
         passing => passing,
     }
-}
-
-/// Whether a `Content-Range` begins at this byte.
-fn starts_at(value: &str, first: u64) -> bool {
-    let start = value.trim().strip_prefix("bytes").and_then(|rest| rest.trim().split('-').next());
-    start.and_then(|start| start.parse().ok()) == Some(first)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::wait::pause;
 
 /// When to give up, and how long to wait before that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,21 +74,7 @@ impl Attempts {
             return Err(passing.error);
         }
         let doubled = first_pause.saturating_mul(1_u32.checked_shl(self.failed - 1).unwrap_or(u32::MAX));
-        self.wait(doubled.min(longest_pause).max(asked.unwrap_or_default()))
-    }
-
-    fn wait(&self, pause: Duration) -> Result<(), Error> {
-        /// How often a wait looks whether it is still wanted.
-        const STEP: Duration = Duration::from_millis(100);
-        let mut left = pause;
-        while !left.is_zero() {
-            if (self.cancelled)() {
-                return Err(Error::Cancelled);
-            }
-            let step = left.min(STEP);
-            std::thread::sleep(step);
-            left -= step;
-        }
-        Ok(())
+        pause(doubled.min(longest_pause).max(asked.unwrap_or_default()), self.cancelled)
+            .map_err(|_| Error::Cancelled)
     }
 }

@@ -1,8 +1,10 @@
 //! What the environment says, by the same names and in the same order as for Python's `huggingface_hub`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::limits::Limits;
 use crate::retry::Policy;
 use crate::token::Token;
 
@@ -20,8 +22,14 @@ pub struct Settings {
     pub offline: bool,
     /// Who asks.
     pub token: Option<Token>,
+    /// Where a token is looked for when no variable has one.
+    pub token_path: PathBuf,
+    /// Whether a token, should there be one, must not be used (`HF_HUB_DISABLE_IMPLICIT_TOKEN`).
+    pub token_disabled: bool,
     /// How often and after which pauses to try again.
     pub policy: Policy,
+    /// How long to wait for an answer.
+    pub limits: Limits,
     /// Asked during waits; when it says yes, the request ends.
     pub cancelled: fn() -> bool,
 }
@@ -30,6 +38,14 @@ impl Settings {
     /// Reads the environment of this process.
     pub fn from_environment() -> Self {
         Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// The endpoint without the user and password that it may carry, for messages.
+    pub fn public_endpoint(&self) -> String {
+        let (scheme, rest) = self.endpoint.split_once("://").unwrap_or(("http", &self.endpoint));
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host = authority.rsplit('@').next().unwrap_or(authority);
+        format!("{scheme}://{host}{path}")
     }
 
     /// Reads variables from elsewhere.
@@ -44,27 +60,45 @@ impl Settings {
         let cache = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
         let token_path = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+        let is_set =
+            |names: &[&str]| names.iter().find_map(|name| variable(name)).is_some_and(|value| is_yes(&value));
+        let token_disabled = is_set(&["HF_HUB_DISABLE_IMPLICIT_TOKEN"]);
+        let token = || {
+            let set = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
+                .iter()
+                .find_map(|name| Token::new(&variable(name)?, *name));
+            set.or_else(|| Token::new(&read_token(&token_path)?, shown(&token_path)))
+        };
         Settings {
             endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
             cache: cache.unwrap_or_else(|| home.join("hub")),
-            offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
-                .iter()
-                .find_map(|name| variable(name))
-                .is_some_and(|value| is_yes(&value)),
-            token: ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
-                .iter()
-                .find_map(|name| Token::new(&variable(name)?, *name))
-                .or_else(|| Token::new(&fs::read_to_string(&token_path).ok()?, shown(&token_path))),
+            offline: is_set(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]),
+            token: if token_disabled { None } else { token() },
+            token_path,
+            token_disabled,
             policy: Policy::default(),
+            limits: Limits::default(),
             cancelled: || false,
         }
     }
+}
+
+/// What a token's file holds, if it is a file.
+fn read_token(path: &Path) -> Option<String> {
+    /// What is longer is no token.
+    const LONGEST: u64 = 4096;
+    // A pipe would keep whoever opens it waiting.
+    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let mut text = String::new();
+    File::open(path).ok()?.take(LONGEST).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
+/// Whether a variable says yes, as `huggingface_hub` reads it.
 fn is_yes(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_ascii_uppercase().as_str())
 }
@@ -131,8 +165,25 @@ mod tests {
     fn endpoint_and_offline() {
         assert_eq!(settings(&[("HF_ENDPOINT", "http://a:1/")]).endpoint, "http://a:1");
         assert_eq!(settings(&[]).endpoint, "https://huggingface.co");
-        for (value, offline) in [("1", true), ("true", true), ("0", false), ("", false)] {
-            assert_eq!(settings(&[("HF_HUB_OFFLINE", value)]).offline, offline, "{value:?}");
+        let mirror = settings(&[("HF_ENDPOINT", "https://user:secret@mirror:8443/hub/")]);
+        assert_eq!(mirror.public_endpoint(), "https://mirror:8443/hub");
+        for (value, yes) in [
+            ("1", true),
+            ("ON", true),
+            ("yes", true),
+            ("True", true),
+            ("0", false),
+            ("no", false),
+            ("2", false),
+            ("", false),
+        ] {
+            assert_eq!(settings(&[("HF_HUB_OFFLINE", value)]).offline, yes, "{value:?}");
+            let disabled = settings(&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", value), ("HF_TOKEN", "hf_token")]);
+            assert_eq!((disabled.token_disabled, disabled.token.is_none()), (yes, yes), "{value:?}");
         }
+        // An empty variable is as good as none, one that says no is not.
+        let both =
+            |first: &str| settings(&[("HF_HUB_OFFLINE", first), ("TRANSFORMERS_OFFLINE", "1")]).offline;
+        assert_eq!((both(""), both("0")), (true, false));
     }
 }

@@ -4,13 +4,18 @@ use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use text::names;
 
-use crate::client::{About, Client, host};
+use crate::answer::quoted;
+use crate::client::{About, Client};
 use crate::error::Error;
 use crate::file::RemoteFile;
 
 /// What stands in a path as it is.
 const PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Most files of a repository. The Hub recommends to stay below this.
+pub(crate) const MAX_FILES: usize = 100_000;
 
 /// `owner/name`, checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,9 +87,17 @@ impl Snapshot {
         let revision = escape(revision).replace('/', "%2F");
         let path = format!("/api/models/{id}/revision/{revision}");
         let info: Info = client.get_json(&path, about)?;
+        let endpoint = &client.settings().endpoint;
         if !is_commit(&info.sha) {
-            let what = format!("{path}: {:?} is no commit", info.sha);
-            return Err(Error::Protocol { host: host(&client.settings().endpoint), what });
+            return Err(Error::protocol(endpoint, &format!("{path}: its sha is not a commit")));
+        }
+        if info.siblings.len() > MAX_FILES {
+            let what = format!("{path}: it lists {} files, more than {MAX_FILES}", info.siblings.len());
+            return Err(Error::protocol(endpoint, &what));
+        }
+        if let Some(odd) = info.siblings.iter().find(|sibling| names::path(&sibling.rfilename).is_err()) {
+            let what = format!("{path}: not a path within a repository: {:?}", quoted(&odd.rfilename));
+            return Err(Error::protocol(endpoint, &what));
         }
         let mut files: Vec<String> = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         files.sort();

@@ -28,9 +28,34 @@ impl Token {
         format!("Bearer {}", self.secret)
     }
 
-    /// A text, should it quote the token, without it.
-    pub(crate) fn removed_from(&self, text: &str) -> String {
-        text.replace(&self.secret, "***")
+    /// Whether bytes hold the token.
+    pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
+        /// What is shorter is no secret, and may well be part of a word.
+        const SHORTEST: usize = 8;
+        let secret = self.secret.as_bytes();
+        secret.len() >= SHORTEST && bytes.windows(secret.len()).any(|window| window == secret)
+    }
+
+    /// Bytes that a server sent, without the token, should they quote it.
+    pub(crate) fn removed_from(&self, bytes: Vec<u8>) -> Vec<u8> {
+        let secret = self.secret.as_bytes();
+        if !self.is_in(&bytes) {
+            return bytes;
+        }
+        let (mut kept, mut rest) = (Vec::with_capacity(bytes.len()), bytes.as_slice());
+        while let Some((first, tail)) = rest.split_first() {
+            match rest.strip_prefix(secret) {
+                Some(after) => {
+                    kept.extend(b"***");
+                    rest = after;
+                }
+                None => {
+                    kept.push(*first);
+                    rest = tail;
+                }
+            }
+        }
+        kept
     }
 }
 

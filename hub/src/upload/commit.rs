@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::local::LocalFile;
 use super::repository::Head;
 use super::{Target, compare};
-use crate::client::{Client, Failure, host};
+use crate::client::{Client, Failure};
 use crate::error::Error;
+use crate::snapshot::is_commit;
 
 /// A commit that was made.
 pub(super) struct Committed {
@@ -44,7 +45,7 @@ pub(super) fn commit(
     let mut in_doubt = false;
     loop {
         let passing = match once(client, target, &url, &body) {
-            Ok(Some(answered)) => return committed(&url, answered),
+            Ok(Some(answered)) => return committed(client, target, &url, answered),
             Ok(None) if in_doubt => return found(client, target, additions),
             Ok(None) => {
                 return Err(Error::Moved { id: target.id.to_string(), revision: target.revision.to_owned() });
@@ -55,7 +56,7 @@ pub(super) fn commit(
         in_doubt |= !matches!(passing.error, Error::RateLimited { .. });
         // The same pull request twice would be one too many; on a branch, the parent tells.
         if in_doubt && target.pull_request {
-            let endpoint = client.settings().endpoint.clone();
+            let endpoint = client.settings().public_endpoint();
             return Err(Error::Unsure { id: target.id.to_string(), endpoint });
         }
         attempts.failed(passing)?;
@@ -75,19 +76,24 @@ fn once(client: &Client, target: &Target<'_>, url: &str, body: &[u8]) -> Result<
     }
 }
 
-fn committed(url: &str, answered: Answered) -> Result<Committed, Error> {
-    let Answered { commit_oid: commit, pull_request_url: pull_request } = answered;
-    let reference = match &pull_request {
-        None => commit.clone(),
-        Some(address) => match address.rsplit('/').next().map(str::parse::<u64>) {
-            Some(Ok(number)) => format!("refs/pr/{number}"),
-            _ => {
-                let what = format!("{address:?} is no address of a pull request");
-                return Err(Error::Protocol { host: host(url), what });
-            }
-        },
+fn committed(
+    client: &Client,
+    target: &Target<'_>,
+    url: &str,
+    answered: Answered,
+) -> Result<Committed, Error> {
+    let Answered { commit_oid: commit, pull_request_url } = answered;
+    if !is_commit(&commit) {
+        return Err(Error::protocol(url, "the commit that it made has no name of a commit"));
+    }
+    let Some(address) = pull_request_url else {
+        return Ok(Committed { reference: commit.clone(), commit, pull_request: None });
     };
-    Ok(Committed { commit, reference, pull_request })
+    let number = address.rsplit('/').next().and_then(|number| number.parse::<u64>().ok());
+    let number =
+        number.ok_or_else(|| Error::protocol(url, "the pull request that it opened has no number"))?;
+    let pull_request = format!("{}/{}/discussions/{number}", client.settings().public_endpoint(), target.id);
+    Ok(Committed { commit, reference: format!("refs/pr/{number}"), pull_request: Some(pull_request) })
 }
 
 /// The commit whose answer was lost: the head, if it holds what was sent.

@@ -146,12 +146,13 @@ fn send(
 /// Refuses to go on without a token.
 ///
 /// # Errors
-/// [`Error::TokenNeeded`].
+/// [`Error::TokenNeeded`], [`Error::TokenDisabled`].
 pub fn need_token(client: &Client) -> Result<(), Error> {
     let settings = client.settings();
     match settings.token {
         Some(_) => Ok(()),
-        None => Err(Error::TokenNeeded { endpoint: settings.endpoint.clone() }),
+        None if settings.token_disabled => Err(Error::TokenDisabled),
+        None => Err(Error::TokenNeeded { endpoint: settings.public_endpoint() }),
     }
 }
 
@@ -164,7 +165,7 @@ fn of_writing(client: &Client, target: &Target<'_>, error: Error) -> Error {
         {
             Error::MayNotWrite {
                 id: target.id.to_string(),
-                endpoint: settings.endpoint.clone(),
+                endpoint: settings.public_endpoint(),
                 origin: token.origin().to_owned(),
                 message,
             }
@@ -209,7 +210,7 @@ fn are_large(client: &Client, target: &Target<'_>, files: &[&LocalFile]) -> Resu
                 Some("regular") => false,
                 other => {
                     let what = format!("preupload of {}: {other:?}", file.path);
-                    return Err(Error::Protocol { host: host(&url), what });
+                    return Err(Error::protocol(&url, &what));
                 }
             });
         }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::local::LocalFile;
 use super::{Observer, Target};
-use crate::client::{Answer, Client, Failure, host};
+use crate::answer::{Answer, quoted};
+use crate::client::{Client, Failure, host};
 use crate::error::Error;
 use crate::file::{Missed, retry};
 use crate::retry::Attempts;
@@ -106,7 +107,7 @@ struct Parts {
 
 impl Sending<'_> {
     fn odd(&self, what: String) -> Error {
-        Error::Protocol { host: host(&self.client.settings().endpoint), what }
+        Error::protocol(&self.client.settings().endpoint, &what)
     }
 
     /// Asks where to send the file; nothing if it is there already.
@@ -132,7 +133,8 @@ impl Sending<'_> {
         let object = object.ok_or_else(|| self.odd(format!("{path}: the batch does not name it")))?;
         match object.error {
             Some(Refusal { code, message }) => {
-                Err(Error::Refused { host: host(&url), what: path.clone(), status: code, message })
+                let (host, message) = (host(&url), quoted(&message));
+                Err(Error::Refused { host, what: path.clone(), status: code, message })
             }
             None => Ok(object.actions),
         }

@@ -2,13 +2,18 @@
 
 use serde::Deserialize;
 use serde_json::json;
+use text::names;
 
 use super::Target;
-use crate::client::{About, Client, Failure, host, origin};
+use crate::answer::quoted;
+use crate::client::{About, Client, Failure, origin};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::retry::Passing;
-use crate::snapshot::{RepositoryId, escape, is_commit};
+use crate::snapshot::{MAX_FILES, RepositoryId, escape, is_commit};
+
+/// Most pages of a listing. The Hub puts a thousand files on one.
+const MAX_PAGES: usize = 10_000;
 
 /// Where a branch stands.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -33,8 +38,7 @@ impl Head {
         if is_commit(&head.commit) {
             return Ok(head);
         }
-        let what = format!("{path}: {:?} is no commit", head.commit);
-        Err(Error::Protocol { host: host(&client.settings().endpoint), what })
+        Err(Error::protocol(&client.settings().endpoint, &format!("{path}: its sha is not a commit")))
     }
 }
 
@@ -68,21 +72,30 @@ struct Large {
 pub(super) fn entries(client: &Client, id: &RepositoryId, revision: &str) -> Result<Vec<Entry>, Error> {
     let endpoint = &client.settings().endpoint;
     let about = About { id: id.as_str(), revision, file: "" };
-    let odd = |what: String| Error::Protocol { host: host(endpoint), what };
+    let odd = |what: String| Error::protocol(endpoint, &what);
     let revision = escape(revision).replace('/', "%2F");
     let mut next = Some(format!("{endpoint}/api/models/{id}/tree/{revision}?recursive=true&expand=false"));
     let mut entries = Vec::new();
+    let mut pages = 0;
     while let Some(url) = next {
         let (page, following) = client.get_page::<Vec<Listed>>(&url, about)?;
         for file in page.into_iter().filter(|listed| listed.kind == "file") {
             let digits = file.lfs.map_or(file.oid, |large| large.oid);
+            if names::path(&file.path).is_err() {
+                let path = quoted(&file.path);
+                return Err(odd(format!("tree: not a path within a repository: {path:?}")));
+            }
             let digest = Digest::from_etag(&digits)
-                .ok_or_else(|| odd(format!("tree: {digits:?} is no digest of {}", file.path)))?;
+                .ok_or_else(|| odd(format!("tree: {} has no digest", file.path)))?;
             entries.push(Entry { path: file.path, size: file.size, digest });
         }
         if following.as_ref().is_some_and(|following| *following == url || origin(following) != origin(&url))
         {
             return Err(odd("the pages of a tree lead elsewhere".to_owned()));
+        }
+        pages += 1;
+        if entries.len() > MAX_FILES || pages > MAX_PAGES {
+            return Err(odd(format!("tree: it lists more than {MAX_FILES} files or {MAX_PAGES} pages")));
         }
         next = following;
     }

@@ -149,7 +149,7 @@ fn fetch_header(client: &Client, file: &RemoteFile, name: &Arc<str>) -> Result<H
     let mut length_field = [0; 8];
     file.read_at(client, 0, &mut length_field)?;
     let mut json = vec![0; header_len(name, length_field, file.size)?];
-    file.read_at(client, 8, &mut json)?;
+    file.read_text_at(client, 8, &mut json)?;
     parse_header(name, &json, file.size)
 }
 

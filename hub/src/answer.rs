@@ -1,0 +1,98 @@
+//! An answer of a server: a status, headers, and a body to be read.
+
+use ureq::Body;
+use ureq::http::HeaderMap;
+
+/// What a server's own words are cut to.
+const MAX_WORDS: usize = 300;
+
+/// A status, headers, and a body to be read.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    pub(crate) headers: HeaderMap,
+    /// What follows the headers.
+    pub body: Body,
+}
+
+impl Answer {
+    /// Value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// An `ETag` header without its quotes.
+    pub(crate) fn etag(&self, name: &str) -> Option<&str> {
+        Some(self.header(name)?.trim_start_matches("W/").trim_matches('"'))
+    }
+
+    /// A number.
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.header(name)?.trim().parse().ok()
+    }
+
+    /// Seconds until the limit of requests is reset, as the `RateLimit` header gives them: `"api";r=0;t=55`.
+    pub(crate) fn reset_after(&self) -> Option<u64> {
+        let part = self.header("ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t="))?;
+        part.parse().ok()
+    }
+
+    /// The address in a `Link` header that leads on: `<..>; rel="next"`.
+    pub(crate) fn next_page(&self) -> Option<&str> {
+        let link = self.header("link")?.split(',').find(|link| link.contains("rel=\"next\""))?;
+        Some(link.split_once('<')?.1.split_once('>')?.0)
+    }
+
+    /// The first byte of a `Content-Range`, and the length of the whole file where it is told.
+    pub(crate) fn content_range(&self) -> Option<(u64, Option<u64>)> {
+        content_range(self.header("content-range")?)
+    }
+}
+
+fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
+    let (range, length) = value.trim().strip_prefix("bytes")?.trim().split_once('/')?;
+    let first = range.split_once('-')?.0.trim().parse().ok()?;
+    match length.trim() {
+        "*" => Some((first, None)),
+        length => Some((first, Some(length.parse().ok()?))),
+    }
+}
+
+/// What a server said, on one line and not too long.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut line = String::new();
+    let mut length = 0;
+    for word in text.split_whitespace() {
+        for letter in (!line.is_empty()).then_some(' ').into_iter().chain(word.chars()) {
+            if length == MAX_WORDS {
+                return line + "...";
+            }
+            line.push(letter);
+            length += 1;
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_WORDS, content_range, quoted};
+
+    #[test]
+    fn ranges_are_read_whole() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(content_range("bytes 5-9/*"), Some((5, None)));
+        for bad in ["", "bytes", "bytes */10", "bytes 5-9", "items 5-9/10", "bytes 5-9/x", "bytes -5-9/10"] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn quotes_are_short_and_on_one_line() {
+        assert_eq!(quoted(" a\n\tb  c "), "a b c");
+        let long = quoted(&"x".repeat(1 << 20));
+        assert_eq!(long.len(), MAX_WORDS + 3);
+        assert_eq!(quoted(&"ß ".repeat(1 << 20)).chars().count(), MAX_WORDS + 3);
+    }
+}
