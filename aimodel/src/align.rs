@@ -5,16 +5,15 @@
 //! (constants of more than [`SMALL`] bytes, dequantized or not) are all alike here: their contents are for others to compare.
 
 mod graph;
+mod matching;
 mod names;
 
 use std::collections::HashMap;
-use std::ops::Range;
-
-use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::describe::describe_attribute_within;
 use crate::module::{OpId, ValueId};
 use crate::opcode::Opcode;
+use matching::matching;
 
 pub use graph::{Graph, Port};
 pub use names::adopt_names;
@@ -56,30 +55,16 @@ pub enum Step {
 /// Sets the ops of two graphs beside each other, constants left out, in the order of both.
 pub fn align(left: &Graph<'_>, right: &Graph<'_>) -> Vec<Step> {
     let (ours, theirs) = (left.code(), right.code());
-    let mut numbers = HashMap::new();
-    let signatures = |graph: &Graph<'_>, ops: &[OpId], numbers: &mut HashMap<String, usize>| -> Vec<usize> {
-        ops.iter()
-            .map(|op| {
-                let next = numbers.len();
-                *numbers.entry(graph.signature(*op)).or_insert(next)
-            })
-            .collect()
-    };
-    let a = signatures(left, &ours, &mut numbers);
-    let b = signatures(right, &theirs, &mut numbers);
+    let signatures =
+        |graph: &Graph<'_>, ops: &[OpId]| ops.iter().map(|op| graph.signature(*op)).collect::<Vec<_>>();
     let mut steps = Vec::with_capacity(ours.len().max(theirs.len()));
-    let mut hunk = (0..0, 0..0);
-    for piece in capture_diff_slices(Algorithm::Myers, &a, &b) {
-        if let DiffOp::Equal { old_index, new_index, len } = piece {
-            settle(left, right, (&ours, &theirs), &hunk, &mut steps);
-            let pairs = ours[old_index..old_index + len].iter().zip(&theirs[new_index..new_index + len]);
-            steps.extend(pairs.map(|(left, right)| both(*left, *right)));
-            hunk = (old_index + len..old_index + len, new_index + len..new_index + len);
-        } else {
-            hunk = (hunk.0.start..piece.old_range().end, hunk.1.start..piece.new_range().end);
-        }
+    let (mut settled_left, mut settled_right) = (0, 0);
+    for (at_left, at_right) in matching(&signatures(left, &ours), &signatures(right, &theirs)) {
+        settle(left, right, &ours[settled_left..at_left], &theirs[settled_right..at_right], &mut steps);
+        steps.push(both(ours[at_left], theirs[at_right]));
+        (settled_left, settled_right) = (at_left + 1, at_right + 1);
     }
-    settle(left, right, (&ours, &theirs), &hunk, &mut steps);
+    settle(left, right, &ours[settled_left..], &theirs[settled_right..], &mut steps);
     find_changes(left, right, &mut steps);
     steps
 }
@@ -89,35 +74,32 @@ fn both(left: OpId, right: OpId) -> Step {
 }
 
 /// Pairs ops of the same name in a stretch where the graphs differ.
-fn settle(
-    left: &Graph<'_>,
-    right: &Graph<'_>,
-    (ours, theirs): (&[OpId], &[OpId]),
-    hunk: &(Range<usize>, Range<usize>),
-    steps: &mut Vec<Step>,
-) {
-    let (ours, theirs) = (&ours[hunk.0.clone()], &theirs[hunk.1.clone()]);
+fn settle(left: &Graph<'_>, right: &Graph<'_>, ours: &[OpId], theirs: &[OpId], steps: &mut Vec<Step>) {
     let names = |graph: &Graph<'_>, ops: &[OpId]| -> Vec<Opcode> {
         ops.iter().map(|op| graph.module().op(*op).opcode).collect()
     };
-    let (a, b) = (names(left, ours), names(right, theirs));
-    for piece in capture_diff_slices(Algorithm::Myers, &a, &b) {
-        let (old, new) = (&ours[piece.old_range()], &theirs[piece.new_range()]);
-        if let DiffOp::Equal { .. } = piece {
-            steps.extend(old.iter().zip(new).map(|(left, right)| both(*left, *right)));
-        } else {
-            steps.extend(old.iter().map(|op| Step::Left(*op)));
-            steps.extend(new.iter().map(|op| Step::Right(*op)));
-        }
+    let (mut settled_left, mut settled_right) = (0, 0);
+    let mut lone = |steps: &mut Vec<Step>, left: usize, right: usize| {
+        steps.extend(ours[settled_left..left].iter().map(|op| Step::Left(*op)));
+        steps.extend(theirs[settled_right..right].iter().map(|op| Step::Right(*op)));
+        (settled_left, settled_right) = (left + 1, right + 1);
+    };
+    for (at_left, at_right) in matching(&names(left, ours), &names(right, theirs)) {
+        lone(steps, at_left, at_right);
+        steps.push(both(ours[at_left], theirs[at_right]));
     }
+    lone(steps, ours.len(), theirs.len());
 }
 
 /// Goes through pairs in order, remembers which values stand for each other, and notes what differs.
 fn find_changes(left: &Graph<'_>, right: &Graph<'_>, steps: &mut [Step]) {
     let mut comparison = Comparison { left, right, same: HashMap::new() };
+    let mut others: HashMap<&str, ValueId> = HashMap::new();
+    for (port, value) in right.inputs() {
+        others.entry(&port.name).or_insert(value);
+    }
     for (port, value) in left.inputs() {
-        let found = right.inputs().find(|(other, _)| other.name == port.name);
-        comparison.same.extend(found.map(|(_, other)| (value, other)));
+        comparison.same.extend(others.get(port.name.as_str()).map(|other| (value, *other)));
     }
     for step in steps {
         if let Step::Both { left: a, right: b, changes } = step {
@@ -133,54 +115,80 @@ struct Comparison<'c, 'm> {
     same: HashMap<ValueId, ValueId>,
 }
 
+/// What differs in two ops, gathered.
+struct Changes(Vec<Change>);
+
+impl Changes {
+    /// Two things that are described alike can still be two: values of one name, or texts that were cut.
+    fn note(&mut self, what: String, left: String, right: String) {
+        let right = if left == right { format!("another {right}") } else { right };
+        self.0.push(Change { what, left, right });
+    }
+}
+
+/// What there is of one op, in words.
+fn shown<T>(part: Option<T>, words: impl FnOnce(T) -> String) -> String {
+    part.map_or_else(|| "absent".to_owned(), words)
+}
+
 impl Comparison<'_, '_> {
     fn changes(&mut self, a: OpId, b: OpId) -> Vec<Change> {
-        let (left, right) = (self.left.module().op(a), self.right.module().op(b));
-        let mut changes = Vec::new();
-        let mut note = |what: String, left: String, right: String| {
-            if left != right {
-                changes.push(Change { what, left, right });
-            }
-        };
-        for at in 0..left.operands.len().max(right.operands.len()) {
-            let (ours, theirs) = (left.operands.get(at).copied(), right.operands.get(at).copied());
+        let mut changes = Changes(Vec::new());
+        self.compare_operands(a, b, &mut changes);
+        self.compare_properties(a, b, &mut changes);
+        self.compare_results(a, b, &mut changes);
+        if changes.0.is_empty() && self.left.regions(a) != self.right.regions(b) {
+            let count = |graph: &Graph<'_>, op| format!("{} ops", graph.region_ops(op));
+            changes.note("decomposition".to_owned(), count(self.left, a), count(self.right, b));
+        }
+        changes.0
+    }
+
+    fn compare_operands(&self, a: OpId, b: OpId, changes: &mut Changes) {
+        let (left, right) = (&self.left.module().op(a).operands, &self.right.module().op(b).operands);
+        for at in 0..left.len().max(right.len()) {
+            let (ours, theirs) = (left.get(at).copied(), right.get(at).copied());
             if !matches!((ours, theirs), (Some(ours), Some(theirs)) if self.stand_for_each_other(ours, theirs))
             {
-                let shown = |graph: &Graph<'_>, value: Option<ValueId>| {
-                    value.map_or_else(|| "absent".to_owned(), |value| graph.describe_value(value))
-                };
-                // Two values of one name are still two values if they come from different ops.
-                let (ours, theirs) = (shown(self.left, ours), shown(self.right, theirs));
-                let theirs = if ours == theirs { format!("another {theirs}") } else { theirs };
-                note(format!("operand {at}"), ours, theirs);
+                let ours = shown(ours, |value| self.left.describe_value(value));
+                changes.note(
+                    format!("operand {at}"),
+                    ours,
+                    shown(theirs, |value| self.right.describe_value(value)),
+                );
             }
         }
-        let shown = |graph: &Graph<'_>, property: Option<_>| {
-            property.map_or_else(
-                || "absent".to_owned(),
-                |property| describe_attribute_within(graph.module(), property, LONGEST),
-            )
-        };
-        for (name, (ours, theirs)) in
-            left.opcode.properties().iter().zip(left.properties.iter().zip(&right.properties))
-        {
-            note(name.trim_end_matches('?').to_owned(), shown(self.left, *ours), shown(self.right, *theirs));
+    }
+
+    fn compare_properties(&self, a: OpId, b: OpId, changes: &mut Changes) {
+        let (left, right) = (self.left.module().op(a), self.right.module().op(b));
+        let pairs = left.properties.iter().zip(&right.properties);
+        for (name, (ours, theirs)) in left.opcode.properties().iter().zip(pairs) {
+            let print = |graph: &Graph<'_>, property: Option<_>| property.map(|id| graph.attribute_print(id));
+            if print(self.left, *ours) != print(self.right, *theirs) {
+                let words = |graph: &Graph<'_>, property| {
+                    shown(property, |id| describe_attribute_within(graph.module(), id, LONGEST))
+                };
+                let (ours, theirs) = (words(self.left, *ours), words(self.right, *theirs));
+                changes.note(name.trim_end_matches('?').to_owned(), ours, theirs);
+            }
         }
-        for (at, (ours, theirs)) in left.results.iter().zip(&right.results).enumerate() {
-            note(
-                format!("type of result {at}"),
-                self.left.describe_type(*ours),
-                self.right.describe_type(*theirs),
-            );
-            self.same.insert(*ours, *theirs);
+    }
+
+    fn compare_results(&mut self, a: OpId, b: OpId, changes: &mut Changes) {
+        let (left, right) = (&self.left.module().op(a).results, &self.right.module().op(b).results);
+        for at in 0..left.len().max(right.len()) {
+            let (ours, theirs) = (left.get(at).copied(), right.get(at).copied());
+            if let (Some(ours), Some(theirs)) = (ours, theirs) {
+                self.same.insert(ours, theirs);
+            }
+            let print = |graph: &Graph<'_>, value: Option<_>| value.map(|value| graph.type_print(value));
+            if print(self.left, ours) != print(self.right, theirs) {
+                let ours = shown(ours, |value| self.left.describe_type(value));
+                let theirs = shown(theirs, |value| self.right.describe_type(value));
+                changes.note(format!("type of result {at}"), ours, theirs);
+            }
         }
-        if changes.is_empty() && self.left.regions(a) != self.right.regions(b) {
-            let count = |graph: &Graph<'_>, op| format!("{} ops", graph.region_ops(op));
-            let (ours, theirs) = (count(self.left, a), count(self.right, b));
-            let theirs = if ours == theirs { format!("another {theirs}") } else { theirs };
-            changes.push(Change { what: "decomposition".to_owned(), left: ours, right: theirs });
-        }
-        changes
     }
 
     fn stand_for_each_other(&self, ours: ValueId, theirs: ValueId) -> bool {

@@ -234,7 +234,8 @@ fn blob_content(file: &File, range: BlobRange, element: Element) -> io::Result<C
         position += size as u64;
     }
     if uniform {
-        let element_bytes = if element.bits() < 8 { vec![first[0] & 15] } else { first };
+        let element_bytes =
+            if element.bits() < 8 { first.iter().map(|byte| byte & 15).collect() } else { first };
         return Ok(Content::Splat(element_bytes));
     }
     Ok(Content::Bytes(hasher.finalize().into()))

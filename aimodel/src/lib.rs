@@ -12,6 +12,7 @@ pub mod bytecode;
 pub mod compare;
 pub mod describe;
 pub mod element;
+mod fingerprint;
 pub mod infer;
 pub mod module;
 pub mod opcode;

@@ -194,6 +194,11 @@ impl Module {
         self.as_tensor(self.value(value).ty)
     }
 
+    /// Types in order of creation.
+    pub(crate) fn types(&self) -> impl Iterator<Item = &Type> {
+        self.types.iter()
+    }
+
     /// Number of types interned so far.
     pub fn type_count(&self) -> usize {
         self.types.len()
@@ -212,6 +217,11 @@ impl Module {
     /// The attribute with this id.
     pub fn attribute(&self, id: AttributeId) -> &Attribute {
         &self.attributes[id.0 as usize]
+    }
+
+    /// Attributes in order of creation.
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = &Attribute> {
+        self.attributes.iter()
     }
 
     /// Number of attributes interned so far.
@@ -242,12 +252,12 @@ impl Module {
         self.resources.get_index_of(key).map(|index| ResourceId(index32(index)))
     }
 
-    /// Gives a resource another key. The new key must be free.
+    /// Gives a resource another key, unless another one has that.
     pub(crate) fn rename_resource(&mut self, id: ResourceId, key: String) {
         let index = id.0 as usize;
-        let (_, mut resource) = self.resources.shift_remove_index(index).expect("an id of this module");
-        resource.key.clone_from(&key);
-        self.resources.shift_insert(index, key, resource);
+        if self.resources.replace_index(index, key.clone()).is_ok() {
+            self.resources[index].key = key;
+        }
     }
 
     /// Adds an op without results; see [`Module::add_result`].

@@ -7,9 +7,10 @@
 pub(crate) mod literal;
 mod select;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use crate::align::SMALL;
 use crate::attribute::{Attribute, AttributeId};
 use crate::describe::{describe_attribute_within, describe_type_within};
 use crate::module::{BlockId, Module, NAME_KEY, Op, OpId, RegionId, ValueId};
@@ -93,13 +94,14 @@ impl fmt::Display for Listing<'_> {
         let Some(root) = self.module.root() else { return writeln!(f, "an empty module") };
         let names = vec![None; self.module.value_count()];
         let types = vec![None; self.module.type_count()];
-        Printer { listing: self, module: self.module, names, types, out: f }.root(root)
+        let literals = HashMap::new();
+        Printer { listing: self, module: self.module, names, types, literals, out: f }.root(root)
     }
 }
 
 /// Name of a value: constants are counted apart.
 #[derive(Clone, Copy)]
-struct Name {
+pub(crate) struct Name {
     depth: usize,
     constant: bool,
     number: usize,
@@ -119,6 +121,8 @@ struct Printer<'p, 'f> {
     names: Vec<Option<Name>>,
     /// Texts of types made so far: the same few types stand on thousands of lines.
     types: Vec<Option<String>>,
+    /// Texts of larger constants made so far: many ops may share one, and it is read whole.
+    literals: HashMap<(AttributeId, TypeId), String>,
     out: &'p mut fmt::Formatter<'f>,
 }
 
@@ -253,14 +257,24 @@ impl Printer<'_, '_> {
         let Some(value) = op.properties.first().copied().flatten() else {
             return write!(self.out, " without a value");
         };
-        let ty = op.results.first().and_then(|result| self.module.tensor(*result));
-        match (self.module.attribute(value), ty) {
+        let ty = op.results.first().map(|result| self.module.value(*result).ty);
+        let tensor = ty.and_then(|ty| Some((ty, self.module.as_tensor(ty)?)));
+        match (self.module.attribute(value), tensor) {
             (Attribute::DenseResource(resource), _) => {
                 write!(self.out, " @{}", plain(&self.module.resource(*resource).key))
             }
-            (Attribute::DenseElements { splat, bytes }, Some(ty)) => {
+            (Attribute::DenseElements { splat, bytes }, Some((_, tensor))) if bytes.len() <= SMALL => {
                 write!(self.out, " ")?;
-                write_literal(self.out, &ty, *splat, bytes)
+                write_literal(self.out, &tensor, *splat, bytes)
+            }
+            (Attribute::DenseElements { splat, bytes }, Some((ty, tensor))) => {
+                let text = self.literals.entry((value, ty)).or_insert_with(|| {
+                    let mut text = String::new();
+                    // Writing to a String cannot fail.
+                    let _ = write_literal(&mut text, &tensor, *splat, bytes);
+                    text
+                });
+                write!(self.out, " {text}")
             }
             _ => write!(self.out, " {}", describe_attribute_within(self.module, value, LONGEST)),
         }
@@ -302,17 +316,23 @@ impl Printer<'_, '_> {
     }
 
     fn name_block(&mut self, block: BlockId, depth: usize) {
-        name_block(self.module, block, depth, &mut self.names);
+        let names = &mut self.names;
+        name_block(self.module, block, depth, |value, name| names[value.index()] = Some(name));
     }
 }
 
 /// Names the values of a block, in the order of its ops.
-fn name_block(module: &Module, block: BlockId, depth: usize, names: &mut [Option<Name>]) {
+pub(crate) fn name_block(
+    module: &Module,
+    block: BlockId,
+    depth: usize,
+    mut named: impl FnMut(ValueId, Name),
+) {
     let (mut constants, mut others) = (0, 0);
     let block = module.block(block);
     let mut name = |value: &ValueId, constant: bool| {
         let count = if constant { &mut constants } else { &mut others };
-        names[value.index()] = Some(Name { depth, constant, number: *count });
+        named(*value, Name { depth, constant, number: *count });
         *count += 1;
     };
     block.arguments.iter().for_each(|argument| name(argument, false));
@@ -320,13 +340,6 @@ fn name_block(module: &Module, block: BlockId, depth: usize, names: &mut [Option
         let op = module.op(*op);
         op.results.iter().for_each(|result| name(result, op.opcode == Opcode::Constant));
     }
-}
-
-/// The names of a graph's values as a listing of the module has them, by [`ValueId::index`]; none for values of other blocks.
-pub(crate) fn names_in(module: &Module, body: BlockId) -> Vec<Option<String>> {
-    let mut names = vec![None; module.value_count()];
-    name_block(module, body, 0, &mut names);
-    names.into_iter().map(|name| name.map(|name| name.to_string())).collect()
 }
 
 /// An op's property by name, if it is there.

@@ -263,9 +263,10 @@ impl<'m> Verifier<'m> {
         }
         let taken: Vec<TypeId> = op.operands.iter().map(|value| self.module.value(*value).ty).collect();
         if given != taken {
-            let list =
-                |types: &[TypeId]| types.iter().map(|ty| self.text(*ty)).collect::<Vec<_>>().join(", ");
-            return Err(format!("its region takes ({}), its operands are ({})", list(&given), list(&taken)));
+            let first = (0..).find(|at| given.get(*at) != taken.get(*at)).unwrap_or_default();
+            let text = |types: &[TypeId]| types.get(first).map_or("absent".to_owned(), |ty| self.text(*ty));
+            let (given, taken) = (text(&given), text(&taken));
+            return Err(format!("argument {first} of its region is {given}, operand {first} is {taken}"));
         }
         Ok(*yielded)
     }

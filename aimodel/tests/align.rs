@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // Clippy takes helpers of tests for no tests.
 
+mod common;
+
 use std::path::Path;
 
 use aimodel::align::{Change, Graph, Step, align};
 use aimodel::build::GraphBuilder;
 use aimodel::package::Package;
 use aimodel::{Element, Module, TensorType};
+use common::alignment::assert_aligned;
+use common::mutation::{Numbers, edit};
 
 /// How a graph is made.
 #[derive(Clone, Copy)]
@@ -94,6 +98,24 @@ fn a_changed_constant_and_a_changed_operand_are_told() {
     let found = differences(PLAIN, Plan { far_residual: true, ..PLAIN });
     assert_eq!(found.len(), 1, "{found:#?}");
     assert!(found[0].starts_with("~ operand 1: %"), "{found:#?}");
+}
+
+/// Many ops are alike here, so that there are many ways to pair them.
+#[test]
+fn a_graph_is_aligned_with_damaged_versions_of_itself() {
+    let mut numbers = Numbers(11);
+    let original = module(PLAIN);
+    let left = Graph::all(&original);
+    let all = left[0].code().len();
+    assert_eq!(assert_aligned(&left[0], &left[0]), all);
+    for round in 0..1500 {
+        let mut changed = original.clone();
+        (0..=round % 12).for_each(|_| edit(&mut changed, &mut numbers));
+        for right in Graph::all(&changed) {
+            assert_aligned(&left[0], &right);
+            assert_aligned(&right, &left[0]);
+        }
+    }
 }
 
 #[test]

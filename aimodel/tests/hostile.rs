@@ -9,11 +9,14 @@ use std::alloc::{GlobalAlloc, Layout as Request, System};
 use std::cell::Cell;
 use std::fmt::{self, Write};
 
-use aimodel::align::{Graph, align};
+use aimodel::Module;
+use aimodel::align::{Graph, adopt_names};
 use aimodel::bytecode::layout::Layout;
 use aimodel::bytecode::reader::{Bytecode, ReadError};
 use aimodel::print::{Listing, Part};
 use aimodel::verify::{only_unknown_locations, verify, verify_decompositions};
+use common::alignment::assert_aligned;
+use common::mutation::{Numbers, damage, mutant};
 use common::raw::{self, Raw, varints};
 use common::{REFERENCES, cases, file_with_any_blobs, reference_program};
 
@@ -82,17 +85,22 @@ impl Write for Nowhere {
 
 /// Reads a file and does with it what can be done; gives whether it could be read.
 fn survive(bytes: &[u8], factor: usize) -> Result<Bytecode, ReadError> {
+    survive_beside(bytes, factor, &Module::new())
+}
+
+/// [`survive`], and the module is compared with another one.
+fn survive_beside(bytes: &[u8], factor: usize, other: &Module) -> Result<Bytecode, ReadError> {
     let cap = factor * bytes.len() + FLOOR;
     let (read, peak) = peak_of(|| Bytecode::read(bytes));
     assert!(peak <= cap, "reading {} bytes took {peak}", bytes.len());
     if let Ok(read) = &read {
-        let (_, peak) = peak_of(|| use_module(read));
+        let (_, peak) = peak_of(|| use_module(read, other));
         assert!(peak <= cap, "using {} bytes took {peak}", bytes.len());
     }
     read
 }
 
-fn use_module(read: &Bytecode) {
+fn use_module(read: &Bytecode, other: &Module) {
     // Whether it is a good module does not matter here, only that asking ends.
     let _ = verify(&read.module);
     let _ = verify_decompositions(&read.module);
@@ -101,9 +109,15 @@ fn use_module(read: &Bytecode) {
     for part in [Part::Whole, Part::Layer(0), Part::Weights("w".to_owned())] {
         write!(Nowhere, "{}", Listing::new(&read.module).regions(true).part(&part)).unwrap();
     }
+    let others = Graph::all(other);
     for graph in Graph::all(&read.module) {
-        align(&graph, &graph).len();
+        assert_aligned(&graph, &graph);
+        for other in &others {
+            assert_aligned(&graph, other);
+            assert_aligned(other, &graph);
+        }
     }
+    adopt_names(&mut read.module.clone(), other);
 }
 
 /// A file of a few kilobytes that has everything: states, blobs, literals, composite ops in each other.
@@ -117,46 +131,6 @@ fn small_files() -> Vec<Vec<u8>> {
     let cases: Vec<_> = cases::all().into_iter().filter(|case| names.contains(&case.name.as_str())).collect();
     assert_eq!(cases.len(), names.len());
     cases.iter().map(|case| file_with_any_blobs(&case.module)).collect()
-}
-
-/// A sequence of numbers that is the same on every run.
-struct Numbers(u64);
-
-impl Numbers {
-    /// A step of SplitMix64.
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-}
-
-/// Damages a file in one of the ways in which files are damaged.
-fn mutate(bytes: &mut Vec<u8>, numbers: &mut Numbers) {
-    let at = numbers.below(bytes.len());
-    let length = 1 + numbers.below(8).min(bytes.len() - at - 1);
-    match numbers.below(16) {
-        0..=3 => bytes[at] ^= 1 << numbers.below(8),
-        // Numbers of one byte end in a 1: this makes the next one, or the one before.
-        4..=10 => bytes[at] = bytes[at].wrapping_add([2, 254][numbers.below(2)]),
-        11 => bytes[at] = numbers.next() as u8,
-        12 => bytes[at..at + length].fill([0, 0xFF][numbers.below(2)]),
-        13 => drop(bytes.drain(at..at + length)),
-        14 => {
-            let copied = bytes[at..at + length].to_vec();
-            let to = numbers.below(bytes.len());
-            bytes.splice(to..to, copied);
-        }
-        _ => {
-            let other = numbers.below(bytes.len());
-            bytes.swap(at, other);
-        }
-    }
 }
 
 #[test]
@@ -180,26 +154,46 @@ fn truncation_of_a_reference_package_is_an_error() {
     }
 }
 
-#[test]
-fn forty_thousand_mutations_do_no_harm() {
-    let mut numbers = Numbers(20_260_101);
-    let files = small_files();
+/// Counts what could be read of damaged files, and what the verifier passed of that.
+fn survive_all(files: impl Iterator<Item = (Vec<u8>, Module)>) -> (usize, usize) {
     let (mut readable, mut sound) = (0, 0);
-    for round in 0..40_000 {
-        let mut bytes = files[round % files.len()].clone();
-        for _ in 0..=numbers.below(4).saturating_sub(2) {
-            mutate(&mut bytes, &mut numbers);
-        }
-        if let Ok(read) = survive(&bytes, FACTOR) {
+    for (bytes, original) in files {
+        if let Ok(read) = survive_beside(&bytes, FACTOR, &original) {
             readable += 1;
             sound += usize::from(verify(&read.module).is_ok());
         }
     }
+    (readable, sound)
+}
+
+#[test]
+fn thirteen_thousand_damaged_files_do_no_harm() {
+    let mut numbers = Numbers(20_260_101);
+    let files = small_files();
+    let modules: Vec<_> = files.iter().map(|file| Bytecode::read(file.as_slice()).unwrap().module).collect();
+    let (readable, sound) = survive_all((0..13_000).map(|round| {
+        let mut bytes = files[round % files.len()].clone();
+        for _ in 0..=numbers.below(4).saturating_sub(2) {
+            damage(&mut bytes, &mut numbers);
+        }
+        (bytes, modules[round % files.len()].clone())
+    }));
     // A test that never gets past the reader, or the verifier, would show little.
     assert!(
-        readable > 4_000 && sound > 1_000 && sound + 1_000 < readable,
+        readable > 1_300 && sound > 300 && sound + 300 < readable,
         "{readable} could be read, {sound} verified"
     );
+}
+
+#[test]
+fn ten_thousand_changed_modules_do_no_harm() {
+    let mut numbers = Numbers(20_260_102);
+    let cases = cases::all();
+    let (readable, sound) = survive_all((0..10_000).map(|_| {
+        let module = &cases[numbers.below(cases.len())].module;
+        (mutant(module, &mut numbers), module.clone())
+    }));
+    assert!(readable > 6_000 && sound > 500, "{readable} could be read, {sound} verified");
 }
 
 #[test]

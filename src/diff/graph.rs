@@ -1,5 +1,7 @@
 //! What alignment found in two graphs, in words.
 
+use std::collections::HashMap;
+
 use aimodel::align::{Graph, Port, Step};
 use serde::Serialize;
 
@@ -92,16 +94,26 @@ pub(super) fn describe(left: &Graph<'_>, right: &Graph<'_>, steps: &[Step]) -> G
     difference
 }
 
-fn compare_ports(left: &[Port], right: &[Port], kind: &dyn Fn(&Port) -> &'static str, lines: &mut Vec<Line>) {
+fn compare_ports<'p>(
+    left: &'p [Port],
+    right: &'p [Port],
+    kind: &dyn Fn(&Port) -> &'static str,
+    lines: &mut Vec<Line>,
+) {
     let text = |port: &Port| format!("{} {} : {}", kind(port), port.name, port.ty);
+    // The first of several with one name, as in every search by name.
+    let by_name = |ports: &'p [Port]| -> HashMap<&'p str, &'p Port> {
+        ports.iter().rev().map(|port| (port.name.as_str(), port)).collect()
+    };
+    let (ours, theirs) = (by_name(left), by_name(right));
     for port in left {
-        let found = right.iter().find(|other| other.name == port.name);
+        let found = theirs.get(port.name.as_str()).copied();
         if found != Some(port) {
             let change = if found.is_some() { Kind::Changed } else { Kind::Removed };
             lines.push(Line { change, left: Some(text(port)), right: found.map(text), details: Vec::new() });
         }
     }
-    for port in right.iter().filter(|port| left.iter().all(|other| other.name != port.name)) {
+    for port in right.iter().filter(|port| !ours.contains_key(port.name.as_str())) {
         lines.push(Line { change: Kind::Added, left: None, right: Some(text(port)), details: Vec::new() });
     }
 }

@@ -1,5 +1,6 @@
 //! Two programs: their graphs and their weights.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use aimodel::align::Graph;
@@ -22,20 +23,27 @@ pub(super) struct ProgramDifference {
     pub(super) weights: WeightsDifference,
 }
 
+/// Graphs by their names; the first of several with one name.
+fn by_name<'g, 'm>(graphs: &'g [Graph<'m>]) -> HashMap<&'g str, &'g Graph<'m>> {
+    graphs.iter().rev().map(|graph| (graph.name(), graph)).collect()
+}
+
 /// Compares two programs whose bytes differ.
 pub(super) fn compare(left: &Path, right: &Path) -> anyhow::Result<Verdict> {
     let open = |path: &Path| Program::open(path.parent().unwrap_or(path));
     let (left, right) = (open(left)?, open(right)?);
     let (ours, theirs) = (Graph::all(&left.bytecode().module), Graph::all(&right.bytecode().module));
     let lacking = |graphs: &[Graph<'_>], others: &[Graph<'_>]| -> Vec<String> {
-        let absent = |graph: &&Graph<'_>| others.iter().all(|other| other.name() != graph.name());
+        let others = by_name(others);
+        let absent = |graph: &&Graph<'_>| !others.contains_key(graph.name());
         graphs.iter().filter(absent).map(|graph| graph.name().to_owned()).collect()
     };
     let (only_left, only_right) = (lacking(&ours, &theirs), lacking(&theirs, &ours));
+    let theirs = by_name(&theirs);
     let mut pairs = weights::Pairs::default();
     let mut graphs = Vec::new();
     for graph in &ours {
-        let Some(other) = theirs.iter().find(|other| other.name() == graph.name()) else { continue };
+        let Some(other) = theirs.get(graph.name()) else { continue };
         let steps = aimodel::align::align(graph, other);
         pairs.add(graph, &left, &right, &steps);
         graphs.push(graph::describe(graph, other, &steps));

@@ -1,6 +1,6 @@
 //! Weights of two programs: equal, the same codes with other scales, or different, and by how much.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use aimodel::Opcode;
 use aimodel::align::{Graph, SMALL, Step};
@@ -131,8 +131,10 @@ pub(super) fn compare(left: &Program, right: &Program, pairs: Pairs) -> anyhow::
     pairs.retain(|pair| is_large(pair) && seen.insert((pair.left.clone(), pair.right.clone())));
     let mut lefts: BTreeSet<Weight> = pairs.iter().map(|pair| pair.left.clone()).collect();
     let mut rights: BTreeSet<Weight> = pairs.iter().map(|pair| pair.right.clone()).collect();
+    let unpaired = theirs.iter().rev().filter(|weight| !rights.contains(weight));
+    let named: HashMap<&str, &Weight> = unpaired.map(|weight| (weight.name(), weight)).collect();
     for left in ours.iter().filter(|weight| weight.has_name() && !lefts.contains(weight)) {
-        let found = theirs.iter().find(|other| other.name() == left.name() && !rights.contains(other));
+        let found = named.get(left.name()).copied();
         let pair = |right: &Weight| Pair { left: left.clone(), right: right.clone(), used: String::new() };
         pairs.extend(found.map(pair));
     }

@@ -1,15 +1,20 @@
 //! A graph as alignment sees it: signatures of its ops, and its values in words.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
 
-use super::SMALL;
-use crate::attribute::Attribute;
-use crate::describe::{describe_attribute, describe_attribute_within, describe_type};
+use super::{LONGEST, SMALL};
+use crate::attribute::{Attribute, AttributeId};
+use crate::describe::{describe_attribute_within, describe_type_within};
+use crate::element::Element;
+use crate::fingerprint::Fingerprints;
 use crate::module::{BlockId, Definition, Module, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::print::literal::write_literal;
-use crate::print::{names, names_in, plain, property, short_name};
+use crate::print::{Name, name_block, names, plain, property, short_name};
 use crate::types::{Dim, Type};
 
 /// An input, a state or an output.
@@ -28,7 +33,8 @@ pub struct Graph<'m> {
     module: &'m Module,
     body: BlockId,
     name: String,
-    names: Vec<Option<String>>,
+    names: HashMap<ValueId, Name>,
+    prints: Rc<Fingerprints>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
 }
@@ -36,11 +42,12 @@ pub struct Graph<'m> {
 impl<'m> Graph<'m> {
     /// All graphs of a module that have a body.
     pub fn all(module: &'m Module) -> Vec<Self> {
+        let prints = Rc::new(Fingerprints::of(module));
         let graphs = module.graphs().into_iter();
-        graphs.filter_map(|graph| Some(Graph::new(module, graph, module.body(graph)?))).collect()
+        graphs.filter_map(|graph| Some(Graph::new(module, graph, module.body(graph)?, &prints))).collect()
     }
 
-    fn new(module: &'m Module, graph: OpId, body: BlockId) -> Self {
+    fn new(module: &'m Module, graph: OpId, body: BlockId, prints: &Rc<Fingerprints>) -> Self {
         let attribute = |name: &str| property(module.op(graph), name).map(|id| module.attribute(id));
         let name = match attribute("name") {
             Some(Attribute::String(name)) => name.clone(),
@@ -51,7 +58,7 @@ impl<'m> Graph<'m> {
                 let ty = module.value(*value).ty;
                 Port {
                     name,
-                    ty: describe_type(module, ty),
+                    ty: describe_type_within(module, ty, LONGEST),
                     is_state: matches!(module.ty(ty), Type::Handle(_)),
                 }
             };
@@ -62,7 +69,11 @@ impl<'m> Graph<'m> {
         let last = block.ops.last().map(|op| module.op(*op));
         let results = last.filter(|op| op.opcode == Opcode::Output).map_or(&[][..], |op| &op.operands);
         let outputs = ports(results, names(module, attribute("resAttrs"), results.len()));
-        Graph { module, body, name, names: names_in(module, body), inputs, outputs }
+        let mut names = HashMap::new();
+        name_block(module, body, 0, |value, name| {
+            names.insert(value, name);
+        });
+        Graph { module, body, name, names, prints: Rc::clone(prints), inputs, outputs }
     }
 
     /// Its name; empty if it has none.
@@ -122,10 +133,12 @@ impl<'m> Graph<'m> {
             return literal;
         }
         match (self.module.constant(value), self.module.value(value).definition) {
-            (Some(Attribute::DenseResource(id)), _) => format!("@{}", plain(&self.module.resource(*id).key)),
+            (Some(Attribute::DenseResource(id)), _) => {
+                format!("@{}", plain(&shortened(&self.module.resource(*id).key)))
+            }
             (Some(_), _) => format!("constant {}", self.describe_type(value)),
             (None, Definition::Argument { index, .. }) => match self.inputs.get(index as usize) {
-                Some(port) => format!("{} {}", self.name_of(value), port.name),
+                Some(port) => format!("{} {}", self.name_of(value), shortened(&port.name)),
                 None => self.name_of(value),
             },
             (None, Definition::Result { .. }) => self.name_of(value),
@@ -134,12 +147,11 @@ impl<'m> Graph<'m> {
 
     /// Type of a value.
     pub(super) fn describe_type(&self, value: ValueId) -> String {
-        describe_type(self.module, self.module.value(value).ty)
+        describe_type_within(self.module, self.module.value(value).ty, LONGEST)
     }
 
     fn name_of(&self, value: ValueId) -> String {
-        let name = self.names.get(value.index()).and_then(Option::as_ref);
-        name.cloned().unwrap_or_else(|| "%?".to_owned())
+        self.names.get(&value).map_or_else(|| "%?".to_owned(), ToString::to_string)
     }
 
     /// A constant that is part of the ops that use it, in words: any but larger tensors.
@@ -148,7 +160,8 @@ impl<'m> Graph<'m> {
         match (attribute, self.module.tensor(value)) {
             (Attribute::DenseElements { splat, bytes }, Some(ty)) => {
                 let mut text = String::new();
-                let is_small = *splat || bytes.len() <= SMALL;
+                // A splat of bools holds each of its elements.
+                let is_small = bytes.len() <= SMALL || (*splat && ty.element == Element::Bool);
                 is_small.then(|| write_literal(&mut text, &ty, *splat, bytes).ok())??;
                 Some(text)
             }
@@ -156,7 +169,7 @@ impl<'m> Graph<'m> {
             _ => {
                 let Definition::Result { op, .. } = self.module.value(value).definition else { return None };
                 let attribute = self.module.op(op).properties.first().copied().flatten()?;
-                Some(describe_attribute(self.module, attribute))
+                Some(describe_attribute_within(self.module, attribute, LONGEST))
             }
         }
     }
@@ -176,35 +189,56 @@ impl<'m> Graph<'m> {
         Some(self.module.tensor(value)?.shape)
     }
 
-    /// What an op does, without the names of anything.
-    pub(super) fn signature(&self, id: OpId) -> String {
+    /// Fingerprint of a value's type.
+    pub(super) fn type_print(&self, value: ValueId) -> u64 {
+        self.prints.ty(self.module.value(value).ty)
+    }
+
+    /// Fingerprint of an attribute.
+    pub(super) fn attribute_print(&self, id: AttributeId) -> u64 {
+        self.prints.attribute(id)
+    }
+
+    /// What an op does, without the names of anything. Ops that are not alike have different signatures, but for a coincidence
+    /// of hashes, after which their differences are still told.
+    pub(super) fn signature(&self, id: OpId) -> u64 {
         let op = self.module.op(id);
-        let mut text = op.opcode.name().to_owned();
+        let mut hasher = DefaultHasher::new();
+        op.opcode.hash(&mut hasher);
+        op.operands.len().hash(&mut hasher);
         for operand in &op.operands {
-            let _ = write!(text, "; {} from {}", self.describe_type(*operand), self.origin(*operand));
+            self.type_print(*operand).hash(&mut hasher);
+            self.hash_origin(*operand, &mut hasher);
         }
+        self.hash_properties_and_results(id, &mut hasher);
+        self.regions(id).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn hash_properties_and_results(&self, id: OpId, hasher: &mut DefaultHasher) {
+        let op = self.module.op(id);
         for property in &op.properties {
-            text.push_str("; ");
-            text.push_str(&property.map_or_else(String::new, |id| describe_attribute(self.module, id)));
+            property.map(|id| self.attribute_print(id)).hash(hasher);
         }
-        for result in &op.results {
-            let _ = write!(text, "; gives {}", self.describe_type(*result));
-        }
-        text.push_str(&self.regions(id));
-        text
+        op.results.len().hash(hasher);
+        op.results.iter().for_each(|result| self.type_print(*result).hash(hasher));
     }
 
     /// What kind of thing makes a value.
-    fn origin(&self, value: ValueId) -> String {
+    fn hash_origin(&self, value: ValueId, hasher: &mut DefaultHasher) {
         if let Some(literal) = self.small_constant(value) {
-            return literal;
+            return literal.hash(hasher);
         }
         if self.is_weight(value) {
-            return "weight".to_owned();
+            return "weight".hash(hasher);
         }
         match self.module.value(value).definition {
-            Definition::Argument { .. } => self.describe_value(value),
-            Definition::Result { op, index } => format!("{}.{index}", self.module.op(op).opcode.name()),
+            Definition::Argument { index, .. } => {
+                let name = self.inputs.get(index as usize).map(|port| &port.name);
+                // Names have no limit; where a long one differs, so does the input itself.
+                (index, name.map(|name| shortened(name))).hash(hasher);
+            }
+            Definition::Result { op, index } => (self.module.op(op).opcode, index).hash(hasher),
         }
     }
 
@@ -215,50 +249,46 @@ impl<'m> Graph<'m> {
         ops.filter(|op| self.module.op(**op).opcode != Opcode::Constant).count()
     }
 
-    /// Regions of an op as text, values numbered within it.
-    pub(super) fn regions(&self, op: OpId) -> String {
-        let mut text = String::new();
-        let mut numbers = HashMap::new();
-        self.write_regions(op, &mut numbers, &mut text);
-        text
+    /// Fingerprint of an op's regions, values numbered within them.
+    pub(super) fn regions(&self, op: OpId) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash_regions(op, &mut HashMap::new(), &mut hasher);
+        hasher.finish()
     }
 
-    fn write_regions(&self, op: OpId, numbers: &mut HashMap<ValueId, usize>, text: &mut String) {
-        for region in &self.module.op(op).regions {
-            for block in &self.module.region(*region).blocks {
-                text.push_str(" {");
-                for argument in &self.module.block(*block).arguments {
+    fn hash_regions(&self, op: OpId, numbers: &mut HashMap<ValueId, usize>, hasher: &mut DefaultHasher) {
+        let regions = &self.module.op(op).regions;
+        regions.len().hash(hasher);
+        for region in regions {
+            let blocks = &self.module.region(*region).blocks;
+            blocks.len().hash(hasher);
+            for block in blocks.iter().map(|block| self.module.block(*block)) {
+                (block.arguments.len(), block.ops.len()).hash(hasher);
+                for argument in &block.arguments {
                     numbers.insert(*argument, numbers.len());
-                    let _ = write!(text, "{}, ", self.describe_type(*argument));
+                    self.type_print(*argument).hash(hasher);
                 }
-                for op in &self.module.block(*block).ops {
-                    self.write_nested(*op, numbers, text);
-                }
-                text.push('}');
+                block.ops.iter().for_each(|op| self.hash_nested(*op, numbers, hasher));
             }
         }
     }
 
-    fn write_nested(&self, id: OpId, numbers: &mut HashMap<ValueId, usize>, text: &mut String) {
+    fn hash_nested(&self, id: OpId, numbers: &mut HashMap<ValueId, usize>, hasher: &mut DefaultHasher) {
         let op = self.module.op(id);
         for result in &op.results {
             numbers.insert(*result, numbers.len());
         }
-        let _ = write!(text, "; {}", op.opcode.name());
-        for operand in &op.operands {
-            match numbers.get(operand) {
-                Some(number) => {
-                    let _ = write!(text, " %{number}");
-                }
-                None => text.push_str(" outside"),
-            }
-        }
-        for property in op.properties.iter().flatten() {
-            let _ = write!(text, " {}", describe_attribute_within(self.module, *property, 4 * SMALL));
-        }
-        for result in &op.results {
-            let _ = write!(text, " : {}", self.describe_type(*result));
-        }
-        self.write_regions(id, numbers, text);
+        (op.opcode, op.operands.len()).hash(hasher);
+        op.operands.iter().for_each(|operand| numbers.get(operand).hash(hasher));
+        self.hash_properties_and_results(id, hasher);
+        self.hash_regions(id, numbers, hasher);
+    }
+}
+
+/// A name of at most [`LONGEST`] bytes and an ellipsis.
+fn shortened(name: &str) -> Cow<'_, str> {
+    match name.char_indices().find(|(at, _)| *at >= LONGEST) {
+        Some((at, _)) => Cow::Owned(format!("{}…", &name[..at])),
+        None => Cow::Borrowed(name),
     }
 }

@@ -12,8 +12,9 @@ pub fn adopt_names(module: &mut Module, named: &Module) -> usize {
     let mut keys: HashMap<ResourceId, String> = HashMap::new();
     let mut found: Vec<ResourceId> = Vec::new();
     let others = Graph::all(named);
+    let others: HashMap<&str, &Graph<'_>> = others.iter().rev().map(|other| (other.name(), other)).collect();
     for graph in Graph::all(module) {
-        let Some(other) = others.iter().find(|other| other.name() == graph.name()) else { continue };
+        let Some(other) = others.get(graph.name()) else { continue };
         for step in align(&graph, other) {
             let Step::Both { left, right, .. } = step else { continue };
             let (ours, theirs) = (&module.op(left).operands, &named.op(right).operands);

@@ -6,7 +6,7 @@ use crate::module::Module;
 use crate::types::{Dim, Type, TypeId};
 
 /// Takes the fields of an attribute or type, in encoding order.
-pub(super) trait Fields {
+pub(crate) trait Fields {
     fn varint(&mut self, value: u64);
     fn signed(&mut self, value: i64);
     fn byte(&mut self, value: u8);
@@ -28,7 +28,7 @@ pub(super) trait Fields {
 }
 
 /// Gives an attribute's code and fields to `out`.
-pub(super) fn attribute_fields(attribute: &Attribute, out: &mut impl Fields) {
+pub(crate) fn attribute_fields(attribute: &Attribute, out: &mut impl Fields) {
     match attribute {
         Attribute::String(text) => {
             out.varint(code::STRING);
@@ -150,7 +150,7 @@ fn integer(width: u64, value: i64, out: &mut impl Fields) {
 }
 
 /// Gives a type's code and fields to `out`.
-pub(super) fn type_fields(ty: &Type, out: &mut impl Fields) {
+pub(crate) fn type_fields(ty: &Type, out: &mut impl Fields) {
     match ty {
         Type::Element(element) => out.varint(element.code()),
         Type::Tensor { shape, element } => {

@@ -11,6 +11,8 @@ mod encoder;
 mod numbering;
 mod varint;
 
+pub(crate) use attributes::{Fields, attribute_fields, type_fields};
+
 /// First bytes of every file.
 const MAGIC: [u8; 4] = *b"ML\xefR";
 /// Version of the container that Apple's tools write.

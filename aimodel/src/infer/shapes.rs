@@ -9,40 +9,46 @@ use crate::types::{Dim, TensorType};
 
 type Inferred = Result<TensorType, String>;
 
+/// Operands of any op but a concatenation, which takes any number.
+const MOST_OPERANDS: usize = 5;
+
 /// An op whose result is to be inferred: operand types and what is known of their elements.
 pub(super) struct Context<'a> {
     pub(super) opcode: Opcode,
+    module: &'a Module,
     known: &'a Known,
     values: &'a [ValueId],
+    /// Of the first few operands: a type is far larger than the byte that it takes to name a value in a file.
     types: Vec<TensorType>,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(
-        module: &Module,
+        module: &'a Module,
         known: &'a Known,
         opcode: Opcode,
         values: &'a [ValueId],
     ) -> Result<Self, TypeError> {
         let types = values
             .iter()
+            .take(MOST_OPERANDS)
             .enumerate()
             .map(|(at, value)| {
                 let reason = || TypeError { opcode, reason: format!("operand {at} is not a tensor") };
                 module.tensor(*value).ok_or_else(reason)
             })
             .collect::<Result<_, _>>()?;
-        Ok(Context { opcode, known, values, types })
+        Ok(Context { opcode, module, known, values, types })
     }
 
     pub(super) fn operand(&self, at: usize) -> Result<&TensorType, String> {
         self.types
             .get(at)
-            .ok_or_else(|| format!("has {} operands, operand {at} is missing", self.types.len()))
+            .ok_or_else(|| format!("has {} operands, operand {at} is missing", self.values.len()))
     }
 
     fn exactly(&self, count: usize) -> Result<(), String> {
-        let found = self.types.len();
+        let found = self.values.len();
         if found == count { Ok(()) } else { Err(format!("takes {count} operands, has {found}")) }
     }
 
@@ -139,16 +145,20 @@ impl<'a> Context<'a> {
 
     /// Joins along an axis; a scalar counts as a vector of one element.
     pub(super) fn concat(&self) -> Inferred {
-        let parts: Vec<TensorType> = self.types.iter().skip(1).map(at_least_a_vector).collect();
-        let first = parts.first().ok_or("has nothing to join")?;
-        let axis = *self.axes(0, first.rank())?.first().ok_or("the axis is missing")?;
-        let mut joined = first.clone();
-        for part in &parts[1..] {
+        let part = |value: &ValueId| {
+            let part = self.module.tensor(*value).ok_or("has an operand that is not a tensor")?;
+            Ok::<_, String>(at_least_a_vector(part))
+        };
+        let (first, rest) = self.values.get(1..).and_then(<[_]>::split_first).ok_or("has nothing to join")?;
+        let mut joined = part(first)?;
+        let axis = *self.axes(0, joined.rank())?.first().ok_or("the axis is missing")?;
+        for value in rest {
+            let part = part(value)?;
             let mut expected = joined.clone();
             if part.rank() == joined.rank() {
                 expected.shape[axis] = part.shape[axis];
             }
-            if !expected.compatible(part) {
+            if !expected.compatible(&part) {
                 return Err(format!("cannot join {joined} and {part} along axis {axis}"));
             }
             joined.shape[axis] = match (joined.shape[axis], part.shape[axis]) {
@@ -353,8 +363,8 @@ impl<'a> Context<'a> {
     }
 }
 
-fn at_least_a_vector(ty: &TensorType) -> TensorType {
-    if ty.rank() == 0 { TensorType::fixed(&[1], ty.element) } else { ty.clone() }
+fn at_least_a_vector(ty: TensorType) -> TensorType {
+    if ty.rank() == 0 { TensorType::fixed(&[1], ty.element) } else { ty }
 }
 
 /// An element of a shape vector as an extent.

@@ -16,7 +16,11 @@ const MOST: usize = 16;
 pub(crate) fn write_literal(out: &mut impl Write, ty: &TensorType, splat: bool, bytes: &[u8]) -> fmt::Result {
     let width = ty.element.inline_bytes() as usize;
     if ty.element == Element::Ui1 || !bytes.len().is_multiple_of(width) {
-        return write!(out, "bytes({})", Hex(bytes));
+        let Some((first, [_, ..])) = bytes.split_at_checked(2 * MOST) else {
+            return write!(out, "bytes({})", Hex(bytes));
+        };
+        let (count, digest) = (bytes.len(), Sha256::digest(bytes));
+        return write!(out, "bytes({}... {count} in all, sha256 {})", Hex(first), Hex(&digest[..8]));
     }
     let elements = bytes.chunks_exact(width);
     let count = elements.len();
@@ -97,6 +101,13 @@ mod tests {
         assert_eq!(text(&[9], Element::Ui1, false, &[0xFF, 1]), "bytes(ff01)");
         assert_eq!(text(&[0], Element::F16, false, &[]), "[]");
         assert_eq!(text(&[2], Element::F16, false, &[1, 2, 3]), "bytes(010203)");
+    }
+
+    #[test]
+    fn many_bytes_without_a_meaning_are_cut() {
+        let cut = text(&[800], Element::Ui1, false, &[7; 100]);
+        assert!(cut.starts_with("bytes(0707") && cut.contains("... 100 in all, sha256 "), "{cut}");
+        assert!(cut.len() < 120, "{cut}");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Each test binary uses its own part.
 
+pub mod alignment;
 pub mod cases;
+pub mod mutation;
 pub mod raw;
 
 use std::path::PathBuf;

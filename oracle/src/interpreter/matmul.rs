@@ -108,14 +108,14 @@ fn by_tensor(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
     let batch = common_shape(a_batch, b_batch)?;
     let shape = [batch.as_slice(), &[m, n]].concat();
     let mut product = vec![0.0; count(&shape)?];
-    if m * k * n == 0 || product.is_empty() {
+    if [m, k, n].contains(&0) || product.is_empty() {
         return Tensor::from_floats(a.element(), &shape, product);
     }
     let b = readable(b)?;
     let values = stretch(a, &[batch.as_slice(), &[m, k]].concat())?.to_floats()?;
     let matrices = Matrices { starts: starts(&b, &batch)?, b: &b, k, n };
     let work = values.chunks_exact(m * k).zip(product.chunks_exact_mut(m * n)).enumerate();
-    if k * n * m < PARALLEL || matrices.starts.len() == 1 {
+    if k.saturating_mul(n).saturating_mul(m) < PARALLEL || matrices.starts.len() == 1 {
         work.into_iter().try_for_each(|(at, (x, out))| matrices.multiply(at, x, out))?;
     } else {
         work.par_bridge().try_for_each(|(at, (x, out))| matrices.multiply(at, x, out))?;

@@ -87,7 +87,8 @@ fn window(x: &Tensor, start: &Tensor, end: &Tensor, stride: &Tensor) -> Result<T
         let (from, to) = (clamp(start[axis]), clamp(end[axis]));
         let length = to.saturating_sub(from).div_ceil(step);
         shape.push(length);
-        strides.push(x.strides()[axis] * step);
+        // A single position needs no stride, and a step can be as large as any number.
+        strides.push(if length > 1 { x.strides()[axis] * step } else { 0 });
         if length > 0 {
             offset += from * x.strides()[axis];
         }
@@ -155,7 +156,7 @@ pub(super) fn concat(along: &Tensor, parts: &[Tensor]) -> Result<Tensor, String>
         if !fits {
             return Err(format!("cannot join {:?} and {:?} along axis {axis}", first.shape(), part.shape()));
         }
-        shape[axis] += part.shape()[axis];
+        shape[axis] = shape[axis].checked_add(part.shape()[axis]).ok_or("the parts are too long")?;
     }
     by_width!(first.element(), T => {
         let sources: Vec<_> = parts.iter().map(Tensor::dense_items::<T>).collect::<Result<_, _>>()?;

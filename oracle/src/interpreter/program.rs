@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aimodel::bytecode::reader::{BlobRange, Bytecode};
+use aimodel::verify::verify;
 use aimodel::{Attribute, AttributeId, Definition, Element, Module, OpId, Opcode, TensorType, Type, ValueId};
 use memmap2::Mmap;
 
@@ -71,6 +72,7 @@ impl Program {
         let path = package.join("main.mlirb");
         let Bytecode { module, blobs, .. } =
             Bytecode::open(&path).map_err(|source| InterpretError::Read { path: path.clone(), source })?;
+        verify(&module).map_err(|error| graph_error(error.to_string()))?;
         let io = |source| InterpretError::Io { path: path.clone(), source };
         let file = File::open(&path).map_err(io)?;
         // SAFETY: the map is only read; packages are replaced by rename, never rewritten in place.

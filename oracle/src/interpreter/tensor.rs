@@ -88,12 +88,16 @@ pub struct Tensor {
     storage: Arc<Storage>,
 }
 
-/// Number of elements of a shape, if it fits memory at all.
+/// Most elements of a tensor: three times as many as the largest table has. Beyond this, allocations end the process.
+const MOST_ELEMENTS: usize = 1 << 33;
+
+/// Number of elements of a shape, if it fits memory at all. Axes of extent 0 count as 1 for that: strides are multiplied as well.
 pub(super) fn count(shape: &[usize]) -> Result<usize, String> {
-    let product = shape.iter().try_fold(1_usize, |product, extent| product.checked_mul(*extent));
-    product
-        .filter(|product| product.checked_mul(8).is_some())
-        .ok_or_else(|| format!("{shape:?} is too large"))
+    let product = shape.iter().try_fold(1_usize, |product, extent| product.checked_mul((*extent).max(1)));
+    match product {
+        Some(product) if product <= MOST_ELEMENTS => Ok(if shape.contains(&0) { 0 } else { product }),
+        _ => Err(format!("{shape:?} is too large")),
+    }
 }
 
 fn dense_strides(shape: &[usize]) -> Vec<usize> {

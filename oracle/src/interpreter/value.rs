@@ -280,7 +280,8 @@ impl Quantized {
 
     /// Dequantizes whole rows of blocks, then takes the rows that were asked for.
     fn block_rows(&self, first: usize, height: usize) -> Result<Tensor, String> {
-        let tall = self.rows / self.scale.shape()[0];
+        // A matrix without rows has blocks without rows.
+        let tall = (self.rows / self.scale.shape()[0]).max(1);
         let (from, to) = (first / tall, (first + height).div_ceil(tall));
         let codes = self.codes.rows(from * tall, (to - from) * tall)?;
         let blocks = |matrix: &Tensor| part(matrix, from, to - from);

@@ -1,16 +1,17 @@
 //! Reads [`GraphFacts`] from a package. Blobs stay on the disk, but for scales, which are scanned.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
 use aimodel::bytecode::reader::{BlobRange, Bytecode, ReadAt};
 use aimodel::package::PROGRAM;
+use aimodel::verify::verify;
 use aimodel::{
     Attribute, AttributeId, BlockId, Definition, Element, Module, OpId, Opcode, TensorType, Type, ValueId,
 };
 
-use super::facts::{BlobMisfit, FunctionFacts, GraphFacts, Port, RotationFacts, WeightFacts};
+use super::facts::{FunctionFacts, GraphFacts, Port, RotationFacts, WeightFacts};
 
 /// Name of the attribute that names an argument or a result.
 const NAME: &str = "aicode.name";
@@ -26,7 +27,8 @@ impl GraphFacts {
         let path = folder.join(PROGRAM);
         let file = File::open(&path).map_err(|e| e.to_string())?;
         let bytecode = Bytecode::read(&file).map_err(|e| e.to_string())?;
-        Extractor { module: &bytecode.module, blobs: &bytecode.blobs, file: &file }.facts()
+        let contents = HashMap::new();
+        Extractor { module: &bytecode.module, blobs: &bytecode.blobs, file: &file, contents }.facts()
     }
 }
 
@@ -34,22 +36,37 @@ struct Extractor<'a> {
     module: &'a Module,
     blobs: &'a [BlobRange],
     file: &'a File,
+    /// Constants that were looked at: many operations may share one.
+    contents: HashMap<AttributeId, Content>,
+}
+
+/// What the bytes of a constant tell.
+#[derive(Clone, Copy)]
+struct Content {
+    /// Whether all of them are zero.
+    zero: bool,
+    /// Elements, if they are f16, whose exponent is all ones.
+    not_finite: u64,
 }
 
 impl Extractor<'_> {
-    fn facts(&self) -> Result<GraphFacts, String> {
-        let mut facts = GraphFacts::default();
-        let root = self.module.root().ok_or("the program is empty")?;
+    fn facts(&mut self) -> Result<GraphFacts, String> {
+        let invalid = verify(self.module).err().map(|error| error.to_string());
+        let mut facts = GraphFacts { invalid, ..GraphFacts::default() };
+        let module = self.module;
+        let root = module.root().ok_or("the program is empty")?;
+        let mut floats = vec![0; module.value_count()];
         self.visit(root, &mut |op| self.look_at(op, &mut facts));
-        for graph in self.module.graphs() {
+        for graph in module.graphs() {
             facts.functions.push(self.function(graph)?);
             // Decompositions repeat what their ops do: only ops of the graph itself count.
-            let body = self.module.body(graph).ok_or("a function without a body")?;
-            for &op in &self.module.block(body).ops {
-                match self.module.op(op).opcode {
+            let body = module.body(graph).ok_or("a function without a body")?;
+            self.follow_floats(body, &mut floats);
+            for &op in &module.block(body).ops {
+                match module.op(op).opcode {
                     Opcode::BlockwiseShiftScale => facts.weights.push(self.weight(op, facts.weights.len())?),
                     Opcode::Cos | Opcode::Sin => {
-                        facts.rotations.push(self.rotation(op, facts.rotations.len()));
+                        facts.rotations.push(self.rotation(op, facts.rotations.len(), &floats));
                     }
                     _ => {}
                 }
@@ -71,13 +88,12 @@ impl Extractor<'_> {
         self.module.op(op).regions.iter().flat_map(|&region| &self.module.region(region).blocks).copied()
     }
 
-    /// Locations and constants of one op.
+    /// Locations of one op.
     fn look_at(&self, op: OpId, facts: &mut GraphFacts) {
         let arguments = self.blocks(op).flat_map(|block| &self.module.block(block).arguments);
         let locations = arguments.map(|&argument| self.module.location_of(argument));
         let known = locations.chain([self.module.op(op).location]).filter(|&id| !self.is_unknown(id));
         facts.debug_locations += known.count();
-        facts.misfits.extend(self.misfit(op));
     }
 
     /// Whether a location says nothing: no file, no place, no scope.
@@ -89,26 +105,6 @@ impl Extractor<'_> {
         let Attribute::File { name, .. } = self.module.attribute(*file) else { return false };
         let empty = fused.is_empty() && metadata.is_empty() && *range == [0; 4];
         empty && name == "-" && *self.module.attribute(*scope) == Attribute::Unit
-    }
-
-    /// A constant whose bytes are not as many as its type needs.
-    fn misfit(&self, op: OpId) -> Option<BlobMisfit> {
-        let value = *self.module.op(op).results.first()?;
-        let constant = self.module.constant(value)?;
-        let ty = self.module.tensor(value)?;
-        let (name, stored, needed) = match constant {
-            Attribute::DenseResource(id) => {
-                let resource = self.module.resource(*id);
-                (resource.key.clone(), resource.length, ty.blob_bytes()?)
-            }
-            Attribute::DenseElements { splat, bytes } => {
-                let count = if *splat { 1 } else { ty.elements()? };
-                let needed = count.checked_mul(ty.element.inline_bytes())?;
-                (format!("an inline constant of type {ty}"), bytes.len() as u64, needed)
-            }
-            _ => return None,
-        };
-        (stored != needed).then_some(BlobMisfit { name, stored, needed })
     }
 
     fn function(&self, graph: OpId) -> Result<FunctionFacts, String> {
@@ -167,12 +163,12 @@ impl Extractor<'_> {
         })
     }
 
-    fn weight(&self, op: OpId, ordinal: usize) -> Result<WeightFacts, String> {
+    fn weight(&mut self, op: OpId, ordinal: usize) -> Result<WeightFacts, String> {
         let [codes, scale, shift, offset] = self.module.op(op).operands[..] else {
             return Err("a dequantization without four operands".to_owned());
         };
-        let tensor =
-            |value| self.module.tensor(value).ok_or("a dequantization of something else than tensors");
+        let module = self.module;
+        let tensor = |value| module.tensor(value).ok_or("a dequantization of something else than tensors");
         let (codes_type, scale_type) = (tensor(codes)?, tensor(scale)?);
         let name = match self.module.constant(codes) {
             Some(Attribute::DenseResource(id)) => self.module.resource(*id).key.clone(),
@@ -184,33 +180,45 @@ impl Extractor<'_> {
             shape: codes_type.shape.iter().map(|dim| dim.fixed().unwrap_or_default()).collect(),
             block: block(&codes_type, &scale_type),
             shifted: !self.is_zero(shift)? || !self.is_zero(offset)?,
-            bad_scales: if scale_type.element == Element::F16 { self.bad_scales(scale)? } else { 0 },
+            bad_scales: match self.content(scale)? {
+                Some(content) if scale_type.element == Element::F16 => content.not_finite,
+                _ => 0,
+            },
         })
     }
 
-    fn is_zero(&self, value: ValueId) -> Result<bool, String> {
-        let mut zero = self.module.constant(value).is_some();
-        self.scan(value, &mut |bytes| zero &= bytes.iter().all(|&byte| byte == 0))?;
-        Ok(zero)
+    fn is_zero(&mut self, value: ValueId) -> Result<bool, String> {
+        Ok(self.content(value)?.is_some_and(|content| content.zero))
     }
 
-    /// Number of f16 elements whose exponent is all ones.
-    fn bad_scales(&self, value: ValueId) -> Result<u64, String> {
+    /// Looks at the bytes of a constant, once; none for any other value.
+    fn content(&mut self, value: ValueId) -> Result<Option<Content>, String> {
         const EXPONENT: u16 = 0x7c00;
-        let mut bad = 0;
-        self.scan(value, &mut |bytes| {
+        let Definition::Result { op, .. } = self.module.value(value).definition else { return Ok(None) };
+        let op = self.module.op(op);
+        let Some(constant) = op.properties.first().copied().flatten() else { return Ok(None) };
+        if op.opcode != Opcode::Constant {
+            return Ok(None);
+        }
+        if let Some(content) = self.contents.get(&constant) {
+            return Ok(Some(*content));
+        }
+        let mut content = Content { zero: true, not_finite: 0 };
+        self.scan(self.module.attribute(constant), &mut |bytes| {
+            content.zero &= bytes.iter().all(|&byte| byte == 0);
             let (elements, _) = bytes.as_chunks::<2>();
             let is_bad = |element: &&[u8; 2]| u16::from_le_bytes(**element) & EXPONENT == EXPONENT;
-            bad += elements.iter().filter(is_bad).count() as u64;
+            content.not_finite += elements.iter().filter(is_bad).count() as u64;
         })?;
-        Ok(bad)
+        self.contents.insert(constant, content);
+        Ok(Some(content))
     }
 
     /// Passes the bytes of a constant in pieces of whole elements.
-    fn scan(&self, value: ValueId, look: &mut dyn FnMut(&[u8])) -> Result<(), String> {
-        match self.module.constant(value) {
-            Some(Attribute::DenseElements { bytes, .. }) => look(bytes),
-            Some(Attribute::DenseResource(id)) => {
+    fn scan(&self, constant: &Attribute, look: &mut dyn FnMut(&[u8])) -> Result<(), String> {
+        match constant {
+            Attribute::DenseElements { bytes, .. } => look(bytes),
+            Attribute::DenseResource(id) => {
                 let Some(BlobRange { mut offset, length }) = self.blobs.get(id.index()).copied() else {
                     return Ok(());
                 };
@@ -229,27 +237,38 @@ impl Extractor<'_> {
         Ok(())
     }
 
-    /// Walks back from the angle to the constants and arguments that it is made of.
-    fn rotation(&self, op: OpId, ordinal: usize) -> RotationFacts {
-        let mut elements = BTreeSet::new();
-        let mut seen = HashSet::new();
-        let mut pending = self.module.op(op).operands.clone();
-        while let Some(value) = pending.pop() {
-            if !seen.insert(value) {
-                continue;
-            }
-            if let Some(element) = self.module.tensor(value).map(|ty| ty.element)
-                && element.is_float()
-            {
-                elements.insert(element.name().to_owned());
-            }
-            if let Definition::Result { op, .. } = self.module.value(value).definition {
-                pending.extend(&self.module.op(op).operands);
+    /// Notes for each value of a block which float types it is made of, its own included: one bit for each of [`Element::ALL`].
+    fn follow_floats(&self, body: BlockId, floats: &mut [u64]) {
+        let block = self.module.block(body);
+        let own = |value: ValueId| {
+            let element = self.module.tensor(value).map(|ty| ty.element).filter(|element| element.is_float());
+            let bit = element.and_then(|element| Element::ALL.iter().position(|other| *other == element));
+            bit.map_or(0, |bit| 1 << bit)
+        };
+        for argument in &block.arguments {
+            floats[argument.index()] = own(*argument);
+        }
+        for op in block.ops.iter().map(|op| self.module.op(*op)) {
+            let made_of = made_of(&op.operands, floats);
+            for result in &op.results {
+                floats[result.index()] = made_of | own(*result);
             }
         }
-        let name = format!("{} {ordinal}", self.module.op(op).opcode.name());
-        RotationFacts { name, elements: elements.into_iter().collect() }
     }
+
+    /// The float types that an angle is made of, from the constants and arguments on.
+    fn rotation(&self, op: OpId, ordinal: usize, floats: &[u64]) -> RotationFacts {
+        let bits = made_of(&self.module.op(op).operands, floats);
+        let elements = Element::ALL.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
+        let mut elements: Vec<String> = elements.map(|(_, element)| element.name().to_owned()).collect();
+        elements.sort();
+        RotationFacts { name: format!("{} {ordinal}", self.module.op(op).opcode.name()), elements }
+    }
+}
+
+/// The float types that values are made of.
+fn made_of(values: &[ValueId], floats: &[u64]) -> u64 {
+    values.iter().fold(0, |bits, value| bits | floats[value.index()])
 }
 
 fn port(name: String, ty: &TensorType) -> Port {

@@ -11,8 +11,8 @@ pub struct GraphFacts {
     pub rotations: Vec<RotationFacts>,
     /// Operations and arguments that carry a source location other than the unknown one.
     pub debug_locations: usize,
-    /// Constants whose stored bytes are not what their type needs.
-    pub misfits: Vec<BlobMisfit>,
+    /// The first rule of the format that the program breaks, with the operation that breaks it.
+    pub invalid: Option<String>,
 }
 
 /// One function and its signature.
@@ -63,17 +63,6 @@ pub struct RotationFacts {
     pub name: String,
     /// Float element types on the way from the frequencies to it, its own included, sorted.
     pub elements: Vec<String>,
-}
-
-/// A constant with too few or too many bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlobMisfit {
-    /// Name of the blob, or of the operation that holds it.
-    pub name: String,
-    /// Bytes that are stored.
-    pub stored: u64,
-    /// Bytes that the type needs.
-    pub needed: u64,
 }
 
 impl GraphFacts {

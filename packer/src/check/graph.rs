@@ -176,6 +176,9 @@ fn block_fault(weight: &WeightFacts) -> Option<String> {
 }
 
 fn check_program(context: &mut Context<'_>, folder: &Folder, facts: &GraphFacts) {
+    if let Some(broken) = &facts.invalid {
+        context.report(&rules::GRAPH_INVALID, folder, PROGRAM, broken);
+    }
     for rotation in &facts.rotations {
         if rotation.elements.iter().any(|element| element != "f32") {
             let what = format!("{} is computed from {}", rotation.name, rotation.elements.join(", "));
@@ -185,9 +188,5 @@ fn check_program(context: &mut Context<'_>, folder: &Folder, facts: &GraphFacts)
     if facts.debug_locations > 0 {
         let what = format!("{} operations or arguments carry a source location", facts.debug_locations);
         context.report(&rules::GRAPH_LOCATIONS, folder, PROGRAM, what);
-    }
-    for misfit in &facts.misfits {
-        let what = format!("{} has {} bytes and needs {}", misfit.name, misfit.stored, misfit.needed);
-        context.report(&rules::GRAPH_BLOB, folder, PROGRAM, what);
     }
 }

@@ -177,6 +177,9 @@ rules! {
     GRAPH_UNREADABLE, Defect, "graph.unreadable",
         "loaders abort on a damaged program or on an unknown operation",
         "copy or download the package again, or {remake}";
+    GRAPH_INVALID, Defect, "graph.invalid",
+        "loaders verify every operation and abort on a program that breaks a rule of the format, or misread it",
+        "copy or download the package again, or {remake}";
     GRAPH_FUNCTION, Defect, "graph.function",
         "the engine runs the function main",
         "{remake}";
@@ -219,9 +222,6 @@ rules! {
         "{remake}";
     GRAPH_LOCATIONS, Defect, "graph.locations",
         "debug locations abort some loaders",
-        "{remake}";
-    GRAPH_BLOB, Defect, "graph.blob-size",
-        "loaders do not check it: they read past a short constant",
         "{remake}";
     GRAPH_STOCK, Note, "graph.stock-not-run",
         "a graph with its per-layer table inside has not been run on a Mac by this project",

@@ -74,7 +74,7 @@ fn facts_of_the_reference_packages_are_read() {
         }
         assert_eq!(facts.rotations.len(), 4, "sine and cosine of two kinds of layers");
         assert!(facts.rotations.iter().all(|rotation| rotation.elements == ["f32"]));
-        assert_eq!((facts.debug_locations, facts.misfits.len()), (0, 0));
+        assert_eq!((facts.debug_locations, facts.invalid), (0, None));
     }
 }
 

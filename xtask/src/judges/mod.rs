@@ -5,6 +5,7 @@
 //! packages. To add a judge, add a line to [`JUDGES`].
 
 mod apple;
+mod damage;
 mod environment;
 mod hub;
 mod q4_0;
@@ -52,8 +53,9 @@ struct Judge {
     plan: fn(&Options) -> Result<Plan>,
 }
 
-const JUDGES: [Judge; 4] = [
+const JUDGES: [Judge; 5] = [
     Judge { name: "apple", plan: apple::plan },
+    Judge { name: "apple", plan: damage::plan },
     Judge { name: "numpy", plan: tables::plan },
     Judge { name: "gguf", plan: q4_0::plan },
     Judge { name: "huggingface_hub", plan: hub::plan },

@@ -1,6 +1,6 @@
 //! Faults of the graph, planted in the facts read from a good one.
 
-use packer::check::facts::{BlobMisfit, FunctionFacts, GraphFacts, Port};
+use packer::check::facts::{FunctionFacts, GraphFacts, Port};
 
 use crate::fixture::{PROVIDER, Release, TBL, assert_found};
 
@@ -72,8 +72,8 @@ graph_faults! {
     frequencies_in_f16: |g| g.rotations[1].elements = vec!["f16".into(), "f32".into()] =>
         ["graph.rope-precision"];
     debug_locations: |g| g.debug_locations = 1 => ["graph.locations"];
-    short_blob: |g| g.misfits.push(BlobMisfit { name: "head".into(), stored: 4, needed: 8 }) =>
-        ["graph.blob-size"];
+    operation_that_breaks_a_rule: |g| g.invalid = Some("main / op 3 range_v1: has 2 operands".into()) =>
+        ["graph.invalid"];
 }
 
 mod tbl {
