@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use packer::check::{Finding, Options, Report, check};
+use text::terminal::{line, word};
 
 use crate::terminal::{self, RED, YELLOW, paint};
 
@@ -46,8 +47,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 pub(crate) fn defects_in_words(report: &Report) -> String {
     /// Defects that are listed.
     const LISTED: usize = 5;
-    let listed =
-        report.defects().take(LISTED).map(|finding| format!("\n  {}: {}", finding.path, finding.what));
+    let listed = report
+        .defects()
+        .take(LISTED)
+        .map(|finding| format!("\n  {}: {}", word(&finding.path), line(&finding.what)));
     format!("{} defects:{}", report.defects().count(), listed.collect::<String>())
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = error.downcast_ref::<aotc::Error>().and_then(aotc::Error::hint) {
         text.push_str(&format!("\n  hint: {hint}"));
     }
-    terminal::tell(text);
+    terminal::tell_error(&text);
     ExitCode::from(status(error))
 }
 
@@ -39,8 +39,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 /// errors quote arguments.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
-        // Quotes end with a line end of their own.
-        terminal::tell(error.to_string().trim_end());
+        terminal::tell(text::bounds::cut(error.to_string().trim_end(), text::bounds::LONGEST_MESSAGE));
         return ExitCode::from(USER);
     }
     // Nothing is left to do if standard output is closed.

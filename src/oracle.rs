@@ -142,7 +142,7 @@ fn warn(case: &Case) {
             shortened(&case.prompt),
             ties.len(),
             case.teacher_forced_margins.len(),
-            positions.join(", ")
+            text::bounds::list(&positions)
         ));
     }
 }

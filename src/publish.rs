@@ -179,8 +179,9 @@ fn print_comparison(
     files: &[LocalFile],
     comparison: &Comparison,
 ) -> io::Result<()> {
-    let mut line =
-        |word: String, size: u64, path: &str| writeln!(out, "{word} {:>10}  {path}", digits::bytes(size));
+    let mut line = |word: String, size: u64, path: &str| {
+        writeln!(out, "{word} {:>10}  {}", digits::bytes(size), text::terminal::word(path))
+    };
     for (file, state) in files.iter().zip(&comparison.states) {
         let word = match state {
             State::New => paint(GREEN, "new    "),

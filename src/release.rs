@@ -8,6 +8,7 @@ use aimodel::staging::StagedDirectory;
 use anyhow::{Context, bail};
 use clap::Args;
 use converter::source::Source;
+use hub::RepositoryId;
 use packer::check::{Options, check};
 use packer::manifest::{Manifest, ManifestKind, SourceRecord};
 use packer::output::Outputs;
@@ -65,6 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let base_model = base_model.context(
         "the manifests name no repository (the checkpoint was a folder): give --base-model OWNER/NAME",
     )?;
+    RepositoryId::new(&base_model).context("the base model is named as OWNER/NAME: give --base-model")?;
     let license = arguments.license(&members.source)?;
     let output = arguments.outputs().folder(ManifestKind::Release);
     let folder = StagedDirectory::new(&arguments.output, output)?;

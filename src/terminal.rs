@@ -63,6 +63,23 @@ pub(crate) fn tell(line: impl fmt::Display) {
     let _ = writeln!(err(), "{line}");
 }
 
+/// Prints an error on standard error, at most 8 kB of it. Lines after the first are indented, so that a line end within a name
+/// cannot begin what looks like another message.
+pub(crate) fn tell_error(message: &str) {
+    tell(whole(message));
+}
+
+fn whole(message: &str) -> String {
+    let message = text::bounds::cut(message.trim_end(), text::bounds::LONGEST_MESSAGE);
+    let mut lines = message.lines();
+    let mut whole = lines.next().unwrap_or_default().to_owned();
+    for line in lines {
+        let indent = if line.is_empty() || line.starts_with("  ") { "" } else { "  " };
+        whole.push_str(&format!("\n{indent}{line}"));
+    }
+    whole
+}
+
 /// Prints a value as one line of JSON on standard output.
 pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
     let json = serde_json::to_string(value)?;
@@ -144,6 +161,13 @@ mod tests {
     fn long_names_lose_their_middle() {
         assert_eq!(shortened("layers.11.mlp.down_proj.weight", 11), "layer…eight");
         assert_eq!(shortened("short", 5), "short");
+    }
+
+    #[test]
+    fn errors_are_indented_and_bounded() {
+        assert_eq!(whole("error: a\n  caused by: b\nerror: c\n"), "error: a\n  caused by: b\n  error: c");
+        let long = whole(&"x".repeat(300_000));
+        assert!(long.len() < text::bounds::LONGEST_MESSAGE + 100 && long.ends_with("(291,808 more bytes)"));
     }
 
     #[test]

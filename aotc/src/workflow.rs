@@ -1,5 +1,7 @@
 //! A workflow for a hosted Mac: downloads a published bundle, compiles, checks and publishes.
 
+use text::markup::quoted_yaml;
+
 use crate::architecture::Architecture;
 use crate::compile::Settings;
 use crate::error::Error;
@@ -52,10 +54,10 @@ pub fn workflow(workflow: &Workflow<'_>) -> Result<String, Error> {
         .replace("@SOURCE@", env!("CARGO_PKG_REPOSITORY"))
         .replace("@MINUTES@", &minutes.to_string())
         .replace("@OPTIONS@", &options(settings))
-        .replace("@ARCHITECTURES@", &scalar(&names.join(" ")))
-        .replace("@RUNNER@", &scalar(runner))
-        .replace("@REPOSITORY@", &scalar(repository))
-        .replace("@BUNDLE@", &scalar(bundle)))
+        .replace("@ARCHITECTURES@", &quoted_yaml(&names.join(" ")))
+        .replace("@RUNNER@", &quoted_yaml(runner))
+        .replace("@REPOSITORY@", &quoted_yaml(repository))
+        .replace("@BUNDLE@", &quoted_yaml(bundle)))
 }
 
 /// The settings as options of `coreai-bundle aotc`.
@@ -72,9 +74,4 @@ fn options(settings: &Settings) -> String {
         &compute,
         &format!("--expect-frequent-reshapes={reshapes}"),
     ])
-}
-
-/// A YAML scalar: a JSON string is one.
-fn scalar(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }

@@ -133,8 +133,8 @@ impl Oracle {
     /// # Errors
     /// If it cannot be read, is no oracle, or a case's lists do not fit its tokens.
     pub fn read(path: &Path) -> Result<Oracle, OracleError> {
-        let json = small::read(path, small::JSON)
-            .map_err(|source| OracleError::Io { path: path.to_owned(), source })?;
+        let json =
+            small::read(path, LARGEST).map_err(|source| OracleError::Io { path: path.to_owned(), source })?;
         let oracle: Oracle = serde_json::from_slice(&json)
             .map_err(|source| OracleError::Json { path: path.to_owned(), source })?;
         for case in &oracle.cases {
@@ -157,6 +157,9 @@ impl Oracle {
         serde_json::to_string_pretty(self).map(|json| json + "\n")
     }
 }
+
+/// Bytes of an oracle: a million positions.
+const LARGEST: u64 = 256 << 20;
 
 /// A text to make a case of.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Archives: contents, alignment, determinism, sizes beyond 4 GiB, and what `unzip` thinks of them.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};

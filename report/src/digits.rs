@@ -44,8 +44,7 @@ pub fn hex(digest: &[u8]) -> String {
 
 /// A shape as `[128, 4]`.
 pub fn shape(extents: &[u64]) -> String {
-    let extents: Vec<String> = extents.iter().map(u64::to_string).collect();
-    format!("[{}]", extents.join(", "))
+    format!("[{}]", text::bounds::extents(extents, ", "))
 }
 
 #[cfg(test)]

@@ -101,7 +101,11 @@ fn find(names: &[&str], wanted: &str, path: &Path) -> anyhow::Result<usize> {
         return Ok(only);
     }
     let like: Vec<&str> = names.iter().copied().filter(|name| name.contains(wanted)).take(LISTED).collect();
-    let hint = if like.is_empty() { String::new() } else { format!("; names with it: {}", like.join(", ")) };
+    let hint = if like.is_empty() {
+        String::new()
+    } else {
+        format!("; names with it: {}", text::bounds::list(&like))
+    };
     let problem = if found.is_empty() { "there is no tensor" } else { "more than one tensor ends with" };
     bail!("{}: {problem} {wanted:?}{hint}", path.display());
 }

@@ -1,5 +1,7 @@
 //! Chromium behind ChromeDriver, whose protocol is JSON over HTTP.
 
+#![allow(clippy::print_stderr)]
+
 use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader};

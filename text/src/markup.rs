@@ -12,9 +12,11 @@ use crate::terminal::{is_hidden, push_visible, word};
 /// assert_eq!(text::markup::yaml("a: b\n---"), r#""a: b\n---""#);
 /// ```
 pub fn yaml(text: &str) -> String {
-    if is_plain_yaml(text) {
-        return text.to_owned();
-    }
+    if is_plain_yaml(text) { text.to_owned() } else { quoted_yaml(text) }
+}
+
+/// A YAML scalar in double quotes.
+pub fn quoted_yaml(text: &str) -> String {
     let mut scalar = String::from('"');
     for c in text.chars() {
         // Writing to a String cannot fail.
@@ -112,7 +114,7 @@ pub fn target(text: impl Display) -> String {
     for byte in text.to_string().bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                target.push(byte.into())
+                target.push(byte.into());
             }
             // Writing to a String cannot fail.
             _ => {

@@ -1,6 +1,6 @@
 //! A bundle from the reference packages and a stand-in toolchain of its own for each test.
 
-#![allow(dead_code, clippy::unwrap_used)] // Each test program uses a part.
+#![allow(dead_code, clippy::print_stderr, clippy::unwrap_used)] // Each test program uses a part.
 
 pub(crate) mod ssh;
 

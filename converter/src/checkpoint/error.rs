@@ -1,12 +1,14 @@
 //! Why a checkpoint does not fit its configuration.
 
+use text::bounds::{extents, list};
+
 use crate::source::Dtype;
 
 /// A checkpoint whose tensors are not those that its configuration calls for.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// Tensors are absent.
-    #[error("the checkpoint lacks {} that config.json calls for: {}", count(names), names.join(", "))]
+    #[error("the checkpoint lacks {} that config.json calls for: {}", count(names), list(names))]
     Missing {
         /// All of them, in the model's order.
         names: Vec<String>,
@@ -15,7 +17,9 @@ pub enum CheckpointError {
     /// The decoder has tensors that this converter does not know.
     #[error(
         "the checkpoint has {} in the text decoder that no Gemma 4 E-series model has: {}; \
-         merge adapters and remove quantization first", count(names), names.join(", ")
+         merge adapters and remove quantization first",
+        count(names),
+        list(names)
     )]
     Unknown {
         /// All of them, sorted.
@@ -34,7 +38,11 @@ pub enum CheckpointError {
     },
 
     /// A tensor has another shape than the configuration gives it.
-    #[error("{name} in {file} has the shape {found:?}, expected {expected:?} from config.json")]
+    #[error(
+        "{name} in {file} has the shape [{}], expected [{}] from config.json",
+        extents(found, ", "),
+        extents(expected, ", ")
+    )]
     Shape {
         /// The tensor.
         name: String,

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use text::bounds::shortened;
+
 use super::Options;
 use super::facts::GraphFacts;
 use super::finding::{Finding, Rule, Severity, Target};
@@ -12,26 +14,45 @@ use crate::digest::Digest;
 /// Reads the facts of the graph package in a folder, or says why it cannot be read.
 pub type GraphReader<'a> = &'a dyn Fn(&Path) -> Result<GraphFacts, String>;
 
+/// Findings of one rule that are kept: a broken folder may breach it a hundred thousand times.
+const MOST: usize = 100;
+/// Characters of what is wrong.
+const LONGEST: usize = 2000;
+
+/// Findings of one rule.
+#[derive(Default)]
+struct Tally {
+    kept: usize,
+    omitted: usize,
+}
+
 /// Collects what the rules find.
 pub(super) struct Context<'a> {
     pub(super) options: &'a Options<'a>,
     findings: Vec<Finding>,
+    /// Findings of each rule.
+    tallies: HashMap<&'static str, Tally>,
     /// Digests by path: a release lists the files that its bundles list, too.
     digests: HashMap<PathBuf, Digest>,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(options: &'a Options<'a>) -> Self {
-        Self { options, findings: Vec::new(), digests: HashMap::new() }
+        Self { options, findings: Vec::new(), tallies: HashMap::new(), digests: HashMap::new() }
     }
 
     /// Adds a finding about `file` in `folder`; an empty `file` means the folder itself.
     pub(super) fn report(&mut self, rule: &Rule, folder: &Folder, file: &str, what: impl Into<String>) {
+        let tally = self.tallies.entry(rule.id).or_default();
+        if tally.kept == MOST {
+            tally.omitted += 1;
+            return;
+        }
         let finding = Finding {
             id: rule.id,
             severity: rule.severity,
             path: folder.shown(file),
-            what: what.into(),
+            what: shortened(&what.into(), LONGEST).into_owned(),
             why: rule.why,
             mend: folder.mend(rule.mend, file),
         };
@@ -40,6 +61,7 @@ impl<'a> Context<'a> {
             (other.id, &other.path, &other.what) == (finding.id, &finding.path, &finding.what)
         };
         if !self.findings.iter().any(is_same) {
+            tally.kept += 1;
             self.findings.push(finding);
         }
     }
@@ -67,6 +89,11 @@ impl<'a> Context<'a> {
     /// The findings, defects first.
     pub(super) fn into_findings(self) -> Vec<Finding> {
         let mut findings = self.findings;
+        for (rule, Tally { omitted, .. }) in self.tallies.into_iter().filter(|(_, tally)| tally.omitted > 0) {
+            if let Some(last) = findings.iter_mut().rfind(|finding| finding.id == rule) {
+                last.what.push_str(&format!("; {omitted} more like it"));
+            }
+        }
         findings.sort_by_key(|finding| finding.severity == Severity::Note);
         findings
     }

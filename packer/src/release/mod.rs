@@ -5,8 +5,10 @@
 mod card;
 mod member;
 mod place;
+mod terms;
 
 pub use card::license_of_card;
+pub use terms::TermError;
 
 use std::path::{Path, PathBuf};
 
@@ -94,6 +96,9 @@ pub enum ReleaseError {
         /// The file.
         path: PathBuf,
     },
+    /// The license or the revision is not one.
+    #[error(transparent)]
+    Term(#[from] TermError),
     /// The card cannot be rendered.
     #[error("the card cannot be rendered: {0:#}")]
     Card(#[from] minijinja::Error),
@@ -109,6 +114,7 @@ pub fn assemble(folder: &StagedDirectory, release: &Release<'_>) -> Result<Manif
     let bundles = members(release.bundles, ManifestKind::Bundle)?;
     let tables = members(release.tables, ManifestKind::Tables)?;
     let source = common_source(bundles.iter().chain(&tables))?;
+    terms::check(release, source.as_ref())?;
     let root = folder.path();
     for (part, members) in [(GRAPHS, &bundles), (TABLES, &tables)] {
         members.iter().try_for_each(|member| place::member(member, &root.join(part).join(&member.name)))?;
