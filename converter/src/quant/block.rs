@@ -31,7 +31,8 @@ pub struct Fit {
 impl Fit {
     /// Measures what a scale and codes make of finite weights.
     pub(super) fn measure(weights: &[f32; BLOCK], scale: f16, codes: [i8; BLOCK]) -> Self {
-        let products = codes.map(|code| f32::from(code) * scale.to_f32());
+        let factor = scale.to_f32();
+        let products = codes.map(|code| f32::from(code) * factor);
         let exact = count_exact(weights, scale, &codes);
         let errors: [f32; BLOCK] = std::array::from_fn(|i| products[i] - weights[i]);
         Fit {
@@ -52,7 +53,8 @@ impl Fit {
 
 /// Number of weights that equal `code * scale`, rounded to bf16.
 pub(super) fn count_exact(weights: &[f32; BLOCK], scale: f16, codes: &[i8; BLOCK]) -> usize {
-    let is_exact = |(code, weight): (&i8, &f32)| round_to_bf16(f32::from(*code) * scale.to_f32()) == *weight;
+    let scale = scale.to_f32();
+    let is_exact = |(code, weight): (&i8, &f32)| round_to_bf16(f32::from(*code) * scale) == *weight;
     codes.iter().zip(weights).filter(|pair| is_exact(*pair)).count()
 }
 

@@ -93,10 +93,10 @@ fn recover_with(weights: &[f32; BLOCK], extremum: Extremum, extremum_code: i8) -
         *code = steps as i8;
         if *code != 0 {
             interval = interval.intersection(Interval::of(bf16::from_f32(weight), *code));
+            if interval.is_empty() {
+                return None;
+            }
         }
-    }
-    if interval.is_empty() {
-        return None;
     }
     let signed = |magnitude: f16| if estimate < 0.0 { -magnitude } else { magnitude };
     let exact = |scale| count_exact(weights, scale, &codes);

@@ -5,7 +5,7 @@
 //! the f16 numbers on both sides of its middle are looked at: if the nearer one lies outside, all others do. A test with a
 //! tolerance settles almost every wrong code.
 //!
-//! Where an f16 number is a bound of the interval, and where scales are too small to be told so, the plain rule decides.
+//! Scales that are no normal f16 numbers, and intervals of a single number, are left to the plain rule.
 
 use fearless_simd::Simd;
 use half::bf16;
@@ -24,8 +24,8 @@ pub(super) struct Lattice;
 /// Blocks whose extremum is smaller are left to the plain rule: here inverse scales would overflow.
 const SMALLEST: f32 = 1.0 / (1 << 24) as f32;
 
-/// Scales smaller than this are left to the plain rule, so that the f16 and bf16 numbers next to a scale are normal ones.
-const SMALLEST_SCALE: f32 = 2.0 * SMALLEST_NORMAL;
+/// Scales smaller than this are left to the plain rule, so that the f16 and bf16 numbers next to a scale are normal f16 numbers.
+const SMALLEST_SCALE: f32 = 1.03125 * SMALLEST_NORMAL;
 
 /// [`COMMON_MULTIPLE`], which f32 holds exactly.
 const MULTIPLE: f32 = COMMON_MULTIPLE as f32;
@@ -101,15 +101,20 @@ fn recover_quickly<S: Simd>(
     if let Some(magnitude) = scales.only() {
         return Some(candidate.choice(magnitude));
     }
-    if candidate.is_possible() {
-        return candidate.exact(simd, scales);
+    let (candidate, scales) = if candidate.is_possible() {
+        (candidate, scales)
+    } else {
+        let candidate = Candidate::new(weights, second.inverses[at]);
+        // Under a smaller code of the extremum all of these codes would be even; a positive scale is to be preferred then.
+        if !candidate.is_possible() || candidate.sign < 0.0 && !candidate.codes.has_odd_integers() {
+            return None;
+        }
+        (candidate, Bf16Scales::new(candidate, second.scales(at)))
+    };
+    match candidate.scale(simd, scales) {
+        Found::Exact(magnitude) => Some(candidate.choice(magnitude)),
+        Found::Between(_) | Found::Nothing | Found::Unclear => None,
     }
-    let candidate = Candidate::new(weights, second.inverses[at]);
-    // Under a smaller code of the extremum all of these codes would be even; a positive scale is to be preferred then.
-    if !candidate.is_possible() || candidate.sign < 0.0 && !candidate.codes.has_odd_integers() {
-        return None;
-    }
-    candidate.exact(simd, Bf16Scales::new(candidate, second.scales(at)))
 }
 
 /// The lattice of a block if it is on one, else the best fit.
@@ -214,15 +219,6 @@ impl<S: Simd> Candidate<S> {
         (self.codes * (magnitude * self.sign)).round_to_bf16().equals(self.weights)
     }
 
-    /// The choice if there is an f16 scale that reproduces all weights.
-    #[inline(always)]
-    fn exact(self, simd: S, scales: Bf16Scales) -> Option<Choice<S>> {
-        match self.scale(simd, scales) {
-            Found::Exact(magnitude) => Some(self.choice(magnitude)),
-            Found::Between(_) | Found::Nothing | Found::Unclear => None,
-        }
-    }
-
     /// The preferred scale.
     #[inline(always)]
     fn scale(self, simd: S, scales: Bf16Scales) -> Found {
@@ -231,9 +227,25 @@ impl<S: Simd> Candidate<S> {
         }
         let interval = self.interval(simd);
         if scales.is_exact == [true; 2] {
-            Found::Exact(interval.nearer_middle(scales.magnitudes))
+            let [nearer, _] = interval.by_distance(scales.magnitudes);
+            return Found::Exact(nearer);
+        }
+        if interval.lowest > interval.highest {
+            return Found::Nothing;
+        }
+        if interval.lowest < SMALLEST_SCALE * MULTIPLE || interval.lowest == interval.highest {
+            return Found::Unclear;
+        }
+        let neighbors = interval.around_middle();
+        // Whether a bound belongs to the interval is seen by trying it.
+        let is_inside =
+            |scale| interval.holds(scale) || interval.ends_at(scale) && self.reproduced(scale).all();
+        if is_inside(neighbors[0]) {
+            Found::Exact(neighbors[0])
+        } else if is_inside(neighbors[1]) {
+            Found::Exact(neighbors[1])
         } else {
-            interval.f16_scale()
+            Found::Between(neighbors)
         }
     }
 
@@ -311,37 +323,35 @@ impl Bounds {
         (2.0 * MULTIPLE * scale - (self.lowest + self.highest)).abs()
     }
 
-    /// The one of two numbers that is nearer the middle, the smaller one on a tie.
+    /// Two numbers, first the one that is nearer the middle, the smaller one on a tie.
     #[inline(always)]
-    fn nearer_middle(self, [a, b]: [f32; 2]) -> f32 {
+    fn by_distance(self, [a, b]: [f32; 2]) -> [f32; 2] {
         let (low, high) = if a < b { (a, b) } else { (b, a) };
-        if self.distance(high) < self.distance(low) { high } else { low }
+        if self.distance(high) < self.distance(low) { [high, low] } else { [low, high] }
     }
 
-    /// The f16 number of an interval without bf16 numbers.
+    /// The f16 numbers below and above the middle, by their distance. If neither is in the interval, no f16 number is.
     #[inline(always)]
-    fn f16_scale(self) -> Found {
-        let Bounds { lowest, highest } = self;
-        if lowest > highest {
-            return Found::Nothing;
-        }
-        if lowest < SMALLEST_SCALE * MULTIPLE || lowest == highest {
-            return Found::Unclear;
-        }
-        // One of the two f16 numbers that enclose the middle, and the other one.
-        let one = round_to_f16((lowest + highest) * (0.5 / MULTIPLE));
-        let is_below = 2.0 * MULTIPLE * one <= lowest + highest;
+    fn around_middle(self) -> [f32; 2] {
+        // One of the two, and the other one.
+        let one = round_to_f16((self.lowest + self.highest) * (0.5 / MULTIPLE));
+        let is_below = 2.0 * MULTIPLE * one <= self.lowest + self.highest;
         let step = if is_below { 1 << 13 } else { -(1 << 13) };
-        let other = f32::from_bits(one.to_bits().wrapping_add_signed(step));
-        let nearer = self.nearer_middle([one, other]);
-        let at = nearer * MULTIPLE;
-        if lowest < at && at < highest {
-            Found::Exact(nearer)
-        } else if at == lowest || at == highest {
-            Found::Unclear
-        } else {
-            Found::Between([nearer, if nearer == one { other } else { one }])
-        }
+        self.by_distance([one, f32::from_bits(one.to_bits().wrapping_add_signed(step))])
+    }
+
+    /// Whether a number lies between the bounds.
+    #[inline(always)]
+    fn holds(self, scale: f32) -> bool {
+        let at = scale * MULTIPLE;
+        self.lowest < at && at < self.highest
+    }
+
+    /// Whether a number is a bound.
+    #[inline(always)]
+    fn ends_at(self, scale: f32) -> bool {
+        let at = scale * MULTIPLE;
+        self.lowest == at || at == self.highest
     }
 }
 

@@ -322,8 +322,12 @@ fn on_lattice_is_what_recover_says() {
     let mut random = Random(3);
     for _ in 0..20_000 {
         let block = random.block();
-        let (fit, found) = (fit(Int4Rule::Lattice, &block).unwrap(), lattice::recover(&block));
-        assert_eq!(fit.on_lattice, found.is_some(), "{block:?}");
-        assert_eq!(fit.is_exact(), found.is_some_and(|found| found.is_exact), "{block:?}");
+        let (fit, found) = (fit(Int4Rule::Lattice, &block), lattice::recover(&block));
+        assert_eq!(fit.is_ok_and(|fit| fit.on_lattice), found.is_some(), "{block:?}");
+        assert_eq!(
+            fit.is_ok_and(|fit| fit.is_exact()),
+            found.is_some_and(|found| found.is_exact),
+            "{block:?}"
+        );
     }
 }
