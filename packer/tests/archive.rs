@@ -114,11 +114,15 @@ fn existing_output_is_replaced_only_when_asked() {
     let release = release(scratch.path());
     let output = scratch.path().join("r.zip");
     fs::write(&output, "mine").unwrap();
-    assert!(matches!(
-        pack(&release, &output, false, |_| ControlFlow::Continue(())),
-        Err(ArchiveError::Staging(_))
-    ));
-    assert_eq!(fs::read(&output).unwrap(), b"mine");
+    for is_forced in [false, true] {
+        let packed = pack(&release, &output, is_forced, |_| ControlFlow::Continue(()));
+        assert!(matches!(packed, Err(ArchiveError::Staging(_))));
+        assert_eq!(fs::read(&output).unwrap(), b"mine");
+    }
+    fs::remove_file(&output).unwrap();
+    pack(&release, &output, false, |_| ControlFlow::Continue(())).unwrap();
+    let error = pack(&release, &output, false, |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(error.to_string().contains("pass --force"), "{error}");
     pack(&release, &output, true, |_| ControlFlow::Continue(())).unwrap();
     assert_unzip_accepts(&output);
 }

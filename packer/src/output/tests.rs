@@ -118,7 +118,7 @@ fn other_manifests_are_not_ours() {
 fn files_are_ours_by_their_beginning() {
     let scratch = scratch();
     let path = scratch.path().join("file");
-    let mut is_ours = |kind: FileKind, content: &[u8]| {
+    let is_ours = |kind: FileKind, content: &[u8]| {
         fs::write(&path, content).unwrap();
         kind.may_replace(&path).is_ok()
     };
