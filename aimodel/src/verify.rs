@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use crate::attribute::{Attribute, AttributeId};
 use crate::describe::describe_type_within;
 use crate::element::Element;
-use crate::infer::{Known, result_type};
+use crate::infer::{Known, is_exact, result_type};
 use crate::module::{BlockId, Definition, Module, OpId, RegionId, ValueId};
 use crate::opcode::Opcode;
 use crate::types::{Dim, TensorType, TypeId};
@@ -253,7 +253,8 @@ impl<'m> Verifier<'m> {
                 return Ok(());
             }
         }
-        compatible(&declared, &inferred)
+        let fits = if is_exact(op.opcode) { declared == inferred } else { declared.compatible(&inferred) };
+        if fits { Ok(()) } else { Err(format!("declared as {declared}, but its operands make {inferred}")) }
     }
 
     fn region_of(&mut self, id: OpId, surroundings: Surroundings, known: &Known) -> Result<(), VerifyError> {
@@ -344,13 +345,6 @@ impl<'m> Verifier<'m> {
     fn text(&self, ty: TypeId) -> String {
         describe_type_within(self.module, ty, LONGEST)
     }
-}
-
-fn compatible(declared: &TensorType, made: &TensorType) -> Checked {
-    if declared.compatible(made) {
-        return Ok(());
-    }
-    Err(format!("declared as {declared}, but its operands make {made}"))
 }
 
 /// Whether an op may stand where it does: terminators only at the end, and at every end one.
