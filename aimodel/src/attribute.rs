@@ -6,6 +6,13 @@ use crate::types::TypeId;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct AttributeId(pub(crate) u32);
 
+impl AttributeId {
+    /// Position in the module's table of attributes.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Index of a resource (a named blob) of a module.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct ResourceId(pub(crate) u32);

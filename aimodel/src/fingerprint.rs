@@ -36,7 +36,7 @@ impl Fingerprints {
     }
 
     pub(crate) fn attribute(&self, id: AttributeId) -> u64 {
-        self.attributes.get(id.0 as usize).copied().unwrap_or_default()
+        self.attributes.get(id.index()).copied().unwrap_or_default()
     }
 
     fn print(&self, fields: impl FnOnce(&mut Content<'_>)) -> u64 {

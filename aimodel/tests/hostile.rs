@@ -167,11 +167,11 @@ fn survive_all(files: impl Iterator<Item = (Vec<u8>, Module)>) -> (usize, usize)
 }
 
 #[test]
-fn thirteen_thousand_damaged_files_do_no_harm() {
+fn eighteen_thousand_damaged_files_do_no_harm() {
     let mut numbers = Numbers(20_260_101);
     let files = small_files();
     let modules: Vec<_> = files.iter().map(|file| Bytecode::read(file.as_slice()).unwrap().module).collect();
-    let (readable, sound) = survive_all((0..13_000).map(|round| {
+    let (readable, sound) = survive_all((0..18_000).map(|round| {
         let mut bytes = files[round % files.len()].clone();
         for _ in 0..=numbers.below(4).saturating_sub(2) {
             damage(&mut bytes, &mut numbers);
@@ -180,20 +180,20 @@ fn thirteen_thousand_damaged_files_do_no_harm() {
     }));
     // A test that never gets past the reader, or the verifier, would show little.
     assert!(
-        readable > 1_300 && sound > 300 && sound + 300 < readable,
+        readable > 1_800 && sound > 400 && sound + 400 < readable,
         "{readable} could be read, {sound} verified"
     );
 }
 
 #[test]
-fn ten_thousand_changed_modules_do_no_harm() {
+fn five_thousand_changed_modules_do_no_harm() {
     let mut numbers = Numbers(20_260_102);
     let cases = cases::all();
-    let (readable, sound) = survive_all((0..10_000).map(|_| {
+    let (readable, sound) = survive_all((0..5_000).map(|_| {
         let module = &cases[numbers.below(cases.len())].module;
         (mutant(module, &mut numbers), module.clone())
     }));
-    assert!(readable > 6_000 && sound > 500, "{readable} could be read, {sound} verified");
+    assert!(readable > 3_000 && sound > 250, "{readable} could be read, {sound} verified");
 }
 
 #[test]
@@ -367,11 +367,14 @@ fn sections_stand_there_once_and_all() {
 
         let mut raw = plain();
         let (id, _) = raw.sections.remove(at);
-        // Without blobs, their two sections may be left out.
-        if id != raw::RESOURCE && id != raw::RESOURCE_OFFSETS {
-            assert!(refusal(&raw).contains("there is no"));
-        }
+        let resources = [raw::RESOURCE, raw::RESOURCE_OFFSETS];
+        let reason = if resources.contains(&id) { "only one of the two" } else { "there is no" };
+        assert!(refusal(&raw).contains(reason));
     }
+    // Without blobs, their two sections may be left out.
+    let mut raw = plain();
+    raw.sections.retain(|(id, _)| ![raw::RESOURCE, raw::RESOURCE_OFFSETS].contains(id));
+    assert!(survive(&raw.bytes(), FACTOR).is_ok());
     let mut raw = plain();
     raw.sections.push((9, vec![1]));
     assert!(refusal(&raw).contains("no section has the id 9"));

@@ -349,10 +349,14 @@ fn operands_and_results_have_the_number_and_the_kind_that_the_op_takes() {
         let x = block(module).arguments[0];
         op(module, Opcode::Gelu).operands.push(x);
     });
-    check("gelu_v1", "operand 0 is tensor<1x2xbool>, a floating-point tensor is needed", |module| {
-        let mask = module.op(constant(module, 6)).results[0];
-        op(module, Opcode::Gelu).operands[0] = mask;
-    });
+    check(
+        "gelu_v1",
+        "operand 0 is tensor<1x2xbool>, a tensor of f64, f32, f16 or bf16 is needed",
+        |module| {
+            let mask = module.op(constant(module, 6)).results[0];
+            op(module, Opcode::Gelu).operands[0] = mask;
+        },
+    );
     check("transpose_v1", "operand 1 is tensor<1xsi32>, a ui32 vector is needed", |module| {
         let axes = module.op(constant(module, 5)).results[0];
         op(module, Opcode::Transpose).operands[1] = axes;

@@ -33,6 +33,13 @@ impl Known {
         self.elements(value)?.iter().copied().collect()
     }
 
+    /// Takes over what is known of a value under the name of another one, as a region's argument has it.
+    pub(crate) fn adopt(&mut self, argument: ValueId, known: &Known, operand: ValueId) {
+        if let Some(elements) = known.elements.get(&operand) {
+            self.elements.insert(argument, elements.clone());
+        }
+    }
+
     /// Learns what can be told of an op's result. Ops are to be shown in program order.
     pub fn learn(&mut self, module: &Module, op: OpId) {
         let [result] = module.op(op).results[..] else { return };

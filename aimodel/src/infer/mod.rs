@@ -40,6 +40,32 @@ pub fn result_type(
     infer(&context, element).map_err(|reason| TypeError { opcode, reason })
 }
 
+/// Whether loaders want the declared type of an op's result to be the one that its operands make to the letter. Elsewhere a known
+/// extent may stand for a dynamic one, and the other way round.
+pub(crate) fn is_exact(opcode: Opcode) -> bool {
+    use Opcode::*;
+    matches!(
+        opcode,
+        Rsqrt
+            | Exp
+            | Tanh
+            | Sin
+            | Cos
+            | Not
+            | Relu
+            | Silu
+            | Add
+            | Sub
+            | Mul
+            | Divide
+            | Pow
+            | Maximum
+            | Minimum
+            | LogicalXor
+            | GetShape
+    )
+}
+
 fn infer(context: &Context<'_>, element: Element) -> Result<TensorType, String> {
     use Opcode::*;
     match context.opcode {

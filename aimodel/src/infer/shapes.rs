@@ -197,7 +197,7 @@ impl<'a> Context<'a> {
         self.exactly(2)?;
         let source = self.operand(0)?;
         let axes = self.axes(1, source.rank())?;
-        if let Some(axis) = axes.iter().find(|axis| !source.shape[**axis].compatible(Dim::Fixed(1))) {
+        if let Some(axis) = axes.iter().find(|axis| source.shape[**axis] != Dim::Fixed(1)) {
             return Err(format!("axis {axis} of {source} is not 1"));
         }
         let kept =
@@ -238,6 +238,9 @@ impl<'a> Context<'a> {
 
     pub(super) fn range(&self) -> Inferred {
         self.exactly(3)?;
+        if self.types.iter().any(|bound| bound.element != self.types[0].element) {
+            return Err("its bounds are of several types".to_owned());
+        }
         let bounds: Vec<_> = (0..3).map(|at| self.vector(at)).collect::<Result<_, _>>()?;
         let one = |at: usize| bounds[at].first().copied().flatten();
         let length = || {
@@ -315,6 +318,13 @@ impl<'a> Context<'a> {
         if a.rank() < 2 || b.rank() < 2 || a.element != b.element {
             return Err(mismatch());
         }
+        let alike = || {
+            let batches = a.shape.iter().zip(&b.shape).take(a.rank() - 2);
+            a.rank() == b.rank() && batches.into_iter().all(|(a, b)| a.compatible(*b))
+        };
+        if self.opcode == Opcode::BatchMatmul && !alike() {
+            return Err(mismatch());
+        }
         let ((a_batch, a_matrix), (b_batch, b_matrix)) =
             (a.shape.split_at(a.rank() - 2), b.shape.split_at(b.rank() - 2));
         if !a_matrix[1].compatible(b_matrix[0]) {
@@ -328,7 +338,9 @@ impl<'a> Context<'a> {
         self.exactly(3)?;
         let (condition, a, b) = (self.operand(0)?, self.operand(1)?, self.operand(2)?);
         let shape = broadcast(&condition.shape, &a.shape).and_then(|shape| broadcast(&shape, &b.shape));
-        match shape {
+        let alike = self.opcode == Opcode::BroadcastingWhere
+            || (a == b && condition.compatible(&a.with_element(condition.element)));
+        match shape.filter(|_| alike) {
             Some(shape) if condition.element == Element::Bool && a.element == b.element => {
                 Ok(TensorType::new(shape, a.element))
             }
@@ -353,8 +365,12 @@ impl<'a> Context<'a> {
     pub(super) fn binary(&self) -> Inferred {
         self.exactly(2)?;
         let (a, b) = (self.operand(0)?, self.operand(1)?);
-        let broadcasting = self.opcode.broadcasts().is_some();
-        if a.element != b.element || (!broadcasting && !a.compatible(b)) {
+        let fits = match self.opcode {
+            Opcode::Greater => a.compatible(b),
+            opcode if opcode.broadcasts().is_some() => a.element == b.element,
+            _ => a == b,
+        };
+        if !fits {
             return Err(format!("cannot combine {a} and {b}"));
         }
         let shape = broadcast(&a.shape, &b.shape).ok_or_else(|| format!("cannot combine {a} and {b}"))?;

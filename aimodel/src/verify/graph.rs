@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Checked;
+use super::attributes::Attributes;
 use crate::attribute::{Attribute, AttributeId};
 use crate::describe::describe_type_within;
 use crate::module::{BlockId, Definition, MUTATION_KEY, Module, NAME_KEY, OpId, ValueId};
@@ -37,13 +38,22 @@ pub(super) fn distinct_names(module: &Module) -> Checked {
 }
 
 /// Checks a graph's properties against its block.
-pub(super) fn check(module: &Module, graph: OpId) -> Checked {
+pub(super) fn check(module: &Module, graph: OpId, attributes: &mut Attributes<'_>) -> Checked {
     let block = module.body(graph).ok_or("its region is not one block")?;
     let arguments = &module.block(block).arguments;
     let results = outputs(module, block).ok_or("does not end in an output")?;
     check_function_type(module, graph, arguments, results)?;
-    check_entries(module, property(module, graph, "argAttrs"), "argument", arguments, Some(MUTATION_KEY))?;
-    check_entries(module, property(module, graph, "resAttrs"), "result", results, None)?;
+    for (name, what, values, mutation) in [
+        ("argAttrs", "argument", arguments.as_slice(), Some(MUTATION_KEY)),
+        ("resAttrs", "result", results, None),
+    ] {
+        let entries = property(module, graph, name);
+        check_entries(module, entries, what, values, mutation)?;
+        check_values(module, entries, what, attributes)?;
+    }
+    if let Some(Attribute::Opaque { parameters, .. }) = property(module, graph, "compositeDecl?") {
+        parameters.iter().try_for_each(|parameter| attributes.entry(*parameter))?;
+    }
     let handles = arguments.iter().filter(|value| is_handle(module, **value)).count();
     let tokens = results.iter().filter(|value| is_token(module, **value)).count();
     let first = results.iter().take_while(|value| is_token(module, **value)).count();
@@ -125,6 +135,31 @@ fn check_entries(
         let wanted = mutation.filter(|_| is_handle(module, *value));
         if let Some(key) = wanted.filter(|key| module.named_entry(*entry, key).is_none()) {
             return Err(format!("{what} {at}, a state, has no {key}"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks what is said of each argument or result beyond its name: loaders turn every entry into one of their own, and take
+/// only keys with a prefix.
+fn check_values(
+    module: &Module,
+    lists: Option<&Attribute>,
+    what: &str,
+    attributes: &mut Attributes<'_>,
+) -> Checked {
+    let Some(Attribute::Array(lists)) = lists else { return Ok(()) };
+    for (at, list) in lists.iter().enumerate() {
+        let Attribute::Array(entries) = module.attribute(*list) else { continue };
+        for entry in entries {
+            attributes.entry(*entry).map_err(|reason| format!("{what} {at}: {reason}"))?;
+            if let Attribute::Opaque { name, .. } = module.attribute(*entry)
+                && !name.contains('.')
+            {
+                return Err(format!(
+                    "{what} {at}: the key {name:?} has no prefix, such as that of {NAME_KEY}"
+                ));
+            }
         }
     }
     Ok(())

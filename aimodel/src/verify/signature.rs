@@ -1,29 +1,54 @@
 //! Parts of each op: how many operands, results, regions and properties, and of which kinds.
 
-use super::Checked;
-use crate::attribute::{Attribute, Enumeration};
+use super::{Checked, attributes};
+use crate::attribute::{Attribute, AttributeId, Enumeration};
 use crate::describe::describe_type_within;
 use crate::element::Element;
 use crate::module::{Module, Op, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::types::{TensorType, Type};
 
-/// What an operand or a result must be. Loaders refuse every other element type, even where a number would fit.
+/// Element types, in groups that ops take as a whole.
+type Elements = &'static [&'static [Element]];
+
+const REAL: &[Element] = &[Element::F64, Element::F32, Element::F16, Element::Bf16];
+const FLOAT8: &[Element] = &[Element::F8E5M2, Element::F8E4M3Fn];
+const FLOAT_CODES: &[Element] = &[Element::F4E2M1Fn, Element::F8E8M0Fn];
+const WHOLE: &[Element] = &[
+    Element::Si64,
+    Element::Si32,
+    Element::Si16,
+    Element::Si8,
+    Element::Ui64,
+    Element::Ui32,
+    Element::Ui16,
+    Element::Ui8,
+];
+const PACKED: &[Element] = &[Element::Si4, Element::Si2, Element::Ui4, Element::Ui2];
+const COMPLEX: &[Element] = &[Element::ComplexF32];
+const BOOL: &[Element] = &[Element::Bool];
+
+/// What can be stored and cast.
+const STORED: Elements = &[REAL, FLOAT8, FLOAT_CODES, WHOLE, PACKED, COMPLEX, BOOL];
+/// What can be moved about.
+const MOVED: Elements = &[REAL, FLOAT8, WHOLE, PACKED, COMPLEX, BOOL];
+/// What can be ordered.
+const ORDERED: Elements = &[REAL, FLOAT8, WHOLE];
+/// What can be subtracted, divided and multiplied as matrices.
+const NUMBERS: Elements = &[REAL, FLOAT8, WHOLE, COMPLEX];
+/// What can be added and multiplied.
+const SUMMANDS: Elements = &[REAL, FLOAT8, WHOLE, COMPLEX, BOOL];
+
+/// What an operand or a result must be. Apple's loader refuses every other element type, even where a number would fit; the sets are
+/// those that it lists when it does. Indices, axes and extents may also have 16 bits there, which no tool was seen to write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
-    /// Any tensor.
+    /// Any tensor; the op's type rule says which.
     Tensor,
-    /// A tensor of numbers that have an order, of a byte or more.
-    Number,
-    /// A tensor of what can be added: numbers, complex numbers, bools.
-    Summand,
-    /// A tensor of real or complex floating-point numbers.
-    Float,
-    Bool,
-    /// A tensor of what weights are stored as.
-    Codes,
-    /// A tensor without axes.
-    Scalar,
+    /// A tensor of these.
+    Of(Elements),
+    /// A tensor of these without axes.
+    Scalar(Elements),
     /// An si32 tensor: places in another one.
     Indices,
     /// An si32 vector: axes, or a bound for each axis.
@@ -39,59 +64,68 @@ enum Kind {
     Token,
 }
 
-use Kind::{
-    Axes, Axis, Codes, Extents, Float, Handle, Indices, Number, Scalar, Shape, Summand, Tensor, Token,
-};
+use Kind::{Axes, Axis, Extents, Handle, Indices, Of, Scalar, Shape, Tensor, Token};
 
 /// Kinds of an op's operands.
 enum Operands {
     Exactly(&'static [Kind]),
-    /// Those listed, then one tensor or more.
-    AndTensors(&'static [Kind]),
+    /// Those listed, then one tensor of these or more.
+    And(&'static [Kind], Elements),
     /// Checked with the graph around it.
     Any,
 }
 
 fn operands(opcode: Opcode) -> Operands {
     use Opcode as O;
-    use Operands::{AndTensors, Any, Exactly};
+    use Operands::{And, Any, Exactly};
     match opcode {
         O::Asset | O::Graph | O::CreateToken | O::Constant => Exactly(&[]),
         O::ReadHandle => Exactly(&[Handle, Token]),
         O::WriteHandle => Exactly(&[Handle, Tensor, Token]),
         O::Output | O::Yield => Any,
-        O::Cast | O::GetShape => Exactly(&[Tensor]),
-        O::Reshape => Exactly(&[Tensor, Shape]),
-        O::Transpose | O::BroadcastTo => Exactly(&[Tensor, Extents]),
-        O::ShrinkDims | O::ExpandDims => Exactly(&[Tensor, Axes]),
-        O::Slice => Exactly(&[Tensor, Axes, Axes, Axes]),
-        O::SliceUpdate => Exactly(&[Tensor, Axes, Axes, Axes, Tensor]),
-        O::Concat => AndTensors(&[Axis]),
-        O::GatherNd => Exactly(&[Tensor, Indices]),
-        O::GatherAlongAxis => Exactly(&[Tensor, Indices, Axis]),
-        O::Pad => Exactly(&[Tensor, Extents, Scalar]),
-        O::Range => Exactly(&[Scalar, Scalar, Scalar]),
-        O::BroadcastInDims => Exactly(&[Tensor, Extents, Axes]),
+        O::Cast => Exactly(&[Of(STORED)]),
+        O::GetShape => Exactly(&[Of(MOVED)]),
+        O::Reshape => Exactly(&[Of(STORED), Shape]),
+        O::Transpose | O::BroadcastTo => Exactly(&[Of(MOVED), Extents]),
+        O::ShrinkDims | O::ExpandDims => Exactly(&[Of(MOVED), Axes]),
+        O::Slice => Exactly(&[Of(MOVED), Axes, Axes, Axes]),
+        O::SliceUpdate => Exactly(&[Of(MOVED), Axes, Axes, Axes, Of(MOVED)]),
+        O::Concat => And(&[Axis], MOVED),
+        O::GatherNd => Exactly(&[Of(MOVED), Indices]),
+        O::GatherAlongAxis => Exactly(&[Of(&[REAL, FLOAT8, WHOLE, PACKED, BOOL]), Indices, Axis]),
+        O::Pad => Exactly(&[Of(SUMMANDS), Extents, Scalar(SUMMANDS)]),
+        O::Range => Exactly(&[Scalar(&[REAL, WHOLE]), Scalar(&[REAL, WHOLE]), Scalar(&[REAL, WHOLE])]),
+        O::BroadcastInDims => Exactly(&[Of(MOVED), Extents, Axes]),
         O::BroadcastShapes => Exactly(&[Extents, Extents]),
-        O::BlockwiseShiftScale => Exactly(&[Codes, Float, Codes, Float]),
-        O::BatchMatmul | O::BroadcastingBatchMatmul => Exactly(&[Summand, Summand]),
-        O::Where | O::BroadcastingWhere => Exactly(&[Kind::Bool, Tensor, Tensor]),
-        O::Reduce => Exactly(&[Number, Axes, Scalar]),
-        O::ReduceSum | O::ReduceProduct | O::ReduceMax | O::ReduceMin => Exactly(&[Number, Axes]),
-        O::ReduceMean => Exactly(&[Float, Axes]),
-        O::Gelu | O::Rsqrt | O::Exp | O::Tanh | O::Sin | O::Cos | O::Sigmoid | O::Silu => Exactly(&[Float]),
-        O::Softmax => Exactly(&[Float, Axis]),
-        O::Relu => Exactly(&[Number]),
-        O::Not => Exactly(&[Kind::Bool]),
-        O::LogicalXor | O::BroadcastingLogicalXor => Exactly(&[Kind::Bool, Kind::Bool]),
-        O::Add | O::Sub | O::Mul | O::Divide => Exactly(&[Summand, Summand]),
-        O::BroadcastingAdd | O::BroadcastingSub | O::BroadcastingMul | O::BroadcastingDivide => {
-            Exactly(&[Summand, Summand])
+        O::BlockwiseShiftScale => {
+            const CODES: Kind = Of(&[REAL, FLOAT8, FLOAT_CODES, WHOLE, PACKED]);
+            const SCALES: Kind = Of(&[&[Element::F32, Element::F16, Element::Bf16]]);
+            Exactly(&[CODES, SCALES, CODES, SCALES])
         }
-        O::Pow | O::Maximum | O::Minimum | O::Greater => Exactly(&[Number, Number]),
-        O::BroadcastingPow | O::BroadcastingMaximum | O::BroadcastingMinimum | O::BroadcastingGreater => {
-            Exactly(&[Number, Number])
+        O::Where | O::BroadcastingWhere => Exactly(&[Of(&[BOOL]), Of(MOVED), Of(MOVED)]),
+        O::Reduce => Exactly(&[Of(SUMMANDS), Axes, Scalar(SUMMANDS)]),
+        O::ReduceSum | O::ReduceProduct | O::ReduceMax | O::ReduceMin => Exactly(&[Of(ORDERED), Axes]),
+        O::ReduceMean => Exactly(&[Of(&[REAL, FLOAT8]), Axes]),
+        O::Softmax => Exactly(&[Of(&[REAL, FLOAT8]), Axis]),
+        O::Gelu | O::Rsqrt | O::Tanh => Exactly(&[Of(&[REAL])]),
+        O::Sin | O::Cos => Exactly(&[Of(&[REAL, COMPLEX])]),
+        O::Exp | O::Sigmoid | O::Silu => Exactly(&[Of(&[REAL, FLOAT8, COMPLEX])]),
+        O::Relu => Exactly(&[Of(ORDERED)]),
+        O::Not => Exactly(&[Of(&[BOOL])]),
+        O::LogicalXor | O::BroadcastingLogicalXor => Exactly(&[Of(&[BOOL]), Of(&[BOOL])]),
+        O::Add | O::Mul | O::BroadcastingAdd | O::BroadcastingMul => Exactly(&[Of(SUMMANDS), Of(SUMMANDS)]),
+        O::Sub
+        | O::Divide
+        | O::BroadcastingSub
+        | O::BroadcastingDivide
+        | O::BatchMatmul
+        | O::BroadcastingBatchMatmul => Exactly(&[Of(NUMBERS), Of(NUMBERS)]),
+        O::Pow => Exactly(&[Of(&[REAL, WHOLE, COMPLEX]), Of(&[REAL, WHOLE, COMPLEX])]),
+        O::BroadcastingPow => Exactly(&[Of(&[REAL, WHOLE]), Of(&[REAL, WHOLE])]),
+        O::Maximum | O::Minimum | O::Greater | O::BroadcastingMaximum | O::BroadcastingMinimum => {
+            Exactly(&[Of(ORDERED), Of(ORDERED)])
         }
+        O::BroadcastingGreater => Exactly(&[Of(&[REAL, WHOLE, BOOL]), Of(&[REAL, WHOLE, BOOL])]),
     }
 }
 
@@ -100,6 +134,7 @@ fn results(opcode: Opcode) -> &'static [Kind] {
         Opcode::Asset | Opcode::Graph | Opcode::Output | Opcode::Yield => &[],
         Opcode::CreateToken | Opcode::WriteHandle => &[Token],
         Opcode::ReadHandle => &[Tensor, Token],
+        Opcode::Cast => &[Of(STORED)],
         _ => &[Tensor],
     }
 }
@@ -133,14 +168,17 @@ pub(super) fn check(module: &Module, id: OpId) -> Checked {
 fn check_operands(module: &Module, op: &Op) -> Checked {
     match operands(op.opcode) {
         Operands::Exactly(kinds) => check_kinds(module, "operand", &op.operands, kinds),
-        Operands::AndTensors(kinds) => {
+        Operands::And(kinds, elements) => {
             let Some((first, rest)) =
                 op.operands.split_at_checked(kinds.len()).filter(|(_, rest)| !rest.is_empty())
             else {
                 return Err(format!("has {} operands, more are needed", op.operands.len()));
             };
             check_kinds(module, "operand", first, kinds)?;
-            check_kinds(module, "operand after the first", rest, &vec![Tensor; rest.len()])
+            let mut rest = rest.iter().enumerate();
+            rest.try_for_each(|(at, value)| {
+                check_kind(module, "operand after the first", at, *value, Of(elements))
+            })
         }
         Operands::Any => Ok(()),
     }
@@ -150,33 +188,32 @@ fn check_kinds(module: &Module, what: &str, values: &[ValueId], kinds: &[Kind]) 
     if values.len() != kinds.len() {
         return Err(format!("has {} {what}s instead of {}", values.len(), kinds.len()));
     }
-    for (at, (value, kind)) in values.iter().zip(kinds).enumerate() {
-        let ty = module.value(*value).ty;
-        let fits = match (kind, module.ty(ty)) {
-            (Handle, Type::Handle(inner)) => module.as_tensor(*inner).is_some(),
-            (Token, Type::Token) => true,
-            (Handle | Token, _) => false,
-            (kind, _) => module.as_tensor(ty).is_some_and(|tensor| tensor_fits(*kind, &tensor)),
-        };
-        if !fits {
-            let ty = describe_type_within(module, ty, super::LONGEST);
-            return Err(format!("{what} {at} is {ty}, {} is needed", describe(*kind)));
-        }
+    let mut pairs = values.iter().zip(kinds).enumerate();
+    pairs.try_for_each(|(at, (value, kind))| check_kind(module, what, at, *value, *kind))
+}
+
+fn check_kind(module: &Module, what: &str, at: usize, value: ValueId, kind: Kind) -> Checked {
+    let ty = module.value(value).ty;
+    let fits = match (kind, module.ty(ty)) {
+        (Handle, Type::Handle(inner)) => module.as_tensor(*inner).is_some(),
+        (Token, Type::Token) => true,
+        (Handle | Token, _) => false,
+        (kind, _) => module.as_tensor(ty).is_some_and(|tensor| tensor_fits(kind, &tensor)),
+    };
+    if fits {
+        return Ok(());
     }
-    Ok(())
+    let ty = describe_type_within(module, ty, super::LONGEST);
+    Err(format!("{what} {at} is {ty}, {} is needed", describe(kind)))
 }
 
 fn tensor_fits(kind: Kind, tensor: &TensorType) -> bool {
     let (element, rank) = (tensor.element, tensor.rank());
-    let whole = element.bits() >= 8;
+    let is_of = |elements: Elements| elements.iter().any(|group| group.contains(&element));
     match kind {
         Kind::Tensor => true,
-        Kind::Number => whole && (element.is_float() || element.is_integer()),
-        Kind::Summand => whole,
-        Kind::Float => element.is_float() || element.is_complex(),
-        Kind::Bool => element == Element::Bool,
-        Kind::Codes => element.is_float() || (element.is_integer() && element.bits() <= 16),
-        Kind::Scalar => rank == 0,
+        Kind::Of(elements) => is_of(elements),
+        Kind::Scalar(elements) => is_of(elements) && rank == 0,
         Kind::Indices => element == Element::Si32,
         Kind::Axes => element == Element::Si32 && rank == 1,
         Kind::Extents => element == Element::Ui32 && rank == 1,
@@ -186,22 +223,27 @@ fn tensor_fits(kind: Kind, tensor: &TensorType) -> bool {
     }
 }
 
-fn describe(kind: Kind) -> &'static str {
+fn describe(kind: Kind) -> String {
+    let one_of = |elements: Elements| {
+        let names: Vec<&str> =
+            elements.iter().flat_map(|group| group.iter()).map(|element| element.name()).collect();
+        match names.split_last() {
+            Some((last, [])) => (*last).to_owned(),
+            Some((last, names)) => format!("{} or {last}", names.join(", ")),
+            None => String::new(),
+        }
+    };
     match kind {
-        Kind::Tensor => "a tensor",
-        Kind::Number => "a tensor of ordered numbers of 8 bits or more",
-        Kind::Summand => "a tensor of 8 bits or more an element",
-        Kind::Float => "a floating-point tensor",
-        Kind::Bool => "a bool tensor",
-        Kind::Codes => "a tensor of integers of 16 bits or less, or of floating-point numbers",
-        Kind::Scalar => "a scalar",
-        Kind::Indices => "an si32 tensor",
-        Kind::Axes => "an si32 vector",
-        Kind::Extents => "a ui32 vector",
-        Kind::Shape => "an si32 or ui32 vector",
-        Kind::Axis => "an si32 scalar",
-        Kind::Handle => "a handle to a tensor",
-        Kind::Token => "a token",
+        Kind::Tensor => "a tensor".to_owned(),
+        Kind::Of(elements) => format!("a tensor of {}", one_of(elements)),
+        Kind::Scalar(elements) => format!("a scalar of {}", one_of(elements)),
+        Kind::Indices => "an si32 tensor".to_owned(),
+        Kind::Axes => "an si32 vector".to_owned(),
+        Kind::Extents => "a ui32 vector".to_owned(),
+        Kind::Shape => "an si32 or ui32 vector".to_owned(),
+        Kind::Axis => "an si32 scalar".to_owned(),
+        Kind::Handle => "a handle to a tensor".to_owned(),
+        Kind::Token => "a token".to_owned(),
     }
 }
 
@@ -220,11 +262,22 @@ fn check_properties(module: &Module, op: &Op) -> Checked {
         };
         let fits = match (*name, module.attribute(*property)) {
             ("source?" | "name", Attribute::String(_))
-            | ("compositeDecl?", Attribute::Opaque { .. })
-            | ("argAttrs" | "paramDecls" | "resAttrs", Attribute::Array(_))
+            | ("argAttrs" | "resAttrs", Attribute::Array(_))
             | ("value", Attribute::DenseElements { .. } | Attribute::DenseResource(_)) => true,
-            ("version?", Attribute::Integer { width: 32, unsigned, .. }) => *unsigned,
-            ("externalize" | "isPrivate" | "noInline", Attribute::Integer { width, .. }) => *width == 1,
+            // Declarations have a name and a parameter each, and nothing else may be declared.
+            ("compositeDecl?", Attribute::Opaque { parameters, .. }) => {
+                let is_named = |id: &AttributeId| matches!(module.attribute(*id), Attribute::Opaque { .. });
+                parameters.iter().all(is_named)
+            }
+            ("paramDecls", Attribute::Array(items)) => {
+                items.iter().all(|id| matches!(module.attribute(*id), Attribute::ParameterDeclaration { .. }))
+            }
+            ("version?", Attribute::Integer { width: 32, unsigned, value }) => {
+                *unsigned && attributes::fits(32, *value)
+            }
+            ("externalize" | "isPrivate" | "noInline", Attribute::Integer { width: 1, value, .. }) => {
+                attributes::fits(1, *value)
+            }
             ("functionType", Attribute::Type(ty)) => matches!(module.ty(*ty), Type::Function { .. }),
             ("padding_mode", Attribute::Enumeration { of, value }) => {
                 *of == Enumeration::PaddingMode && of.case(*value).is_some()

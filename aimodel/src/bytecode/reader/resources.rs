@@ -24,9 +24,12 @@ pub(super) fn read<R: ReadAt + ?Sized>(
     module: &mut Module,
 ) -> Result<Vec<BlobRange>, ReadError> {
     // Files without resources may leave both sections out.
-    let Ok(offsets) = sections.body(section::RESOURCE_OFFSETS) else { return Ok(Vec::new()) };
+    let (offsets, body) = match (sections.body(section::RESOURCE_OFFSETS), sections.resource) {
+        (Ok(offsets), Some(body)) => (offsets, body),
+        (Err(_), None) => return Ok(Vec::new()),
+        _ => return Err(header_error(0, "there is only one of the two sections of resources")),
+    };
     let listed = offsets.parse(|cursor| list(cursor, strings))?;
-    let body = sections.resource.unwrap_or(BlobRange { offset: 0, length: 0 });
     let end = body.offset + body.length;
     let mut position = body.offset;
     let mut blobs = Vec::new();
