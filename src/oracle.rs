@@ -16,7 +16,7 @@ use converter::source::Source;
 use packer::template::Message;
 use serde_json::json;
 
-use crate::{interrupt, origin, outputs};
+use crate::{interrupt, origin, outputs, template};
 
 /// Tokens that a prompt is continued by, unless told.
 const NEW_TOKENS: usize = 8;
@@ -87,7 +87,7 @@ impl Arguments {
     fn typed(&self, text: &Text) -> anyhow::Result<Vec<Prompt>> {
         let mut texts = self.prompts.clone();
         for content in &self.chats {
-            texts.push(text.chat(&[Message { role: "user", content }])?);
+            texts.push(text.chat(&[Message { role: "user", content }], &template::render)?);
         }
         if let Some(path) = &self.prompt_file {
             let lines = fs::read_to_string(path).with_context(|| path.display().to_string())?;

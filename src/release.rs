@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::check::defects_in_words;
 use crate::origin::{self, Access, Origin};
-use crate::{digits, outputs};
+use crate::{digits, outputs, template};
 
 /// Names under which repositories keep their license.
 const LICENSE_FILES: [&str; 3] = ["LICENSE", "LICENSE.txt", "LICENSE.md"];
@@ -159,7 +159,7 @@ fn license_text(source: &dyn Source) -> anyhow::Result<Option<Vec<u8>>> {
 
 /// Digests were compared while the tree was made; everything else is checked here.
 fn refuse_defects(tree: &Path) -> anyhow::Result<()> {
-    let report = check(tree, &Options { digests: false, ..Options::default() })?;
+    let report = check(tree, &Options { digests: false, ..Options::new(&template::render) })?;
     if !report.has_defects() {
         return Ok(());
     }

@@ -17,5 +17,6 @@ pub mod metadata;
 pub mod release;
 pub mod template;
 pub mod tokenizer;
+mod vocabulary;
 
 pub use files::FileError;
