@@ -16,11 +16,11 @@ use packer::bundle::BundleParts;
 use packer::digest::Digest;
 use packer::manifest::{FileRecord, Provenance, SourceFile, SourceRecord};
 use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, SourceMetadata};
-use packer::tokenizer::{self, PreparedTokenizer};
+use packer::tokenizer::{self, PreparedTokenizer, Purpose};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::outputs;
+use crate::{outputs, template};
 
 /// What a bundle is made of, besides its tokenizer.
 pub(crate) struct BundleFacts<'a> {
@@ -68,14 +68,16 @@ pub(crate) fn asset_name(bundle: &str) -> String {
 }
 
 /// The checkpoint's tokenizer, repaired.
-pub(crate) fn tokenizer(source: &dyn Source, without_template: bool) -> anyhow::Result<PreparedTokenizer> {
+pub(crate) fn tokenizer(model: &Model<'_>, allow_no_template: bool) -> anyhow::Result<PreparedTokenizer> {
     let mut files = Vec::new();
     for name in tokenizer::SOURCE_FILES {
-        if let Some(bytes) = source.read_file(name)? {
+        if let Some(bytes) = model.source.read_file(name)? {
             files.push((name.to_owned(), bytes));
         }
     }
-    Ok(tokenizer::prepare(files, without_template)?)
+    let vocab_size = model.config.vocab as u64;
+    let purpose = Purpose { vocab_size, allow_no_template, render: &template::render };
+    Ok(tokenizer::prepare(files, &purpose)?)
 }
 
 /// Completes the bundle in `folder`, which holds its package.

@@ -8,6 +8,7 @@ use clap::Args;
 use packer::check::{Finding, Options, Report, check};
 use text::terminal::{line, word};
 
+use crate::template;
 use crate::terminal::{self, RED, YELLOW, paint};
 
 /// Check a bundle, a table folder, a package or a release tree against everything loaders and engines impose
@@ -32,8 +33,11 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let options =
-        Options { tables: arguments.tables.as_deref(), digests: !arguments.quick, ..Options::default() };
+    let options = Options {
+        tables: arguments.tables.as_deref(),
+        digests: !arguments.quick,
+        ..Options::new(&template::render)
+    };
     let report = check(&arguments.path, &options)?;
     if arguments.json {
         terminal::print_json(&report)?;

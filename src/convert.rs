@@ -270,7 +270,7 @@ impl Job<'_> {
     fn run(&self) -> anyhow::Result<Finished> {
         let common = &self.arguments.common;
         interrupt::listen()?;
-        let tokenizer = bundle::tokenizer(self.model.source, self.arguments.no_chat_template)?;
+        let tokenizer = bundle::tokenizer(self.model, self.arguments.no_chat_template)?;
         let names: Vec<String> =
             self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.weights)).collect();
         let outputs = self.arguments.outputs();

@@ -27,6 +27,7 @@ mod run;
 mod runnable;
 mod stage;
 mod tables;
+mod template;
 mod terminal;
 mod weights;
 
@@ -36,6 +37,9 @@ use clap::Parser;
 use report::digits;
 
 fn main() -> ExitCode {
+    if template::is_requested() {
+        return template::answer();
+    }
     std::panic::catch_unwind(command).unwrap_or_else(|_| failure::panicked())
 }
 

@@ -17,7 +17,7 @@ use packer::template::Message;
 use serde_json::json;
 use text::small;
 
-use crate::{interrupt, origin, outputs, terminal};
+use crate::{interrupt, origin, outputs, template, terminal};
 
 /// Tokens that a prompt is continued by, unless told.
 const NEW_TOKENS: usize = 8;
@@ -90,7 +90,7 @@ impl Arguments {
     fn typed(&self, text: &Text) -> anyhow::Result<Vec<Prompt>> {
         let mut texts = self.prompts.clone();
         for content in &self.chats {
-            texts.push(text.chat(&[Message { role: "user", content }])?);
+            texts.push(text.chat(&[Message { role: "user", content }], &template::render)?);
         }
         if let Some(path) = &self.prompt_file {
             let lines = small::read_text(path, small::TEXT)

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::check::defects_in_words;
 use crate::progress::Progress;
 use crate::terminal::{self, GREEN, STRONG, YELLOW, paint};
-use crate::{digits, interrupt, outputs};
+use crate::{digits, interrupt, outputs, template};
 
 /// Publish a release tree on the Hub, in one commit
 ///
@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// The manifest of a release without defects, and all its files.
 fn checked(folder: &Path) -> anyhow::Result<(Manifest, Vec<LocalFile>)> {
-    let report = check::check(folder, &Options::default())?;
+    let report = check::check(folder, &Options::new(&template::render))?;
     if report.target != check::Target::Release {
         bail!("{} is no release tree: make one with `coreai-bundle release`", folder.display());
     }

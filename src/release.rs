@@ -18,7 +18,7 @@ use text::small;
 
 use crate::check::defects_in_words;
 use crate::origin::{self, Access, Origin};
-use crate::{digits, outputs, terminal};
+use crate::{digits, outputs, template, terminal};
 
 /// Names under which repositories keep their license.
 const LICENSE_FILES: [&str; 3] = ["LICENSE", "LICENSE.txt", "LICENSE.md"];
@@ -170,7 +170,7 @@ fn license_text(source: &dyn Source) -> anyhow::Result<Option<Vec<u8>>> {
 
 /// Digests were compared while the tree was made; everything else is checked here.
 fn refuse_defects(tree: &Path) -> anyhow::Result<()> {
-    let report = check(tree, &Options { digests: false, ..Options::default() })?;
+    let report = check(tree, &Options { digests: false, ..Options::new(&template::render) })?;
     if !report.has_defects() {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use packer::template::Message;
 use serde_json::json;
 
 use crate::runnable::Runnable;
-use crate::terminal;
+use crate::{template, terminal};
 
 /// Let a bundle answer a prompt, with the very bytes that a device gets
 #[derive(Debug, Args)]
@@ -77,7 +77,7 @@ impl Arguments {
         let system = self.system.iter().map(|content| Message { role: "system", content });
         let messages: Vec<Message<'_>> =
             system.chain([Message { role: "user", content: &self.prompt }]).collect();
-        Ok(text.chat(&messages)?)
+        Ok(text.chat(&messages, &template::render)?)
     }
 }
 

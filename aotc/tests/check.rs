@@ -14,10 +14,11 @@ use fixtures::data::Reference;
 use packer::check::{ARCHITECTURES, Options, check};
 use packer::digest::Digest;
 use packer::metadata::BundleMetadata;
+use packer::template::Conversation;
 
 /// Names of the rules that the bundle breaks, with what is wrong; defects only.
 fn defects(bundle: &Path) -> Vec<String> {
-    let report = check(bundle, &Options::default()).unwrap();
+    let report = check(bundle, &Options::new(&Conversation::render)).unwrap();
     report.defects().map(|finding| format!("{}: {}", finding.id, finding.what)).collect()
 }
 

@@ -65,9 +65,9 @@ fn other_mathematics() {
         Case("/text_config/use_bidirectional_attention", Some(json!("vision")), "vision", "causal"),
         Case("/text_config/use_bidirectional_attention", Some(json!("all")), "all", "causal"),
         Case("/text_config/num_global_key_value_heads", Some(json!(4)), "4", "null or 2"),
-        Case("/text_config/final_logit_softcapping", Some(Value::Null), "null", "a number above 0"),
-        Case("/text_config/final_logit_softcapping", Some(json!(-30.0)), "-30.0", "a number above 0"),
-        Case("/text_config/rms_norm_eps", Some(json!(0.0)), "0.0", "a number above 0"),
+        Case("/text_config/final_logit_softcapping", Some(Value::Null), "null", "a number from 5.0"),
+        Case("/text_config/final_logit_softcapping", Some(json!(-30.0)), "-30.0", "a number from 5.0"),
+        Case("/text_config/rms_norm_eps", Some(json!(0.0)), "0.0", "a number from 1e-12"),
         Case("/quantization_config", Some(json!({ "bits": 4 })), "an object of 1", "plain bf16"),
         Case("/text_config/quantization_config", Some(json!({})), "an object of 0", "plain bf16"),
     ]);
@@ -167,12 +167,12 @@ fn rotary_embedding() {
         Case(at(FULL, "rope_type"), None, "missing", "\"proportional\""),
         Case(at(SLIDING, "rope_type"), Some(json!("linear")), "linear", "\"default\""),
         Case(at(SLIDING, "partial_rotary_factor"), Some(json!(0.5)), "0.5", "1.0, or none"),
-        Case(at(FULL, "partial_rotary_factor"), Some(json!(1.5)), "1.5", "from 0 to 1"),
-        Case(at(FULL, "partial_rotary_factor"), Some(json!(0)), "0", "above 0"),
+        Case(at(FULL, "partial_rotary_factor"), Some(json!(1.5)), "1.5", "from 0.0 to 1.0"),
+        Case(at(FULL, "partial_rotary_factor"), Some(json!(0)), "0", "at least one pair of 32"),
         Case(at(FULL, "partial_rotary_factor"), Some(json!(0.01)), "0.01", "at least one pair of 32"),
         Case(at(FULL, "factor"), Some(json!(8.0)), "8.0", "not scaled"),
-        Case(at(FULL, "rope_theta"), Some(json!(-1.0)), "-1.0", "above 0"),
-        Case(at(SLIDING, "rope_theta"), None, "missing", "above 0"),
+        Case(at(FULL, "rope_theta"), Some(json!(-1.0)), "-1.0", "from 10.0"),
+        Case(at(SLIDING, "rope_theta"), None, "missing", "from 10.0"),
     ]);
 }
 
@@ -208,6 +208,7 @@ fn overrides_of_single_layers() {
         (json!({ "99": { "head_dim": 32 } }), "per_layer_config.99 ", "the number of a full_attention layer"),
         (json!({ "x": { "head_dim": 32 } }), "per_layer_config.x ", "the number of a full_attention layer"),
         (json!({ "2": 32 }), "per_layer_config.2 ", "an object"),
+        (json!({ "2": { "head_dim": 32 }, "02": { "head_dim": 64 } }), "per_layer_config.02 ", "given twice"),
         (json!({ "2": { "hidden_size": 32 } }), "per_layer_config.2.hidden_size", "no override but head_dim"),
         (json!({ "2": { "num_key_value_heads": 4 } }), "2.num_key_value_heads", "2, as in every other layer"),
         (

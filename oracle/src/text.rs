@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use converter::source::{Source, SourceError};
-use packer::template::{Message, TemplateError, render};
+use packer::template::{Conversation, Message, Renderer, TemplateError};
 use serde_json::Value;
 use text::small;
 use tokenizers::Tokenizer;
@@ -136,13 +136,14 @@ impl Text {
         self.tokenizer.decode(ids, true).map_err(|error| TextError::Tokenizer(error.to_string()))
     }
 
-    /// A chat as the model's prompt, with the model's turn opened.
+    /// A chat as the model's prompt, with the model's turn opened. The template may be hostile, so `render` decides how far it
+    /// is trusted.
     ///
     /// # Errors
     /// [`TextError::NoTemplate`] without a template, [`TextError::Template`] if it fails.
-    pub fn chat(&self, messages: &[Message<'_>]) -> Result<String, TextError> {
+    pub fn chat(&self, messages: &[Message<'_>], render: Renderer<'_>) -> Result<String, TextError> {
         let template = self.template.as_ref().ok_or(TextError::NoTemplate)?;
-        Ok(render(template, messages, &self.bos, true)?)
+        Ok(render(&Conversation::new(template, messages, &self.bos, true))?)
     }
 }
 

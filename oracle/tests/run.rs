@@ -6,7 +6,7 @@ mod support;
 
 use oracle::generate::generate;
 use oracle::text::Text;
-use packer::template::Message;
+use packer::template::{Conversation, Message};
 use support::{cases, checkpoint, package, stepper};
 
 #[test]
@@ -22,7 +22,7 @@ fn prompts_become_the_ids_of_transformers_and_come_back() {
 fn a_chat_opens_the_models_turn() {
     let text = Text::open(&checkpoint()).unwrap();
     let messages = [Message { role: "user", content: "Days?" }];
-    let prompt = text.chat(&messages).unwrap();
+    let prompt = text.chat(&messages, &Conversation::render).unwrap();
     assert_eq!(prompt, "<bos><|turn>user\nDays?<turn|>\n<|turn>model\n");
     let ids = text.encode(&prompt).unwrap();
     assert_eq!(ids.iter().filter(|id| **id == 2).count(), 1, "one begin token in {ids:?}");

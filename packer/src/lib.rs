@@ -19,5 +19,6 @@ pub mod output;
 pub mod release;
 pub mod template;
 pub mod tokenizer;
+mod vocabulary;
 
 pub use files::FileError;

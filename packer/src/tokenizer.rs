@@ -7,11 +7,12 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::json_text;
-use crate::template::{self, AddedToken, TemplateError};
+use crate::template::{self, AddedToken, Renderer, TemplateError};
+use crate::vocabulary::{TURN_END, Vocabulary};
 
 /// Name of the folder inside a bundle.
 pub const FOLDER: &str = "tokenizer";
@@ -37,8 +38,6 @@ pub const SOURCE_FILES: [&str; 6] =
 
 const EOS_KEY: &str = "eos_token";
 const TEMPLATE_KEY: &str = "chat_template";
-/// The end of a turn in the Gemma 4 family, looked up by text where there is no template to render.
-const TURN_END: &str = "<turn|>";
 /// What `special_tokens_map.json` holds, in the order in which tokenizer libraries write it.
 const SPECIAL_KEYS: [&str; 8] = [
     "additional_special_tokens",
@@ -77,6 +76,17 @@ pub enum TokenizerError {
     /// Neither the template nor the added tokens show what ends a turn.
     #[error("tokenizer.json: no token '{TURN_END}' and no chat template to tell which token ends a turn")]
     NoTurnEnd,
+    /// The graph has no embedding for a token.
+    #[error(
+        "tokenizer.json: the largest token id is {largest}, but config.json's vocab_size is {vocab_size}: take both files \
+         from the same checkpoint"
+    )]
+    Ids {
+        /// The largest id.
+        largest: u64,
+        /// Entries of the graph's vocabulary.
+        vocab_size: u64,
+    },
 }
 
 /// A change to the checkpoint's files, or a file that was made.
@@ -146,36 +156,50 @@ pub struct PreparedTokenizer {
     pub eos_token_ids: Vec<u64>,
 }
 
+/// What a tokenizer is prepared for.
+pub struct Purpose<'a> {
+    /// Entries of the graph's vocabulary.
+    pub vocab_size: u64,
+    /// Whether a checkpoint without a chat template is accepted.
+    pub allow_no_template: bool,
+    /// Renders the chat template.
+    pub render: Renderer<'a>,
+}
+
 /// Makes the files of `tokenizer/` from those of a checkpoint, given as pairs of name and bytes; other names
-/// than [`SOURCE_FILES`] are left out. A missing chat template is an error unless `allow_no_template`.
+/// than [`SOURCE_FILES`] are left out.
 ///
 /// # Errors
-/// When a file is missing or malformed, or the token that ends a turn cannot be found out.
+/// When a file is missing or malformed, an id is outside the vocabulary, or the token that ends a turn cannot be found out.
 pub fn prepare(
     source: Vec<(String, Vec<u8>)>,
-    allow_no_template: bool,
+    purpose: &Purpose<'_>,
 ) -> Result<PreparedTokenizer, TokenizerError> {
     let mut source = Source(source);
     let tokenizer = source.take(TOKENIZER).ok_or(TokenizerError::Missing(TOKENIZER))?;
     let mut config = source.take_text(CONFIG)?.ok_or(TokenizerError::Missing(CONFIG))?;
-    let added_tokens = added_tokens(&tokenizer)?;
+    let vocabulary = Vocabulary::read(&tokenizer)
+        .map_err(|e| TokenizerError::Malformed { file: TOKENIZER, message: e.to_string() })?;
+    let vocab_size = purpose.vocab_size;
+    if let Some(largest) = vocabulary.id_beyond(vocab_size) {
+        return Err(TokenizerError::Ids { largest, vocab_size });
+    }
     let mut repairs = Vec::new();
 
     let inline = inline_template(&parse_object(CONFIG, &config)?);
     let template = source.template(inline.as_deref(), &mut repairs)?;
     if template.is_none() {
-        if !allow_no_template {
+        if !purpose.allow_no_template {
             return Err(TokenizerError::NoTemplate);
         }
         repairs.push(Repair::TemplateWaived);
     }
     let bos_token = token_text(&parse_object(CONFIG, &config)?, "bos_token").unwrap_or_default();
     let end_of_turn = match &template {
-        Some(template) => template::end_of_turn(template, &added_tokens, &bos_token)?,
-        None => added_tokens
-            .into_iter()
-            .find(|token| token.content == TURN_END)
-            .ok_or(TokenizerError::NoTurnEnd)?,
+        Some(template) => {
+            template::end_of_turn(template, &vocabulary.added_tokens, &bos_token, purpose.render)?
+        }
+        None => vocabulary.usual_turn_end().cloned().ok_or(TokenizerError::NoTurnEnd)?,
     };
 
     set_eos(CONFIG, &mut config, &end_of_turn, &mut repairs)?;
@@ -298,18 +322,6 @@ fn with_id(mut ids: Vec<u64>, id: u64) -> Vec<u64> {
         ids.push(id);
     }
     ids
-}
-
-/// The tokens that `tokenizer.json` adds to its vocabulary.
-pub(crate) fn added_tokens(tokenizer: &[u8]) -> Result<Vec<AddedToken>, TokenizerError> {
-    #[derive(Deserialize)]
-    struct AddedTokens {
-        #[serde(default)]
-        added_tokens: Vec<AddedToken>,
-    }
-    serde_json::from_slice::<AddedTokens>(tokenizer)
-        .map(|file| file.added_tokens)
-        .map_err(|e| TokenizerError::Malformed { file: TOKENIZER, message: e.to_string() })
 }
 
 /// The text of a special token, which is a string or an object with `content`.

@@ -10,7 +10,8 @@ use packer::bundle::{BundleError, BundleParts, assemble};
 use packer::digest::Digest;
 use packer::manifest::{FileRecord, Manifest, ManifestKind, Provenance};
 use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, SourceMetadata};
-use packer::tokenizer::{SOURCE_FILES, prepare};
+use packer::template::Conversation;
+use packer::tokenizer::{Purpose, SOURCE_FILES, prepare};
 
 const PROGRAM: &[u8] = b"a program";
 
@@ -20,7 +21,8 @@ fn parts() -> BundleParts {
         .iter()
         .filter_map(|&name| Some((name.to_owned(), fs::read(source.join(name)).ok()?)))
         .collect();
-    let tokenizer = prepare(files, false).unwrap();
+    let purpose = Purpose { vocab_size: 512, allow_no_template: false, render: &Conversation::render };
+    let tokenizer = prepare(files, &purpose).unwrap();
     let metadata = BundleMetadata::language_bundle(&LanguageBundle {
         name: "bundle",
         asset: "bundle.aimodel",

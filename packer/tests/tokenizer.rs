@@ -5,12 +5,23 @@
 use std::fs;
 use std::path::Path;
 
-use packer::template::Message;
+use packer::template::{Conversation, Message};
 use packer::tokenizer::{
-    CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, PreparedTokenizer, Repair, SOURCE_FILES, SPECIAL_TOKENS_MAP,
-    TOKENIZER, TokenizerError, prepare,
+    CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, PreparedTokenizer, Purpose, Repair, SOURCE_FILES,
+    SPECIAL_TOKENS_MAP, TOKENIZER, TokenizerError,
 };
 use serde_json::{Value, json};
+
+/// Entries of the tiny checkpoint's vocabulary.
+const VOCABULARY: u64 = 512;
+
+fn prepare(
+    files: Vec<(String, Vec<u8>)>,
+    allow_no_template: bool,
+) -> Result<PreparedTokenizer, TokenizerError> {
+    let purpose = Purpose { vocab_size: VOCABULARY, allow_no_template, render: &Conversation::render };
+    packer::tokenizer::prepare(files, &purpose)
+}
 
 fn tiny() -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data/tiny-e4b-qat");
@@ -185,6 +196,45 @@ fn bad_files_are_named() {
 #[test]
 fn tiny_template_renders_the_prompt_of_a_conversation() {
     let messages = [Message { role: "user", content: "Hello" }];
-    let text = packer::template::render(&original(CHAT_TEMPLATE), &messages, "<bos>", true).unwrap();
+    let text = Conversation::new(&original(CHAT_TEMPLATE), &messages, "<bos>", true).render().unwrap();
     assert_eq!(text, "<bos><|turn>user\nHello<turn|>\n<|turn>model\n");
+}
+
+#[test]
+fn ids_beyond_the_vocabulary_are_refused() {
+    let spoiled = |edit: &dyn Fn(&mut Value)| {
+        let mut tokenizer: Value = serde_json::from_str(&original(TOKENIZER)).unwrap();
+        edit(&mut tokenizer);
+        prepare(with(TOKENIZER, tokenizer.to_string()), false)
+    };
+    assert!(spoiled(&|t| t["added_tokens"][3]["id"] = json!(VOCABULARY - 1)).is_ok());
+    let edits: [&dyn Fn(&mut Value); 2] = [&|t| t["added_tokens"][3]["id"] = json!(VOCABULARY), &|t| {
+        t["model"]["vocab"]["new"] = json!(VOCABULARY)
+    }];
+    for edit in edits {
+        let error = spoiled(edit).unwrap_err();
+        assert!(
+            matches!(error, TokenizerError::Ids { largest: VOCABULARY, vocab_size: VOCABULARY }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("vocab_size is 512"), "{error}");
+    }
+}
+
+/// Spoiled files are prepared or refused, in bounded time.
+#[test]
+fn spoiled_files_end_nothing() {
+    let mut refused = 0;
+    for name in SOURCE_FILES {
+        let template = json!({ "chat_template": original(CHAT_TEMPLATE) }).to_string();
+        let sound = tiny().into_iter().find(|(found, _)| found == name && name.ends_with(".json"));
+        let sound = sound.map_or(template.into_bytes(), |(_, bytes)| bytes);
+        for seed in 0..60 {
+            if let Err(error) = prepare(with(name, fixtures::mutate::json(&sound, seed)), false) {
+                assert!(error.to_string().len() < 10_000, "{name}, seed {seed}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
 }

@@ -17,7 +17,8 @@ use fixtures::toolchain::StandInXcode;
 use packer::bundle::{self, BundleParts};
 use packer::manifest::{Provenance, SourceRecord};
 use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, SourceMetadata};
-use packer::tokenizer;
+use packer::template::Conversation;
+use packer::tokenizer::{self, Purpose};
 use tempfile::TempDir;
 
 pub(crate) const NAME: &str = "gemma4_tiny_decode_int4lin";
@@ -140,7 +141,8 @@ fn write_bundle(bundle: &Path, name: &str) {
         Some(((*file).to_owned(), bytes))
     };
     let files = tokenizer::SOURCE_FILES.iter().filter_map(read).collect();
-    let tokenizer = tokenizer::prepare(files, false).unwrap();
+    let purpose = Purpose { vocab_size: 512, allow_no_template: false, render: &Conversation::render };
+    let tokenizer = tokenizer::prepare(files, &purpose).unwrap();
     let metadata = BundleMetadata::language_bundle(&LanguageBundle {
         name,
         asset: &asset,

@@ -8,7 +8,10 @@ use super::ConfigError;
 pub(super) const MAX_SIZE: usize = i32::MAX as usize;
 
 /// Longest value that an error quotes, in characters.
-const QUOTED: usize = 60;
+pub(super) const QUOTED: usize = 60;
+
+/// Longest name that an error quotes, in characters.
+const LONGEST_NAME: usize = 160;
 
 /// An object of the configuration, with its place in the file for errors.
 #[derive(Debug, Clone)]
@@ -100,12 +103,22 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A finite number above 0.
-    pub(super) fn positive(&self, name: &str) -> Result<f64, ConfigError> {
+    /// A number from `min` to `max`.
+    pub(super) fn number(&self, name: &str, min: f64, max: f64) -> Result<f64, ConfigError> {
         self.get(name)
             .and_then(Value::as_f64)
-            .filter(|value| value.is_finite() && *value > 0.0)
-            .ok_or_else(|| self.refuse(name, "a number above 0"))
+            .filter(|value| (min..=max).contains(value))
+            .ok_or_else(|| self.refuse(name, format!("a number from {min:?} to {max:?}")))
+    }
+
+    /// Refuses every field that is given and not among `known`.
+    pub(super) fn nothing_but(&self, known: &[&str]) -> Result<(), ConfigError> {
+        match self.iter().find(|(name, value)| !value.is_null() && !known.contains(name)) {
+            Some((name, _)) => {
+                Err(self.refuse(name, format!("none: only {} are supported here", known.join(", "))))
+            }
+            None => Ok(()),
+        }
     }
 
     /// A text.
@@ -157,13 +170,15 @@ fn refused(field: String, value: Option<&Value>, expected: impl Into<String>) ->
         // Said by its kind: a whole configuration does not fit into a message.
         Some(Value::Array(items)) => format!("a list of {}", items.len()),
         Some(Value::Object(object)) => format!("an object of {}", object.len()),
-        Some(value) => {
-            let text = value.to_string();
-            match text.char_indices().nth(QUOTED) {
-                Some((cut, _)) => format!("{}..", &text[..cut]),
-                None => text,
-            }
-        }
+        Some(value) => shortened(&value.to_string(), QUOTED),
     };
-    ConfigError::Field { field, found, expected: expected.into() }
+    ConfigError::Field { field: shortened(&field, LONGEST_NAME), found, expected: expected.into() }
+}
+
+/// The beginning of a text that may be long.
+pub(super) fn shortened(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((cut, _)) => format!("{}..", &text[..cut]),
+        None => text.to_owned(),
+    }
 }

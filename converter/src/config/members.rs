@@ -6,6 +6,18 @@ use super::fields::Fields;
 const OTHER_MEMBER: &str =
     "this is another member of the family, and only the dense E-series (E2B, E4B) is converted";
 
+/// Settings of other models that say how attention and its rotation are computed. This family has `rope_parameters`, so a
+/// configuration that holds them does not mean what would be converted.
+const FOREIGN: [&str; 7] = [
+    "rope_scaling",
+    "rope_theta",
+    "rope_local_base_freq",
+    "partial_rotary_factor",
+    "attention_factor",
+    "attn_logit_softcapping",
+    "query_pre_attn_scalar",
+];
+
 /// Refuses what would change the decoder's mathematics.
 pub(super) fn refuse_others(outer: Option<&Fields<'_>>, text: &Fields<'_>) -> Result<(), ConfigError> {
     for (flag, what) in [
@@ -29,6 +41,11 @@ pub(super) fn refuse_others(outer: Option<&Fields<'_>>, text: &Fields<'_>) -> Re
         if part.get("quantization_config").is_some() {
             let expected = "none: the weights must be plain bf16, as in the *-unquantized releases";
             return Err(part.refuse("quantization_config", expected));
+        }
+        if let Some(name) = FOREIGN.into_iter().find(|name| part.get(name).is_some()) {
+            let expected =
+                "none: Gemma 4 has no such setting (rotation is in rope_parameters, scores are not scaled)";
+            return Err(part.refuse(name, expected));
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ mod members;
 mod overrides;
 mod parse;
 mod rope;
+mod unique;
 
 pub use error::ConfigError;
 

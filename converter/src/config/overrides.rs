@@ -36,6 +36,9 @@ fn per_layer(text: &Fields<'_>, kinds: &[LayerKind], kv_heads: usize) -> Result<
         let Some(slot) = index.and_then(|index| head_dims.get_mut(index)) else {
             return Err(overrides.refuse(key, "the number of a full_attention layer as its name"));
         };
+        if slot.is_some() {
+            return Err(overrides.refuse(key, "none: the layer is given twice"));
+        }
         for (name, _) in layer.iter() {
             match name {
                 "head_dim" => *slot = Some(layer.even_size(name)?),

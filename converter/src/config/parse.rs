@@ -4,16 +4,23 @@ use serde_json::Value;
 
 use super::fields::{Fields, MAX_SIZE};
 use super::layers::{self, Widths};
+use super::unique::Unique;
 use super::{ConfigError, DecoderConfig, LayerKind, MAX_CONFIG_BYTES, members, overrides, rope};
 
 const OUTER_TYPE: &str = "gemma4";
 const TEXT_TYPE: &str = "gemma4_text";
 
+/// Bounds of `rms_norm_eps`: released models have 1e-6 and 1e-5. Less vanishes beside a mean square in f32, more dims every norm.
+const RMS_EPS: (f64, f64) = (1e-12, 1e-2);
+
+/// Bounds of `final_logit_softcapping`, which the graph holds in f16: released models have 30.
+const SOFTCAP: (f64, f64) = (5.0, 1e3);
+
 pub(super) fn decoder_config(bytes: &[u8]) -> Result<DecoderConfig, ConfigError> {
     if bytes.len() > MAX_CONFIG_BYTES {
         return Err(ConfigError::TooLarge { len: bytes.len(), limit: MAX_CONFIG_BYTES });
     }
-    let root: Value = serde_json::from_slice(bytes)?;
+    let Unique(root) = serde_json::from_slice(bytes)?;
     let root = Fields::root(&root)?;
     let (outer, text) = parts(&root)?;
     let (outer, text) = (outer.as_ref(), &text);
@@ -46,9 +53,9 @@ pub(super) fn decoder_config(bytes: &[u8]) -> Result<DecoderConfig, ConfigError>
         global_head_dim,
         ple_width,
         vocab,
-        softcap: text.positive("final_logit_softcapping")?,
+        softcap: text.number("final_logit_softcapping", SOFTCAP.0, SOFTCAP.1)?,
         sliding_window: text.size("sliding_window")?,
-        rms_eps: text.positive("rms_norm_eps")?,
+        rms_eps: text.number("rms_norm_eps", RMS_EPS.0, RMS_EPS.1)?,
         sliding_rope: rope::read(text, LayerKind::Sliding, head_dim)?,
         full_rope: rope::read(text, LayerKind::Full, global_head_dim)?,
         tied_head: nearest(outer, text, "tie_word_embeddings").flag("tie_word_embeddings", true)?,

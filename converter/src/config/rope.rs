@@ -3,11 +3,20 @@
 use super::fields::Fields;
 use super::{ConfigError, LayerKind, Rope};
 
+/// What is known of one kind of layer. Other settings, such as `attention_factor`, scale frequencies or attention.
+const SETTINGS: [&str; 4] = ["rope_type", "rope_theta", "partial_rotary_factor", "factor"];
+
+/// Bounds of `rope_theta`: released models have 1e4 to 1e7.
+const THETA: (f64, f64) = (10.0, 1e12);
+
 /// Reads `rope_parameters` of one kind of layer, whose heads have `head_dim` elements.
 pub(super) fn read(text: &Fields<'_>, kind: LayerKind, head_dim: usize) -> Result<Rope, ConfigError> {
-    let fields = text.object("rope_parameters")?.object(kind.name())?;
+    let both = text.object("rope_parameters")?;
+    both.nothing_but(&[LayerKind::Sliding.name(), LayerKind::Full.name()])?;
+    let fields = both.object(kind.name())?;
+    fields.nothing_but(&SETTINGS)?;
     let factor_given = fields.get("partial_rotary_factor").is_some();
-    let factor = if factor_given { fields.positive("partial_rotary_factor")? } else { 1.0 };
+    let factor = if factor_given { fields.number("partial_rotary_factor", 0.0, 1.0)? } else { 1.0 };
     match kind {
         LayerKind::Sliding => {
             fields.only("rope_type", "default")?;
@@ -18,11 +27,8 @@ pub(super) fn read(text: &Fields<'_>, kind: LayerKind, head_dim: usize) -> Resul
         }
         LayerKind::Full => fields.only("rope_type", "proportional")?,
     }
-    if fields.get("factor").is_some() && fields.positive("factor")? != 1.0 {
+    if fields.get("factor").is_some_and(|factor| factor.as_f64() != Some(1.0)) {
         return Err(fields.refuse("factor", "1.0 or none: frequencies are not scaled"));
-    }
-    if factor > 1.0 {
-        return Err(fields.refuse("partial_rotary_factor", "a number from 0 to 1"));
     }
     // transformers: int(partial_rotary_factor * head_dim // 2), in 64-bit floats.
     let rotary_pairs = (factor * head_dim as f64 / 2.0).floor() as usize;
@@ -30,5 +36,6 @@ pub(super) fn read(text: &Fields<'_>, kind: LayerKind, head_dim: usize) -> Resul
         let expected = format!("a number that rotates at least one pair of {head_dim} elements");
         return Err(fields.refuse("partial_rotary_factor", expected));
     }
-    Ok(Rope { theta: fields.positive("rope_theta")?, partial_rotary_factor: factor, rotary_pairs })
+    let theta = fields.number("rope_theta", THETA.0, THETA.1)?;
+    Ok(Rope { theta, partial_rotary_factor: factor, rotary_pairs })
 }

@@ -34,6 +34,7 @@ pub use rules::ALL as RULES;
 use crate::FileError;
 use crate::manifest;
 use crate::metadata as bundle_metadata;
+use crate::template::Renderer;
 
 /// How thorough a check is and where it finds things.
 pub struct Options<'a> {
@@ -43,11 +44,14 @@ pub struct Options<'a> {
     pub digests: bool,
     /// Reads the graph of a package.
     pub graph_reader: GraphReader<'a>,
+    /// Renders the chat template.
+    pub render: Renderer<'a>,
 }
 
-impl Default for Options<'_> {
-    fn default() -> Self {
-        Self { tables: None, digests: true, graph_reader: &GraphFacts::read }
+impl<'a> Options<'a> {
+    /// A thorough check, with the tables beside the bundle.
+    pub fn new(render: Renderer<'a>) -> Self {
+        Self { tables: None, digests: true, graph_reader: &GraphFacts::read, render }
     }
 }
 

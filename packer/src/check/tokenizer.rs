@@ -1,9 +1,5 @@
 //! Rules of the `tokenizer/` folder.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use text::small;
 
@@ -16,9 +12,7 @@ use crate::tokenizer::{
     CHAT_TEMPLATE, CONFIG, FILES, FOLDER, GENERATION_CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER, inline_template,
     stop_ids, token_text,
 };
-
-/// The end of a turn in the Gemma 4 family, looked for where no template can be rendered.
-const TURN_END: &str = "<turn|>";
+use crate::vocabulary::Vocabulary;
 
 /// Files that tokenizer libraries write besides [`FILES`].
 const FURTHER_FILES: [&str; 7] = [
@@ -45,8 +39,8 @@ pub(super) fn check(context: &mut Context<'_>, bundle: &Folder, metadata: &Metad
         return;
     }
     let Some(vocabulary) = read_vocabulary(context, &folder) else { return };
-    if let (Some(largest), Some(size)) = (vocabulary.largest_id, metadata.vocab_size)
-        && largest >= size
+    if let Some(size) = metadata.vocab_size
+        && let Some(largest) = vocabulary.id_beyond(size)
     {
         let what =
             format!("the largest token id is {largest}, the vocabulary of the graph has {size} entries");
@@ -58,15 +52,17 @@ pub(super) fn check(context: &mut Context<'_>, bundle: &Folder, metadata: &Metad
 
     let template = check_template(context, &folder, config.as_ref());
     let bos_token = config.as_ref().and_then(|config| token_text(config, "bos_token")).unwrap_or_default();
+    let usual = || vocabulary.usual_turn_end().cloned();
+    let render = context.options.render;
     let turn_end = match &template {
-        Some(template) => match end_of_turn(template, &vocabulary.added_tokens, &bos_token) {
+        Some(template) => match end_of_turn(template, &vocabulary.added_tokens, &bos_token, render) {
             Ok(token) => Some(token),
             Err(e) => {
                 report_template_error(context, &folder, &e);
-                vocabulary.named(TURN_END)
+                usual()
             }
         },
-        None => vocabulary.named(TURN_END),
+        None => usual(),
     };
     if let Some(turn_end) = turn_end {
         let files = Files { config, special_map, generation };
@@ -180,81 +176,16 @@ fn read_object(
     }
 }
 
-/// What the rules need of `tokenizer.json`.
-struct Vocabulary {
-    added_tokens: Vec<AddedToken>,
-    largest_id: Option<u64>,
-}
-
-impl Vocabulary {
-    fn named(&self, content: &str) -> Option<AddedToken> {
-        self.added_tokens.iter().find(|token| token.content == content).cloned()
-    }
-}
-
 fn read_vocabulary(context: &mut Context<'_>, folder: &Folder) -> Option<Vocabulary> {
     let Ok(bytes) = small::read(&folder.path.join(TOKENIZER), small::TOKENIZER) else {
         context.report(&rules::TOKENIZER_FILE, folder, TOKENIZER, "the file is missing");
         return None;
     };
-    match serde_json::from_slice::<TokenizerFile>(&bytes) {
-        Ok(file) => {
-            let added = file.added_tokens.iter().map(|token| token.id).max();
-            let model = file.model.and_then(|model| model.vocab).and_then(|vocab| vocab.0);
-            Some(Vocabulary { largest_id: added.max(model), added_tokens: file.added_tokens })
-        }
+    match Vocabulary::read(&bytes) {
+        Ok(vocabulary) => Some(vocabulary),
         Err(e) => {
             context.report(&rules::TOKENIZER_JSON, folder, TOKENIZER, e.to_string());
             None
         }
-    }
-}
-
-#[derive(Deserialize)]
-struct TokenizerFile {
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
-    #[serde(default)]
-    model: Option<Model>,
-}
-
-#[derive(Deserialize)]
-struct Model {
-    #[serde(default)]
-    vocab: Option<LargestId>,
-}
-
-/// The largest id of a vocabulary: a map from text to id, or a list whose positions are the ids.
-struct LargestId(Option<u64>);
-
-impl<'de> Deserialize<'de> for LargestId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(LargestIdVisitor)
-    }
-}
-
-struct LargestIdVisitor;
-
-impl<'de> Visitor<'de> for LargestIdVisitor {
-    type Value = LargestId;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a vocabulary")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LargestId, A::Error> {
-        let mut largest = None;
-        while let Some((_, id)) = map.next_entry::<IgnoredAny, u64>()? {
-            largest = largest.max(Some(id));
-        }
-        Ok(LargestId(largest))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<LargestId, A::Error> {
-        let mut count: u64 = 0;
-        while list.next_element::<IgnoredAny>()?.is_some() {
-            count += 1;
-        }
-        Ok(LargestId(count.checked_sub(1)))
     }
 }

@@ -11,6 +11,7 @@ use packer::check::{Options, Report, check};
 use packer::digest::Digest;
 use packer::manifest::{self, CompiledFrom, Manifest, ManifestKind, Provenance, SourceRecord};
 use packer::metadata::{BundleMetadata, Compilation, EngineInputs, LanguageBundle, SourceMetadata};
+use packer::template::Conversation;
 use packer::tokenizer::{self, SOURCE_FILES};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -162,7 +163,7 @@ impl Folder {
     }
 
     pub(crate) fn check(&self) -> Report {
-        check(&self.0, &Options::default()).unwrap()
+        check(&self.0, &Options::new(&Conversation::render)).unwrap()
     }
 
     /// Checks with facts of the graph that `edit` has changed.
@@ -172,13 +173,13 @@ impl Folder {
             edit(&mut facts);
             Ok(facts)
         };
-        check(&self.0, &Options { graph_reader: &reader, ..Options::default() }).unwrap()
+        check(&self.0, &Options { graph_reader: &reader, ..Options::new(&Conversation::render) }).unwrap()
     }
 
     /// Checks with the facts of another graph.
     pub(crate) fn check_graph_as(&self, facts: &GraphFacts) -> Report {
         let reader = |_: &Path| Ok(facts.clone());
-        check(&self.0, &Options { graph_reader: &reader, ..Options::default() }).unwrap()
+        check(&self.0, &Options { graph_reader: &reader, ..Options::new(&Conversation::render) }).unwrap()
     }
 }
 
@@ -209,7 +210,12 @@ fn write_bundle(target: &Path, package: &str, engine_inputs: EngineInputs, stamp
         .iter()
         .filter_map(|&name| Some((name.to_owned(), fs::read(source.join(name)).ok()?)))
         .collect();
-    let tokenizer = tokenizer::prepare(files, false).unwrap();
+    let purpose = tokenizer::Purpose {
+        vocab_size: VOCABULARY as u64,
+        allow_no_template: false,
+        render: &Conversation::render,
+    };
+    let tokenizer = tokenizer::prepare(files, &purpose).unwrap();
     let metadata = BundleMetadata::language_bundle(&LanguageBundle {
         name,
         asset: &asset,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use packer::check::facts::GraphFacts;
 use packer::check::{CheckError, Options, Target, check};
+use packer::template::Conversation;
 
 use crate::fixture::{COMPILED, Folder, PROVIDER, Release, TBL, assert_found, reference};
 
@@ -85,7 +86,8 @@ fn sizes_alone_are_compared_when_digests_are_not_wanted() {
     let mut bytes = tables.read("embed_tokens.i8");
     bytes[1000] ^= 1;
     tables.write("embed_tokens.i8", bytes);
-    let report = check(&tables.0, &Options { digests: false, ..Options::default() }).unwrap();
+    let report =
+        check(&tables.0, &Options { digests: false, ..Options::new(&Conversation::render) }).unwrap();
     assert_found(&report, &[]);
     assert_found(&tables.check(), &["manifest.digest"]);
 }
@@ -96,8 +98,9 @@ fn tables_can_be_named() {
     let alone = Folder(release.elsewhere("alone").join(PROVIDER));
     crate::fixture::copy(&release.bundle(PROVIDER).0, &alone.0);
     assert_found(&alone.check(), &["tables.not-found"]);
-    let with =
-        |tables: &Path| check(&alone.0, &Options { tables: Some(tables), ..Options::default() }).unwrap();
+    let with = |tables: &Path| {
+        check(&alone.0, &Options { tables: Some(tables), ..Options::new(&Conversation::render) }).unwrap()
+    };
     assert_found(&with(&release.tables().0), &[]);
     assert_found(&with(&release.elsewhere("nowhere")), &["tables.not-found"]);
 }
@@ -105,9 +108,9 @@ fn tables_can_be_named() {
 #[test]
 fn other_folders_are_refused() {
     let scratch = tempfile::tempdir().unwrap();
-    let error = check(scratch.path(), &Options::default()).unwrap_err();
+    let error = check(scratch.path(), &Options::new(&Conversation::render)).unwrap_err();
     assert!(matches!(error, CheckError::Unrecognized { .. }), "{error}");
-    let error = check(&scratch.path().join("missing"), &Options::default()).unwrap_err();
+    let error = check(&scratch.path().join("missing"), &Options::new(&Conversation::render)).unwrap_err();
     assert!(matches!(error, CheckError::File(_)), "{error}");
 }
 

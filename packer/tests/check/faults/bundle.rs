@@ -33,8 +33,11 @@ fn large_int4_graph_must_be_compiled_for_the_iphone() {
     std::fs::File::options().write(true).open(program).unwrap().set_len(2_000_000_001).unwrap();
     bundle.remove("manifest.json");
     let reader = |_: &std::path::Path| Ok(facts.clone());
-    let options =
-        packer::check::Options { graph_reader: &reader, digests: false, ..packer::check::Options::default() };
+    let options = packer::check::Options {
+        graph_reader: &reader,
+        digests: false,
+        ..packer::check::Options::new(&packer::template::Conversation::render)
+    };
     let report = packer::check::check(&bundle.0, &options).unwrap();
     assert_found(&report, &["graph.needs-compiling", "manifest.missing"]);
 }
