@@ -158,13 +158,20 @@ fn values_that_nest() {
              {{% set n.a=[[[[n.a]]]] %}}{{% set n.b=[[[[n.b]]]] %}}{{% endfor %}}{{{{ {last} }}}}"
         )
     };
-    let last = ["n.a", "n.a|tojson", "n.a==n.b", "[n.a, n.b]|sort", "n.a|pprint", "1"];
+    let last = ["n.a", "n.a|tojson", "n.a==n.b", "[n.a, n.b]|sort", "1"];
     let dir = bundle();
     for last in last {
-        for size in [1_000, 60_000] {
+        for size in [1_000, 20_000] {
             assert!(finding(&dir, &nested(size, last)).is_some(), "{last}");
         }
     }
+    let (open, close) = ("[".repeat(40), "]".repeat(40));
+    let deepest = format!(
+        "{{% set n=namespace(a=[1]) %}}{{% for i in range(300) %}}{{% for j in range(100) %}}\
+         {{% set n.a={open}n.a{close} %}}{{% endfor %}}{{% endfor %}}{{{{ n.a }}}}"
+    );
+    let found = finding(&dir, &deepest).unwrap();
+    assert!(found.contains("exceeds the limit of 256 MiB of stack: it nests too deeply"), "{found}");
     assert!(largest_process() < MEMORY, "{} bytes", largest_process());
 }
 

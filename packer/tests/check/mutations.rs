@@ -11,7 +11,7 @@ use packer::template::Conversation;
 use crate::fixture::{Folder, PROVIDER, Release};
 
 /// Spoiled copies of each file.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 25;
 
 /// Bytes of findings that are still a report.
 const LONGEST: usize = 1 << 20;
@@ -54,14 +54,14 @@ fn files_of_bundles() {
         "tokenizer/generation_config.json",
     ];
     let found = found(&release.bundle(PROVIDER), &files);
-    assert!(found > 180, "{found} of {}", SEEDS as usize * files.len());
+    assert!(found > 110, "{found} of {}", SEEDS as usize * files.len());
 }
 
 #[test]
 fn files_of_tables_and_releases() {
     let release = Release::new();
     let found_in_tables = found(&release.tables(), &["meta.json", manifest::FILE_NAME]);
-    assert!(found_in_tables > 60, "{found_in_tables}");
+    assert!(found_in_tables > 35, "{found_in_tables}");
     let in_release = found(&release.whole(), &[manifest::FILE_NAME]);
-    assert!(in_release > 30, "{in_release}");
+    assert!(in_release > 18, "{in_release}");
 }
