@@ -235,3 +235,25 @@ fn file_beyond_four_gibibytes_is_packed() {
     assert_eq!(last, "last");
     assert_unzip_accepts(&output);
 }
+
+#[test]
+fn names_that_are_other_files_elsewhere_are_in_no_archive() {
+    let scratch = tempfile::tempdir().unwrap();
+    for (at, name) in ["..\\x", "C:\\x", "a\nb", "nul.txt", "a.", "\u{202e}b"].into_iter().enumerate() {
+        let release = scratch.path().join(at.to_string());
+        write(&release, "README.md", b"card");
+        write(&release, name, b"x");
+        let output = scratch.path().join("x.zip");
+        let error = pack(&release, &output, false, |_| ControlFlow::Continue(())).unwrap_err();
+        assert!(matches!(error, ArchiveError::Name(_)), "{name:?}: {error}");
+        assert!(!output.exists());
+    }
+    let release = scratch.path().join("case");
+    write(&release, "A/x", b"x");
+    write(&release, "a/y", b"x");
+    // A file system that ignores case has one folder of the two.
+    if fs::read_dir(&release).unwrap().count() == 2 {
+        let error = pack(&release, &scratch.path().join("x.zip"), false, |_| ControlFlow::Continue(()));
+        assert!(matches!(error, Err(ArchiveError::Collision(_))));
+    }
+}

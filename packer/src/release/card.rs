@@ -236,3 +236,68 @@ fn gigabytes(bytes: u64) -> String {
         format!("{:.2} GB", bytes as f64 / 1e9)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::manifest::{CompiledFrom, Manifest, ManifestKind, Provenance};
+    use crate::release::License;
+
+    /// Everything that a card inserts, with what would break out of it.
+    #[test]
+    fn nothing_that_is_inserted_is_markup() {
+        let evil = "`x` | <b>\n---\n# [y](http://z)";
+        let provenance = Provenance {
+            conversion: serde_json::json!({"totals": [{"weights": 2, "weights_exact": 1, "format": evil}]}),
+            gate: serde_json::json!({"agreed": 1, "qualified": 2, "passed": true, "reference": evil}),
+            compiled_from: Some(CompiledFrom {
+                bundle: evil.to_owned(),
+                main_sha256: [0; 32].into(),
+                architecture: evil.to_owned(),
+                toolchain: Value::Null,
+            }),
+            ..Provenance::default()
+        };
+        let member = |kind, provenance| Member {
+            folder: PathBuf::new(),
+            name: evil.to_owned(),
+            manifest: Manifest::new(kind, evil, provenance, Vec::new()),
+            metadata: None,
+        };
+        let release = Release {
+            name: evil,
+            tool: evil,
+            bundles: &[],
+            tables: &[],
+            base_model: evil,
+            license: &License { id: evil.to_owned(), text: Vec::new() },
+        };
+        let source = SourceRecord { revision: Some(evil.to_owned()), ..SourceRecord::default() };
+        let bundle = member(ManifestKind::Bundle, provenance);
+        let tables = member(ManifestKind::Tables, Provenance::default());
+        let card = render(&release, Some(&source), &[bundle], &[tables]).unwrap();
+        let scalar = r##""`x` | <b>\n---\n# [y](http://z)""##;
+        assert!(
+            card.starts_with(&format!("---\nlicense: {scalar}\nbase_model: {scalar}\npipeline_tag:")),
+            "{card}"
+        );
+        let plain = r"\`x\` \| \<b\>\\n---\\n\# \[y\](http\://z)";
+        let code = r"`` `x` \| <b>\n---\n# [y](http://z) ``";
+        let link = "https://huggingface.co/%60x%60%20%7C%20%3Cb%3E%0A---%0A%23%20%5By%5D%28http%3A//z%29";
+        for expected in [
+            format!(
+                "\n# {plain}\n\nApple Core AI bundles of [{plain}]({link}) at commit {code}, made with {plain}.\n"
+            ),
+            format!("| compiled for {plain} from {code} | f16 |"),
+            format!("\n- {plain} weights: 1 of 2 (50.00 %) are those of the checkpoint"),
+            format!("against {plain}: gate passed: 1 of 2 positions with a margin of 0.1 or more.\n"),
+            format!("under the terms of their source, {code}: see LICENSE.\n"),
+        ] {
+            assert!(card.contains(&expected), "{expected}\n{card}");
+        }
+        assert_eq!(card.lines().filter(|line| *line == "---").count(), 2, "{card}");
+        assert_eq!(card.lines().filter(|line| line.starts_with('#')).count(), 4, "{card}");
+    }
+}
