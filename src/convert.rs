@@ -441,7 +441,7 @@ impl Job<'_> {
             bundle.repairs.iter().try_for_each(|repair| writeln!(out, "  {repair}"))?;
             if let Some(report) = &bundle.gate {
                 writeln!(out, "  {}", gate::verdict(report))?;
-                report.causes.iter().try_for_each(|cause| writeln!(out, "  cause: {cause}"))?;
+                report.reasons().try_for_each(|reason| writeln!(out, "  {reason}"))?;
             }
         }
         if let Some(tables) = &finished.tables {

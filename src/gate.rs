@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ::oracle::file::{self, Case, Oracle};
-use ::oracle::gate::{self, CaseReport, GateReport};
+use ::oracle::gate::{self, Bounds, CaseReport, Flip, GateReport};
 use ::oracle::reference::Reference;
 use ::oracle::stepper::Stepper;
 use aimodel::staging::StagedFile;
@@ -18,10 +18,11 @@ use crate::oracle::shortened;
 use crate::runnable::Runnable;
 use crate::{interrupt, origin, outputs, terminal};
 
-/// Hold a bundle against an oracle
+/// Compare a bundle with an oracle
 ///
 /// Tokens are fed one by one through the bundle's own caches, as the engine does. The bundle passes if it chooses the oracle's
-/// token wherever the choice is clear (a margin of 0.1). With the checkpoint all logits are compared, and causes are looked for.
+/// token wherever the choice is clear (a margin of 0.1), at enough positions, and does not clearly prefer another token elsewhere.
+/// With the checkpoint all logits are compared, and causes are looked for. A bundle that fails ends the command with status 1.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   coreai-bundle gate out/gemma4_e4b_qat_decode_int4lin --oracle oracle.json
@@ -41,6 +42,18 @@ pub(crate) struct Arguments {
     /// Compare layer by layer, and name the first that departs
     #[arg(long, requires = "checkpoint")]
     layers: bool,
+    /// Fewest distinct positions with a clear choice that are enough to pass
+    #[arg(long, value_name = "N", default_value_t = Bounds::LOSSLESS.min_positions)]
+    min_positions: usize,
+    /// Least cosine of the logits at any position [default: 0.995; 0.99 with int8 weights]
+    #[arg(long, value_name = "X", value_parser = cosine, requires = "checkpoint")]
+    min_cosine: Option<f64>,
+    /// Least mean cosine of the logits [default: 0.9995; 0.999 with int8 weights]
+    #[arg(long, value_name = "X", value_parser = cosine, requires = "checkpoint")]
+    min_mean_cosine: Option<f64>,
+    /// Largest mean KL divergence in nats [default: 0.001; 0.004 with int8 weights]
+    #[arg(long, value_name = "X", value_parser = divergence, requires = "checkpoint")]
+    max_kl: Option<f64>,
     /// Write the bundle's own 24-token continuation of the first prompt, for devices to repeat
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
@@ -49,12 +62,38 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+impl Arguments {
+    /// The bounds of the bundle's format, but for those that were typed.
+    fn bounds(&self, of_format: Bounds) -> Bounds {
+        Bounds {
+            min_positions: self.min_positions,
+            min_cosine: self.min_cosine.unwrap_or(of_format.min_cosine),
+            min_mean_cosine: self.min_mean_cosine.unwrap_or(of_format.min_mean_cosine),
+            max_mean_kl: self.max_kl.unwrap_or(of_format.max_mean_kl),
+            ..of_format
+        }
+    }
+}
+
+fn cosine(typed: &str) -> Result<f64, String> {
+    number(typed).filter(|value| *value <= 1.0).ok_or_else(|| "give a number from 0 to 1".to_owned())
+}
+
+fn divergence(typed: &str) -> Result<f64, String> {
+    number(typed).ok_or_else(|| "give a number from 0 on".to_owned())
+}
+
+fn number(typed: &str) -> Option<f64> {
+    typed.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0)
+}
+
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(path) = &arguments.probe {
         StagedFile::check(path, arguments.probe_output())?;
     }
     let oracle = Oracle::read(&arguments.oracle)?;
+    check_context(&oracle, &arguments.runnable)?;
     let mut stepper = arguments.runnable.stepper()?;
     let open = |source| origin::open_kept(source, arguments.revision.as_deref());
     let origin = arguments.checkpoint.as_deref().map(open).transpose()?;
@@ -67,6 +106,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     interrupt::listen()?;
     let report = measure(&mut stepper, &oracle, reference.as_mut(), arguments.layers)?;
+    let bounds = arguments.bounds(report.bounds);
+    let report = report.judged_by(bounds);
     if let Some(path) = &arguments.probe {
         write_probe(&mut stepper, &oracle, path, arguments.probe_output())?;
     }
@@ -99,6 +140,19 @@ fn check_identity(oracle: &Oracle, fingerprint: &str, path: &Path) -> anyhow::Re
     }
 }
 
+/// A sequence that the bundle has no positions for is of no use.
+fn check_context(oracle: &Oracle, runnable: &Runnable) -> anyhow::Result<()> {
+    let Some(limit) = runnable.max_context()? else { return Ok(()) };
+    let longest = oracle.cases.iter().map(Case::len).max().unwrap_or(0);
+    if longest as u64 > limit {
+        bail!(
+            "the oracle has a sequence of {longest} tokens, the bundle a context of {limit}: make one with shorter prompts, or convert \
+             with a larger --max-context"
+        );
+    }
+    Ok(())
+}
+
 /// Runs the gate with a bar over the positions.
 pub(crate) fn measure(
     stepper: &mut Stepper,
@@ -106,7 +160,8 @@ pub(crate) fn measure(
     reference: Option<&mut Reference<'_>>,
     layers: bool,
 ) -> anyhow::Result<GateReport> {
-    let positions: usize = oracle.cases.iter().map(|case| case.ids().count()).sum();
+    let run = |(case, repeated): (&Case, usize)| if repeated < case.len() { case.len() } else { 0 };
+    let positions: usize = oracle.cases.iter().zip(oracle.repeated()).map(run).sum();
     let bar = terminal::bar(Some(positions as u64), "gate {bar:30} {pos}/{len} positions, {per_sec}, {eta}");
     let report = gate::run(stepper, oracle, reference, layers, &mut || {
         bar.inc(1);
@@ -127,13 +182,10 @@ fn write_probe(stepper: &mut Stepper, oracle: &Oracle, path: &Path, output: Outp
 fn print(report: &GateReport, out: &mut dyn Write) -> io::Result<()> {
     for case in &report.cases {
         writeln!(out, "{:38} {}", shortened(&case.prompt), case_line(case))?;
-        for flip in &case.flips {
-            writeln!(
-                out,
-                "  position {}: token {} instead of {}, margin {:.2}",
-                flip.position, flip.found, flip.expected, flip.margin
-            )?;
-        }
+        case.flips
+            .iter()
+            .chain(&case.tie_flips)
+            .try_for_each(|flip| writeln!(out, "  {}", flip_line(flip)))?;
     }
     if let Some(layers) = &report.layers {
         for layer in &layers.layers {
@@ -148,11 +200,21 @@ fn print(report: &GateReport, out: &mut dyn Write) -> io::Result<()> {
             None => writeln!(out, "no layer departs")?,
         }
     }
-    report.causes.iter().try_for_each(|cause| writeln!(out, "cause: {cause}"))?;
+    report.reasons().try_for_each(|reason| writeln!(out, "{reason}"))?;
     writeln!(out, "{}", verdict(report))
 }
 
+fn flip_line(flip: &Flip) -> String {
+    let Flip { position, expected, found, margin, lead } = flip;
+    format!(
+        "position {position}: token {found} instead of {expected}, margin {margin:.2}, ahead by {lead:.2}"
+    )
+}
+
 fn case_line(case: &CaseReport) -> String {
+    if case.repeated == case.positions {
+        return "repeats an earlier sequence, and is not counted again".to_owned();
+    }
     let right = case.qualified - case.flips.len();
     let mut line = format!("{right:4} of {:4} positions agree", case.qualified);
     if let Some(distances) = &case.distances {
@@ -170,14 +232,37 @@ fn case_line(case: &CaseReport) -> String {
 /// One line that says it all.
 pub(crate) fn verdict(report: &GateReport) -> String {
     let word = if report.passed { "passed" } else { "FAILED" };
-    let distances = report.cases.iter().filter_map(|case| case.distances);
-    let lowest = distances.map(|distances| distances.min_cosine).fold(f64::INFINITY, f64::min);
-    let cosine = if lowest.is_finite() { format!(", minimum cosine {lowest:.6}") } else { String::new() };
-    let norm = report.cases.iter().map(|case| case.norm_difference).fold(0.0, f64::max);
+    let cosine = report
+        .distances
+        .map(|distances| format!(", minimum cosine {:.6}", distances.min_cosine))
+        .unwrap_or_default();
     format!(
         "gate {word}: {} of {} qualified positions agree{cosine}, largest difference of norms {:.2} %",
         report.agreed,
         report.qualified,
-        100.0 * norm
+        100.0 * report.norm_difference()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args;
+
+    use super::*;
+
+    #[test]
+    fn help_gives_the_bounds_that_are_used() {
+        let mut command = Arguments::augment_args(clap::Command::new("gate"));
+        let help = command.render_long_help().to_string();
+        let (lossless, eight_bits) = (Bounds::LOSSLESS, Bounds::EIGHT_BITS);
+        for bounds in [
+            [lossless.min_cosine, eight_bits.min_cosine],
+            [lossless.min_mean_cosine, eight_bits.min_mean_cosine],
+            [lossless.max_mean_kl, eight_bits.max_mean_kl],
+        ] {
+            let default = format!("[default: {}; {} with int8 weights]", bounds[0], bounds[1]);
+            let words: Vec<&str> = help.split_whitespace().collect();
+            assert!(words.join(" ").contains(&default), "{default}\n{help}");
+        }
+    }
 }

@@ -1,10 +1,11 @@
-//! `coreai-bundle oracle`: what a checkpoint says in fp32, as a file that bundles are held against.
+//! `coreai-bundle oracle`: what a checkpoint says in fp32, as a file that bundles are compared with.
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ::oracle::file::{self, Case, Oracle, Prompt};
+use ::oracle::gate::Bounds;
 use ::oracle::prompts::default_prompts;
 use ::oracle::reference::Reference;
 use ::oracle::text::Text;
@@ -27,7 +28,7 @@ const SHOWN: usize = 32;
 /// Compute a checkpoint in fp32 and keep what it says
 ///
 /// Every position of prompt and continuation is recorded with its winner, its margin and a digest of its logits. Without prompts
-/// the default set is used: counting, the alphabet, days; one of about 270 tokens, and one longer than the sliding window.
+/// the default set is used: lists, prose, code, German and Japanese, and one that is longer than the sliding window.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   coreai-bundle oracle gemma-4-E4B-it-qat -o oracle.json
@@ -71,11 +72,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut reference = Reference::open(&*origin.source)?;
     let mut prompts = arguments.typed(&text)?;
     if prompts.is_empty() {
-        prompts = default_prompts(&text, reference.config().sliding_window)?;
+        prompts = defaults(&text, &reference, arguments.tokens)?;
     }
     interrupt::listen()?;
     let made = compute(&*origin.source, &mut reference, &prompts, arguments.tokens, &text)?;
     made.cases.iter().for_each(warn);
+    warn_of_few(&made);
     staged
         .file()
         .write_all(made.to_json()?.as_bytes())
@@ -108,8 +110,14 @@ impl Arguments {
 /// The default oracle of a checkpoint.
 pub(crate) fn by_default(source: &dyn Source, reference: &mut Reference<'_>) -> anyhow::Result<Oracle> {
     let text = Text::of_checkpoint(source)?;
-    let prompts = default_prompts(&text, reference.config().sliding_window)?;
+    let prompts = defaults(&text, reference, NEW_TOKENS)?;
     compute(source, reference, &prompts, NEW_TOKENS, &text)
+}
+
+/// The default prompts, none so long that its continuation leaves the model's context.
+fn defaults(text: &Text, reference: &Reference<'_>, tokens: usize) -> anyhow::Result<Vec<Prompt>> {
+    let config = reference.config();
+    Ok(default_prompts(text, config.sliding_window, config.max_positions.saturating_sub(tokens))?)
 }
 
 fn compute(
@@ -141,8 +149,19 @@ fn warn(case: &Case) {
             "{}: {} of {} positions have a margin under 0.1 and gate nothing: {}",
             shortened(&case.prompt),
             ties.len(),
-            case.teacher_forced_margins.len(),
+            case.len(),
             text::bounds::list(&positions)
+        ));
+    }
+}
+
+/// Says that a gate will need more.
+fn warn_of_few(made: &Oracle) {
+    let (found, needed) = (made.qualified(), Bounds::LOSSLESS.min_positions);
+    if found < needed {
+        terminal::tell(format!(
+            "warning: {found} distinct positions gate, `coreai-bundle gate` needs at least {needed}: give more or longer prompts, \
+             or continue them by more tokens"
         ));
     }
 }
@@ -156,22 +175,27 @@ pub(crate) fn shortened(prompt: &str) -> String {
 
 fn report(made: &Oracle, arguments: &Arguments) -> anyhow::Result<()> {
     let mut out = terminal::out();
-    let qualified = |case: &Case| case.teacher_forced_margins.len() - case.ties().len();
+    let qualified = |case: &Case| case.len() - case.ties().len();
     if arguments.json {
         let cases: Vec<_> = made
             .cases
             .iter()
             .map(|case| {
-                json!({"prompt": case.prompt, "text": case.text, "positions": case.ids().count(), "qualified": qualified(case)})
+                json!({"prompt": case.prompt, "text": case.text, "positions": case.len(), "qualified": qualified(case)})
             })
             .collect();
-        terminal::print_json(&json!({"event": "done", "oracle": arguments.output, "cases": cases}))?;
+        let qualified = made.qualified();
+        terminal::print_json(
+            &json!({"event": "done", "oracle": arguments.output, "cases": cases, "qualified": qualified}),
+        )?;
         return Ok(());
     }
     for case in &made.cases {
-        let (positions, qualified) = (case.ids().count(), qualified(case));
+        let (positions, qualified) = (case.len(), qualified(case));
         writeln!(out, "{:38} {positions:5} positions, {qualified:5} gate", shortened(&case.prompt))?;
     }
-    writeln!(out, "{}  {} cases", arguments.output.display(), made.cases.len())?;
+    let (cases, qualified) = (made.cases.len(), made.qualified());
+    let cases = if cases == 1 { "1 case".to_owned() } else { format!("{cases} cases") };
+    writeln!(out, "{}  {cases}, {qualified} distinct positions gate", arguments.output.display())?;
     Ok(())
 }

@@ -65,6 +65,14 @@ impl Runnable {
         }
     }
 
+    /// Positions that the bundle was made for; a bare package does not say.
+    pub(crate) fn max_context(&self) -> anyhow::Result<Option<u64>> {
+        match BundlePaths::find(&self.bundle)?.tokenizer {
+            Some(_) => Ok(Some(BundleMetadata::read(&self.bundle)?.language.max_context_length)),
+            None => Ok(None),
+        }
+    }
+
     /// The tables that were given, if they can be the bundle's, or those found beside it.
     fn table_folder(&self, paths: &BundlePaths) -> anyhow::Result<Option<PathBuf>> {
         let stamp = match paths.tokenizer {

@@ -8,9 +8,13 @@ use converter::source::Source;
 use serde::{Deserialize, Serialize};
 use text::small;
 
+use crate::contexts::Contexts;
 use crate::reference::{Reference, ReferenceError};
 use crate::score::{QUALIFYING_MARGIN, digest, norm, winner};
+use crate::validate;
 
+/// Bytes that an oracle file may have: some 600,000 positions, with all their figures.
+const MAX_BYTES: u64 = 64 << 20;
 /// First logits of the last position that are kept.
 const HEAD: usize = 16;
 
@@ -25,31 +29,41 @@ pub enum OracleError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// It is no oracle.
-    #[error("{path} is no oracle file: {source}", path = path.display())]
+    /// It does not have the fields of an oracle file.
+    // The reason can quote a text of the file, whatever its length.
+    #[error("{path} is not an oracle file: {reason:.300}", path = path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: serde_json::Error,
+        reason: String,
     },
-    /// The lists of a case do not have a figure for each of its tokens.
-    #[error("{path}: case {case:?} has lists of {found:?} for {tokens} tokens: make the oracle again", path = path.display())]
-    Lists {
+    /// It has the fields of an oracle file, but nothing can be compared with what they hold.
+    #[error("{path}: {reason}; make the oracle again with `coreai-bundle oracle`", path = path.display())]
+    Content {
         /// The file.
         path: PathBuf,
-        /// The case's name.
-        case: String,
-        /// Lengths of its arg-max, margin and norm lists.
-        found: [usize; 3],
-        /// Number of its tokens.
-        tokens: usize,
+        /// The field, and what is wrong with it.
+        reason: String,
     },
     /// A prompt without a token.
     #[error("the prompt {prompt:?} has no tokens")]
     Empty {
         /// The prompt.
         prompt: String,
+    },
+    /// A prompt and its continuation do not fit into the model's context.
+    #[error(
+        "a prompt of {prompt} tokens, continued by {new}, is longer than the model's context of {limit} positions: \
+         give a shorter prompt or continue it by fewer tokens"
+    )]
+    TooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens to add.
+        new: usize,
+        /// Positions of the context.
+        limit: usize,
     },
     /// The reference cannot be computed.
     #[error(transparent)]
@@ -116,6 +130,16 @@ impl Case {
         self.prompt_ids.iter().chain(&self.generated_ids).copied()
     }
 
+    /// Number of positions of the sequence.
+    pub fn len(&self) -> usize {
+        self.prompt_ids.len() + self.generated_ids.len()
+    }
+
+    /// Whether the sequence has no positions. No oracle that was read has such a sequence.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether a position's margin is wide enough to gate.
     pub fn qualifies(&self, position: usize) -> bool {
         self.teacher_forced_margins.get(position).is_some_and(|margin| *margin >= QUALIFYING_MARGIN)
@@ -131,22 +155,28 @@ impl Oracle {
     /// Reads an oracle file.
     ///
     /// # Errors
-    /// If it cannot be read, is no oracle, or a case's lists do not fit its tokens.
+    /// If it cannot be read, is not an oracle, or holds nothing that a bundle can be compared with.
     pub fn read(path: &Path) -> Result<Oracle, OracleError> {
-        let json =
-            small::read(path, LARGEST).map_err(|source| OracleError::Io { path: path.to_owned(), source })?;
+        let json = small::read(path, MAX_BYTES)
+            .map_err(|source| OracleError::Io { path: path.to_owned(), source })?;
         let oracle: Oracle = serde_json::from_slice(&json)
-            .map_err(|source| OracleError::Json { path: path.to_owned(), source })?;
-        for case in &oracle.cases {
-            let tokens = case.ids().count();
-            let found =
-                [case.teacher_forced_argmax.len(), case.teacher_forced_margins.len(), case.logit_norms.len()];
-            if found != [tokens; 3] || tokens == 0 {
-                let case = case.prompt.clone();
-                return Err(OracleError::Lists { path: path.to_owned(), case, found, tokens });
-            }
-        }
+            .map_err(|error| OracleError::Json { path: path.to_owned(), reason: error.to_string() })?;
+        validate::check(&oracle).map_err(|reason| OracleError::Content { path: path.to_owned(), reason })?;
         Ok(oracle)
+    }
+
+    /// For each sequence, how many of its leading positions have a context that an earlier sequence has too.
+    pub fn repeated(&self) -> Vec<usize> {
+        let mut contexts = Contexts::default();
+        self.cases.iter().map(|case| contexts.repeated(case.ids())).collect()
+    }
+
+    /// Number of positions that gate; those of the same context count once.
+    pub fn qualified(&self) -> usize {
+        let qualified = |(case, repeated): (&Case, usize)| {
+            (repeated..case.len()).filter(|at| case.qualifies(*at)).count()
+        };
+        self.cases.iter().zip(self.repeated()).map(qualified).sum()
     }
 
     /// The file's text.
@@ -157,9 +187,6 @@ impl Oracle {
         serde_json::to_string_pretty(self).map(|json| json + "\n")
     }
 }
-
-/// Bytes of an oracle: a million positions.
-const LARGEST: u64 = 256 << 20;
 
 /// A text to make a case of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,7 +215,8 @@ pub fn identity(source: &dyn Source) -> Result<CheckpointIdentity, ReferenceErro
 /// `decode` turns ids into text. Every continuation token is fed once more for its figures, so that all positions have them.
 ///
 /// # Errors
-/// [`OracleError::Empty`] for a prompt without tokens, [`OracleError::Reference`] if the checkpoint cannot be computed.
+/// [`OracleError::Empty`] for a prompt without tokens, [`OracleError::TooLong`] for one that leaves the context,
+/// [`OracleError::Reference`] if the checkpoint cannot be computed.
 pub fn make_case(
     reference: &mut Reference<'_>,
     prompt: &Prompt,
@@ -197,6 +225,10 @@ pub fn make_case(
 ) -> Result<Case, OracleError> {
     if prompt.ids.is_empty() {
         return Err(OracleError::Empty { prompt: prompt.text.clone() });
+    }
+    let limit = reference.config().max_positions;
+    if prompt.ids.len().saturating_add(new_tokens) > limit {
+        return Err(OracleError::TooLong { prompt: prompt.ids.len(), new: new_tokens, limit });
     }
     reference.reset();
     let mut case = Case {

@@ -6,6 +6,7 @@
 //! holds a bundle against it. [`text`] and [`generate`] chat with a bundle found by [`bundle`].
 
 pub mod bundle;
+mod contexts;
 pub mod file;
 pub mod gate;
 pub mod generate;
@@ -16,3 +17,4 @@ pub mod score;
 pub mod stepper;
 pub mod tables;
 pub mod text;
+mod validate;

@@ -1,46 +1,72 @@
-//! Prompts whose continuation any language model is sure of, so that nearly every position gates.
+//! Prompts that show what a model can do: lists that continue themselves, prose, code and other languages.
 
 use crate::file::Prompt;
 use crate::text::{Text, TextError};
 
-/// Sequences that continue themselves.
-const SHORT: [&str; 3] = [
-    "Count up: 1, 2, 3, 4, 5, 6, 7, 8, 9,",
-    "The alphabet: A B C D E F G H I J K",
-    "Days: Monday, Tuesday, Wednesday, Thursday,",
+/// Lists whose continuation any language model is sure of.
+const LISTS: [&str; 2] =
+    ["The alphabet: A B C D E F G H I J K", "Days: Monday, Tuesday, Wednesday, Thursday,"];
+
+/// Texts of the kinds that models are used for. Each reaches other tokens, and other weights, than counting does.
+const PASSAGES: [&str; 4] = [
+    "The lighthouse keeper climbed the stairs every evening, lit the lamp, and wrote down how the sea had looked that day. \
+     When fog came in, he rang the bell instead and waited for the boats to answer. Most of them did.",
+    "/// Median of the readings, or nothing if there are none.\n\
+     fn median(mut readings: Vec<f64>) -> Option<f64> {\n    \
+         readings.sort_by(f64::total_cmp);\n    \
+         readings.get(readings.len() / 2).copied()\n\
+     }\n\n\
+     assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));\n",
+    "Am Morgen lag Schnee auf den Dächern. Die Bäckerin öffnete wie immer um sechs Uhr ihren Laden, doch außer dem \
+     Briefträger kam niemand vorbei. Erst gegen Mittag hörte man wieder Kinder auf der Straße.",
+    "朝の駅はとても静かでした。最初の電車を待つ人たちは、温かいお茶を飲みながら、山の上に昇る太陽を眺めていました。\
+     やがて遠くから線路の音が聞こえてきました。",
 ];
-/// Errors of a mismatched int4 grid show at this length, and not at 8 tokens.
-const MIDDLE: usize = 270;
+/// Tokens of a passage, at least; a passage of fewer is taken whole. As a passage says little by itself, all are short.
+const PASSAGE_TOKENS: usize = 48;
 /// How far beyond the sliding window the longest prompt goes.
 const BEYOND_WINDOW: usize = 24;
+/// More tokens than a number has.
+const NUMBER_TOKENS: usize = 16;
 
-/// The default prompts: counting, alphabet, days; one of about 270 tokens; one longer than the sliding window.
+/// The default prompts: two lists; beginnings of texts in English, Rust, German and Japanese; and one that counts until it is longer than
+/// the sliding window, if `longest` tokens are enough for that.
+///
+/// No two of them begin alike, so that nearly every position has a context of its own.
 ///
 /// # Errors
 /// If the tokenizer refuses.
-pub fn default_prompts(text: &Text, sliding_window: usize) -> Result<Vec<Prompt>, TextError> {
+pub fn default_prompts(text: &Text, sliding_window: usize, longest: usize) -> Result<Vec<Prompt>, TextError> {
     let mut prompts = Vec::new();
-    for short in SHORT {
-        prompts.push(Prompt { text: short.to_owned(), ids: text.encode(short)? });
+    for list in LISTS {
+        prompts.push(Prompt { text: list.to_owned(), ids: text.encode(list)? });
     }
-    for length in [MIDDLE, sliding_window.saturating_add(BEYOND_WINDOW)] {
-        prompts.push(counting(text, length)?);
+    for passage in PASSAGES {
+        prompts.push(grown(text, "", passage.chars().map(String::from), PASSAGE_TOKENS)?);
     }
+    let length = sliding_window.saturating_add(BEYOND_WINDOW).min(longest.saturating_sub(NUMBER_TOKENS));
+    // Every number adds a token at least.
+    prompts.push(grown(text, "Count up: 1,", (2..=length).map(|number| format!(" {number},")), length)?);
     Ok(prompts)
 }
 
-/// Counts up until the prompt has at least that many tokens.
-fn counting(text: &Text, tokens: usize) -> Result<Prompt, TextError> {
-    let mut counted = "Count up: 1,".to_owned();
-    let mut ids = text.encode(&counted)?;
-    let mut number = 2;
-    while ids.len() < tokens {
-        // Every number adds at least one token, so that a few are added before they are counted again.
-        for _ in 0..(tokens - ids.len()).div_ceil(8) {
-            counted.push_str(&format!(" {number},"));
-            number += 1;
+/// Adds pieces to a text until it has at least that many tokens, or no pieces are left.
+fn grown(
+    text: &Text,
+    start: &str,
+    mut pieces: impl Iterator<Item = String>,
+    tokens: usize,
+) -> Result<Prompt, TextError> {
+    let mut prompt = Prompt { text: start.to_owned(), ids: text.encode(start)? };
+    while prompt.ids.len() < tokens {
+        let before = prompt.text.len();
+        // Some are added at once, as each step costs an encoding, but never many too many.
+        let missing = tokens - prompt.ids.len();
+        prompt.text.extend(pieces.by_ref().take(missing.div_ceil(8)));
+        if prompt.text.len() == before {
+            break;
         }
-        ids = text.encode(&counted)?;
+        prompt.ids = text.encode(&prompt.text)?;
     }
-    Ok(Prompt { text: counted, ids })
+    Ok(prompt)
 }

@@ -51,15 +51,16 @@ pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
     if error.is_finite() { error } else { f64::INFINITY }
 }
 
-/// Kullback-Leibler divergence of `found` from `expected` in nats, both as softmax of logits.
+/// Kullback-Leibler divergence of `found` from `expected` in nats, both as softmax of logits; infinite if one is not finite.
 pub fn kl_divergence(expected: &[f32], found: &[f32]) -> f64 {
     let (p, q) = (log_sum_exp(expected), log_sum_exp(found));
     let term = |(expected, found): (&f32, &f32)| {
         let (log_p, log_q) = (f64::from(*expected) - p, f64::from(*found) - q);
         libm::exp(log_p) * (log_p - log_q)
     };
+    let divergence: f64 = expected.iter().zip(found).map(term).sum();
     // Rounding can bring the sum a hair below its lower bound.
-    expected.iter().zip(found).map(term).sum::<f64>().max(0.0)
+    if divergence.is_nan() { f64::INFINITY } else { divergence.max(0.0) }
 }
 
 fn log_sum_exp(logits: &[f32]) -> f64 {
@@ -100,5 +101,7 @@ mod tests {
     fn distances_of_what_is_not_finite_are_the_worst() {
         assert_eq!(cosine(&[f32::NAN, 1.0], &[1.0, 1.0]), 0.0);
         assert_eq!(relative_error(&[f32::NAN], &[1.0]), f64::INFINITY);
+        assert_eq!(kl_divergence(&[1.0, 2.0], &[f32::NAN, 2.0]), f64::INFINITY);
+        assert_eq!(kl_divergence(&[1.0, 2.0], &[f32::INFINITY, 2.0]), f64::INFINITY);
     }
 }

@@ -123,7 +123,7 @@ fn packages_without_a_fault_have_no_findings_and_pass() {
     for name in [F16, INT8] {
         let report = gate_with(&package(name), tables(), 6, true);
         assert_eq!(report.causes, [], "{name}");
-        assert_eq!((report.qualified, report.agreed), (187, 187), "{name}");
+        assert_eq!((report.qualified, report.agreed), (182, 182), "{name}: 187, 5 of them repeated");
         assert!(report.passed, "{name}: {report:?}");
         assert_eq!(report.exit_code(), 0);
         let layers = report.layers.unwrap();
@@ -136,7 +136,7 @@ fn packages_without_a_fault_have_no_findings_and_pass() {
 #[test]
 fn int4_off_the_lattice_fails_without_a_finding() {
     let report = gate_with(&package(INT4), tables(), 6, true);
-    assert_eq!((report.qualified, report.agreed), (187, 176));
+    assert_eq!((report.qualified, report.agreed), (182, 171));
     assert_eq!(report.causes, []);
     assert!(!report.passed);
     assert_eq!(report.layers.unwrap().first_departing, None);
@@ -146,7 +146,7 @@ fn int4_off_the_lattice_fails_without_a_finding() {
 fn without_the_checkpoint_winners_alone_decide() {
     let mut stepper = Stepper::new(Session::open(&package(F16)).unwrap(), Some(tables())).unwrap();
     let report =
-        gate::run(&mut stepper, &oracle_of(2), None, false, &mut || ControlFlow::Continue(())).unwrap();
+        gate::run(&mut stepper, &oracle_of(3), None, false, &mut || ControlFlow::Continue(())).unwrap();
     assert!(report.passed && report.cases.iter().all(|case| case.distances.is_none()));
 }
 

@@ -148,7 +148,7 @@ fn verdict(bundle: &str, report: &GateReport) -> Gate {
         passed: report.passed,
         verdict: gate::verdict(report),
         reference: report.reference.clone(),
-        causes: report.causes.iter().map(ToString::to_string).collect(),
+        causes: report.reasons().collect(),
         sequences: report.cases.iter().map(sequence).collect(),
     }
 }

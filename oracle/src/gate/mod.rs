@@ -2,11 +2,14 @@
 //!
 //! [`run`] feeds an oracle's sequences to a bundle one token at a time and compares the winner at every position with a clear margin.
 //! With the checkpoint at hand it also compares all logits, says which layer departs first, and looks for the cause: the
-//! graph's constants are held against the configuration, samples of all matrices and of the tables against the weights.
+//! graph's constants are compared with the configuration, samples of all matrices and of the tables with the weights. What a bundle
+//! must reach is in [`Bounds`].
 
 mod cause;
 mod layers;
 mod structure;
+mod tally;
+mod verdict;
 mod weights;
 
 use std::ops::ControlFlow;
@@ -15,17 +18,17 @@ use serde::Serialize;
 
 pub use cause::Cause;
 pub use layers::{LayerError, LayerReport};
+pub use verdict::{Bounds, Failure};
 
 use crate::file::{Case, Oracle};
 use crate::interpreter::InterpretError;
 use crate::reference::{Reference, ReferenceError};
-use crate::score::{cosine, kl_divergence, norm, winner};
+use crate::score::winner;
 use crate::stepper::{StepError, Stepper};
 use crate::tables::TableError;
 use structure::Graph;
+use tally::{Sums, Tally};
 
-/// Largest mean difference of the logits' norms that passes, as a share. A missing soft cap moves no winner, but this.
-const NORM_DIFFERENCE: f64 = 0.03;
 /// Tokens whose rows of the tables are compared.
 const TABLE_TOKENS: usize = 64;
 /// Tokens of the probe that devices repeat to see whether they compute the same each time.
@@ -61,20 +64,44 @@ pub enum GateError {
     Stopped,
     /// The oracle has other tokens than the bundle.
     #[error(
-        "the oracle's winner is token {token}, the bundle has {vocab} logits: is the oracle of this model?"
+        "the oracle has token {token} in cases[{case}], the bundle has {vocab} logits: is the oracle of this model?"
     )]
-    Vocabulary {
+    Token {
+        /// The case.
+        case: usize,
         /// A token.
         token: u32,
         /// Number of logits.
         vocab: usize,
+    },
+    /// The bundle has other tokens than the checkpoint.
+    #[error(
+        "the bundle has {found} logits, the checkpoint {expected} tokens: is the bundle of this checkpoint?"
+    )]
+    Vocabulary {
+        /// Number of the bundle's logits.
+        found: usize,
+        /// Size of the checkpoint's vocabulary.
+        expected: usize,
+    },
+    /// A sequence does not fit into the model's context.
+    #[error(
+        "the oracle's cases[{case}] has {tokens} tokens, the model's context {limit}: is the oracle of this model?"
+    )]
+    Length {
+        /// The case.
+        case: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Positions of the context.
+        limit: usize,
     },
 }
 
 /// Called after each token that a bundle computed; may end the run.
 pub type Watch<'w> = &'w mut dyn FnMut() -> ControlFlow<()>;
 
-/// A clear winner that the bundle does not choose.
+/// A winner that the bundle does not choose.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Flip {
     /// Position in the sequence.
@@ -85,6 +112,8 @@ pub struct Flip {
     pub found: u32,
     /// How clear it was.
     pub margin: f32,
+    /// How far the bundle's winner is ahead of the reference's, in the bundle's logits.
+    pub lead: f32,
 }
 
 /// Distances of all logits from the reference's.
@@ -120,12 +149,23 @@ pub struct PositionReport {
 pub struct CaseReport {
     /// The prompt.
     pub prompt: String,
-    /// Tokens fed.
+    /// Positions of the sequence.
     pub positions: usize,
+    /// Those at its beginning whose context an earlier sequence has too. They count there and not here; a sequence of nothing else
+    /// is not run.
+    pub repeated: usize,
     /// Positions that gate.
     pub qualified: usize,
     /// Qualified positions with another winner.
     pub flips: Vec<Flip>,
+    /// Positions with a margin too small to gate.
+    pub ties: usize,
+    /// Those of them with another winner.
+    pub ties_differing: usize,
+    /// Those of them where the bundle is further off than rounding explains.
+    pub tie_flips: Vec<Flip>,
+    /// Positions with logits that are not finite.
+    pub not_finite: usize,
     /// First position with another winner, ties included.
     pub first_divergence: Option<usize>,
     /// Largest difference of a qualified position's margin from the reference's.
@@ -134,7 +174,7 @@ pub struct CaseReport {
     pub norm_difference: f64,
     /// Distances of the logits; only with the checkpoint at hand.
     pub distances: Option<Distances>,
-    /// Each position, for plots.
+    /// Each position that was run, for plots.
     #[serde(skip)]
     pub track: Vec<PositionReport>,
 }
@@ -146,10 +186,16 @@ pub struct GateReport {
     pub passed: bool,
     /// What computed the oracle.
     pub reference: String,
-    /// Qualified positions.
+    /// Qualified positions; those of the same context count once.
     pub qualified: usize,
     /// Those with the right winner.
     pub agreed: usize,
+    /// Distances of the logits at all positions; only with the checkpoint at hand.
+    pub distances: Option<Distances>,
+    /// What the bundle had to reach.
+    pub bounds: Bounds,
+    /// What it did not reach.
+    pub failures: Vec<Failure>,
     /// Each sequence.
     pub cases: Vec<CaseReport>,
     /// Layer by layer, if asked for.
@@ -164,9 +210,30 @@ impl GateReport {
     pub fn exit_code(&self) -> u8 {
         u8::from(!self.passed)
     }
+
+    /// Holds the figures to these bounds, and no longer to those before.
+    #[must_use]
+    pub fn judged_by(mut self, bounds: Bounds) -> GateReport {
+        self.bounds = bounds;
+        self.failures = verdict::failures(&self, &bounds);
+        self.passed = self.failures.is_empty() && self.causes.is_empty();
+        self
+    }
+
+    /// Why the bundle fails, a line each: the bounds that it misses, then what was found wrong with it.
+    pub fn reasons(&self) -> impl Iterator<Item = String> {
+        let failures = self.failures.iter().map(|failure| format!("failed: {failure}"));
+        failures.chain(self.causes.iter().map(|cause| format!("cause: {cause}")))
+    }
+
+    /// Largest difference of a sequence's norms, as a share.
+    pub fn norm_difference(&self) -> f64 {
+        self.cases.iter().map(|case| case.norm_difference).fold(0.0, f64::max)
+    }
 }
 
-/// Gates a bundle. With a reference of its checkpoint it also looks for causes, and with `layers` compares layer by layer.
+/// Gates a bundle by the bounds of its format. With a reference of its checkpoint it also looks for causes, and with `layers`
+/// compares layer by layer.
 ///
 /// # Errors
 /// [`GateError`] if a side cannot be run; a failing bundle gives a report.
@@ -177,15 +244,23 @@ pub fn run(
     layers: bool,
     watch: Watch<'_>,
 ) -> Result<GateReport, GateError> {
+    check(stepper, oracle, reference.as_deref())?;
     let mut cases = Vec::with_capacity(oracle.cases.len());
-    for case in &oracle.cases {
-        cases.push(run_case(stepper, case, reference.as_deref_mut(), watch)?);
+    let mut sums = Sums::default();
+    for (case, repeated) in oracle.cases.iter().zip(oracle.repeated()) {
+        let mut tally = Tally::new(case, repeated);
+        if repeated < case.len() {
+            run_case(stepper, case, reference.as_deref_mut(), &mut tally, watch)?;
+        }
+        let (report, distances) = tally.finish();
+        sums = sums.joined(distances);
+        cases.push(report);
     }
     let mut causes = Vec::new();
     let mut layer_report = None;
     if let Some(reference) = reference {
         causes = inspect(stepper, oracle, reference)?;
-        let longest = oracle.cases.iter().max_by_key(|case| case.ids().count());
+        let longest = oracle.cases.iter().max_by_key(|case| case.len());
         if let (true, Some(case)) = (layers, longest) {
             let tokens: Vec<u32> = case.ids().collect();
             layer_report = Some(layers::compare(stepper, reference, &tokens)?);
@@ -193,16 +268,43 @@ pub fn run(
     }
     let qualified = cases.iter().map(|case| case.qualified).sum();
     let flips: usize = cases.iter().map(|case| case.flips.len()).sum();
-    let norms_fit = cases.iter().all(|case| case.norm_difference <= NORM_DIFFERENCE);
-    Ok(GateReport {
-        passed: flips == 0 && norms_fit && causes.is_empty(),
+    let bounds = Bounds::of(&Graph::new(stepper.session()));
+    let report = GateReport {
+        passed: false,
         reference: oracle.reference.clone(),
         qualified,
         agreed: qualified - flips,
+        distances: sums.distances(),
+        bounds,
+        failures: Vec::new(),
         cases,
         layers: layer_report,
         causes,
-    })
+    };
+    Ok(report.judged_by(bounds))
+}
+
+/// Refuses an oracle of another model before anything is run.
+fn check(stepper: &Stepper, oracle: &Oracle, reference: Option<&Reference<'_>>) -> Result<(), GateError> {
+    let logits = stepper.session().outputs().find(|port| port.name == "logits");
+    let vocab = logits.and_then(|port| usize::try_from(port.ty.shape.last()?.fixed()?).ok());
+    for (case, sequence) in oracle.cases.iter().enumerate() {
+        let mut tokens = sequence.ids().chain(sequence.teacher_forced_argmax.iter().copied());
+        if let Some(vocab) = vocab
+            && let Some(token) = tokens.find(|token| *token as usize >= vocab)
+        {
+            return Err(GateError::Token { case, token, vocab });
+        }
+        if let Some(limit) = reference.map(|reference| reference.config().max_positions)
+            && sequence.len() > limit
+        {
+            return Err(GateError::Length { case, tokens: sequence.len(), limit });
+        }
+    }
+    match (vocab, reference.map(|reference| reference.config().vocab)) {
+        (Some(found), Some(expected)) if found != expected => Err(GateError::Vocabulary { found, expected }),
+        _ => Ok(()),
+    }
 }
 
 /// Looks for causes without running anything: constants, samples of matrices, rows of the tables.
@@ -227,87 +329,6 @@ pub fn inspect(
     Ok(causes)
 }
 
-/// Sums over a case's positions.
-struct Tally<'c> {
-    case: &'c Case,
-    report: CaseReport,
-    norm_differences: f64,
-    cosines: f64,
-    divergences: f64,
-}
-
-impl<'c> Tally<'c> {
-    fn new(case: &'c Case) -> Self {
-        let report = CaseReport {
-            prompt: case.prompt.clone(),
-            positions: 0,
-            qualified: 0,
-            flips: Vec::new(),
-            first_divergence: None,
-            worst_margin_error: 0.0,
-            norm_difference: 0.0,
-            distances: None,
-            track: Vec::new(),
-        };
-        Tally { case, report, norm_differences: 0.0, cosines: 0.0, divergences: 0.0 }
-    }
-
-    /// Takes the bundle's logits at the next position, and the reference's if there are any.
-    fn add(&mut self, found: &[f32], expected: Option<&[f32]>) -> Result<(), GateError> {
-        let position = self.report.positions;
-        self.report.positions += 1;
-        let best = winner(found);
-        // An oracle that was read has a figure for each of its tokens.
-        let wanted = self.case.teacher_forced_argmax.get(position).copied().unwrap_or(best.id);
-        if wanted as usize >= found.len() {
-            return Err(GateError::Vocabulary { token: wanted, vocab: found.len() });
-        }
-        if best.id != wanted && self.report.first_divergence.is_none() {
-            self.report.first_divergence = Some(position);
-        }
-        if self.case.qualifies(position) {
-            let margin = self.case.teacher_forced_margins[position];
-            self.report.qualified += 1;
-            self.report.worst_margin_error = self.report.worst_margin_error.max((best.margin - margin).abs());
-            if best.id != wanted {
-                self.report.flips.push(Flip { position, expected: wanted, found: best.id, margin });
-            }
-        }
-        if let Some(expected_norm) = self.case.logit_norms.get(position).copied().map(f64::from) {
-            self.norm_differences += norm(found) / expected_norm - 1.0;
-        }
-        let cosine = expected.map(|expected| self.compare(found, expected));
-        self.report.track.push(PositionReport {
-            expected_margin: self.case.teacher_forced_margins.get(position).copied().unwrap_or_default(),
-            margin: best.margin,
-            cosine,
-            qualified: self.case.qualifies(position),
-            agrees: best.id == wanted,
-        });
-        Ok(())
-    }
-
-    /// Adds the distances of a position's logits; gives their cosine.
-    fn compare(&mut self, found: &[f32], expected: &[f32]) -> f64 {
-        let (cosine, divergence) = (cosine(found, expected), kl_divergence(expected, found));
-        self.cosines += cosine;
-        self.divergences += divergence;
-        let before = self.report.distances;
-        self.report.distances = Some(Distances {
-            min_cosine: before.map_or(cosine, |before| before.min_cosine.min(cosine)),
-            max_kl: before.map_or(divergence, |before| before.max_kl.max(divergence)),
-            mean_cosine: self.cosines / self.report.positions as f64,
-            mean_kl: self.divergences / self.report.positions as f64,
-        });
-        cosine
-    }
-
-    fn finish(mut self) -> CaseReport {
-        self.report.norm_difference = (self.norm_differences / self.report.positions.max(1) as f64).abs();
-        self.report
-    }
-}
-
 fn step(watch: Watch<'_>) -> Result<(), GateError> {
     match watch() {
         ControlFlow::Continue(()) => Ok(()),
@@ -319,17 +340,17 @@ fn run_case(
     stepper: &mut Stepper,
     case: &Case,
     reference: Option<&mut Reference<'_>>,
+    tally: &mut Tally<'_>,
     watch: Watch<'_>,
-) -> Result<CaseReport, GateError> {
+) -> Result<(), GateError> {
     stepper.reset()?;
     let tokens: Vec<u32> = case.ids().collect();
-    let mut tally = Tally::new(case);
     let Some(reference) = reference else {
         for token in tokens {
-            tally.add(&stepper.feed(token)?, None)?;
+            tally.add(&stepper.feed(token)?, None);
             step(watch)?;
         }
-        return Ok(tally.finish());
+        return Ok(());
     };
     reference.reset();
     let hidden = reference.feed(&tokens, &mut |_, _| {})?;
@@ -337,11 +358,15 @@ fn run_case(
     reference.logits(&hidden, &mut |at, expected| {
         if failure.is_none() {
             let found = stepper.feed(tokens[at]).map_err(GateError::from);
-            let added = found.and_then(|found| tally.add(&found, Some(expected)));
-            failure = added.and_then(|()| step(watch)).err();
+            failure = found
+                .and_then(|found| {
+                    tally.add(&found, Some(expected));
+                    step(watch)
+                })
+                .err();
         }
     })?;
-    failure.map_or_else(|| Ok(tally.finish()), Err)
+    failure.map_or(Ok(()), Err)
 }
 
 /// A prompt and the bundle's own greedy continuation, for devices to repeat.
