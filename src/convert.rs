@@ -31,7 +31,7 @@ use crate::outputs::Common;
 use crate::progress::Progress;
 use crate::reporting::{self, Clock, Course, Facts};
 use crate::stage::{Options, Stage};
-use crate::{digits, gate, interrupt, oracle, origin, outputs, plan_text, stage, tables};
+use crate::{digits, gate, interrupt, oracle, origin, outputs, plan_text, published, stage, tables};
 
 /// Convert a checkpoint into bundles
 #[derive(Debug, Args)]
@@ -175,7 +175,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     warn(&plan, arguments);
     let job = Job { arguments, model: &model, plan: &plan, name: &name, stamp };
-    let finished = job.run()?;
+    let Some(finished) = job.run()? else { return published::print(&arguments.common, &job.names()) };
     let report = if arguments.no_report {
         None
     } else {
@@ -243,21 +243,29 @@ impl Finished {
 }
 
 impl Job<'_> {
-    fn run(&self) -> anyhow::Result<Finished> {
+    /// Names of the outputs: those of the bundles, then that of the tables, if there are any.
+    fn names(&self) -> Vec<String> {
+        let bundles = self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.weights));
+        bundles.chain(self.plan.tables.as_ref().map(|_| self.name.tables())).collect()
+    }
+
+    /// Nothing is left behind by a run that only publishes what an earlier one had finished.
+    fn run(&self) -> anyhow::Result<Option<Finished>> {
         let common = &self.arguments.common;
         interrupt::listen()?;
         let tokenizer = bundle::tokenizer(self.model.source, self.arguments.no_chat_template)?;
-        let mut names: Vec<String> =
-            self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.weights)).collect();
-        let bundles = names.len();
-        names.extend(self.plan.tables.as_ref().map(|_| self.name.tables()));
+        let names = self.names();
         let mut stage = Stage::open(common, &names[0], &names, self.model.source, self.arguments.options())?;
-        match self.fill(&mut stage, &names[..bundles], &tokenizer) {
+        if stage.is_finished() {
+            stage.commit()?;
+            return Ok(None);
+        }
+        match self.fill(&mut stage, &names[..self.plan.graphs.len()], &tokenizer) {
             Ok(mut finished) => {
                 let started = Instant::now();
                 stage.commit()?;
                 finished.timings.push(timing("syncing and publishing", started, None));
-                Ok(finished)
+                Ok(Some(finished))
             }
             Err(error) => Err(stage.end(error)),
         }

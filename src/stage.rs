@@ -5,14 +5,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::{StagedDirectory, StagingError};
+use aimodel::staging::StagedDirectory;
+use aimodel::stream::WrittenFile;
 use anyhow::bail;
 use clap::ValueEnum;
 use converter::ConvertError;
 use converter::journal::{Header, Journal, JournalError};
 use converter::source::{Source, SourceError};
+use packer::manifest;
 
 use crate::outputs::{self, Common};
+use crate::published;
 
 /// Options that outputs depend on, as a user gives them.
 pub(crate) type Options = BTreeMap<String, String>;
@@ -54,10 +57,15 @@ impl Stage {
             return Self::begin(common, &work, names, header);
         }
         let Some(header) = header else { bail!(JournalError::NoCommit) };
-        if let Some(left) = StagedDirectory::adopt(&work, false, None)?
-            && let Ok(then) = Journal::header(left.path())
-        {
-            return Self::resume(common, left, names, &header, &then.folders);
+        if let Some(mut left) = StagedDirectory::adopt(&work, false, None)? {
+            match Journal::header(left.path()) {
+                Ok(Some(then)) => return Self::resume(common, left, names, &header, &then.folders),
+                Ok(None) => {}
+                Err(error) => {
+                    left.leave();
+                    return Err(error.into());
+                }
+            }
         }
         eprintln!("nothing is there to be resumed: beginning anew");
         Self::begin(common, &work, names, Some(header))
@@ -100,16 +108,47 @@ impl Stage {
         hidden: &[String],
     ) -> anyhow::Result<()> {
         self.journal = Journal::resume(self.work.path(), header)?;
-        for (name, hidden) in names.iter().zip(hidden) {
-            let target = common.output.join(name);
-            let Some(folder) = StagedDirectory::adopt(&target, common.force, Some(hidden.as_ref()))? else {
-                bail!(JournalError::Damaged { path: target.with_file_name(hidden) });
-            };
-            self.held += bytes_in(folder.path())?;
-            self.folders.push(folder);
+        if hidden.len() != names.len() {
+            bail!(JournalError::Damaged { path: self.work.path().to_owned() });
+        }
+        let finished: Vec<Option<WrittenFile>> = match self.journal.finished() {
+            Some(outputs) => outputs.iter().copied().map(Some).collect(),
+            None => vec![None; names.len()],
+        };
+        for ((name, hidden), output) in names.iter().zip(hidden).zip(finished) {
+            self.take_over_output(common, name, hidden, output)?;
         }
         self.held += bytes_in(self.work.path())?;
         Ok(())
+    }
+
+    /// Takes over one hidden folder. `output` is the file that describes it, if the run that was cut off had finished.
+    fn take_over_output(
+        &mut self,
+        common: &Common,
+        name: &str,
+        hidden: &str,
+        output: Option<WrittenFile>,
+    ) -> anyhow::Result<()> {
+        let target = common.output.join(name);
+        if let Some(output) = &output
+            && published::is_output(&target, output)?
+        {
+            // It has its name already. Under the hidden one there may be what it replaced, which goes away now.
+            drop(StagedDirectory::adopt(&target, true, Some(hidden.as_ref())));
+            return Ok(());
+        }
+        let damaged = || JournalError::Damaged { path: target.with_file_name(hidden) };
+        let Some(folder) = StagedDirectory::adopt(&target, common.force, Some(hidden.as_ref()))? else {
+            bail!(damaged());
+        };
+        self.folders.push(folder);
+        let path = self.folders.last().map(StagedDirectory::path).unwrap_or(&target);
+        self.held += bytes_in(path)?;
+        match output {
+            Some(output) if !published::is_output(path, &output)? => bail!(damaged()),
+            _ => Ok(()),
+        }
     }
 
     /// A folder that goes away with the run.
@@ -122,25 +161,72 @@ impl Stage {
         self.held
     }
 
+    /// Whether the run that was cut off had finished all outputs: then they only have to be published.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.journal.finished().is_some()
+    }
+
     /// Publishes the outputs, the last one first: tables come before the bundles that need them.
-    pub(crate) fn commit(mut self) -> Result<(), StagingError> {
-        while let Some(folder) = self.folders.pop() {
-            folder.commit()?;
+    ///
+    /// # Errors
+    /// If the system refuses. What is not published is then kept for a run with `--resume`; without a journal it is dropped, and the
+    /// error says so.
+    pub(crate) fn commit(mut self) -> anyhow::Result<()> {
+        let mut published = Vec::new();
+        let Err(error) = self.publish(&mut published) else { return Ok(()) };
+        if self.journal.is_on() {
+            self.keep();
+            return Err(error);
+        }
+        let is_published = |folder: &&StagedDirectory| !folder.path().exists();
+        let (renamed, dropped): (Vec<_>, Vec<_>) = self.folders.iter().partition(is_published);
+        published.extend(renamed.into_iter().map(|folder| folder.target().to_owned()));
+        let dropped: Vec<PathBuf> = dropped.into_iter().map(|folder| folder.target().to_owned()).collect();
+        Err(error.context(format!("published: {}; dropped: {}", listed(&published), listed(&dropped))))
+    }
+
+    fn publish(&mut self, published: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+        if !self.is_finished() {
+            self.finish()?;
+        }
+        while let Some(folder) = self.folders.last_mut() {
+            self.journal.disk().step()?;
+            folder.publish()?;
+            published.push(folder.target().to_owned());
+            self.folders.pop();
         }
         Ok(())
+    }
+
+    /// Brings all outputs to the disk, then writes down that they are complete: from there on every state can be published.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        for folder in &self.folders {
+            self.journal.disk().step()?;
+            folder.sync()?;
+        }
+        if !self.journal.is_on() {
+            return Ok(());
+        }
+        let describe = |folder: &StagedDirectory| WrittenFile::of(&folder.path().join(manifest::FILE_NAME));
+        let outputs = self.folders.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.journal.finish(outputs)?)
     }
 
     /// Ends a run that failed: leaves what was finished if that was asked for, or if the line broke; else nothing.
     pub(crate) fn end(mut self, error: anyhow::Error) -> anyhow::Error {
         if self.is_kept || is_line_failure(&error) {
-            let has_journal = self.journal.is_on();
-            self.folders.iter_mut().for_each(StagedDirectory::leave);
-            self.work.leave();
-            if has_journal {
-                eprintln!("what was finished is kept: run again with --resume to go on");
-            }
+            self.keep();
         }
         error
+    }
+
+    /// Leaves everything for a later run.
+    fn keep(&mut self) {
+        self.folders.iter_mut().for_each(StagedDirectory::leave);
+        self.work.leave();
+        if self.journal.is_on() {
+            eprintln!("what was finished is kept: run again with --resume to go on");
+        }
     }
 }
 
@@ -161,6 +247,11 @@ fn is_line_failure(error: &anyhow::Error) -> bool {
     }
 }
 
+fn listed(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    if paths.is_empty() { "nothing".to_owned() } else { paths.join(", ") }
+}
+
 fn hidden_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -175,3 +266,6 @@ fn bytes_in(folder: &Path) -> io::Result<u64> {
     }
     Ok(sum)
 }
+
+#[cfg(test)]
+mod tests;

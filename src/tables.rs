@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::outputs::Common;
 use crate::progress::Progress;
 use crate::stage::{Options, Stage};
-use crate::{bundle, digits, interrupt, origin, outputs, stage};
+use crate::{bundle, digits, interrupt, origin, outputs, published, stage};
 
 /// Write the gather tables of a checkpoint
 #[derive(Debug, Args)]
@@ -70,7 +70,12 @@ fn write_folder(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow:
     let plan = TablesPlan::new(&model.config, &model.checkpoint)?;
     let name = name.tables();
     let options = Options::from([("--ple".to_owned(), stage::typed(&Form::Raw))]);
-    let mut stage = Stage::open(common, &name, std::slice::from_ref(&name), model.source, options)?;
+    let names = std::slice::from_ref(&name);
+    let mut stage = Stage::open(common, &name, names, model.source, options)?;
+    if stage.is_finished() {
+        stage.commit()?;
+        return published::print(common, names).map(drop);
+    }
     match fill(&mut stage, common, model, &plan, &name) {
         Ok(finished) => {
             stage.commit()?;

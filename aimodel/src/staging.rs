@@ -158,7 +158,25 @@ impl StagedDirectory {
     /// [`StagingError::Exists`] if a target appeared meanwhile and must not be replaced; [`StagingError::Io`]
     /// when syncing or renaming fails. Nothing of the new folder stays behind then.
     pub fn commit(mut self) -> Result<PathBuf, StagingError> {
+        self.sync()?;
+        self.publish()
+    }
+
+    /// Syncs every file and folder, and the name: afterwards the hidden folder outlives a power failure.
+    ///
+    /// # Errors
+    /// [`StagingError::Io`] when syncing fails.
+    pub fn sync(&self) -> Result<(), StagingError> {
         sync_tree(&self.place.staging)?;
+        sync_path(&self.place.parent)
+    }
+
+    /// The second half of [`Self::commit`], for a folder that is synced. After an error the hidden folder is still there, and
+    /// [`Self::leave`] keeps it.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn publish(&mut self) -> Result<PathBuf, StagingError> {
         self.place.publish()
     }
 }
