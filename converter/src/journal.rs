@@ -499,11 +499,9 @@ mod tests {
         };
         let last_end = whole.len() - 1;
         for at in 0..last_end {
-            for change in [1, 0x20, 0x80] {
-                let mut bytes = whole.clone();
-                bytes[at] ^= change;
-                assert!(is_damaged(&bytes), "byte {at}");
-            }
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            assert!(is_damaged(&bytes), "byte {at}");
         }
         let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
         for order in [&[0, 2][..], &[1, 2], &[0, 2, 1], &[0, 1, 1], &[0, 1, 2, 2], &[0, 0, 1, 2]] {

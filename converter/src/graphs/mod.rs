@@ -74,7 +74,8 @@ impl GraphPass<'_> {
     ) -> Result<WrittenGraphs, ConvertError> {
         let Some(first) = destinations.first() else { return Ok(WrittenGraphs::default()) };
         let course = Course::new(&first.plan.blobs, self.checkpoint, tables.as_deref())?;
-        if !course.allows(&journal.done, destinations.len()) {
+        let has_unplanned_tables = tables.is_none() && !journal.done.tables.is_empty();
+        if has_unplanned_tables || !course.allows(&journal.done, destinations.len()) {
             return Err(journal.damaged().into());
         }
         if journal.done.has_packages {
