@@ -121,7 +121,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stage = Stage::open(request(arguments)?)?;
     for stray in &stage.source().strays {
         let bundle = stage.source().path.display();
-        eprintln!("warning: {bundle} holds {stray}, which its manifest does not list: it is left out");
+        terminal::tell(format!(
+            "warning: {bundle} holds {stray}, which its manifest does not list: it is left out"
+        ));
     }
     // Until here nothing is under way that a signal could not simply end.
     interrupt::listen()?;

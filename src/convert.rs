@@ -33,7 +33,9 @@ use crate::outputs::Common;
 use crate::progress::Progress;
 use crate::reporting::{self, Clock, Course, Facts};
 use crate::stage::{Options, Stage, Target};
-use crate::{digits, gate, interrupt, oracle, origin, outputs, plan_text, stage, tables, terminal};
+use crate::{
+    digits, gate, interrupt, oracle, origin, outputs, plan_text, published, stage, tables, terminal,
+};
 
 /// Convert a checkpoint into bundles
 #[derive(Debug, Args)]
@@ -182,7 +184,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     warn(&plan, arguments);
     let job = Job { arguments, model: &model, plan: &plan, name: &name, stamp };
-    let finished = job.run()?;
+    let Some(finished) = job.run()? else {
+        return published::print(&arguments.common, &job.targets());
+    };
     let report = job.report();
     if let Some(report) = &report {
         let note = "the outputs are complete, but their report could not be written";
@@ -267,28 +271,37 @@ impl Finished {
 }
 
 impl Job<'_> {
-    fn run(&self) -> anyhow::Result<Finished> {
+    /// The outputs: the bundles, then the tables, if there are any.
+    fn targets(&self) -> Vec<Target> {
+        let outputs = self.arguments.outputs();
+        let (bundle, tables) = (outputs.folder(ManifestKind::Bundle), outputs.folder(ManifestKind::Tables));
+        let bundles = self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.weights));
+        let bundles = bundles.map(|name| (name, bundle.clone()));
+        bundles.chain(self.plan.tables.as_ref().map(|_| (self.name.tables(), tables))).collect()
+    }
+
+    /// Nothing is left behind by a run that only publishes what an earlier one had finished.
+    fn run(&self) -> anyhow::Result<Option<Finished>> {
         let common = &self.arguments.common;
         interrupt::listen()?;
         let tokenizer = bundle::tokenizer(self.model, self.arguments.no_chat_template)?;
-        let names: Vec<String> =
-            self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.weights)).collect();
-        let outputs = self.arguments.outputs();
         if let Some(report) = self.report() {
-            report.check(&outputs)?;
+            report.check(&self.arguments.outputs())?;
         }
-        let bundle = outputs.folder(ManifestKind::Bundle);
-        let mut targets: Vec<Target> = names.iter().map(|name| (name.clone(), bundle.clone())).collect();
-        let tables = self.plan.tables.as_ref().map(|_| self.name.tables());
-        targets.extend(tables.map(|name| (name, outputs.folder(ManifestKind::Tables))));
+        let targets = self.targets();
+        let names: Vec<String> = targets.iter().map(|(name, _)| name.clone()).collect();
         let mut stage =
             Stage::open(common, &names[0], &targets, self.model.source, self.arguments.options())?;
-        match self.fill(&mut stage, &names, &tokenizer) {
+        if stage.is_finished() {
+            stage.commit()?;
+            return Ok(None);
+        }
+        match self.fill(&mut stage, &names[..self.plan.graphs.len()], &tokenizer) {
             Ok(mut finished) => {
                 let started = Instant::now();
                 stage.commit()?;
                 finished.timings.push(timing("syncing and publishing", started, None));
-                Ok(finished)
+                Ok(Some(finished))
             }
             Err(error) => Err(stage.end(error)),
         }

@@ -21,6 +21,7 @@ mod pack;
 mod plan_text;
 mod progress;
 mod publish;
+mod published;
 mod release;
 mod reporting;
 mod run;

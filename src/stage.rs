@@ -5,16 +5,18 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::{StagedDirectory, StagingError};
+use aimodel::staging::StagedDirectory;
+use aimodel::stream::WrittenFile;
 use anyhow::bail;
 use clap::ValueEnum;
 use converter::ConvertError;
 use converter::journal::{Header, Journal, JournalError};
 use converter::source::{Source, SourceError};
+use packer::manifest;
 use packer::output::Output;
 
 use crate::outputs::{self, Common};
-use crate::terminal;
+use crate::{published, terminal};
 
 /// Options that outputs depend on, as a user gives them.
 pub(crate) type Options = BTreeMap<String, String>;
@@ -59,10 +61,15 @@ impl Stage {
             return Self::begin(common, &work, names, header);
         }
         let Some(header) = header else { bail!(JournalError::NoCommit) };
-        if let Some(left) = StagedDirectory::adopt(&work, common.outputs([]).temporary(), None)?
-            && let Ok(then) = Journal::header(left.path())
-        {
-            return Self::resume(common, left, names, &header, &then.folders);
+        if let Some(mut left) = StagedDirectory::adopt(&work, common.outputs([]).temporary(), None)? {
+            match Journal::header(left.path()) {
+                Ok(Some(then)) => return Self::resume(common, left, names, &header, &then.folders),
+                Ok(None) => {}
+                Err(error) => {
+                    left.leave();
+                    return Err(error.into());
+                }
+            }
         }
         terminal::tell("nothing is there to be resumed: beginning anew");
         Self::begin(common, &work, names, Some(header))
@@ -105,16 +112,47 @@ impl Stage {
         hidden: &[String],
     ) -> anyhow::Result<()> {
         self.journal = Journal::resume(self.work.path(), header)?;
-        for ((name, output), hidden) in names.iter().zip(hidden) {
-            let target = common.output.join(name);
-            let Some(folder) = StagedDirectory::adopt(&target, output.clone(), Some(hidden.as_ref()))? else {
-                bail!(JournalError::Damaged { path: target.with_file_name(hidden) });
-            };
-            self.held += bytes_in(folder.path())?;
-            self.folders.push(folder);
+        if hidden.len() != names.len() {
+            bail!(JournalError::Damaged { path: self.work.path().to_owned() });
+        }
+        let finished: Vec<Option<WrittenFile>> = match self.journal.finished() {
+            Some(outputs) => outputs.iter().copied().map(Some).collect(),
+            None => vec![None; names.len()],
+        };
+        for ((target, hidden), finished) in names.iter().zip(hidden).zip(finished) {
+            self.take_over_output(common, target, hidden, finished)?;
         }
         self.held += bytes_in(self.work.path())?;
         Ok(())
+    }
+
+    /// Takes over one hidden folder. `finished` is the file that describes it, if the run that was cut off had finished.
+    fn take_over_output(
+        &mut self,
+        common: &Common,
+        (name, output): &Target,
+        hidden: &str,
+        finished: Option<WrittenFile>,
+    ) -> anyhow::Result<()> {
+        let target = common.output.join(name);
+        if let Some(finished) = &finished
+            && published::is_output(&target, finished)?
+        {
+            // It has its name already. Under the hidden one there may be what it replaced, which goes away now.
+            drop(StagedDirectory::adopt(&target, output.clone().always(), Some(hidden.as_ref())));
+            return Ok(());
+        }
+        let damaged = || JournalError::Damaged { path: target.with_file_name(hidden) };
+        let Some(folder) = StagedDirectory::adopt(&target, output.clone(), Some(hidden.as_ref()))? else {
+            bail!(damaged());
+        };
+        self.folders.push(folder);
+        let path = self.folders.last().map(StagedDirectory::path).unwrap_or(&target);
+        self.held += bytes_in(path)?;
+        match finished {
+            Some(finished) if !published::is_output(path, &finished)? => bail!(damaged()),
+            _ => Ok(()),
+        }
     }
 
     /// A folder that goes away with the run.
@@ -127,24 +165,64 @@ impl Stage {
         self.held
     }
 
+    /// Whether the run that was cut off had finished all outputs: then they only have to be published.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.journal.finished().is_some()
+    }
+
     /// Publishes all outputs or none, the last one first: tables come before the bundles that need them.
-    pub(crate) fn commit(mut self) -> Result<(), StagingError> {
-        self.folders.iter().try_for_each(StagedDirectory::sync)?;
+    ///
+    /// # Errors
+    /// If the system refuses. With a journal the outputs are then kept for a run with `--resume`; without one they are dropped.
+    pub(crate) fn commit(mut self) -> anyhow::Result<()> {
+        let published = self.publish();
+        if published.is_err() && self.journal.is_on() {
+            self.keep();
+        }
+        published
+    }
+
+    fn publish(&mut self) -> anyhow::Result<()> {
+        if !self.is_finished() {
+            self.finish()?;
+        }
+        self.journal.disk().step()?;
         self.folders.reverse();
-        StagedDirectory::publish_all(&mut self.folders)
+        let published = StagedDirectory::publish_all(&mut self.folders);
+        // Dropping them depends on their order.
+        self.folders.reverse();
+        Ok(published?)
+    }
+
+    /// Brings all outputs to the disk, then writes down that they are complete: from there on every state can be published.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        for folder in &self.folders {
+            self.journal.disk().step()?;
+            folder.sync()?;
+        }
+        if !self.journal.is_on() {
+            return Ok(());
+        }
+        let describe = |folder: &StagedDirectory| WrittenFile::of(&folder.path().join(manifest::FILE_NAME));
+        let outputs = self.folders.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.journal.finish(outputs)?)
     }
 
     /// Ends a run that failed: leaves what was finished if that was asked for, or if the line broke; else nothing.
     pub(crate) fn end(mut self, error: anyhow::Error) -> anyhow::Error {
         if self.is_kept || is_line_failure(&error) {
-            let has_journal = self.journal.is_on();
-            self.folders.iter_mut().for_each(StagedDirectory::leave);
-            self.work.leave();
-            if has_journal {
-                terminal::tell("what was finished is kept: run again with --resume to go on");
-            }
+            self.keep();
         }
         error
+    }
+
+    /// Leaves everything for a later run.
+    fn keep(&mut self) {
+        self.folders.iter_mut().for_each(StagedDirectory::leave);
+        self.work.leave();
+        if self.journal.is_on() {
+            terminal::tell("what was finished is kept: run again with --resume to continue");
+        }
     }
 }
 
@@ -179,3 +257,6 @@ fn bytes_in(folder: &Path) -> io::Result<u64> {
     }
     Ok(sum)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::outputs::Common;
 use crate::progress::Progress;
 use crate::stage::{Options, Stage};
-use crate::{bundle, digits, interrupt, origin, outputs, stage, terminal};
+use crate::{bundle, digits, interrupt, origin, outputs, published, stage, terminal};
 
 /// Write the gather tables of a checkpoint
 #[derive(Debug, Args)]
@@ -71,8 +71,12 @@ fn write_folder(common: &Common, model: &Model<'_>, name: &ModelName) -> anyhow:
     let plan = TablesPlan::new(&model.config, &model.checkpoint)?;
     let name = name.tables();
     let options = Options::from([("--ple".to_owned(), stage::typed(&Form::Raw))]);
-    let target = (name.clone(), common.outputs([]).folder(ManifestKind::Tables));
-    let mut stage = Stage::open(common, &name, &[target], model.source, options)?;
+    let targets = [(name.clone(), common.outputs([]).folder(ManifestKind::Tables))];
+    let mut stage = Stage::open(common, &name, &targets, model.source, options)?;
+    if stage.is_finished() {
+        stage.commit()?;
+        return published::print(common, &targets).map(drop);
+    }
     match fill(&mut stage, common, model, &plan, &name) {
         Ok(finished) => {
             stage.commit()?;

@@ -11,6 +11,7 @@ pub mod build;
 pub mod bytecode;
 pub mod compare;
 pub mod describe;
+pub mod disk;
 pub mod element;
 mod fingerprint;
 pub mod infer;

@@ -12,6 +12,7 @@ use text::small;
 
 use crate::bytecode::layout::{Layout, Placement};
 use crate::bytecode::reader::{Bytecode, ReadError};
+use crate::disk::Disk;
 use crate::stream::{StreamedFile, WrittenFile};
 
 /// The program.
@@ -99,6 +100,7 @@ pub enum PackageError {
 
 /// Streams a package: the bytes of its blobs, in the order of the layout, and nothing else.
 pub struct PackageWriter<'l> {
+    disk: Disk,
     directory: PathBuf,
     layout: &'l Layout,
     program: StreamedFile,
@@ -110,12 +112,21 @@ pub struct PackageWriter<'l> {
 impl<'l> PackageWriter<'l> {
     /// Makes the directory, which must not exist, and writes what stands in front of the blobs.
     pub fn create(directory: &Path, layout: &'l Layout) -> Result<Self, PackageError> {
+        Self::create_on(&Disk::default(), directory, layout)
+    }
+
+    /// As [`PackageWriter::create`], on this disk.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn create_on(disk: &Disk, directory: &Path, layout: &'l Layout) -> Result<Self, PackageError> {
         fs::create_dir(directory)
             .map_err(|source| PackageError::Io { path: directory.to_owned(), source })?;
         let path = directory.join(PROGRAM);
-        let program = StreamedFile::create(&path).map_err(|source| PackageError::Io { path, source })?;
-        let directory = directory.to_owned();
-        let mut writer = PackageWriter { directory, layout, program, current: 0, filled: 0 };
+        let program =
+            StreamedFile::create_on(disk, &path).map_err(|source| PackageError::Io { path, source })?;
+        let (disk, directory) = (disk.clone(), directory.to_owned());
+        let mut writer = PackageWriter { disk, directory, layout, program, current: 0, filled: 0 };
         writer.put(&layout.prefix)?;
         Ok(writer)
     }
@@ -125,7 +136,8 @@ impl<'l> PackageWriter<'l> {
     /// # Errors
     /// [`PackageError::NotResumable`] if it does not begin with those bytes or they do not end there; [`PackageError::Io`] if
     /// the system refuses.
-    pub fn resume(
+    pub fn resume_on(
+        disk: &Disk,
         directory: &Path,
         layout: &'l Layout,
         blob: usize,
@@ -143,11 +155,12 @@ impl<'l> PackageWriter<'l> {
         if !begins_alike.map_err(|source| PackageError::Io { path: path.clone(), source })? {
             return Err(PackageError::NotResumable { path });
         }
-        let program = StreamedFile::resume(&path, front).map_err(|source| match source.kind() {
+        let program = StreamedFile::resume_on(disk, &path, front).map_err(|source| match source.kind() {
             io::ErrorKind::InvalidData => PackageError::NotResumable { path },
             _ => PackageError::Io { path, source },
         })?;
-        Ok(PackageWriter { directory: directory.to_owned(), layout, program, current: blob, filled: 0 })
+        let (disk, directory) = (disk.clone(), directory.to_owned());
+        Ok(PackageWriter { disk, directory, layout, program, current: blob, filled: 0 })
     }
 
     /// Marks the place behind what was written so far; see [`StreamedFile::mark`].
@@ -207,23 +220,36 @@ impl<'l> PackageWriter<'l> {
         self.put(&self.layout.suffix)?;
         let path = self.directory.join(PROGRAM);
         let program = self.program.finish().map_err(|source| PackageError::Io { path, source })?;
-        write_file(&self.directory.join(HASH), &program.digest)?;
-        let path = self.directory.join(METADATA);
-        let text = serde_json::to_string_pretty(metadata)
-            .map_err(|source| PackageError::Metadata { path: path.clone(), source })?;
-        write_file(&path, text.as_bytes())?;
+        write_sidecars(&self.disk, &self.directory, &program, metadata)?;
         Ok(program)
     }
+}
+
+/// Writes what lies beside a program: its hash and the metadata.
+///
+/// # Errors
+/// If the system refuses.
+pub fn write_sidecars(
+    disk: &Disk,
+    directory: &Path,
+    program: &WrittenFile,
+    metadata: &PackageMetadata,
+) -> Result<(), PackageError> {
+    let write = |name: &str, bytes: &[u8]| {
+        let path = directory.join(name);
+        let written = disk.write(bytes, |bytes| fs::write(&path, bytes));
+        written.map_err(|source| PackageError::Io { path, source })
+    };
+    write(HASH, &program.digest)?;
+    let text = serde_json::to_string_pretty(metadata)
+        .map_err(|source| PackageError::Metadata { path: directory.join(METADATA), source })?;
+    write(METADATA, text.as_bytes())
 }
 
 fn begins_with(path: &Path, front: &[u8]) -> io::Result<bool> {
     let mut begin = Vec::with_capacity(front.len());
     File::open(path)?.take(front.len() as u64).read_to_end(&mut begin)?;
     Ok(begin == front)
-}
-
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), PackageError> {
-    fs::write(path, bytes).map_err(|source| PackageError::Io { path: path.to_owned(), source })
 }
 
 /// A package on disk: its program, read without the blobs, and its metadata.

@@ -2,9 +2,9 @@
 //!
 //! Bytes go into aligned chunks, which go to the file past the page cache where the system can do that (`O_DIRECT` on Linux,
 //! `F_NOCACHE` on macOS): nothing is copied twice, pages of other files stay in memory, and the sync at the end has little
-//! left to do. Where it cannot, the same chunks are written the usual way. Memory is that of [`CHUNKS`] chunks.
+//! left to do. Where it cannot, the same chunks are written the usual way. Memory is that of three chunks.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
@@ -14,14 +14,12 @@ use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::disk::Disk;
+
 /// Alignment that direct writes ask for, of memory and of positions, on every disk of today.
 const PAGE: usize = 4096;
-/// Pages of a chunk: 4 MiB.
-const CHUNK_PAGES: usize = 1024;
 /// Bytes that are read at a time to be hashed.
 const READ: usize = 1 << 20;
-/// Chunks of a file that are filled, under way, or waiting.
-const CHUNKS: usize = 3;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(4096))]
@@ -38,8 +36,8 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new() -> Self {
-        Chunk { pages: bytemuck::zeroed_vec(CHUNK_PAGES), filled: 0, hashed: 0, marks: Vec::new() }
+    fn new(pages: usize) -> Self {
+        Chunk { pages: bytemuck::zeroed_vec(pages), filled: 0, hashed: 0, marks: Vec::new() }
     }
 
     fn clear(&mut self) {
@@ -86,16 +84,17 @@ impl WrittenFile {
         Ok(WrittenFile { digest: hash_front(&mut file, bytes)?.finalize().into(), bytes })
     }
 
-    /// Whether a file begins with these bytes.
+    /// Whether a file holds these bytes and no others; false if there is none.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn is_front_of(&self, path: &Path) -> io::Result<bool> {
-        let mut file = File::open(path)?;
-        if file.metadata()?.len() < self.bytes {
-            return Ok(false);
+    pub fn is_whole(&self, path: &Path) -> io::Result<bool> {
+        match fs::metadata(path) {
+            Ok(metadata) if !metadata.is_file() || metadata.len() != self.bytes => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            _ => {}
         }
-        Ok(<[u8; 32]>::from(hash_front(&mut file, self.bytes)?.finalize()) == self.digest)
+        Ok(Self::of(path)? == *self)
     }
 }
 
@@ -115,6 +114,7 @@ fn hash_front(file: &mut File, bytes: u64) -> io::Result<Sha256> {
 /// A new file under way. Dropped before [`StreamedFile::finish`], it is left incomplete, and nothing writes to it any more.
 #[derive(Debug)]
 pub struct StreamedFile {
+    disk: Disk,
     chunk: Option<Chunk>,
     /// Chunks that exist.
     chunks: usize,
@@ -136,14 +136,22 @@ impl StreamedFile {
     /// # Errors
     /// If the system refuses.
     pub fn create(path: &Path) -> io::Result<Self> {
-        Self::start(Target::create(path)?, Sha256::new(), 0, None)
+        Self::create_on(&Disk::default(), path)
+    }
+
+    /// As [`StreamedFile::create`], on this disk.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn create_on(disk: &Disk, path: &Path) -> io::Result<Self> {
+        Self::start(Target::create(disk, path)?, Sha256::new(), 0, None)
     }
 
     /// Goes on with a file that was left incomplete, behind these bytes; what follows them is cut off.
     ///
     /// # Errors
     /// `InvalidData` if the file does not begin with them; else if the system refuses.
-    pub fn resume(path: &Path, front: &WrittenFile) -> io::Result<Self> {
+    pub fn resume_on(disk: &Disk, path: &Path, front: &WrittenFile) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
         if file.metadata()?.len() < front.bytes {
             return Err(io::ErrorKind::InvalidData.into());
@@ -154,27 +162,29 @@ impl StreamedFile {
         }
         // Written from the last whole page on, so that it can go on directly.
         let start = front.bytes / PAGE as u64 * PAGE as u64;
-        let mut chunk = Chunk::new();
+        let mut chunk = Chunk::new(disk.chunk_pages);
         chunk.filled = (front.bytes - start) as usize;
         chunk.hashed = chunk.filled;
         file.seek(SeekFrom::Start(start))?;
         file.read_exact(&mut bytemuck::cast_slice_mut(&mut chunk.pages)[..chunk.filled])?;
-        file.set_len(start)?;
-        let mut target = Target::open(path, file)?;
+        // The page that is written again keeps its bytes until then: this run may be cut off, too.
+        file.set_len(front.bytes)?;
+        let mut target = Target::open(disk, path, file)?;
         target.file.seek(SeekFrom::Start(start))?;
         Self::start(target, hasher, start, Some(chunk))
     }
 
     fn start(target: Target, hasher: Sha256, bytes: u64, chunk: Option<Chunk>) -> io::Result<Self> {
-        let (full, filled) = mpsc::sync_channel(CHUNKS);
-        let (give_back, empty) = mpsc::sync_channel(CHUNKS);
+        let disk = target.disk.clone();
+        let (full, filled) = mpsc::sync_channel(disk.chunks);
+        let (give_back, empty) = mpsc::sync_channel(disk.chunks);
         let (reach, reached) = mpsc::channel();
         let writing = Writing { target, hasher, bytes };
         let writer = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || writing.write_chunks(&filled, &give_back, &reach))?;
         let chunks = usize::from(chunk.is_some());
-        Ok(StreamedFile { chunk, chunks, full: Some(full), empty, reached, writer: Some(writer) })
+        Ok(StreamedFile { disk, chunk, chunks, full: Some(full), empty, reached, writer: Some(writer) })
     }
 
     /// Marks the place behind what was appended so far; [`StreamedFile::reached`] tells when the file holds all in front of it.
@@ -231,16 +241,21 @@ impl StreamedFile {
         if let Ok(chunk) = self.empty.try_recv() {
             return Ok(chunk);
         }
-        if self.chunks < CHUNKS {
+        if self.chunks < self.disk.chunks {
             self.chunks += 1;
-            return Ok(Chunk::new());
+            return Ok(Chunk::new(self.disk.chunk_pages));
         }
         self.empty.recv().map_err(|_| self.failure())
     }
 
     fn send(&mut self, chunk: Chunk) -> io::Result<()> {
-        let sent = self.full.as_ref().is_some_and(|full| full.send(chunk).is_ok());
-        if sent { Ok(()) } else { Err(self.failure()) }
+        if !self.full.as_ref().is_some_and(|full| full.send(chunk).is_ok()) {
+            return Err(self.failure());
+        }
+        if self.disk.chunks == 1 {
+            self.chunk = Some(self.empty_chunk()?);
+        }
+        Ok(())
     }
 
     /// Why the writer has left early.
@@ -316,38 +331,45 @@ impl Writing {
 
 /// The file, written directly if the file system can do that.
 struct Target {
+    disk: Disk,
     file: File,
     is_direct: bool,
 }
 
 impl Target {
-    fn create(path: &Path) -> io::Result<Self> {
+    fn create(disk: &Disk, path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        Self::open(path, file)
+        Self::open(disk, path, file)
     }
 
     /// Of an open file.
     #[cfg(target_os = "linux")]
-    fn open(path: &Path, file: File) -> io::Result<Self> {
+    fn open(disk: &Disk, path: &Path, file: File) -> io::Result<Self> {
+        let disk = disk.clone();
         use std::os::unix::fs::OpenOptionsExt;
         // Opened a second time, since a file system that cannot write directly may refuse after having made the file.
         let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
         match OpenOptions::new().write(true).custom_flags(flags).open(path) {
-            Ok(direct) => Ok(Target { file: direct, is_direct: true }),
-            Err(_) => Ok(Target { file, is_direct: false }),
+            Ok(direct) => Ok(Target { disk, file: direct, is_direct: true }),
+            Err(_) => Ok(Target { disk, file, is_direct: false }),
         }
     }
 
     /// Of an open file.
     #[cfg(not(target_os = "linux"))]
-    fn open(_path: &Path, file: File) -> io::Result<Self> {
+    fn open(disk: &Disk, _path: &Path, file: File) -> io::Result<Self> {
         // No alignment is asked for there, so there is nothing to turn off later. A hint: it may be refused.
         #[cfg(target_os = "macos")]
         let _ = rustix::fs::fcntl_nocache(&file, true);
-        Ok(Target { file, is_direct: false })
+        Ok(Target { disk: disk.clone(), file, is_direct: false })
     }
 
-    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let disk = self.disk.clone();
+        disk.write(bytes, |bytes| self.write_bytes(bytes))
+    }
+
+    fn write_bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.file.write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -382,7 +404,8 @@ mod tests {
 
     use sha2::{Digest, Sha256};
 
-    use super::{CHUNK_PAGES, CHUNKS, PAGE, StreamedFile};
+    use super::{PAGE, StreamedFile};
+    use crate::disk::{CHUNK_PAGES, CHUNKS, Disk};
 
     const CHUNK: usize = CHUNK_PAGES * PAGE;
 
@@ -448,10 +471,14 @@ mod tests {
         let at: Vec<u64> = marks.iter().map(|mark| mark.bytes).collect();
         assert_eq!(at, [0, 1, PAGE, PAGE + 9, CHUNK - 1, CHUNK, CHUNK + 1].map(|place| place as u64));
         for mark in marks {
-            assert!(mark.is_front_of(&path).unwrap());
             let copy = dir.path().join("copy");
             fs::copy(&path, &copy).unwrap();
-            let mut resumed = StreamedFile::resume(&copy, &mark).unwrap();
+            // A run that is cut off before anything of it is in the file loses nothing.
+            let mut cut_off = StreamedFile::resume_on(&Disk::default(), &copy, &mark).unwrap();
+            cut_off.write(&[7; 100]).unwrap();
+            drop(cut_off);
+            assert!(mark.is_whole(&copy).unwrap());
+            let mut resumed = StreamedFile::resume_on(&Disk::default(), &copy, &mark).unwrap();
             resumed.write(&bytes[mark.bytes as usize..]).unwrap();
             let written = resumed.finish().unwrap();
             assert_eq!(written.bytes, bytes.len() as u64);
@@ -470,10 +497,39 @@ mod tests {
             bytes: bytes.len() as u64,
         };
         for lost in [front(&[1, 2, 4]), front(&[1, 2, 3, 4, 5])] {
-            assert_eq!(StreamedFile::resume(&path, &lost).unwrap_err().kind(), io::ErrorKind::InvalidData);
-            assert!(!lost.is_front_of(&path).unwrap());
+            let resumed = StreamedFile::resume_on(&Disk::default(), &path, &lost);
+            assert_eq!(resumed.unwrap_err().kind(), io::ErrorKind::InvalidData);
         }
         assert_eq!(fs::read(&path).unwrap(), [1, 2, 3, 4], "what is there is left alone");
+    }
+
+    #[test]
+    fn a_file_is_whole_with_its_bytes_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, [1, 2, 3]).unwrap();
+        let file = super::WrittenFile::of(&path).unwrap();
+        assert!(file.is_whole(&path).unwrap());
+        for other in [&[1, 2, 3, 0][..], &[1, 2], &[1, 2, 4], &[]] {
+            fs::write(&path, other).unwrap();
+            assert!(!file.is_whole(&path).unwrap(), "{other:?}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(!file.is_whole(&path).unwrap(), "nothing is there");
+        assert!(!file.is_whole(dir.path()).unwrap(), "a folder");
+    }
+
+    #[test]
+    fn a_failing_disk_keeps_what_it_took() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..5 * PAGE + 9).map(|at| (at * 37) as u8).collect();
+        for room in [0, 1, PAGE - 1, PAGE, PAGE + 1, 5 * PAGE, bytes.len() - 1, bytes.len()] {
+            let path = dir.path().join(room.to_string());
+            let mut file = StreamedFile::create_on(&Disk::failing_after(room as u64), &path).unwrap();
+            let written = file.write(&bytes).and_then(|()| file.finish());
+            assert_eq!(written.is_ok(), room == bytes.len(), "{room}");
+            assert!(fs::read(&path).unwrap() == bytes[..room], "{room}");
+        }
     }
 
     /// `/dev/full` has no room for anything.
@@ -481,13 +537,14 @@ mod tests {
     #[test]
     fn a_full_disk_is_an_error() {
         let target = super::Target {
+            disk: Disk::default(),
             file: fs::OpenOptions::new().write(true).open("/dev/full").unwrap(),
             is_direct: false,
         };
         let (send, filled) = std::sync::mpsc::sync_channel(1);
         let (give_back, _empty) = std::sync::mpsc::sync_channel(1);
         let (reach, _reached) = std::sync::mpsc::channel();
-        let mut chunk = super::Chunk::new();
+        let mut chunk = super::Chunk::new(1);
         chunk.fill(&[1]);
         send.send(chunk).unwrap();
         let writing = super::Writing { target, hasher: Sha256::new(), bytes: 0 };

@@ -1,23 +1,36 @@
 //! What a run has finished, so that another one can go on where it was cut off.
 //!
-//! A journal is a file of JSON lines in a folder beside the outputs: first what the run was to do, then a line for each tensor that is
-//! wholly in the outputs' files, with their sizes and digests up to there. Nothing is taken on trust: the run that goes on hashes
-//! those bytes again. A line that was cut off in the middle counts for nothing.
+//! A journal is a file in a folder beside the outputs. Each line is one JSON value behind the digest of all lines up to it: first
+//! what the run was to do, then, for each tensor that is wholly in the outputs' files, their sizes and digests up to there, at last
+//! that all outputs are complete. Nothing is taken on trust: the run that resumes hashes those bytes again, and a journal with a
+//! line that was changed, lost or added is refused. Only a last line without its end counts for nothing: the run was cut off
+//! while it wrote it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use aimodel::disk::Disk;
 use aimodel::stream::WrittenFile;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::figures::TensorFigures;
 use crate::quant::Statistics;
 use crate::source::{Source, SourceError};
 
 /// The journal's file.
-const FILE: &str = "journal.jsonl";
+const FILE: &str = "journal";
+
+/// The same without a line.
+const NEW: &str = "journal.new";
+
+/// Largest journal that is read, in bytes. That of a run over 42 layers has less than 2 MB.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Characters of a digest.
+const DIGEST: usize = 64;
 
 /// What a run was to do. One that goes on must be to do the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -50,10 +63,10 @@ pub enum JournalError {
     /// A checkpoint without a commit may change between two runs, and nothing would tell.
     #[error("only a conversion of a repository's commit can be resumed: leave --resume out")]
     NoCommit,
-    /// The first line is missing or damaged.
-    #[error("{path} is damaged: leave --resume out to begin anew", path = path.display())]
+    /// The journal, or something that it vouches for, is not as the run left it.
+    #[error("{path} is damaged or missing: leave --resume out to start over", path = path.display())]
     Damaged {
-        /// The journal.
+        /// The journal, or the file or folder.
         path: PathBuf,
     },
     /// The repository has moved on.
@@ -132,6 +145,11 @@ pub(crate) enum Entry {
         /// Its files.
         files: BTreeMap<String, WrittenFile>,
     },
+    /// All outputs are complete and synced; what is left is to give them their names.
+    Finished {
+        /// The file that describes each output, in the order of the header's folders.
+        outputs: Vec<WrittenFile>,
+    },
 }
 
 /// Everything that was finished before.
@@ -150,12 +168,21 @@ pub(crate) struct Done {
     pub(crate) stock: Option<WrittenFile>,
     /// Bytes of the checkpoint that tables alone were made of.
     pub(crate) table_bytes: u64,
+    /// The file that describes each output, if all are complete.
+    finished: Option<Vec<WrittenFile>>,
 }
 
 impl Done {
-    fn add(&mut self, entry: Entry) {
+    /// Adds an entry; false if it cannot follow those before.
+    fn add(&mut self, entry: Entry) -> bool {
+        if self.finished.is_some() {
+            return false;
+        }
         match entry {
             Entry::Tensor { next_blob, packages, figures, tables, spools, .. } => {
+                if self.has_packages || self.next_blob.is_some_and(|next| next_blob < next) {
+                    return false;
+                }
                 self.next_blob = Some(next_blob);
                 (self.packages, self.spools) = (packages, spools);
                 self.figures.extend(figures);
@@ -168,10 +195,12 @@ impl Done {
             }
             Entry::Stock { file, .. } => self.stock = Some(file),
             Entry::Table { bytes, files, .. } => {
-                self.table_bytes += bytes;
+                self.table_bytes = self.table_bytes.saturating_add(bytes);
                 self.tables.extend(files);
             }
+            Entry::Finished { outputs } => self.finished = Some(outputs),
         }
+        true
     }
 }
 
@@ -179,15 +208,25 @@ impl Done {
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    /// Nothing if nobody is to go on with this run.
+    /// Nothing if no other run is to go on with this one.
     file: Option<File>,
+    /// Of all lines so far.
+    digest: Sha256,
+    /// Where this file goes, and those that it vouches for.
+    disk: Disk,
     pub(crate) done: Done,
 }
 
 impl Journal {
     /// Writes nothing down.
     pub fn off() -> Self {
-        Journal { path: PathBuf::new(), file: None, done: Done::default() }
+        Journal {
+            path: PathBuf::new(),
+            file: None,
+            digest: Sha256::new(),
+            disk: Disk::default(),
+            done: Done::default(),
+        }
     }
 
     /// Begins a journal in an empty folder.
@@ -196,48 +235,64 @@ impl Journal {
     /// If it cannot be written.
     pub fn begin(folder: &Path, header: &Header) -> Result<Self, JournalError> {
         let path = folder.join(FILE);
-        let file = OpenOptions::new().append(true).create_new(true).open(&path);
-        let file = file.map_err(|source| JournalError::Io { path: path.clone(), source })?;
-        let mut journal = Journal { path, file: Some(file), done: Done::default() };
+        let io = |source| JournalError::Io { path: path.clone(), source };
+        // It gets its name with its first line, so that no journal is ever without one.
+        let new = folder.join(NEW);
+        let file = OpenOptions::new().append(true).create_new(true).open(&new).map_err(io)?;
+        let mut journal = Journal { path: path.clone(), file: Some(file), ..Journal::off() };
         journal.write(header)?;
+        fs::rename(&new, &path).map_err(io)?;
         Ok(journal)
     }
 
-    /// What a run was to do that left a journal in this folder.
+    /// What a run was to do that left a journal in this folder; nothing if it left none.
     ///
     /// # Errors
-    /// If there is none, or its first line is not whole.
-    pub fn header(folder: &Path) -> Result<Header, JournalError> {
-        let path = folder.join(FILE);
-        let text =
-            fs::read_to_string(&path).map_err(|source| JournalError::Io { path: path.clone(), source })?;
-        let line = text.split_inclusive('\n').next().filter(|line| line.ends_with('\n'));
-        line.and_then(|line| serde_json::from_str(line).ok()).ok_or(JournalError::Damaged { path })
+    /// If the journal cannot be read or is damaged.
+    pub fn header(folder: &Path) -> Result<Option<Header>, JournalError> {
+        let Some(lines) = Lines::read(&folder.join(FILE))? else { return Ok(None) };
+        Ok(Some(lines.header()?))
     }
 
     /// Goes on with the journal in this folder.
     ///
     /// # Errors
-    /// If it cannot be read, or this run is to do something else.
+    /// If it cannot be read or is damaged, or this run is to do something else.
     pub fn resume(folder: &Path, header: &Header) -> Result<Self, JournalError> {
-        Journal::header(folder)?.check(header)?;
         let path = folder.join(FILE);
-        let io = |source| JournalError::Io { path: path.clone(), source };
-        let text = fs::read_to_string(&path).map_err(io)?;
-        let (mut done, mut whole) = (Done::default(), 0);
-        for (at, line) in text.split_inclusive('\n').enumerate() {
-            if at > 0 {
-                let Some(entry) = line.strip_suffix('\n').and_then(|line| serde_json::from_str(line).ok())
-                else {
-                    break;
-                };
-                done.add(entry);
+        let Some(lines) = Lines::read(&path)? else { return Err(JournalError::Damaged { path }) };
+        let then = lines.header()?;
+        then.check(header)?;
+        let mut done = Done::default();
+        for line in lines.values.iter().skip(1) {
+            let is_next = serde_json::from_str(line).is_ok_and(|entry| done.add(entry));
+            if !is_next {
+                return Err(JournalError::Damaged { path });
             }
-            whole += line.len();
         }
+        if done.finished.as_ref().is_some_and(|outputs| outputs.len() != then.folders.len()) {
+            return Err(JournalError::Damaged { path });
+        }
+        let io = |source| JournalError::Io { path: path.clone(), source };
         let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
-        file.set_len(whole as u64).map_err(io)?;
-        Ok(Journal { path, file: Some(file), done })
+        file.set_len(lines.bytes).map_err(io)?;
+        Ok(Journal { path, file: Some(file), digest: lines.digest, disk: Disk::default(), done })
+    }
+
+    /// The same journal, on a disk of a test: it and everything that it vouches for is written there.
+    #[must_use]
+    pub fn on(self, disk: Disk) -> Self {
+        Journal { disk, ..self }
+    }
+
+    /// Where the journal's file goes, and those that it vouches for.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// The error of a journal that tells what cannot be.
+    pub(crate) fn damaged(&self) -> JournalError {
+        JournalError::Damaged { path: self.path.clone() }
     }
 
     /// Whether anything is written down.
@@ -245,18 +300,88 @@ impl Journal {
         self.file.is_some()
     }
 
+    /// The file that describes each output, in the order of the header's folders, if all of them are complete.
+    pub fn finished(&self) -> Option<&[WrittenFile]> {
+        self.done.finished.as_deref()
+    }
+
+    /// Writes down that all outputs are complete, and syncs the journal: from now on a run that resumes only publishes.
+    ///
+    /// # Errors
+    /// If it cannot be written or synced.
+    pub fn finish(&mut self, outputs: Vec<WrittenFile>) -> Result<(), JournalError> {
+        self.write(&Entry::Finished { outputs })?;
+        let Some(file) = &self.file else { return Ok(()) };
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let sync_name = || File::open(folder).and_then(|folder| folder.sync_all());
+        let synced = self.disk.step().and_then(|()| file.sync_all()).and_then(|()| sync_name());
+        synced.map_err(|source| JournalError::Io { path: self.path.clone(), source })
+    }
+
     /// Writes down what is in the files now.
     pub(crate) fn record(&mut self, entry: &Entry) -> Result<(), JournalError> {
         self.write(entry)
     }
 
-    fn write(&mut self, line: &impl Serialize) -> Result<(), JournalError> {
+    fn write(&mut self, value: &impl Serialize) -> Result<(), JournalError> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        let written = serde_json::to_string(line)
-            .map_err(io::Error::from)
-            .and_then(|line| file.write_all(format!("{line}\n").as_bytes()));
+        let written = serde_json::to_string(value).map_err(io::Error::from).and_then(|value| {
+            let line = format!("{} {value}\n", add_line(&mut self.digest, &value));
+            self.disk.write(line.as_bytes(), |bytes| file.write_all(bytes))
+        });
         written.map_err(|source| JournalError::Io { path: self.path.clone(), source })
     }
+}
+
+/// The whole lines of a journal, whose digests are right.
+struct Lines {
+    path: PathBuf,
+    /// The JSON values.
+    values: Vec<String>,
+    /// Bytes of these lines.
+    bytes: u64,
+    /// Of all of them.
+    digest: Sha256,
+}
+
+impl Lines {
+    /// Nothing if there is no journal.
+    fn read(path: &Path) -> Result<Option<Self>, JournalError> {
+        let io = |source| JournalError::Io { path: path.to_owned(), source };
+        let damaged = || JournalError::Damaged { path: path.to_owned() };
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(error)),
+            Ok(metadata) if !metadata.is_file() || metadata.len() > MAX_BYTES => return Err(damaged()),
+            Ok(_) => {}
+        }
+        let text = fs::read(path).map_err(io)?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let text = std::str::from_utf8(&text[..whole]).map_err(|_| damaged())?;
+        let mut lines =
+            Lines { path: path.to_owned(), values: Vec::new(), bytes: whole as u64, digest: Sha256::new() };
+        for line in text.split_terminator('\n') {
+            let (digest, value) = line.split_once(' ').ok_or_else(damaged)?;
+            if add_line(&mut lines.digest, value) != digest {
+                return Err(damaged());
+            }
+            lines.values.push(value.to_owned());
+        }
+        Ok(Some(lines))
+    }
+
+    fn header(&self) -> Result<Header, JournalError> {
+        let header = self.values.first().and_then(|value| serde_json::from_str(value).ok());
+        header.ok_or_else(|| JournalError::Damaged { path: self.path.clone() })
+    }
+}
+
+/// Adds a line's value to the digest of those before, and gives the digest that stands in front of it.
+fn add_line(digest: &mut Sha256, value: &str) -> String {
+    digest.update(value);
+    digest.update(b"\n");
+    let bytes = digest.clone().finalize();
+    bytes.iter().fold(String::with_capacity(DIGEST), |text, byte| text + &format!("{byte:02x}"))
 }
 
 impl Header {
@@ -316,6 +441,7 @@ impl Header {
 mod tests {
     use std::collections::BTreeMap;
     use std::fs;
+    use std::path::Path;
 
     use aimodel::stream::WrittenFile;
 
@@ -337,15 +463,18 @@ mod tests {
         Entry::Table { name: name.to_owned(), bytes: 6, files: BTreeMap::from([(name.to_owned(), file)]) }
     }
 
+    /// A journal with two tables, and its bytes.
+    fn written(dir: &Path) -> Vec<u8> {
+        let mut journal = Journal::begin(dir, &header()).unwrap();
+        journal.record(&table("a")).unwrap();
+        journal.record(&table("b")).unwrap();
+        fs::read(dir.join(FILE)).unwrap()
+    }
+
     #[test]
     fn a_line_that_was_cut_off_counts_for_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::begin(dir.path(), &header()).unwrap();
-        journal.record(&table("a")).unwrap();
-        journal.record(&table("b")).unwrap();
-        drop(journal);
-        let path = dir.path().join(FILE);
-        let whole = fs::read(&path).unwrap();
+        let (whole, path) = (written(dir.path()), dir.path().join(FILE));
         for length in 0..=whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
             let lines = whole[..length].iter().filter(|byte| **byte == b'\n').count();
@@ -358,6 +487,64 @@ mod tests {
         Journal::resume(dir.path(), &header()).unwrap().record(&table("c")).unwrap();
         let done = Journal::resume(dir.path(), &header()).unwrap().done;
         assert_eq!(done.tables.keys().collect::<Vec<_>>(), ["a", "c"]);
+    }
+
+    #[test]
+    fn no_changed_byte_and_no_lost_added_or_moved_line_is_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, path) = (written(dir.path()), dir.path().join(FILE));
+        let is_damaged = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            matches!(Journal::resume(dir.path(), &header()), Err(JournalError::Damaged { .. }))
+        };
+        let last_end = whole.len() - 1;
+        for at in 0..last_end {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            assert!(is_damaged(&bytes), "byte {at}");
+        }
+        let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+        for order in [&[0, 2][..], &[1, 2], &[0, 2, 1], &[0, 1, 1], &[0, 1, 2, 2], &[0, 0, 1, 2]] {
+            let bytes = order.iter().map(|at| lines[*at]).collect::<Vec<_>>().concat();
+            assert!(is_damaged(&bytes), "{order:?}");
+        }
+        assert!(is_damaged(b"no header\n") && is_damaged(b"no line") && is_damaged(b"\n\xFF\n"));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(Journal::header(dir.path()), Err(JournalError::Damaged { .. })), "a folder");
+    }
+
+    #[test]
+    fn entries_that_cannot_follow_each_other_are_refused() {
+        let file = WrittenFile { digest: [7; 32], bytes: u64::MAX };
+        let tensor = |next_blob: usize| Entry::Tensor {
+            name: "t".to_owned(),
+            next_blob,
+            packages: Vec::new(),
+            figures: Vec::new(),
+            tables: BTreeMap::new(),
+            spools: Vec::new(),
+        };
+        let packages = || Entry::Packages { packages: vec![file], figures: Vec::new() };
+        let finished = |outputs: usize| Entry::Finished { outputs: vec![file; outputs] };
+        let many =
+            |name: &str| Entry::Table { name: name.to_owned(), bytes: u64::MAX, files: BTreeMap::new() };
+        for (entries, is_accepted) in [
+            (vec![tensor(3), tensor(3), packages(), many("a"), many("b"), finished(1)], true),
+            (vec![tensor(usize::MAX), packages()], true),
+            (vec![tensor(3), tensor(2)], false),
+            (vec![packages(), tensor(2)], false),
+            (vec![finished(1), table("a")], false),
+            (vec![finished(1), finished(1)], false),
+            (vec![finished(0)], false),
+            (vec![finished(2)], false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut journal = Journal::begin(dir.path(), &header()).unwrap();
+            entries.iter().for_each(|entry| journal.record(entry).unwrap());
+            let resumed = Journal::resume(dir.path(), &header());
+            assert_eq!(resumed.is_ok(), is_accepted, "{entries:?}: {resumed:?}");
+        }
     }
 
     #[test]

@@ -227,8 +227,8 @@ impl<'s> Model<'s> {
             observer.resume(self.checkpoint.require(Role::EmbedTokensPerLayer)?.byte_len());
             return StockTable::resume(&self.config, outputs.scratch, file);
         }
-        let table =
-            StockTable::new(self.source, &self.config, &self.checkpoint, outputs.scratch, threads, observer)?;
+        let place = (journal.disk(), outputs.scratch);
+        let table = StockTable::new(self.source, &self.config, &self.checkpoint, place, threads, observer)?;
         table.note(journal)?;
         Ok(table)
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Role};
 use crate::config::DecoderConfig;
-use crate::decoder::{self, BlobContent, GraphOptions, InlineTensors, Variant, WeightFormat};
+use crate::decoder::{self, BlobContent, GraphOptions, InlineTensors, Part, Variant, WeightFormat};
 use crate::graphs::course;
 use crate::quant::Int4Rule;
 
@@ -133,6 +133,14 @@ pub struct PlannedBlob {
     /// What the blob holds.
     #[serde(skip)]
     pub content: BlobContent,
+}
+
+impl PlannedBlob {
+    /// Name of the quantized matrix whose codes it holds, such as `layers.5.mlp.down_proj.weight`.
+    pub(crate) fn matrix(&self) -> Option<&str> {
+        let is_codes = matches!(self.content, BlobContent::Quantized { part: Part::Codes, .. });
+        (is_codes && self.treatment != Treatment::F16).then(|| self.key.trim_end_matches("/codes"))
+    }
 }
 
 fn element_name<S: serde::Serializer>(element: &Element, serializer: S) -> Result<S::Ok, S::Error> {

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use aimodel::disk::Disk;
 use aimodel::stream::WrittenFile;
 use half::bf16;
 
@@ -50,7 +51,7 @@ impl StockTable {
         config.vocab as u64 * config.ple_total() as u64
     }
 
-    /// Quantizes the table of a checkpoint into a file in `directory`.
+    /// Quantizes the table of a checkpoint into a file in a folder, on a disk.
     ///
     /// # Errors
     /// If the table cannot be read, holds an element that is not finite, the file cannot be written, or the observer ends the run.
@@ -58,7 +59,7 @@ impl StockTable {
         source: &dyn Source,
         config: &DecoderConfig,
         checkpoint: &Checkpoint,
-        directory: &Path,
+        (disk, directory): (&Disk, &Path),
         threads: usize,
         observer: &dyn Observer,
     ) -> Result<Self, ConvertError> {
@@ -95,7 +96,8 @@ impl StockTable {
             for layer in 0..config.layers.len() {
                 take_columns(&codes, width, layer * config.ple_width, config.ple_width, &mut columns);
                 let offset = layer as u64 * layer_bytes + (first * config.ple_width) as u64;
-                spread.spool.write_all_at(&columns, offset).map_err(io)?;
+                let written = disk.write(&columns, |bytes| spread.spool.write_all_at(bytes, offset));
+                written.map_err(io)?;
             }
             outputs.give(columns);
             outputs.give(codes);
@@ -125,7 +127,7 @@ impl StockTable {
     ) -> Result<Self, ConvertError> {
         let path = directory.join(FILE);
         let io = |source| ConvertError::Io { path: path.clone(), source };
-        if !file.is_front_of(&path).map_err(io)? {
+        if file.bytes != StockTable::spool_bytes(config) || !file.is_whole(&path).map_err(io)? {
             return Err(JournalError::Damaged { path }.into());
         }
         let spool = File::open(&path).map_err(io)?;
@@ -143,7 +145,8 @@ impl StockTable {
         }
         let io = |source| ConvertError::Io { path: self.path.clone(), source };
         let codes = self.spool.metadata().map_err(io)?.len();
-        self.spool.write_all_at(bytemuck::cast_slice(&self.scales), codes).map_err(io)?;
+        let scales = bytemuck::cast_slice(&self.scales);
+        journal.disk().write(scales, |bytes| self.spool.write_all_at(bytes, codes)).map_err(io)?;
         let file = WrittenFile::of(&self.path).map_err(io)?;
         Ok(journal.record(&Entry::Stock { name: self.tensor.clone(), file })?)
     }

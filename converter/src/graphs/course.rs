@@ -5,6 +5,7 @@ use half::bf16;
 use crate::checkpoint::{Checkpoint, Role};
 use crate::decoder::{BlobContent, Part};
 use crate::error::ConvertError;
+use crate::journal::Done;
 use crate::plan::{Encoding, PlanError, PlannedBlob};
 use crate::source::TensorEntry;
 use crate::stock::StockTable;
@@ -110,6 +111,27 @@ impl<'p> Course<'p> {
         self.pieces.partition_point(|piece| piece.at < blob)
     }
 
+    /// Whether a run over these blobs, to so many packages, can have finished this: every list has its length, and every blob that
+    /// was made before its turn waits.
+    pub(super) fn allows(&self, done: &Done, packages: usize) -> bool {
+        let next = match (done.has_packages, done.next_blob) {
+            (true, _) => self.blobs.len(),
+            (false, Some(next)) if next <= self.blobs.len() => next,
+            (false, None) => {
+                return done.packages.is_empty() && done.figures.is_empty() && done.spools.is_empty();
+            }
+            _ => return false,
+        };
+        let mut waiting: Vec<usize> = self.later[..next].concat();
+        waiting.retain(|at| *at >= next);
+        waiting.sort_unstable();
+        let spools = done.spools.iter().map(|spool| (spool.blob, spool.file.bytes));
+        let matrices = self.blobs[..next].iter().filter_map(PlannedBlob::matrix);
+        done.packages.len() == packages
+            && spools.eq(waiting.into_iter().map(|at| (at, bytes_with_scales(self.blobs, at))))
+            && done.figures.iter().map(|figures| &*figures.name).eq(matrices)
+    }
+
     /// Blobs that are made of this blob's tensor and stand further back.
     pub(super) fn later(&self, at: usize) -> &[usize] {
         &self.later[at]
@@ -150,11 +172,13 @@ fn first_reader(before: &[PlannedBlob], blob: &PlannedBlob) -> Option<usize> {
 /// Bytes of blobs that wait in temporary files, with their scales.
 pub(crate) fn spooled_bytes(blobs: &[PlannedBlob]) -> u64 {
     let is_spooled = |at: &usize| first_reader(&blobs[..*at], &blobs[*at]).is_some();
-    let with_scales = |at: usize| {
-        let is_scales = |next: &&PlannedBlob| kind_of(next.content) == Kind::Scales;
-        blobs[at].bytes + blobs.get(at + 1).filter(is_scales).map_or(0, |scales| scales.bytes)
-    };
-    (0..blobs.len()).filter(is_spooled).map(with_scales).sum()
+    (0..blobs.len()).filter(is_spooled).map(|at| bytes_with_scales(blobs, at)).sum()
+}
+
+/// Bytes of a blob and of the scales behind it.
+fn bytes_with_scales(blobs: &[PlannedBlob], at: usize) -> u64 {
+    let is_scales = |next: &&PlannedBlob| kind_of(next.content) == Kind::Scales;
+    blobs[at].bytes + blobs.get(at + 1).filter(is_scales).map_or(0, |scales| scales.bytes)
 }
 
 /// The tensors that are read for these blobs, and how many bytes: as many times as they are read.

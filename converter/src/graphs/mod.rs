@@ -11,7 +11,7 @@ mod workshop;
 
 use std::path::{Path, PathBuf};
 
-use aimodel::package::{PROGRAM, PackageMetadata};
+use aimodel::package::{self, PROGRAM, PackageMetadata};
 use aimodel::stream::WrittenFile;
 
 use self::course::{Course, input_bytes, tensors_of};
@@ -74,9 +74,13 @@ impl GraphPass<'_> {
     ) -> Result<WrittenGraphs, ConvertError> {
         let Some(first) = destinations.first() else { return Ok(WrittenGraphs::default()) };
         let course = Course::new(&first.plan.blobs, self.checkpoint, tables.as_deref(), self.stock)?;
+        let has_unplanned_tables = tables.is_none() && !journal.done.tables.is_empty();
+        if has_unplanned_tables || !course.allows(&journal.done, destinations.len()) {
+            return Err(journal.damaged().into());
+        }
         if journal.done.has_packages {
             self.observer.resume(input_bytes(&course.pieces));
-            return whole_packages(destinations, journal);
+            return self.whole_packages(destinations, journal);
         }
         let (before, pieces) =
             course.pieces.split_at(course.first_piece(journal.done.next_blob.unwrap_or(0)));
@@ -97,20 +101,24 @@ impl GraphPass<'_> {
         )?;
         sink.finish(self.metadata, journal)
     }
-}
 
-/// Packages that a run that was cut off has finished.
-fn whole_packages(
-    destinations: &[Destination<'_>],
-    journal: &Journal,
-) -> Result<WrittenGraphs, ConvertError> {
-    let done = &journal.done;
-    for (destination, program) in destinations.iter().zip(&done.packages) {
-        let path = destination.directory.join(PROGRAM);
-        let is_whole = program.is_front_of(&path);
-        if !is_whole.map_err(|source| ConvertError::Io { path: path.clone(), source })? {
-            return Err(JournalError::Damaged { path }.into());
+    /// Packages that a run that was cut off has finished.
+    fn whole_packages(
+        &self,
+        destinations: &[Destination<'_>],
+        journal: &Journal,
+    ) -> Result<WrittenGraphs, ConvertError> {
+        let done = &journal.done;
+        for (destination, program) in destinations.iter().zip(&done.packages) {
+            let path = destination.directory.join(PROGRAM);
+            let is_whole = program.is_whole(&path);
+            let is_whole = is_whole.map_err(|source| ConvertError::Io { path: path.clone(), source })?;
+            if !is_whole || program.bytes != destination.plan.layout.total {
+                return Err(JournalError::Damaged { path }.into());
+            }
+            package::write_sidecars(journal.disk(), &destination.directory, program, self.metadata)?;
         }
+        let figures = Figures { tensors: done.figures.clone() };
+        Ok(WrittenGraphs { packages: done.packages.clone(), figures })
     }
-    Ok(WrittenGraphs { packages: done.packages.clone(), figures: Figures { tensors: done.figures.clone() } })
 }

@@ -16,7 +16,7 @@ use crate::decoder::WeightFormat;
 use crate::error::ConvertError;
 use crate::figures::{Figures, TensorFigures};
 use crate::journal::{Entry, Journal};
-use crate::plan::{PlannedBlob, Treatment};
+use crate::plan::Treatment;
 use crate::quant::Statistics;
 use crate::source::Reading;
 use crate::tables::{TableOutput, TableWriter};
@@ -77,22 +77,22 @@ struct Pending {
 }
 
 impl<'d> Sink<'d> {
-    /// Begins, or goes on where the journal ends.
+    /// Begins, or goes on where the journal ends, which [`Course::allows`] this place.
     pub(super) fn new(
         pass: &'d GraphPass<'d>,
         destinations: &'d [Destination<'_>],
         course: &'d Course<'d>,
         journal: &Journal,
     ) -> Result<Self, ConvertError> {
-        let done = &journal.done;
+        let (done, disk) = (&journal.done, journal.disk());
         let writers = destinations.iter().enumerate().map(|(at, destination)| {
             let (directory, layout) = (Path::new(&destination.directory), &destination.plan.layout);
             match (done.next_blob, done.packages.get(at)) {
-                (Some(next), Some(front)) => PackageWriter::resume(directory, layout, next, front),
+                (Some(next), Some(front)) => PackageWriter::resume_on(disk, directory, layout, next, front),
                 _ => {
                     // A run that was cut off may have left the beginning of one.
                     let _ = fs::remove_dir_all(directory);
-                    PackageWriter::create(directory, layout)
+                    PackageWriter::create_on(disk, directory, layout)
                 }
             }
         });
@@ -134,7 +134,7 @@ impl<'d> Sink<'d> {
             self.pass.observer.tensor(&piece.tensor.name);
         }
         match piece.origin {
-            Origin::Tensor(_) => self.take_read(piece, &made, tables)?,
+            Origin::Tensor(_) => self.take_read(piece, &made, tables, journal)?,
             Origin::Spool => self.take_spooled(piece)?,
             Origin::Stock(_) => {
                 self.put(&made.now.bytes)?;
@@ -153,9 +153,10 @@ impl<'d> Sink<'d> {
         piece: &Piece<'d>,
         made: &Made,
         tables: Option<&mut TableWriter<'_>>,
+        journal: &Journal,
     ) -> Result<(), ConvertError> {
         if piece.first {
-            self.begin(piece, tables.as_deref())?;
+            self.begin(piece, tables.as_deref(), journal)?;
         }
         self.put(&made.now.bytes)?;
         self.matrix.append(&made.now);
@@ -192,21 +193,19 @@ impl<'d> Sink<'d> {
         tables: Option<&TableWriter<'_>>,
         journal: &mut Journal,
     ) -> Result<(), ConvertError> {
-        if !journal.is_on() {
+        if !journal.is_on() || !self.matrix.scales.is_empty() || self.last_tensor.is_empty() {
             return Ok(());
         }
-        if self.matrix.scales.is_empty() && !self.last_tensor.is_empty() {
-            self.writers.iter_mut().try_for_each(PackageWriter::mark)?;
-            let entry = Entry::Tensor {
-                name: self.last_tensor.to_owned(),
-                next_blob: piece.at,
-                packages: Vec::new(),
-                figures: self.new_figures(),
-                tables: tables.map(|tables| tables.files().clone()).unwrap_or_default(),
-                spools: self.waiting.values().map(|waiting| waiting.record().clone()).collect(),
-            };
-            self.pending.push_back(Pending { entry, reached: vec![None; self.writers.len()] });
-        }
+        self.writers.iter_mut().try_for_each(PackageWriter::mark)?;
+        let entry = Entry::Tensor {
+            name: self.last_tensor.to_owned(),
+            next_blob: piece.at,
+            packages: Vec::new(),
+            figures: self.new_figures(),
+            tables: tables.map(|tables| tables.files().clone()).unwrap_or_default(),
+            spools: self.waiting.values().map(|waiting| waiting.record().clone()).collect(),
+        };
+        self.pending.push_back(Pending { entry, reached: vec![None; self.writers.len()] });
         self.record_reached(journal)
     }
 
@@ -242,10 +241,15 @@ impl<'d> Sink<'d> {
     }
 
     /// A tensor is read: opens what else is made of it.
-    fn begin(&mut self, piece: &Piece<'d>, tables: Option<&TableWriter<'_>>) -> Result<(), ConvertError> {
+    fn begin(
+        &mut self,
+        piece: &Piece<'d>,
+        tables: Option<&TableWriter<'_>>,
+        journal: &Journal,
+    ) -> Result<(), ConvertError> {
         self.reading = Some(Reading::new(self.pass.source, piece.tensor));
         for at in self.course.later(piece.at) {
-            self.spools.insert(*at, Spool::new(self.pass.scratch, *at)?);
+            self.spools.insert(*at, Spool::new(journal.disk(), self.pass.scratch, *at)?);
         }
         if let (Some(tables), Some(job)) = (tables, self.course.table(piece.at)) {
             self.table = Some(tables.begin(job)?);
@@ -283,15 +287,20 @@ impl<'d> Sink<'d> {
 
     /// Adds the figures of a matrix whose codes are whole.
     fn report(&mut self, piece: &Piece<'_>) {
-        let Some(statistics) = self.matrix.statistics.take() else { return };
+        let (Some(statistics), Some(name)) = (self.matrix.statistics.take(), piece.blob.matrix()) else {
+            return;
+        };
         let format = match piece.blob.treatment {
             Treatment::Int8 => WeightFormat::Int8,
             _ => WeightFormat::Int4,
         };
-        let PlannedBlob { key, shape, .. } = piece.blob;
-        let name = key.trim_end_matches("/codes").to_owned();
-        let (tensor, shape) = (piece.tensor.name.clone(), shape.clone());
-        self.figures.tensors.push(TensorFigures { name, tensor, shape, format, statistics });
+        self.figures.tensors.push(TensorFigures {
+            name: name.to_owned(),
+            tensor: piece.tensor.name.clone(),
+            shape: piece.blob.shape.clone(),
+            format,
+            statistics,
+        });
     }
 
     pub(super) fn finish(
@@ -301,7 +310,7 @@ impl<'d> Sink<'d> {
     ) -> Result<WrittenGraphs, ConvertError> {
         let unwritten = self.pending.into_iter().flat_map(|pending| match pending.entry {
             Entry::Tensor { figures, .. } => figures,
-            Entry::Packages { .. } | Entry::Table { .. } | Entry::Stock { .. } => Vec::new(),
+            _ => Vec::new(),
         });
         let mut figures: Vec<TensorFigures> = unwritten.collect();
         figures.extend_from_slice(&self.figures.tensors[self.noted_figures..]);

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use aimodel::disk::Disk;
 use aimodel::stream::StreamedFile;
 use half::f16;
 
@@ -43,11 +44,11 @@ fn failure(path: &Path) -> impl FnOnce(io::Error) -> ConvertError {
 
 impl Spool {
     /// Begins in this folder.
-    pub(super) fn new(directory: &Path, blob: usize) -> Result<Self, ConvertError> {
+    pub(super) fn new(disk: &Disk, directory: &Path, blob: usize) -> Result<Self, ConvertError> {
         let path = path_of(directory, blob);
         // A run that was cut off may have left the beginning of one.
         let _ = fs::remove_file(&path);
-        let file = StreamedFile::create(&path).map_err(failure(&path))?;
+        let file = StreamedFile::create_on(disk, &path).map_err(failure(&path))?;
         Ok(Spool { path, file, blob, matrix: Matrix::default() })
     }
 
@@ -70,7 +71,7 @@ impl WaitingBlob {
     /// One that a run that was cut off has left.
     pub(super) fn resume(directory: &Path, record: &SpoolRecord) -> Result<Self, ConvertError> {
         let path = path_of(directory, record.blob);
-        if !record.file.is_front_of(&path).map_err(failure(&path))? {
+        if !record.file.is_whole(&path).map_err(failure(&path))? {
             return Err(JournalError::Damaged { path }.into());
         }
         Ok(WaitingBlob { path, record: record.clone() })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use aimodel::disk::Disk;
 use aimodel::stream::{StreamedFile, WrittenFile};
 use half::bf16;
 
@@ -41,11 +42,11 @@ struct Output {
 }
 
 impl Output {
-    fn create(directory: &Path, name: &'static str) -> Result<Self, ConvertError> {
+    fn create(disk: &Disk, directory: &Path, name: &'static str) -> Result<Self, ConvertError> {
         let path = directory.join(name);
         // A run that was cut off may have left the beginning of one.
         let _ = fs::remove_file(&path);
-        let file = StreamedFile::create(&path);
+        let file = StreamedFile::create_on(disk, &path);
         match file {
             Ok(file) => Ok(Output { path, name, file }),
             Err(source) => Err(ConvertError::Io { path, source }),
@@ -70,6 +71,7 @@ impl Output {
 pub(crate) struct TableWriter<'p> {
     plan: &'p TablesPlan,
     directory: &'p Path,
+    disk: Disk,
     files: BTreeMap<String, WrittenFile>,
 }
 
@@ -84,14 +86,23 @@ impl<'p> TableWriter<'p> {
         journal: &Journal,
     ) -> Result<Self, ConvertError> {
         let files = journal.done.tables.clone();
+        let planned = plan.files();
         for (name, file) in &files {
             let path = directory.join(name);
-            let is_whole = file.is_front_of(&path);
-            if !is_whole.map_err(|source| ConvertError::Io { path: path.clone(), source })? {
+            let is_planned =
+                planned.iter().any(|planned| planned.name == name && planned.bytes == file.bytes);
+            let is_whole = || file.is_whole(&path);
+            if !is_planned || !is_whole().map_err(|source| ConvertError::Io { path: path.clone(), source })? {
                 return Err(JournalError::Damaged { path }.into());
             }
         }
-        Ok(TableWriter { plan, directory, files })
+        let is_half = |job: &Job| {
+            job.scales.is_some_and(|scales| files.contains_key(scales) != files.contains_key(job.data))
+        };
+        if let Some(job) = plan.jobs.iter().find(|job| is_half(job)) {
+            return Err(JournalError::Damaged { path: directory.join(job.data) }.into());
+        }
+        Ok(TableWriter { plan, directory, disk: journal.disk().clone(), files })
     }
 
     /// The files that are whole.
@@ -106,8 +117,9 @@ impl<'p> TableWriter<'p> {
 
     /// Begins a table.
     pub(crate) fn begin(&self, job: &Job) -> Result<TableOutput, ConvertError> {
-        let data = Output::create(self.directory, job.data)?;
-        let scales = job.scales.map(|name| Output::create(self.directory, name)).transpose()?;
+        let data = Output::create(&self.disk, self.directory, job.data)?;
+        let create = |name| Output::create(&self.disk, self.directory, name);
+        let scales = job.scales.map(create).transpose()?;
         Ok(TableOutput { data, scales })
     }
 
@@ -143,7 +155,7 @@ impl<'p> TableWriter<'p> {
             self.end(output)?;
             self.note(job, checkpoint, journal)?;
         }
-        let mut meta = Output::create(self.directory, META)?;
+        let mut meta = Output::create(&self.disk, self.directory, META)?;
         meta.put(plan.meta.as_bytes())?;
         self.files.extend([meta.finish()?]);
         Ok(WrittenTables { files: self.files })

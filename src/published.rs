@@ -1,0 +1,80 @@
+//! Outputs of a run that had finished them before it was cut off. What they are, their manifests say.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use aimodel::package::PROGRAM;
+use aimodel::stream::WrittenFile;
+use packer::manifest::{self, Manifest, ManifestKind};
+use serde_json::{Value, json};
+
+use crate::outputs::Common;
+use crate::stage::Target;
+use crate::{bundle, digits, terminal};
+
+/// Whether a folder has this manifest, and the files that it lists, and no others.
+pub(crate) fn is_output(folder: &Path, described: &WrittenFile) -> anyhow::Result<bool> {
+    if !described.is_whole(&folder.join(manifest::FILE_NAME))? {
+        return Ok(false);
+    }
+    Ok(manifest::collect(folder, &[])? == Manifest::read(folder)?.files)
+}
+
+/// Prints what was published; gives 1 if a bundle had failed its gate.
+pub(crate) fn print(common: &Common, targets: &[Target]) -> anyhow::Result<ExitCode> {
+    let read = |(name, _): &Target| Manifest::read(&common.output.join(name));
+    let manifests = targets.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    if common.json {
+        terminal::print_json(&done(common, &manifests))?;
+    } else {
+        let mut out = terminal::out();
+        for manifest in &manifests {
+            let path = common.output.join(&manifest.name);
+            writeln!(out, "{}  {}, {}", path.display(), kind(manifest), digits::bytes(bytes(manifest)))?;
+        }
+    }
+    let has_failed = manifests.iter().any(|manifest| manifest.gate["passed"] == json!(false));
+    Ok(ExitCode::from(u8::from(has_failed)))
+}
+
+fn kind(manifest: &Manifest) -> &str {
+    match manifest.kind {
+        ManifestKind::Tables => "tables",
+        _ => manifest.conversion["variant"].as_str().unwrap_or("bundle"),
+    }
+}
+
+fn bytes(manifest: &Manifest) -> u64 {
+    manifest.files.iter().map(|file| file.size).sum()
+}
+
+/// The event that a run prints at its end, as far as the manifests know it.
+fn done(common: &Common, manifests: &[Manifest]) -> Value {
+    let path = |manifest: &Manifest| common.output.join(&manifest.name);
+    let is_tables = |manifest: &&Manifest| manifest.kind == ManifestKind::Tables;
+    let bundle = |manifest: &Manifest| {
+        let program = format!("{}/{PROGRAM}", bundle::asset_name(&manifest.name));
+        let program = manifest.files.iter().find(|file| file.path == program);
+        json!({
+            "path": path(manifest),
+            "variant": kind(manifest),
+            "bytes": bytes(manifest),
+            "program_sha256": program.map(|file| file.sha256),
+            "gate": manifest.gate,
+        })
+    };
+    let tables = manifests.iter().find(is_tables).map(
+        |manifest| json!({"path": path(manifest), "bytes": bytes(manifest), "stamp": manifest.tables_digest}),
+    );
+    let bundles: Vec<&Manifest> = manifests.iter().filter(|manifest| !is_tables(manifest)).collect();
+    let conversion = bundles.first().map_or(&Value::Null, |manifest| &manifest.conversion);
+    json!({
+        "event": "done",
+        "bundles": bundles.iter().map(|manifest| bundle(manifest)).collect::<Vec<_>>(),
+        "tables": tables,
+        "head": conversion["head"],
+        "weights": conversion["totals"],
+        "report": null,
+    })
+}
