@@ -204,7 +204,7 @@ fn remote(arguments: &Arguments, host: &str, stage: &Stage, interrupt: &Interrup
 /// Compiles, and writes the report if one is wanted, even of a failure.
 fn compile(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyhow::Result<()> {
     let Some(file) = &arguments.report else { return compile_with(arguments, stage, interrupt, None) };
-    let output = arguments.outputs().always().file(FileKind::CompileReport);
+    let output = arguments.outputs().file(FileKind::CompileReport).always();
     StagedFile::check(file, output.clone())?;
     let checks = doctor::examine(&doctor_options(arguments), interrupt)?;
     let mut report = Report::new(checks, interrupt)?;

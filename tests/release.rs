@@ -34,6 +34,14 @@ fn release(dir: &Dir, more: &[&str]) -> String {
 #[test]
 fn a_release_is_checked_and_says_what_was_measured() {
     let dir = converted(&["--gate"]);
+    for bundle in [BUNDLE, TBL] {
+        let manifest = fs::read(dir.path(bundle).join("manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        assert_eq!(
+            (&manifest["gate"]["passed"], &manifest["gate"]["qualified"]),
+            (&true.into(), &406.into())
+        );
+    }
     release(&dir, &["--source", "model", "-o", "release"]);
     dir.ok(&["check", "release"]);
     assert_eq!(

@@ -19,7 +19,7 @@ const TABLES: &str = "out/gemma4_e4b_qat_gather_raw";
 /// `tiny-e4b-qat`.
 fn converted() -> Dir {
     let dir = Dir::new();
-    copy(&tiny(), &dir.path("tiny-e4b-qat"));
+    copy(tiny(), &dir.path("tiny-e4b-qat"));
     dir.ok(&["convert", "tiny-e4b-qat", "-o", "out", "--variant", "both"]);
     fs::write(dir.path("out/notes.txt"), "a diary").unwrap();
     dir

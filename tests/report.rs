@@ -150,10 +150,11 @@ fn reports_stay_out_of_bundles_and_archives() {
     dir.ok(&["convert", &tiny(), "-o", "silent", "--no-report"]);
     assert!(!dir.path(&format!("silent/{NAME}.report.html")).exists());
 
-    // A page that cannot be written is told apart from a conversion that failed.
+    // What a report cannot replace is told before the work.
     fs::create_dir(dir.path("blocked")).unwrap();
     fs::create_dir(dir.path(&format!("blocked/{NAME}.report.json"))).unwrap();
     let refused = dir.fails(&["convert", &tiny(), "-o", "blocked"]);
-    assert!(refused.contains("the outputs are complete"), "{refused}");
-    dir.ok(&["check", &format!("blocked/{NAME}")]);
+    assert!(refused.contains("report.json is a folder"), "{refused}");
+    assert_eq!(dir.names("blocked"), [""; 0]);
+    dir.ok(&["convert", &tiny(), "-o", "blocked", "--no-report"]);
 }

@@ -34,19 +34,19 @@ impl Written {
 
     /// Refuses what [`Self::write`] would refuse, before the work.
     pub(crate) fn check(&self, outputs: &Outputs) -> Result<(), StagingError> {
-        StagedFile::check(&self.json, outputs.always().file(FileKind::ReportFacts))?;
-        StagedFile::check(&self.html, outputs.always().file(FileKind::ReportPage))
+        StagedFile::check(&self.json, outputs.file(FileKind::ReportFacts).always())?;
+        StagedFile::check(&self.html, outputs.file(FileKind::ReportPage).always())
     }
 
     /// Writes a report over an older one: it tells of outputs that were just made.
     pub(crate) fn write(&self, report: &Report, outputs: &Outputs) -> anyhow::Result<()> {
         let facts = serde_json::to_string(report)? + "\n";
-        outputs::write_text(&self.json, outputs.always().file(FileKind::ReportFacts), &facts)?;
+        outputs::write_text(&self.json, outputs.file(FileKind::ReportFacts).always(), &facts)?;
         write_page(report, &self.html, outputs)
     }
 }
 
 /// Writes the page alone.
 pub(crate) fn write_page(report: &Report, path: &Path, outputs: &Outputs) -> anyhow::Result<()> {
-    outputs::write_text(path, outputs.always().file(FileKind::ReportPage), &html::render(report)?)
+    outputs::write_text(path, outputs.file(FileKind::ReportPage).always(), &html::render(report)?)
 }

@@ -33,11 +33,6 @@ impl Outputs {
         Outputs { inputs: inputs.into_iter().map(Into::into).collect(), is_forced }
     }
 
-    /// The same for outputs that are replaced without being asked, such as reports.
-    pub fn always(&self) -> Self {
-        Outputs { is_forced: true, ..self.clone() }
-    }
-
     /// A folder with a manifest of this kind.
     pub fn folder(&self, kind: ManifestKind) -> Output {
         Output { outputs: self.clone(), kind: Kind::Folder(kind) }
@@ -59,6 +54,14 @@ impl Outputs {
 pub struct Output {
     outputs: Outputs,
     kind: Kind,
+}
+
+impl Output {
+    /// The same for an output that is replaced without being asked, such as a report.
+    pub fn always(mut self) -> Self {
+        self.outputs.is_forced = true;
+        self
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
