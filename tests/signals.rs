@@ -23,7 +23,7 @@ fn every_command_that_waits_for_the_hub() {
         (&["convert", ID, "-o", "out", "--download"], "-INT", Fault::Silent, weights),
         (&["convert", ID, "-o", "out", "--dry-run"], "-TERM", Fault::Silent, "HEAD /google"),
         (&["tables", ID, "-o", "out"], "-INT", Fault::Silent, weights),
-        (&["explain", ID], "-TERM", Fault::TooMany(250), info),
+        (&["inspect", ID], "-TERM", Fault::TooMany(250), info),
         (&["doctor", "--xcrun", "/absent/xcrun"], "-INT", Fault::Silent, "HEAD /"),
     ];
     for (arguments, signal, fault, only) in cases {
