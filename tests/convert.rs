@@ -66,7 +66,7 @@ fn packed(out: &Path) -> Vec<Matrix> {
             scales: scales.map(|scale| f16::from_le_bytes([scale[0], scale[1]])).collect(),
         }
     };
-    let names = module.resources().iter().filter_map(|resource| resource.key.strip_suffix("/codes"));
+    let names = module.resources().filter_map(|resource| resource.key.strip_suffix("/codes"));
     names.map(matrix).collect()
 }
 

@@ -246,8 +246,9 @@ fn add_halves<S: Simd>(x: f32x4<S>) -> f64x2<S> {
 struct Tally<S: Simd> {
     /// Blocks whose errors are added up.
     seen: u64,
-    blocks_on_lattice: u64,
     blocks_exact: u64,
+    /// Blocks on a lattice that are not exact.
+    blocks_near: u64,
     /// Exact weights in eight parts, as [`Mask::count`] counts them.
     exact_counts: i32x8<S>,
     /// Two parts of the sum.
@@ -265,8 +266,8 @@ impl<S: Simd> Tally<S> {
     fn new(simd: S) -> Self {
         Tally {
             seen: 0,
-            blocks_on_lattice: 0,
             blocks_exact: 0,
+            blocks_near: 0,
             exact_counts: i32x8::splat(simd, 0),
             squared_error: f64x2::splat(simd, 0.0),
             squared_weights: f64x2::splat(simd, 0.0),
@@ -283,7 +284,9 @@ impl<S: Simd> Tally<S> {
         self.exact_counts += counts;
         let is_exact = counts.simd_eq(FULL_COUNT).all_true();
         self.blocks_exact += u64::from(is_exact);
-        self.blocks_on_lattice += u64::from(is_exact | stored.on_lattice);
+        if stored.on_lattice && !is_exact {
+            self.blocks_near += 1;
+        }
     }
 
     #[inline(always)]
@@ -327,7 +330,7 @@ impl<S: Simd> Tally<S> {
         let worst = WorstBlock { block: self.worst, relative_error: self.worst_share.sqrt() };
         Statistics {
             blocks: scales.len() as u64,
-            blocks_on_lattice: self.blocks_on_lattice,
+            blocks_on_lattice: self.blocks_exact + self.blocks_near,
             blocks_exact: self.blocks_exact,
             weights: (scales.len() * BLOCK) as u64,
             weights_exact: u64::from(self.exact_counts.reduce_sum().unsigned_abs()),

@@ -166,6 +166,17 @@ impl<S: Simd> Lanes<S> {
         }
     }
 
+    /// The midpoints between bf16 numbers above 0 and the next smaller and the next larger one.
+    #[inline(always)]
+    pub(super) fn midpoints(self) -> [Self; 2] {
+        // Half a step is 2^15 steps of f32, also where the size of steps changes, at powers of two.
+        let (even, odd) = (self.even.to_bits(), self.odd.to_bits());
+        [
+            Lanes { even: f32x16::from_bits(even - 0x8000), odd: f32x16::from_bits(odd - 0x8000) },
+            Lanes { even: f32x16::from_bits(even + 0x8000), odd: f32x16::from_bits(odd + 0x8000) },
+        ]
+    }
+
     /// The nearest bf16 numbers, ties to even, of numbers that are 0 or of magnitudes from 2^-126 to 2^111.
     #[inline(always)]
     pub(super) fn round_to_bf16(self) -> Self {

@@ -7,6 +7,8 @@
 //!
 //! Scales that are no normal f16 numbers, and intervals of a single number, are left to the plain rule.
 
+use std::cell::Cell;
+
 use fearless_simd::Simd;
 use half::bf16;
 
@@ -60,15 +62,24 @@ impl Guess {
     }
 }
 
-impl Rule for Lattice {
+/// What is known of a group's blocks beforehand.
+pub(super) struct Start {
     /// The first two of [`EXTREMUM_CODES`].
-    type Start = [Guess; 2];
+    guesses: [Guess; 2],
+    /// Whether the bf16 scales are tried before the interval is computed: not where the last block had none, since the next one
+    /// is then likely to have none either. The result is the same.
+    tries_bf16_first: Cell<bool>,
+}
+
+impl Rule for Lattice {
+    type Start = Start;
 
     const OVERFLOW: f32 = F16_OVERFLOW;
 
     #[inline(always)]
     fn start(extrema: &[f32; GROUP]) -> Self::Start {
-        [Guess::new(extrema, EXTREMUM_CODES[0]), Guess::new(extrema, EXTREMUM_CODES[1])]
+        let guesses = [Guess::new(extrema, EXTREMUM_CODES[0]), Guess::new(extrema, EXTREMUM_CODES[1])];
+        Start { guesses, tries_bf16_first: Cell::new(true) }
     }
 
     #[inline(always)]
@@ -90,29 +101,29 @@ impl Rule for Lattice {
 
 /// The lattice of almost every block that is on one: those with an f16 scale under one of two codes of the extremum.
 #[inline(always)]
-fn recover_quickly<S: Simd>(
-    simd: S,
-    weights: Lanes<S>,
-    [first, second]: &[Guess; 2],
-    at: usize,
-) -> Option<Choice<S>> {
-    let candidate = Candidate::new(weights, first.inverses[at]);
-    let scales = Bf16Scales::new(candidate, first.scales(at));
-    if let Some(magnitude) = scales.only() {
+fn recover_quickly<S: Simd>(simd: S, weights: Lanes<S>, start: &Start, at: usize) -> Option<Choice<S>> {
+    let [first, second] = &start.guesses;
+    let mut candidate = Candidate::new(weights, first.inverses[at]);
+    let mut scales = first.scales(at);
+    let tries_bf16 = start.tries_bf16_first.get();
+    if tries_bf16 && let Some(magnitude) = candidate.only_exact(scales) {
         return Some(candidate.choice(magnitude));
     }
-    let (candidate, scales) = if candidate.is_possible() {
-        (candidate, scales)
-    } else {
-        let candidate = Candidate::new(weights, second.inverses[at]);
+    if !candidate.is_possible() {
+        candidate = Candidate::new(weights, second.inverses[at]);
+        scales = second.scales(at);
         // Under a smaller code of the extremum all of these codes would be even; a positive scale is to be preferred then.
         if !candidate.is_possible() || candidate.sign < 0.0 && !candidate.codes.has_odd_integers() {
             return None;
         }
-        (candidate, Bf16Scales::new(candidate, second.scales(at)))
-    };
-    match candidate.scale(simd, scales) {
-        Found::Exact(magnitude) => Some(candidate.choice(magnitude)),
+        if tries_bf16 && let Some(magnitude) = candidate.only_exact(scales) {
+            return Some(candidate.choice(magnitude));
+        }
+    }
+    let found = candidate.scale(simd, scales);
+    start.tries_bf16_first.set(matches!(found, Found::Bf16(_)));
+    match found {
+        Found::Bf16(magnitude) | Found::F16(magnitude) => Some(candidate.choice(magnitude)),
         Found::Between(_) | Found::Nothing | Found::Unclear => None,
     }
 }
@@ -133,9 +144,12 @@ fn recover<S: Simd>(simd: S, block: &[bf16; BLOCK], weights: Lanes<S>, extremum:
         if !candidate.is_possible() {
             continue;
         }
-        let scales = Bf16Scales::new(candidate, bf16_scales(extremum.abs(), code.abs()));
+        let scales = bf16_scales(extremum.abs(), code.abs());
+        if let Some(magnitude) = candidate.only_exact(scales) {
+            return candidate.choice(magnitude);
+        }
         match candidate.scale(simd, scales) {
-            Found::Exact(magnitude) => return candidate.choice(magnitude),
+            Found::Bf16(magnitude) | Found::F16(magnitude) => return candidate.choice(magnitude),
             Found::Between(neighbors) => first = first.or(Some((inverse, neighbors))),
             Found::Nothing => {}
             Found::Unclear => return plain(simd, block),
@@ -219,34 +233,51 @@ impl<S: Simd> Candidate<S> {
         (self.codes * (magnitude * self.sign)).round_to_bf16().equals(self.weights)
     }
 
-    /// The preferred scale.
+    /// Whether a magnitude reproduces all weights.
     #[inline(always)]
-    fn scale(self, simd: S, scales: Bf16Scales) -> Found {
-        if let Some(magnitude) = scales.only() {
-            return Found::Exact(magnitude);
-        }
+    fn is_exact(self, magnitude: f32) -> bool {
+        self.reproduced(magnitude).all()
+    }
+
+    /// The one of two magnitudes that reproduces all weights, if only one does.
+    #[inline(always)]
+    fn only_exact(self, [first, second]: [f32; 2]) -> Option<f32> {
+        let is_first = self.is_exact(first);
+        let is_second = !second.is_nan() && self.is_exact(second);
+        (is_first != is_second).then_some(if is_first { first } else { second })
+    }
+
+    /// The preferred scale, given the bf16 scales that reproduce the extremum.
+    #[inline(always)]
+    fn scale(self, simd: S, bf16_scales: [f32; 2]) -> Found {
         let interval = self.interval(simd);
-        if scales.is_exact == [true; 2] {
-            let [nearer, _] = interval.by_distance(scales.magnitudes);
-            return Found::Exact(nearer);
-        }
         if interval.lowest > interval.highest {
             return Found::Nothing;
         }
         if interval.lowest < SMALLEST_SCALE * MULTIPLE || interval.lowest == interval.highest {
             return Found::Unclear;
         }
+        let holds = [self.is_within(interval, bf16_scales[0]), self.is_within(interval, bf16_scales[1])];
+        match holds {
+            [true, true] => return Found::Bf16(interval.by_distance(bf16_scales)[0]),
+            [true, false] => return Found::Bf16(bf16_scales[0]),
+            [false, true] => return Found::Bf16(bf16_scales[1]),
+            [false, false] => {}
+        }
         let neighbors = interval.around_middle();
-        // Whether a bound belongs to the interval is seen by trying it.
-        let is_inside =
-            |scale| interval.holds(scale) || interval.ends_at(scale) && self.reproduced(scale).all();
-        if is_inside(neighbors[0]) {
-            Found::Exact(neighbors[0])
-        } else if is_inside(neighbors[1]) {
-            Found::Exact(neighbors[1])
+        if self.is_within(interval, neighbors[0]) {
+            Found::F16(neighbors[0])
+        } else if self.is_within(interval, neighbors[1]) {
+            Found::F16(neighbors[1])
         } else {
             Found::Between(neighbors)
         }
+    }
+
+    /// Whether a magnitude lies in the interval. Whether a bound belongs to that is seen by trying it.
+    #[inline(always)]
+    fn is_within(self, interval: Bounds, magnitude: f32) -> bool {
+        interval.encloses(magnitude) || interval.ends_at(magnitude) && self.is_exact(magnitude)
     }
 
     /// The one of two magnitudes that reproduces more weights, the first one on a tie.
@@ -261,46 +292,20 @@ impl<S: Simd> Candidate<S> {
         let weights = self.weights.abs();
         let is_zero = weights.is_zero();
         let factors = Lanes::splat(simd, MULTIPLE) / self.codes.abs();
-        // Weights without their significand; half the step from a weight to the next larger one, and down to the next smaller.
-        let exponents = weights.and_bits(0x7f80_0000);
-        let half_steps = exponents * (1.0 / 256.0);
-        let half_steps_down = exponents.equals(weights).select(half_steps * 0.5, half_steps);
-        let lowest = is_zero.select(weights, (weights - half_steps_down) * factors);
-        let highest = is_zero.select(Lanes::splat(simd, f32::MAX), (weights + half_steps) * factors);
+        let [below, above] = weights.midpoints();
+        let lowest = is_zero.select(weights, below * factors);
+        // Infinite for zeros, without subnormal numbers, with which some processors are slow.
+        let highest = above.max(f32::MIN_POSITIVE) * factors;
         Bounds { lowest: lowest.largest(), highest: highest.smallest() }
-    }
-}
-
-/// The bf16 scales that reproduce the extremum, and whether each reproduces the whole block.
-#[derive(Clone, Copy)]
-struct Bf16Scales {
-    magnitudes: [f32; 2],
-    is_exact: [bool; 2],
-}
-
-impl Bf16Scales {
-    #[inline(always)]
-    fn new<S: Simd>(candidate: Candidate<S>, magnitudes: [f32; 2]) -> Self {
-        let [first, second] = magnitudes;
-        let is_second = !second.is_nan() && candidate.reproduced(second).all();
-        Bf16Scales { magnitudes, is_exact: [candidate.reproduced(first).all(), is_second] }
-    }
-
-    /// The one that reproduces the block, if only one does.
-    #[inline(always)]
-    fn only(self) -> Option<f32> {
-        match self.is_exact {
-            [true, false] => Some(self.magnitudes[0]),
-            [false, true] => Some(self.magnitudes[1]),
-            _ => None,
-        }
     }
 }
 
 /// What an interval of scales holds.
 enum Found {
-    /// A number to take.
-    Exact(f32),
+    /// A bf16 number to take.
+    Bf16(f32),
+    /// An f16 number to take.
+    F16(f32),
     /// No f16 number. It lies between these, the first one nearer its middle or the smaller one on a tie.
     Between([f32; 2]),
     /// No number at all.
@@ -342,7 +347,7 @@ impl Bounds {
 
     /// Whether a number lies between the bounds.
     #[inline(always)]
-    fn holds(self, scale: f32) -> bool {
+    fn encloses(self, scale: f32) -> bool {
         let at = scale * MULTIPLE;
         self.lowest < at && at < self.highest
     }
