@@ -141,7 +141,7 @@ fn settings_that_are_not_implemented() {
             config.pointer_mut(place).unwrap()[name] = json!(1.5);
             let error = DecoderConfig::from_json(config.to_string().as_bytes()).unwrap_err().to_string();
             let field =
-                format!("{}/{name} is 1.5, expected none", place).replacen('/', "", 1).replace('/', ".");
+                format!("{place}/{name} is 1.5, expected none").replacen('/', "", 1).replace('/', ".");
             assert!(error.contains(&field), "{field}: {error}");
         }
     }

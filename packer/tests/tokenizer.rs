@@ -209,7 +209,7 @@ fn ids_beyond_the_vocabulary_are_refused() {
     };
     assert!(spoiled(&|t| t["added_tokens"][3]["id"] = json!(VOCABULARY - 1)).is_ok());
     let edits: [&dyn Fn(&mut Value); 2] = [&|t| t["added_tokens"][3]["id"] = json!(VOCABULARY), &|t| {
-        t["model"]["vocab"]["new"] = json!(VOCABULARY)
+        t["model"]["vocab"]["new"] = json!(VOCABULARY);
     }];
     for edit in edits {
         let error = spoiled(edit).unwrap_err();
