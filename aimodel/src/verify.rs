@@ -17,7 +17,7 @@ use crate::element::Element;
 use crate::infer::{Known, is_exact, result_type};
 use crate::module::{BlockId, Definition, Module, OpId, RegionId, ValueId};
 use crate::opcode::Opcode;
-use crate::types::{Dim, TensorType, TypeId};
+use crate::types::{TensorType, TypeId};
 use attributes::Attributes;
 use graph::GraphFacts;
 
@@ -245,13 +245,11 @@ impl<'m> Verifier<'m> {
         let declared = declared.ok_or("its result is not a tensor")?;
         let inferred = result_type(self.module, known, op.opcode, &op.operands, declared.element)
             .map_err(|error| error.reason)?;
-        if surroundings == Surroundings::Decomposition && declared.element == inferred.element {
-            // Apple's own decompositions declare composite ops inside of them in other shapes: a softmax the sums as not reduced,
-            // activations of scalars what is a vector of one element as a scalar.
-            let one_element = declared.rank() == 0 && inferred.shape == [Dim::Fixed(1)];
-            if op.opcode.is_composite() || one_element {
-                return Ok(());
-            }
+        // Apple's own decompositions declare composite ops inside of them in other shapes: a softmax the sums as not reduced,
+        // activations of scalars what is a vector of one element as a scalar.
+        let nested = surroundings == Surroundings::Decomposition && op.opcode.is_composite();
+        if nested && declared.element == inferred.element {
+            return Ok(());
         }
         let fits = if is_exact(op.opcode) { declared == inferred } else { declared.compatible(&inferred) };
         if fits { Ok(()) } else { Err(format!("declared as {declared}, but its operands make {inferred}")) }

@@ -525,3 +525,61 @@ fn a_changed_decomposition_is_found() {
         "{nested}"
     );
 }
+
+/// Rules that damaged programs showed: Apple's loader aborts where they are broken.
+#[test]
+fn what_loaders_turn_into_their_own_must_have_a_counterpart() {
+    let flag = |at: usize, value: i64| {
+        move |module: &mut Module| {
+            let flag = Attribute::Integer { width: 1, unsigned: true, value };
+            set_property(module, graph_of(module), at, flag);
+        }
+    };
+    check("main", "property noInline is of another kind", flag(6, 2));
+    check("main", "externalize and private", |module| {
+        flag(2, 1)(module);
+        flag(4, 1)(module);
+    });
+    check("main", "property paramDecls is of another kind", |module| {
+        let text = module.string("T");
+        set_property(module, graph_of(module), 7, Attribute::Array(vec![text]));
+    });
+    check("main", "property compositeDecl is of another kind", |module| {
+        let text = module.string("T");
+        let declaration = Attribute::Opaque { name: "a".to_owned(), parameters: vec![text] };
+        set_property(module, graph_of(module), 1, declaration);
+    });
+    check("main", "result 0: the key \"a\" has no prefix", |module| {
+        let list: &[(&str, &str)] = &[("a", "b"), (NAME, "x")];
+        let [a, b, c, d] = ["p", "q", "r", "s"].map(|name| [(NAME, name)]);
+        let names = entries(module, &[&[list[0], a[0]], &b, &c, &d]);
+        set_property(module, graph_of(module), RESULTS, names);
+    });
+    check("add_v1", "scope of another kind", |module| {
+        let add = find(module, Opcode::BroadcastingAdd);
+        let Attribute::Location { source, .. } = *module.attribute(module.op(add).location) else {
+            panic!("a location")
+        };
+        let scope = module.string("somewhere");
+        let location = Attribute::Location { source, scope, fused: Vec::new(), metadata: Vec::new() };
+        module.op_mut(add).location = module.intern(location);
+    });
+}
+
+#[test]
+fn ops_inside_a_decomposition_follow_their_rules_too() {
+    check("op 0 add_v1", "has 3 operands instead of 2", |module| {
+        let body = module.body(find(module, Opcode::BroadcastingAdd)).unwrap();
+        let add = module.block(body).ops[0];
+        let extra = module.block(body).arguments[0];
+        module.op_mut(add).operands.push(extra);
+    });
+    check("op 0 mul_v1", "result 0 is token, a tensor is needed", |module| {
+        let body = module.body(find(module, Opcode::BroadcastingAdd)).unwrap();
+        let add = module.block(body).ops[0];
+        let token = module.intern_type(Type::Token);
+        module.op_mut(add).opcode = Opcode::Mul;
+        module.op_mut(add).results.clear();
+        module.add_result(add, token);
+    });
+}

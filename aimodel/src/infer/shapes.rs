@@ -186,9 +186,13 @@ impl<'a> Context<'a> {
     pub(super) fn gather_along_axis(&self) -> Inferred {
         self.exactly(3)?;
         let (source, indices) = (self.operand(0)?, self.operand(1)?);
-        self.axes(2, source.rank())?;
+        let along = self.axes(2, source.rank())?;
         if source.rank() != indices.rank() {
             return Err(format!("indices {indices} do not have the rank of {source}"));
+        }
+        let mut pairs = source.shape.iter().zip(&indices.shape).enumerate();
+        if let Some((axis, _)) = pairs.find(|(axis, (a, b))| !along.contains(axis) && !a.compatible(**b)) {
+            return Err(format!("axis {axis} of the indices {indices} is not that of {source}"));
         }
         Ok(indices.with_element(source.element))
     }

@@ -54,6 +54,10 @@ pub(super) fn check(module: &Module, graph: OpId, attributes: &mut Attributes<'_
     if let Some(Attribute::Opaque { parameters, .. }) = property(module, graph, "compositeDecl?") {
         parameters.iter().try_for_each(|parameter| attributes.entry(*parameter))?;
     }
+    let is_set = |name| matches!(property(module, graph, name), Some(Attribute::Integer { value: 1, .. }));
+    if is_set("externalize") && is_set("isPrivate") {
+        return Err("it is marked externalize and private, which loaders refuse together".to_owned());
+    }
     let handles = arguments.iter().filter(|value| is_handle(module, **value)).count();
     let tokens = results.iter().filter(|value| is_token(module, **value)).count();
     let first = results.iter().take_while(|value| is_token(module, **value)).count();

@@ -128,6 +128,23 @@ mod extracted {
         assert_found(&bundle.check(), &["graph.weight-scale"]);
     }
 
+    /// As in a program that `check` once passed and Apple's loader aborted on.
+    #[test]
+    fn operation_without_one_of_its_operands_is_found() {
+        let mut graph = aimodel::build::GraphBuilder::new();
+        let x = graph.input("x", &aimodel::TensorType::fixed(&[2, 3], aimodel::Element::F16));
+        let y = graph.add(x, x).unwrap();
+        let mut module = graph.finish("main", &[], &[("y", y)]).unwrap();
+        let body = module.body(module.graphs()[0]).unwrap();
+        let add = module.block(body).ops[0];
+        module.op_mut(add).operands.pop();
+        let layout = aimodel::bytecode::layout::Layout::new(&module).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::write(scratch.path().join("main.mlirb"), [layout.prefix, layout.suffix].concat()).unwrap();
+        let invalid = GraphFacts::read(scratch.path()).unwrap().invalid.unwrap();
+        assert!(invalid.contains("has 1 operands instead of 2"), "{invalid}");
+    }
+
     #[test]
     fn reader_survives_any_truncation() {
         let scratch = tempfile::tempdir().unwrap();
