@@ -100,7 +100,7 @@ fn both_variants_pass_with_the_tables_found_beside_them() {
     assert_eq!(probe["generated_ids"].as_array().unwrap()[..continued.len()], continued[..]);
 }
 
-/// Over 831 tokens the lattice is at least ten times nearer to the checkpoint than the rule that ignores it; the figures are in
+/// Over 511 distinct positions the lattice is at least ten times nearer to the checkpoint than the rule that ignores it; the figures are in
 /// `docs/oracle.md`.
 #[test]
 fn the_lattice_diverges_ten_times_less_and_what_ignores_it_fails() {
@@ -118,15 +118,59 @@ fn the_lattice_diverges_ten_times_less_and_what_ignores_it_fails() {
         let output = dir.command(&arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let cases = report["cases"].as_array().unwrap();
-        let of = |case: &Value, key: &str| case[key].as_f64().unwrap();
-        let positions: f64 = cases.iter().map(|case| of(case, "positions")).sum();
-        assert!(positions >= 500.0);
-        cases.iter().map(|case| of(&case["distances"], "mean_kl") * of(case, "positions")).sum::<f64>()
-            / positions
+        let count = |key: &str| -> u64 {
+            report["cases"].as_array().unwrap().iter().map(|case| case[key].as_u64().unwrap()).sum()
+        };
+        assert_eq!((count("positions"), count("repeated")), (831, 320), "both sequences begin alike");
+        report["distances"]["mean_kl"].as_f64().unwrap()
     };
     let (lattice, absmax) = (mean("lattice", 0), mean("absmax", 1));
     assert!(lattice * 10.0 < absmax, "{lattice} against {absmax}");
+}
+
+/// Every way to pass without a comparison ends with status 1 and says why.
+#[test]
+fn too_little_to_compare_fails_and_bounds_can_be_typed() {
+    let dir = converted("lattice");
+    let mut oracle = read_json(stored_oracle("oracle.json").into());
+    let cases = oracle["cases"].as_array().unwrap().clone();
+    oracle["cases"] = Value::Array(vec![cases[0].clone(), cases[0].clone(), cases[0].clone()]);
+    fs::write(dir.path("repeated.json"), oracle.to_string()).unwrap();
+    oracle["cases"] = Value::Array(Vec::new());
+    fs::write(dir.path("none.json"), oracle.to_string()).unwrap();
+    assert!(dir.fails(&["gate", BUNDLE, "--oracle", "none.json"]).contains("\"cases\" is empty"));
+
+    let gate = ["gate", BUNDLE, "--oracle", "repeated.json"];
+    let output = dir.command(&gate).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    assert!(said.contains("failed: 33 distinct qualified positions, at least 64 are needed"), "{said}");
+    assert!(said.contains("repeats an earlier sequence") && said.contains("gate FAILED: 33 of 33"), "{said}");
+    let enough = [&gate[..], &["--min-positions", "33"]].concat();
+    assert!(dir.ok(&enough).contains("gate passed: 33 of 33"));
+
+    let source = tiny();
+    let strict =
+        [&enough[..], &["--checkpoint", &source, "--max-kl", "1e-9", "--min-cosine", "1", "--json"]].concat();
+    let output = dir.command(&strict).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let failures: Vec<&str> =
+        report["failures"].as_array().unwrap().iter().map(|failure| failure.as_str().unwrap()).collect();
+    assert_eq!(failures.len(), 2, "{failures:?}");
+    assert!(failures[0].contains("minimum cosine") && failures[1].contains("mean KL"), "{failures:?}");
+    assert_eq!(report["bounds"]["max_mean_kl"], 1e-9);
+    for (option, value) in
+        [("--max-kl", "NaN"), ("--max-kl", "-1"), ("--min-cosine", "1.5"), ("--min-positions", "-1")]
+    {
+        let typed = format!("{option}={value}");
+        let output =
+            dir.command(&[&enough[..], &["--checkpoint", &source, &typed]].concat()).output().unwrap();
+        assert!(!output.status.success() && text(&output.stderr).contains(option), "{typed}");
+    }
+    assert!(
+        dir.fails(&["oracle", &source, "-n", "4294967295", "-o", "long.json"]).contains("context of 4096")
+    );
 }
 
 #[test]

@@ -260,7 +260,8 @@ fn oracle_gate_and_run() {
     let prompt = ["--prompt", "Count up: 1, 2, 3,", "-n", "2"];
     let oracle = [&["oracle", &tiny, "-o", "oracle.json", "--force"], &prompt[..]].concat();
     golden::check("oracle", &stage.forms(&oracle));
-    golden::check("gate", &stage.forms(&["gate", BUNDLE, "--oracle", "oracle.json", "--checkpoint", &tiny]));
+    let gate = ["gate", BUNDLE, "--oracle", "oracle.json", "--checkpoint", &tiny, "--min-positions", "10"];
+    golden::check("gate", &stage.forms(&gate));
     golden::check("run", &stage.forms(&[&["run", BUNDLE, "--raw"], &prompt[..]].concat()));
 }
 

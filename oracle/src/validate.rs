@@ -28,7 +28,6 @@ fn check_case(case: &Case) -> Result<(), String> {
     if let Some((name, found)) = lists.into_iter().find(|(_, found)| *found != case.len()) {
         return Err(format!(".{name} has {found} entries for {} tokens", case.len()));
     }
-    // A number beyond the range of f32 is read as infinity.
     let usable = |margin: &f32| margin.is_finite() && *margin >= 0.0;
     if let Some((at, margin)) = first_not(&case.teacher_forced_margins, usable) {
         return Err(format!(".teacher_forced_margins[{at}] is {margin}, not a finite number from 0 on"));

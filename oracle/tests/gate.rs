@@ -13,7 +13,7 @@ use aimodel::bytecode::reader::{BlobRange, Bytecode};
 use aimodel::{Attribute, Definition, Element, Module, OpId, Opcode, ValueId};
 use converter::source::LocalSource;
 use oracle::file::Oracle;
-use oracle::gate::{self, Cause, GateReport};
+use oracle::gate::{self, Cause, Failure, GateReport};
 use oracle::interpreter::Session;
 use oracle::reference::Reference;
 use oracle::stepper::Stepper;
@@ -136,9 +136,15 @@ fn packages_without_a_fault_have_no_findings_and_pass() {
 #[test]
 fn int4_off_the_lattice_fails_without_a_finding() {
     let report = gate_with(&package(INT4), tables(), 6, true);
-    assert_eq!((report.qualified, report.agreed), (182, 171));
+    assert_eq!((report.qualified, report.agreed), (182, 176));
     assert_eq!(report.causes, []);
     assert!(!report.passed);
+    assert!(report.failures.contains(&Failure::Flips { flips: 6, of: 182 }), "{:?}", report.failures);
+    assert!(
+        report.failures.iter().any(|failure| matches!(failure, Failure::MeanKl { .. })),
+        "{:?}",
+        report.failures
+    );
     assert_eq!(report.layers.unwrap().first_departing, None);
 }
 
@@ -269,4 +275,35 @@ fn missing_soft_cap() {
     let report = faulty.report(false);
     named(&report, |cause| *cause == Cause::Softcap { found: None, expected: 30.0 });
     assert!(report.cases[0].flips.is_empty(), "no winner moves: the cap is monotone");
+}
+
+/// One weight in 256 is lost everywhere: no qualified position has another winner and no matrix is recognizably wrong.
+#[test]
+fn subtle_damage_fails_by_its_distances() {
+    let faulty = Faulty::new(F16, |_, blobs| {
+        for blob in blobs {
+            blob.as_chunks_mut::<2>().0.iter_mut().step_by(256).for_each(|weight| *weight = [0, 0]);
+        }
+    });
+    let report = gate_with(&faulty.path(), tables(), 3, false);
+    assert_eq!((report.qualified, report.agreed), (92, 92));
+    assert_eq!(report.causes, []);
+    let cosine = |failure: &Failure| matches!(failure, Failure::MinCosine { found, .. } if *found < 0.995);
+    assert!(report.failures.iter().any(cosine), "{:?}", report.failures);
+    assert!(!report.passed);
+}
+
+#[test]
+fn logits_that_are_not_numbers_fail() {
+    let faulty = Faulty::new(F16, |_, blobs| {
+        let largest = blobs.iter_mut().max_by_key(|blob| blob.len()).unwrap();
+        for weight in largest.as_chunks_mut::<2>().0 {
+            *weight = half::f16::NAN.to_le_bytes();
+        }
+    });
+    let mut stepper = Stepper::new(Session::open(&faulty.path()).unwrap(), Some(tables())).unwrap();
+    let report =
+        gate::run(&mut stepper, &oracle_of(1), None, false, &mut || ControlFlow::Continue(())).unwrap();
+    assert!(report.failures.contains(&Failure::NotFinite { positions: 34 }), "{:?}", report.failures);
+    assert_eq!((report.qualified, report.agreed), (33, 0));
 }

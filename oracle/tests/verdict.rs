@@ -73,10 +73,8 @@ fn files_that_nothing_can_be_compared_with_are_refused() {
         ("cases[0].teacher_forced_margins[3] is -1", |json| {
             json["cases"][0]["teacher_forced_margins"][3] = json!(-1);
         }),
-        ("cases[2].teacher_forced_margins[0] is inf", |json| {
-            json["cases"][2]["teacher_forced_margins"][0] = json!(1e39);
-        }),
-        ("cases[0].logit_norms[5] is inf", |json| json["cases"][0]["logit_norms"][5] = json!(1e300)),
+        ("number out of range", |json| json["cases"][2]["teacher_forced_margins"][0] = json!(1e39)),
+        ("number out of range", |json| json["cases"][0]["logit_norms"][5] = json!(1e300)),
         ("cases[0].logit_norms[5] is 0", |json| json["cases"][0]["logit_norms"][5] = json!(0)),
         ("invalid type: null, expected f32", |json| json["cases"][0]["logit_norms"][5] = Value::Null),
         ("invalid type: null", |json| json["cases"][0]["teacher_forced_argmax"] = Value::Null),

@@ -212,3 +212,89 @@ pub(super) fn failures(report: &GateReport, bounds: &Bounds) -> Vec<Failure> {
     }));
     failures
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::{CaseReport, Distances};
+
+    /// A report of a bundle that is within all bounds, but for what `change` does to its only sequence and to its distances.
+    fn failing(change: impl FnOnce(&mut CaseReport, &mut Distances)) -> Vec<Failure> {
+        let mut case = CaseReport {
+            prompt: "Count up:".to_owned(),
+            positions: 100,
+            repeated: 0,
+            qualified: 64,
+            flips: Vec::new(),
+            ties: 36,
+            ties_differing: 0,
+            tie_flips: Vec::new(),
+            not_finite: 0,
+            first_divergence: None,
+            worst_margin_error: 0.0,
+            norm_difference: 0.0,
+            distances: None,
+            track: Vec::new(),
+        };
+        let mut distances = Distances { min_cosine: 1.0, mean_cosine: 1.0, max_kl: 0.0, mean_kl: 0.0 };
+        change(&mut case, &mut distances);
+        let (qualified, agreed) = (case.qualified, case.qualified - case.flips.len());
+        let report = GateReport {
+            passed: false,
+            reference: String::new(),
+            qualified,
+            agreed,
+            distances: Some(distances),
+            bounds: Bounds::LOSSLESS,
+            failures: Vec::new(),
+            cases: vec![case],
+            layers: None,
+            causes: Vec::new(),
+        };
+        let judged = report.judged_by(Bounds::LOSSLESS);
+        assert_eq!(judged.passed, judged.failures.is_empty());
+        judged.failures
+    }
+
+    #[test]
+    fn each_bound_fails_on_its_own_and_none_without_reason() {
+        assert_eq!(failing(|_, _| {}), []);
+        assert_eq!(failing(|case, _| case.qualified = 63), [Failure::Positions { found: 63, needed: 64 }]);
+        assert_eq!(failing(|case, _| case.not_finite = 1), [Failure::NotFinite { positions: 1 }]);
+        let found = 0.031;
+        assert_eq!(failing(|case, _| case.norm_difference = found), [Failure::Norms { found, limit: 0.03 }]);
+        let found = 0.994;
+        assert_eq!(
+            failing(|_, distances| distances.min_cosine = found),
+            [Failure::MinCosine { found, limit: 0.995 }]
+        );
+        let found = 0.9994;
+        assert_eq!(
+            failing(|_, distances| distances.mean_cosine = found),
+            [Failure::MeanCosine { found, limit: 0.9995 }]
+        );
+        let found = 0.0011;
+        assert_eq!(
+            failing(|_, distances| distances.mean_kl = found),
+            [Failure::MeanKl { found, limit: 1e-3 }]
+        );
+    }
+
+    /// Rounding decides some near-ties, and not most of them.
+    #[test]
+    fn more_than_half_of_the_near_ties_fail() {
+        for (of, differing, passes) in [
+            (0, 0, true),
+            (3, 3, true),
+            (4, 3, true),
+            (4, 4, false),
+            (8, 4, true),
+            (8, 5, false),
+            (40, 21, false),
+        ] {
+            let failures = failing(|case, _| (case.ties, case.ties_differing) = (of, differing));
+            let expected = if passes { Vec::new() } else { vec![Failure::Ties { differing, of }] };
+            assert_eq!(failures, expected);
+        }
+    }
+}

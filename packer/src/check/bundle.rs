@@ -73,7 +73,10 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Bundle
 fn check_gate(context: &mut Context<'_>, folder: &Folder, contents: &Contents) {
     let Some(gate) = contents.manifest.as_ref().map(|manifest| &manifest.gate) else { return };
     if gate["passed"] == false {
-        let what = format!("the gate failed: {} of {} positions agree", gate["agreed"], gate["qualified"]);
+        let what = format!(
+            "the gate failed: {} of {} positions agree; \"gate\" in the manifest has the reasons",
+            gate["agreed"], gate["qualified"]
+        );
         context.report(&rules::MANIFEST_GATE, folder, manifest::FILE_NAME, what);
     }
 }
