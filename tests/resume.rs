@@ -18,8 +18,8 @@ use serde_json::Value;
 
 const ID: &str = "google/gemma-4-tiny";
 
-/// Bytes a second: a run takes a good half second.
-const BANDWIDTH: u64 = 200 << 20;
+/// Bytes a second: a run takes a good second.
+const BANDWIDTH: u64 = 100 << 20;
 
 /// A checkpoint on a Hub, and a folder to convert it into.
 struct Line {

@@ -132,7 +132,7 @@ struct Ran {
 
 impl Job {
     fn new(variants: Vec<Variant>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = temporary();
         let model = folder(&dir);
         let layer_types = vec![LayerType::Sliding, LayerType::Full];
         let shape = Shape { vocabulary: 96, kv_shared: 0, layer_types, ..Shape::small() };
@@ -149,7 +149,7 @@ impl Job {
         let header = Header::new("tool 1".to_owned(), &source, BTreeMap::new()).unwrap().unwrap();
         let (expected, places) = (BTreeMap::new(), Vec::new());
         let mut job = Job { dir, source, plan, header, expected, places };
-        let out = tempfile::tempdir().unwrap();
+        let out = temporary();
         let ran = job.run(out.path(), Cut::Write(ENOUGH));
         ran.result.unwrap();
         (job.expected, job.places) = (outputs(out.path()), ran.places);
@@ -213,7 +213,7 @@ impl Job {
         let mut states = HashSet::new();
         let (mut pairs, mut grown) = (0, 0);
         for first in first {
-            let once = tempfile::tempdir().unwrap();
+            let once = temporary();
             if self.run(once.path(), *first).result.is_ok() {
                 continue;
             }
@@ -247,6 +247,11 @@ impl Job {
     }
 }
 
+/// A folder in memory where there is one: thousands of small files are written.
+fn temporary() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// The checkpoint's folder, whose name says which commit it is.
 fn folder(dir: &TempDir) -> PathBuf {
     dir.path().join("models--google--tiny/snapshots").join("a".repeat(40))
@@ -275,7 +280,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 fn copy(folder: &Path) -> TempDir {
-    let to = tempfile::tempdir().unwrap();
+    let to = temporary();
     for (path, bytes) in files(folder) {
         let path = to.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -373,7 +378,7 @@ fn forge(work: &Path, values: &[Value]) {
 
 /// One that ended behind a place of the journal.
 fn cut_off(job: &Job, place: usize) -> TempDir {
-    let out = tempfile::tempdir().unwrap();
+    let out = temporary();
     job.run(out.path(), Cut::Write(job.places[place] + 1)).result.unwrap_err();
     out
 }
@@ -503,7 +508,7 @@ impl Observer for Replacing<'_> {
 #[test]
 fn a_checkpoint_that_is_replaced_in_mid_run_is_an_error() {
     let job = Job::new(vec![Variant::Provider]);
-    let out = tempfile::tempdir().unwrap();
+    let out = temporary();
     let weights = job.folder().join("model.safetensors");
     let other = out.path().join("other.safetensors");
     fs::copy(&weights, &other).unwrap();
