@@ -292,7 +292,10 @@ mod tests {
             ("{% macro m(a, b='x') %}{{ a ~ b }}{% endmacro %}{{ m('1') }}{{ m(a='2', b='3') }}", "1x23"),
             ("{% call(x) w() %}{{ x }}{% endcall %}", "unknown"),
             ("{{ strftime_now('%d %b %Y') }}", "1970-01-01"),
-            ("{{ {'b': 1, 'a': [true, none, 'ü<']}|tojson }}", "{\"a\": [true, null, \"ü<\"], \"b\": 1}"),
+            (
+                "{{ {'b': 1, 'a': [true, none, 'ü<']}|tojson }}",
+                "{\"a\": [true, null, \"ü\\u003c\"], \"b\": 1}",
+            ),
             ("{{ [1, {'a': 2}]|tojson(indent=2) }}", "[\n  1,\n  {\n    \"a\": 2\n  }\n]"),
             (
                 "{{ 'a,b'.split(',')|join('-') }}{{ 'Ab'.upper().lower().replace('a', 'c').strip('b') }}",
