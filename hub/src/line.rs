@@ -34,7 +34,7 @@ struct TooSlow(u64);
 
 /// Whether a transfer was cut because it was too slow.
 pub(crate) fn is_too_slow(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<TooSlow>())
+    error.get_ref().and_then(|inner| inner.downcast_ref::<TooSlow>()).is_some()
 }
 
 /// Looks up names and opens connections.
