@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::StagedDirectory;
+use aimodel::staging::{StagedDirectory, StagingError};
 use aimodel::stream::WrittenFile;
 use anyhow::bail;
 use clap::ValueEnum;
@@ -72,6 +72,11 @@ impl Stage {
     }
 
     fn begin(common: &Common, work: &Path, names: &[String], header: Option<Header>) -> anyhow::Result<Self> {
+        // Before anything of an earlier run is removed.
+        let mut targets = names.iter().map(|name| common.output.join(name));
+        if let Some(path) = targets.find(|path| !common.force && path.symlink_metadata().is_ok()) {
+            bail!(StagingError::Exists { path: std::path::absolute(path)? });
+        }
         let work = StagedDirectory::new(work, false)?;
         let mut stage =
             Stage { work, folders: Vec::new(), journal: Journal::off(), held: 0, is_kept: common.resume };
