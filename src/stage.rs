@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::StagedDirectory;
+use aimodel::staging::{StagedDirectory, StagingError};
 use aimodel::stream::WrittenFile;
 use anyhow::bail;
 use clap::ValueEnum;
@@ -76,6 +76,10 @@ impl Stage {
     }
 
     fn begin(common: &Common, work: &Path, names: &[Target], header: Option<Header>) -> anyhow::Result<Self> {
+        // Before anything of an earlier run is removed.
+        for (name, output) in names {
+            StagedDirectory::check(&common.output.join(name), output.clone())?;
+        }
         let work = StagedDirectory::new(work, common.outputs([]).temporary())?;
         let mut stage =
             Stage { work, folders: Vec::new(), journal: Journal::off(), held: 0, is_kept: common.resume };

@@ -47,7 +47,7 @@ fn tables() {
 fn pack() {
     let dir = Dir::new();
     std::fs::create_dir(dir.path("release")).unwrap();
-    File::create(dir.path("release/hole")).unwrap().set_len(1 << 30).unwrap();
+    File::create(dir.path("release/hole")).unwrap().set_len(1 << 29).unwrap();
     stop(&dir, "-INT", &["pack", "release", "-o", "out/release.zip"]);
     assert_eq!(dir.names("out"), ["release.zip"]);
 }

@@ -2,6 +2,8 @@
 //!
 //! Changes the programs of the tests `COUNT` times and writes each that [`verify`] passes to `FOLDER/NUMBER.mlirb`. Prints how many.
 
+#![allow(clippy::print_stdout, reason = "the count is what it is run for")]
+
 #[path = "../tests/common/mod.rs"]
 mod common;
 

@@ -65,6 +65,14 @@ impl StagedDirectory {
         Ok(Self { place, _lock: lock })
     }
 
+    /// Checks what [`Self::new`] would check, and makes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn check(target: &Path, guard: impl Guard + 'static) -> Result<(), StagingError> {
+        Place::check(target, Box::new(guard), Kind::Directory)
+    }
+
     /// Takes over the hidden folder that a run with the same target left, by a kill or by [`Self::leave`]: that of this name, else
     /// the newest. Nothing if there is none.
     ///

@@ -43,7 +43,9 @@ impl Model {
 
     /// A new folder for outputs.
     fn place(&self) -> Place<'_> {
-        Place { dir: tempfile::tempdir().unwrap(), source: &self.source }
+        // In memory where that is possible: every trial syncs many small files.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        Place { dir, source: &self.source }
     }
 }
 
@@ -257,6 +259,17 @@ fn a_target_of_somebody_else_is_not_taken_for_an_output() {
     fs::remove_dir(place.out().join("m")).unwrap();
     place.run(&["--resume"], ENOUGH).unwrap();
     place.check("it is out of the way");
+}
+
+#[test]
+fn a_run_that_cannot_begin_takes_nothing_away() {
+    let model = Model::of_a_commit();
+    let place = partly_published(&model);
+    // Neither --resume nor --force, and one target is there.
+    let refusal = place.refusal(&[]);
+    assert!(refusal.contains("pass --force"), "{refusal}");
+    place.run(&["--resume"], ENOUGH).unwrap();
+    place.check("resumed after all");
 }
 
 #[test]
