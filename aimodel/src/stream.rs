@@ -249,7 +249,7 @@ impl StreamedFile {
     }
 
     fn send(&mut self, chunk: Chunk) -> io::Result<()> {
-        if !self.full.as_ref().is_some_and(|full| full.send(chunk).is_ok()) {
+        if self.full.as_ref().is_none_or(|full| full.send(chunk).is_err()) {
             return Err(self.failure());
         }
         if self.disk.chunks == 1 {

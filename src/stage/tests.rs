@@ -247,7 +247,7 @@ fn without_a_journal_the_error_says_what_was_published_and_what_was_dropped() {
         let place = model.place();
         let error = format!("{:#}", place.run(&[], steps).unwrap_err());
         assert!(error.contains(published) && error.contains(&format!("{dropped}: ")), "{steps}: {error}");
-        let count = if steps > 3 { steps - 3 } else { 0 };
+        let count = steps.saturating_sub(3);
         assert_eq!(place.names().len() as u64, count, "{steps}: {:?}", place.names());
     }
 }
