@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::{StagedDirectory, StagingError};
+use aimodel::staging::StagedDirectory;
 use aimodel::stream::WrittenFile;
 use anyhow::bail;
 use clap::ValueEnum;
