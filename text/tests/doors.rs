@@ -1,5 +1,7 @@
 //! Hostile strings through each door, judged by parsers that know nothing of it.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
+
 use proptest::prelude::*;
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use text::{markup, terminal};
