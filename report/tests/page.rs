@@ -169,7 +169,9 @@ fn what_is_not_all_is_never_shown_as_all() {
     report.tensors.truncate(1);
     let recovery = report.tensors[0].recovery.as_mut().unwrap();
     recovery.weights_exact = recovery.weights - 1;
+    recovery.blocks_on_lattice = recovery.blocks - 1;
     let page = html::render(&report).unwrap();
     assert!(page.contains(">99<") && page.contains("99.99 %"), "one weight of ten million is missing");
+    assert!(page.contains(">99.99 %</dd><dt>of 4-bit blocks on the lattice"));
     assert!(!page.contains("<dd class=\"good\">100.00 %"));
 }
