@@ -17,7 +17,8 @@ const BUNDLE: &str = "gemma4_e4b_qat_decode_int4lin";
 
 /// A small synthetic checkpoint called `model` in the folder.
 fn synthetic(dir: &Dir, change: impl FnOnce(&mut Recipe)) {
-    let mut recipe = Recipe::new(Shape::small());
+    // As many tokens as the tokenizer has that is copied into it.
+    let mut recipe = Recipe::new(Shape { vocabulary: 512, ..Shape::small() });
     change(&mut recipe);
     recipe.write(&dir.path("model")).unwrap();
 }

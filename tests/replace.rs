@@ -161,7 +161,7 @@ fn single_files(dir: &Dir) {
     let oracle = ["oracle", "tiny-e4b-qat", "--prompts", "prompts", "-n", "1", "--force", "-o"];
     let aotc = ["aotc", BUNDLE, "--arch", "h18p", "--force"];
     let inspect = ["inspect", BUNDLE, "--html", "-o"];
-    let gate = ["gate", BUNDLE, "--oracle", "o.json", "--probe"];
+    let gate = ["gate", BUNDLE, "--oracle", "o.json", "--min-positions", "1", "--probe"];
     let script = [&aotc[..], &["--script"]].concat();
     let report = [&aotc[..], &["--report"]].concat();
     let inside = "out/gemma4_e4b_qat_decode_int4lin/metadata.json";

@@ -194,12 +194,12 @@ fn what_was_finished_is_kept_when_the_line_breaks_or_when_that_was_asked_for() {
     assert!(interrupt(&run).contains("interrupted"));
     assert_eq!(line.dir.names("out"), [""; 0], "Ctrl-C leaves nothing");
     let kept = interrupt(&resume);
-    assert!(kept.contains("run again with --resume to go on"), "{kept}");
+    assert!(kept.contains("run again with --resume to continue"), "{kept}");
     line.ok(&resume);
 
     std::fs::remove_dir_all(line.dir.path("out")).unwrap();
     let broken = line.break_line(&run);
-    assert!(broken.contains("limits the rate") && broken.contains("--resume to go on"), "{broken}");
+    assert!(broken.contains("limits the rate") && broken.contains("--resume to continue"), "{broken}");
     line.ok(&resume);
     assert_eq!(line.dir.names("out"), ["m_decode_int4lin", "m_gather_raw"]);
 }

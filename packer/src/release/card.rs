@@ -291,7 +291,7 @@ mod tests {
                 "\n# {plain}\n\nApple Core AI bundles of [{plain}]({link}) at commit {code}, made with {plain}.\n"
             ),
             format!("| compiled for {plain} from {code} | f16 |"),
-            format!("\n- {plain} weights: 1 of 2 (50.00 %) are those of the checkpoint"),
+            format!("\n- {plain} weights: 1 of 2 weights (50.00 %) are those of the checkpoint"),
             format!("against {plain}: gate passed: 1 of 2 positions with a margin of 0.1 or more.\n"),
             format!("under the terms of their source, {code}: see LICENSE.\n"),
         ] {
