@@ -347,8 +347,8 @@ fn every_fault_of_a_checkpoint_is_named_and_leaves_nothing() {
 fn a_last_axis_off_the_block_is_refused_unless_it_stays_f16() {
     let dir = Dir::new();
     synthetic(&dir, |recipe| {
-        recipe.shape.intermediate = 72;
-        recipe.body = Weights::Off;
+        let shape = Shape { intermediate: 72, ..recipe.shape.clone() };
+        *recipe = Recipe { body: Weights::Off, ..Recipe::new(shape) };
     });
     let message = dir.fails(&["convert", "model", "-o", "out"]);
     assert!(message.contains("down_proj") && message.contains("72"), "{message}");
