@@ -9,7 +9,7 @@ use std::process::Command;
 
 /// The numbers that the damage is drawn from, and how many programs are damaged; the verifier passes a tenth of them.
 const SEED: &str = "20260301";
-const DAMAGED: &str = "6000";
+const DAMAGED: &str = "1500";
 
 /// Has programs damaged, keeps those that the verifier passes, and plans a task that loads them.
 pub(crate) fn plan(options: &Options) -> Result<Plan> {
