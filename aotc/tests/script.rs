@@ -39,7 +39,7 @@ fn errors(output: &Output) -> String {
 #[test]
 fn script_passes_shellcheck() {
     let Some(shellcheck) = checker("shellcheck") else { return };
-    for name in ["gemma4_tiny", "Jürg's \"x\" $HOME `id`"] {
+    for name in ["gemma4_tiny", "Jürg's (x) $HOME `id`"] {
         let scene = Scene::named("work", name);
         let path = write_script(&scene, scene.request(&["h18p", "h17p"]));
         let output = Command::new(&shellcheck).arg(path).output().unwrap();
