@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use checkpoint::source::{LocalSource, Repository, Source, open_repository};
 use clap::Args;
-use converter::source::{LocalSource, Repository, Source, open_repository};
 use hub::{Settings, download};
 use indicatif::ProgressBar;
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use aimodel::staging::{StagedFile, available_bytes};
 use anyhow::{Context, bail};
+use checkpoint::config::DecoderConfig;
 use clap::Args;
-use converter::config::DecoderConfig;
 use converter::name::ModelName;
 use packer::output::{Output, Outputs};
 

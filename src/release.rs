@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use aimodel::staging::StagedDirectory;
 use anyhow::{Context, bail};
+use checkpoint::source::Source;
 use clap::Args;
-use converter::source::Source;
 use hub::RepositoryId;
 use packer::check::{Options, check};
 use packer::manifest::{Manifest, ManifestKind, SourceRecord};

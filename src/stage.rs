@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use aimodel::staging::StagedDirectory;
 use aimodel::stream::WrittenFile;
 use anyhow::bail;
+use checkpoint::source::{Source, SourceError};
 use clap::ValueEnum;
 use converter::ConvertError;
 use converter::journal::{Header, Journal, JournalError};
-use converter::source::{Source, SourceError};
 use packer::manifest;
 use packer::output::Output;
 

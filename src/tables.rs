@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use aimodel::staging::{StagedDirectory, StagedFile};
 use anyhow::{Context, bail};
+use checkpoint::source::Source;
 use clap::{Args, ValueEnum};
 use converter::Model;
 use converter::name::ModelName;
-use converter::source::Source;
 use converter::tables::{TablesPlan, WrittenTables, safetensors};
 use packer::digest::Digest;
 use packer::manifest::{self, FileRecord, Manifest, ManifestKind, Provenance};

@@ -7,8 +7,8 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use checkpoint::source::{LocalSource, Source, TensorEntry};
 use common::{Dir, tiny};
-use converter::source::{LocalSource, Source, TensorEntry};
 use fixtures::data::Reference;
 use serde_json::{Value, json};
 

@@ -11,16 +11,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aimodel::package::PackageMetadata;
+use checkpoint::source::{
+    Fingerprint, HubSource, Identity, LocalSource, Repository, Source, SourceError, TensorEntry,
+    open_repository,
+};
 use common::{Dir, QUICK, both, tree};
 use converter::decoder::{Variant, WeightFormat};
 use converter::head::HeadChoice;
 use converter::journal::Journal;
 use converter::observer::Unobserved;
 use converter::quant::Int4Rule;
-use converter::source::{
-    Fingerprint, HubSource, Identity, LocalSource, Repository, Source, SourceError, TensorEntry,
-    open_repository,
-};
 use converter::{ConvertError, Model, Outputs, Plan, Request, Written};
 use fixtures::hub::{Account, Entry, Fault, Faults, Host, Hub};
 use fixtures::{Recipe, Shape};

@@ -82,8 +82,8 @@ fn statistics_are_those_of_the_packed_weights() {
     assert_eq!(weight["zeros"], codes[8]);
     // The tiny checkpoint lies on the lattice: its own weights have these figures.
     let path = fixtures::data::tiny_checkpoint();
-    let source = converter::source::LocalSource::open(&path).unwrap();
-    use converter::source::Source;
+    let source = checkpoint::source::LocalSource::open(&path).unwrap();
+    use checkpoint::source::Source;
     let name = source
         .tensors()
         .iter()

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use checkpoint::source::{LocalSource, Source};
 use common::{Dir, both, text, tree};
-use converter::source::{LocalSource, Source};
 use fixtures::hub::{Fault, Faults, Hub};
 use fixtures::{Recipe, Shape};
 use serde_json::Value;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use checkpoint::source::{LocalSource, Source};
 use converter::decoder::{Variant, WeightFormat};
 use converter::head::HeadChoice;
 use converter::quant::Int4Rule;
-use converter::source::{LocalSource, Source};
 use converter::{Model, Plan, Request};
 use fixtures::{Recipe, Shape};
 

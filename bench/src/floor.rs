@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use converter::source::{LocalSource, Source, TensorEntry};
+use checkpoint::source::{LocalSource, Source, TensorEntry};
 
 /// Bytes copied at a time.
 const STEP: usize = 4 << 20;

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, bail};
-use converter::source::{LocalSource, Source, TensorEntry};
+use checkpoint::source::{LocalSource, Source, TensorEntry};
 use fixtures::hub::Hub;
 use fixtures::{Recipe, Shape};
 use hub::{Client, RepositoryId, Settings, Snapshot};

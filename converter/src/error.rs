@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use aimodel::package::PackageError;
 
-use crate::checkpoint::CheckpointError;
-use crate::config::ConfigError;
 use crate::journal::JournalError;
 use crate::plan::PlanError;
 use crate::quant::QuantizeError;
-use crate::source::SourceError;
+use checkpoint::CheckpointError;
+use checkpoint::config::ConfigError;
+use checkpoint::source::SourceError;
 
 /// Why a conversion ends early. Whatever it wrote so far is worthless.
 #[derive(Debug, thiserror::Error)]

@@ -6,13 +6,13 @@
 use half::bf16;
 use serde::Serialize;
 
-use crate::checkpoint::{BLOCK, Checkpoint, Role};
-use crate::config::DecoderConfig;
 use crate::decoder::WeightFormat;
 use crate::error::ConvertError;
 use crate::ordered::for_each_in_order;
 use crate::quant::lattice::recover;
-use crate::source::{Source, TensorEntry};
+use checkpoint::config::DecoderConfig;
+use checkpoint::source::{Source, TensorEntry};
+use checkpoint::{BLOCK, Checkpoint, Role};
 
 /// Blocks read at each place of a sample: 4 KiB.
 const RUN: usize = 64;
@@ -134,7 +134,7 @@ fn sample_body(
     config: &DecoderConfig,
     checkpoint: &Checkpoint,
 ) -> Result<Sample, ConvertError> {
-    let mut kinds: Vec<(Option<crate::checkpoint::LayerRole>, Vec<&TensorEntry>)> = Vec::new();
+    let mut kinds: Vec<(Option<checkpoint::LayerRole>, Vec<&TensorEntry>)> = Vec::new();
     for role in Role::needed(config).filter(|role| role.is_projection() && *role != Role::Head) {
         let kind = if let Role::Layer(_, kind) = role { Some(kind) } else { None };
         let tensor = checkpoint.require(role)?;

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::figures::TensorFigures;
 use crate::quant::Statistics;
-use crate::source::{Source, SourceError};
+use checkpoint::source::{Source, SourceError};
 
 /// The journal's file.
 const FILE: &str = "journal";

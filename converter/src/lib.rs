@@ -3,8 +3,6 @@
 //! [`Model::open`] reads a checkpoint's configuration and headers, [`Model::plan`] says what a conversion will write, byte for
 //! byte, and [`Model::write`] streams it there. Nothing here knows how a bundle is put together or published.
 
-pub mod checkpoint;
-pub mod config;
 pub mod decoder;
 pub mod figures;
 pub mod head;
@@ -14,7 +12,6 @@ pub mod observer;
 pub mod ordered;
 pub mod plan;
 pub mod quant;
-pub mod source;
 pub mod stock;
 pub mod tables;
 

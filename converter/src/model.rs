@@ -6,8 +6,6 @@ use aimodel::package::PackageMetadata;
 use aimodel::stream::WrittenFile;
 use half::{bf16, f16};
 
-use crate::checkpoint::{Checkpoint, Role};
-use crate::config::DecoderConfig;
 use crate::decoder::{INLINE_ELEMENTS, InlineTensors, Variant, WeightFormat};
 use crate::error::ConvertError;
 use crate::figures::Figures;
@@ -18,9 +16,11 @@ use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::plan::{GraphPlan, WeightChoice};
 use crate::quant::{self, Int4Rule};
-use crate::source::Source;
 use crate::stock::StockTable;
 use crate::tables::{TableWriter, TablesPlan, WrittenTables};
+use checkpoint::config::DecoderConfig;
+use checkpoint::source::Source;
+use checkpoint::{Checkpoint, Role};
 
 /// A checkpoint with its configuration and its tensors, all checked.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Names of outputs, as the published bundles have them.
 
-use crate::config::DecoderConfig;
 use crate::decoder::{Variant, WeightFormat};
+use checkpoint::config::DecoderConfig;
 
 /// What the outputs of one checkpoint are called: `gemma4_e4b_qat`, and suffixes to that.
 #[derive(Clone, PartialEq, Eq, Debug)]

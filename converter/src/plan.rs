@@ -7,11 +7,11 @@ use aimodel::verify::{VerifyError, verify};
 use aimodel::{Attribute, Element, Module, Opcode};
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Role};
-use crate::config::DecoderConfig;
 use crate::decoder::{self, BlobContent, GraphOptions, InlineTensors, Part, Variant, WeightFormat};
 use crate::graphs::course;
 use crate::quant::Int4Rule;
+use checkpoint::config::DecoderConfig;
+use checkpoint::{Checkpoint, CheckpointError, Role};
 
 /// Why nothing can be planned.
 #[derive(Debug, thiserror::Error)]

@@ -13,15 +13,15 @@ use aimodel::stream::WrittenFile;
 use half::bf16;
 
 use crate::buffers::Pool;
-use crate::checkpoint::{Checkpoint, Role};
-use crate::config::DecoderConfig;
 use crate::decoder::BlobContent;
 use crate::error::ConvertError;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
-use crate::source::{Reading, Source};
 use crate::tables::rows::quantize_rows;
+use checkpoint::config::DecoderConfig;
+use checkpoint::source::{Reading, Source};
+use checkpoint::{Checkpoint, Role};
 
 /// Elements that a worker takes at a time, at least: whole rows.
 const PIECE: usize = 1 << 22;

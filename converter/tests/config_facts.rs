@@ -3,7 +3,7 @@
 
 mod source_support;
 
-use converter::config::{DecoderConfig, LayerKind};
+use checkpoint::config::{DecoderConfig, LayerKind};
 use serde_json::{Value, json};
 use source_support::{E2B, E4B, parse, small_config, text_only_config};
 

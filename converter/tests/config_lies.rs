@@ -3,7 +3,7 @@
 
 mod source_support;
 
-use converter::config::{ConfigError, DecoderConfig};
+use checkpoint::config::{ConfigError, DecoderConfig};
 use serde_json::{Map, Value, json};
 use source_support::{E2B, E4B};
 

@@ -3,8 +3,8 @@
 
 mod source_support;
 
-use converter::config::{ConfigError, DecoderConfig, MAX_CONFIG_BYTES, MAX_LAYERS};
-use converter::source::LocalSource;
+use checkpoint::config::{ConfigError, DecoderConfig, MAX_CONFIG_BYTES, MAX_LAYERS};
+use checkpoint::source::LocalSource;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use source_support::{E4B, small_config, tensors_of, text_only_config, write_single};

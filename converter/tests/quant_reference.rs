@@ -7,10 +7,10 @@ use std::fs;
 
 use aimodel::package::Package;
 use aimodel::{Attribute, Module, Opcode, ValueId};
-use converter::checkpoint::{Checkpoint, Role};
-use converter::config::DecoderConfig;
+use checkpoint::config::DecoderConfig;
+use checkpoint::source::{LocalSource, Source};
+use checkpoint::{Checkpoint, Role};
 use converter::quant::{BLOCK, Int4Rule, quantize_int4, quantize_int8, to_f16};
-use converter::source::{LocalSource, Source};
 use fixtures::data::{self, Reference};
 use half::{bf16, f16};
 

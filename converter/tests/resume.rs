@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aimodel::disk::Disk;
 use aimodel::package::PackageMetadata;
+use checkpoint::source::{Fingerprint, Identity, LocalSource, Source, SourceError, TensorEntry};
 use converter::decoder::{Variant, WeightFormat};
 use converter::head::HeadChoice;
 use converter::journal::{Header, Journal};
 use converter::observer::Observer;
 use converter::quant::Int4Rule;
-use converter::source::{Fingerprint, Identity, LocalSource, Source, SourceError, TensorEntry};
 use converter::{ConvertError, Model, Outputs, Plan, Request};
 use fixtures::shape::LayerType;
 use fixtures::{Recipe, Shape};

@@ -6,9 +6,9 @@ mod source_support;
 use std::fs;
 use std::path::Path;
 
-use converter::checkpoint::{BLOCK, Checkpoint, CheckpointError, LayerRole, Role};
-use converter::config::DecoderConfig;
-use converter::source::{LocalSource, Source};
+use checkpoint::config::DecoderConfig;
+use checkpoint::source::{LocalSource, Source};
+use checkpoint::{BLOCK, Checkpoint, CheckpointError, LayerRole, Role};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use source_support::{
@@ -38,7 +38,7 @@ fn refusal(tensors: &Tensors) -> String {
 type Contents = Vec<(Role, String, Vec<usize>, Vec<u8>)>;
 
 fn contents(source: &dyn Source, checkpoint: &Checkpoint) -> Contents {
-    let read = |(role, entry): (Role, &converter::source::TensorEntry)| {
+    let read = |(role, entry): (Role, &checkpoint::source::TensorEntry)| {
         let mut bytes = vec![0; entry.byte_len() as usize];
         source.read_at(entry, 0, &mut bytes).unwrap();
         (role, entry.name.clone(), entry.shape.clone(), bytes)

@@ -5,7 +5,7 @@ mod source_support;
 
 use std::sync::Arc;
 
-use converter::source::{Header, MAX_HEADER_BYTES, SourceError, header_len, parse_header};
+use checkpoint::source::{Header, MAX_HEADER_BYTES, SourceError, header_len, parse_header};
 use proptest::prelude::*;
 use source_support::{raw_file, small_config, tensors_of};
 

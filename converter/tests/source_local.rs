@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use converter::source::{INDEX_FILE, Identity, LocalSource, MAX_INDEX_BYTES, Source, SourceError};
+use checkpoint::source::{INDEX_FILE, Identity, LocalSource, MAX_INDEX_BYTES, Source, SourceError};
 use serde_json::{Value, json};
 use source_support::{
     Tensors, raw_file, shard_name, small_config, tensors_of, write_file, write_index, write_sharded,
@@ -127,7 +127,7 @@ fn side_files() {
 fn side_files_have_a_limit() {
     let (dir, _) = single();
     let huge = fs::File::create(dir.path().join("tokenizer.json")).unwrap();
-    huge.set_len(converter::source::MAX_SIDE_FILE_BYTES + 1).unwrap();
+    huge.set_len(checkpoint::source::MAX_SIDE_FILE_BYTES + 1).unwrap();
     let source = LocalSource::open(dir.path()).unwrap();
     assert_says(
         &source.read_file("tokenizer.json").unwrap_err(),

@@ -5,8 +5,8 @@ mod source_support;
 
 use std::fs;
 
+use checkpoint::source::{INDEX_FILE, LocalSource};
 use converter::Model;
-use converter::source::{INDEX_FILE, LocalSource};
 use fixtures::mutate;
 use source_support::{small_config, tensors_of, write_sharded};
 

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use converter::source::Source;
+use checkpoint::source::Source;
 use serde::{Deserialize, Serialize};
 use text::small;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use converter::source::{Source, SourceError};
+use checkpoint::source::{Source, SourceError};
 use packer::template::{Conversation, Message, Renderer, TemplateError};
 use serde_json::Value;
 use text::small;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use aimodel::bytecode::layout::Layout;
 use aimodel::bytecode::reader::{BlobRange, Bytecode};
 use aimodel::{Attribute, Definition, Element, Module, OpId, Opcode, ValueId};
-use converter::source::LocalSource;
+use checkpoint::source::LocalSource;
 use oracle::file::Oracle;
 use oracle::gate::{self, Cause, Failure, GateReport};
 use oracle::interpreter::Session;

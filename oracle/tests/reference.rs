@@ -6,7 +6,7 @@ mod support;
 
 use std::path::Path;
 
-use converter::source::LocalSource;
+use checkpoint::source::LocalSource;
 use fixtures::{Recipe, Shape};
 use oracle::file::{Prompt, make_case};
 use oracle::reference::Reference;

@@ -8,7 +8,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use converter::source::LocalSource;
+use checkpoint::source::LocalSource;
 use oracle::file::Oracle;
 use oracle::gate::{self, Bounds, Failure, GateError, GateReport};
 use oracle::reference::Reference;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use aimodel::bytecode::layout::Layout;
 use aimodel::package::{PackageMetadata, PackageWriter};
-use converter::config::DecoderConfig;
+use checkpoint::config::DecoderConfig;
 use converter::decoder::{GraphOptions, Variant, WeightFormat, build};
 use oracle::interpreter::Session;
 use oracle::stepper::Stepper;

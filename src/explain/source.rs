@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, bail};
+use checkpoint::source::{Dtype, Source};
 use converter::quant::lattice::{Recovered, recover};
 use converter::quant::{BLOCK, Fit, Int4Rule, fit, fit_int8};
-use converter::source::{Dtype, Source};
 use half::{bf16, f16};
 use serde::Serialize;
 use text::terminal::word;

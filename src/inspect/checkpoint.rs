@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use checkpoint::Role;
+use checkpoint::config::LayerKind;
 use converter::Model;
-use converter::checkpoint::Role;
-use converter::config::LayerKind;
 use converter::decoder::WeightFormat;
 use converter::head::{HeadChoice, HeadDecision};
 use serde_json::json;
@@ -33,7 +33,7 @@ pub(super) fn inspect(path: &Path, access: &Access) -> anyhow::Result<Report> {
         .iter()
         // Sorted: there may be any number of them.
         .filter(|tensor| model.checkpoint.skipped().binary_search(&tensor.name).is_ok())
-        .map(converter::source::TensorEntry::byte_len)
+        .map(checkpoint::source::TensorEntry::byte_len)
         .sum();
 
     let mut lines = Lines::default();

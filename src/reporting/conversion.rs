@@ -1,7 +1,7 @@
 //! What a conversion tells of itself.
 
 use ::oracle::gate::{CaseReport, GateReport, PositionReport};
-use converter::config::{DecoderConfig, Layer, LayerKind};
+use checkpoint::config::{DecoderConfig, Layer, LayerKind};
 use converter::decoder::WeightFormat;
 use converter::figures::{Figures, TensorFigures};
 use converter::plan::GraphPlan;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use aimodel::disk::Disk;
+use checkpoint::source::LocalSource;
 use clap::Parser;
-use converter::source::LocalSource;
 use fixtures::{Recipe, Shape};
 use packer::manifest::{ManifestKind, Provenance};
 use tempfile::TempDir;

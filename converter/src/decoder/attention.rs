@@ -4,8 +4,8 @@ use aimodel::build::{BuildError, Scalar};
 use aimodel::{Dim, Element, TensorType, ValueId};
 
 use super::{Decoder, si32, ui32};
-use crate::checkpoint::{LayerRole, Role};
-use crate::config::{Layer, LayerKind};
+use checkpoint::config::{Layer, LayerKind};
+use checkpoint::{LayerRole, Role};
 
 /// Added to the score of a position that is not seen.
 const UNSEEN: f64 = -10000.0;

@@ -4,7 +4,7 @@ use aimodel::build::{BuildError, Scalar};
 use aimodel::{Dim, Element, TensorType, ValueId};
 
 use super::{Decoder, TO_END, si32, ui32};
-use crate::config::{DecoderConfig, Layer};
+use checkpoint::config::{DecoderConfig, Layer};
 
 /// Type of either cache.
 pub(super) fn tensor_type(config: &DecoderConfig) -> TensorType {

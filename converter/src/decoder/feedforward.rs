@@ -3,8 +3,8 @@
 use aimodel::build::BuildError;
 
 use super::Decoder;
-use crate::checkpoint::{LayerRole, Role};
-use crate::config::Layer;
+use checkpoint::config::Layer;
+use checkpoint::{LayerRole, Role};
 
 impl Decoder<'_> {
     /// Adds the MLP's result to the stream.

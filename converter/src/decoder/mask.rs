@@ -4,7 +4,7 @@ use aimodel::build::{BuildError, Scalar};
 use aimodel::{Element, ValueId};
 
 use super::{Decoder, fixed, si32};
-use crate::config::LayerKind;
+use checkpoint::config::LayerKind;
 
 impl Decoder<'_> {
     /// True where a position is seen: bool `[1, ?]` in sliding layers, `[?, ?]` in full ones.

@@ -18,8 +18,8 @@ use aimodel::{Dim, Element, Module, TensorType, ValueId};
 
 pub use weights::{BlobContent, INLINE_ELEMENTS, InlineTensors, Part, WeightFormat};
 
-use crate::checkpoint::{LayerRole, Role};
-use crate::config::{DecoderConfig, Layer};
+use checkpoint::config::{DecoderConfig, Layer};
+use checkpoint::{LayerRole, Role};
 use weights::Weights;
 
 /// "To the end" in slices.

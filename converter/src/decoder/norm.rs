@@ -4,7 +4,7 @@ use aimodel::build::{BuildError, Scalar};
 use aimodel::{Element, ValueId};
 
 use super::Decoder;
-use crate::checkpoint::Role;
+use checkpoint::Role;
 
 impl Decoder<'_> {
     /// Norm over the last axis with a weight.

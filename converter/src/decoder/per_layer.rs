@@ -4,8 +4,8 @@ use aimodel::build::{BuildError, Scalar};
 use aimodel::{Element, ValueId};
 
 use super::{Decoder, Rows, TO_END, si32, ui32};
-use crate::checkpoint::{LayerRole, Role};
-use crate::config::Layer;
+use checkpoint::config::Layer;
+use checkpoint::{LayerRole, Role};
 
 impl Decoder<'_> {
     /// The token as a vector of one id, which the row scale is gathered by; variants without a table need none.

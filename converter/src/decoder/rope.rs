@@ -4,7 +4,7 @@ use aimodel::build::{BuildError, Scalar};
 use aimodel::{Element, ValueId};
 
 use super::{Decoder, TO_END, fixed, si32, ui32};
-use crate::config::{Layer, Rope};
+use checkpoint::config::{Layer, Rope};
 
 impl Decoder<'_> {
     /// This step's position: si32 `[1, 1]`, the last element of `position_ids`.

@@ -7,8 +7,8 @@ use aimodel::{Element, TensorType, ValueId};
 use serde::{Deserialize, Serialize};
 
 use super::{GraphOptions, fixed};
-use crate::checkpoint::{BLOCK, Role};
-use crate::config::DecoderConfig;
+use checkpoint::config::DecoderConfig;
+use checkpoint::{BLOCK, Role};
 
 /// How a matrix is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Serialize, Deserialize)]

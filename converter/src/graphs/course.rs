@@ -2,14 +2,14 @@
 
 use half::bf16;
 
-use crate::checkpoint::{Checkpoint, Role};
 use crate::decoder::{BlobContent, Part};
 use crate::error::ConvertError;
 use crate::journal::Done;
 use crate::plan::{Encoding, PlanError, PlannedBlob};
-use crate::source::TensorEntry;
 use crate::stock::StockTable;
 use crate::tables::{Job, TableWriter};
+use checkpoint::source::TensorEntry;
+use checkpoint::{Checkpoint, Role};
 
 /// Elements that a worker takes at a time, at most, if a row has no more.
 const PIECE: usize = 1 << 20;
@@ -228,13 +228,13 @@ fn role_of(content: BlobContent) -> Role {
 #[cfg(test)]
 mod tests {
     use super::Course;
-    use crate::checkpoint::Checkpoint;
-    use crate::config::DecoderConfig;
     use crate::decoder::{InlineTensors, Variant, WeightFormat};
     use crate::error::ConvertError;
     use crate::plan::{GraphPlan, PlanError, Treatment, WeightChoice};
     use crate::quant::Int4Rule;
-    use crate::source::{LocalSource, Source};
+    use checkpoint::Checkpoint;
+    use checkpoint::config::DecoderConfig;
+    use checkpoint::source::{LocalSource, Source};
 
     fn planned(variant: Variant) -> (GraphPlan, Checkpoint) {
         let source = LocalSource::open(&fixtures::data::tiny_checkpoint()).unwrap();

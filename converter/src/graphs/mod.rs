@@ -17,16 +17,16 @@ use aimodel::stream::WrittenFile;
 use self::course::{Course, input_bytes, tensors_of};
 use self::sink::Sink;
 use self::workshop::Workshop;
-use crate::checkpoint::Checkpoint;
 use crate::error::ConvertError;
 use crate::figures::Figures;
 use crate::journal::{Journal, JournalError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::plan::GraphPlan;
-use crate::source::Source;
 use crate::stock::StockTable;
 use crate::tables::TableWriter;
+use checkpoint::Checkpoint;
+use checkpoint::source::Source;
 
 /// Where a graph goes.
 #[derive(Debug)]

@@ -18,8 +18,8 @@ use crate::figures::{Figures, TensorFigures};
 use crate::journal::{Entry, Journal};
 use crate::plan::Treatment;
 use crate::quant::Statistics;
-use crate::source::Reading;
 use crate::tables::{TableOutput, TableWriter};
+use checkpoint::source::Reading;
 
 /// Bytes that go from a spool to the packages at a time.
 const COPIED: usize = 1 << 20;

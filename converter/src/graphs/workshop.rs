@@ -7,9 +7,9 @@ use crate::buffers::Pool;
 use crate::error::ConvertError;
 use crate::plan::Encoding;
 use crate::quant::{self, QuantizeError, Statistics};
-use crate::source::Source;
 use crate::stock::StockTable;
 use crate::tables::TableRows;
+use checkpoint::source::Source;
 
 /// A blob's bytes, made of a piece.
 #[derive(Default)]

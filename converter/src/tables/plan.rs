@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Role};
-use crate::config::DecoderConfig;
 use crate::plan::Treatment;
+use checkpoint::config::DecoderConfig;
+use checkpoint::{Checkpoint, CheckpointError, Role};
 
 /// One file of a table folder.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]

@@ -10,13 +10,13 @@ use half::bf16;
 use serde::Serialize;
 
 use crate::buffers::Pool;
-use crate::checkpoint::{Checkpoint, Role};
-use crate::config::DecoderConfig;
 use crate::error::ConvertError;
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::quant::QuantizeError;
-use crate::source::{Source, TensorEntry};
+use checkpoint::config::DecoderConfig;
+use checkpoint::source::{Source, TensorEntry};
+use checkpoint::{Checkpoint, Role};
 
 /// Elements that a worker takes at a time.
 const PIECE: u64 = 1 << 20;

@@ -11,14 +11,14 @@ use half::bf16;
 use super::plan::{Job, TablesPlan};
 use super::rows::quantize_rows;
 use crate::buffers::Pool;
-use crate::checkpoint::{Checkpoint, Role};
 use crate::error::ConvertError;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::plan::Treatment;
 use crate::quant::QuantizeError;
-use crate::source::{Reading, Source};
+use checkpoint::source::{Reading, Source};
+use checkpoint::{Checkpoint, Role};
 
 /// Elements that a worker takes at a time, at least: whole rows.
 const PIECE: u64 = 1 << 20;

@@ -2,7 +2,7 @@
 
 use aimodel::infer::Known;
 use aimodel::{Definition, Module, Op, OpId, Opcode, ValueId};
-use converter::config::{DecoderConfig, LayerKind};
+use checkpoint::config::{DecoderConfig, LayerKind};
 
 use super::cause::Cause;
 use crate::interpreter::Session;

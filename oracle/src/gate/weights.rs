@@ -1,8 +1,8 @@
 //! The graph's matrices and the tables' rows against the checkpoint's, by samples.
 
 use aimodel::{Opcode, ValueId};
-use converter::checkpoint::{LayerRole, Role};
-use converter::config::DecoderConfig;
+use checkpoint::config::DecoderConfig;
+use checkpoint::{LayerRole, Role};
 
 use super::GateError;
 use super::cause::Cause;

@@ -1,8 +1,8 @@
 //! Why a checkpoint's reference cannot be computed.
 
-use converter::checkpoint::CheckpointError;
-use converter::config::ConfigError;
-use converter::source::SourceError;
+use checkpoint::CheckpointError;
+use checkpoint::config::ConfigError;
+use checkpoint::source::SourceError;
 
 /// A reference that cannot be computed.
 #[derive(Debug, thiserror::Error)]

@@ -8,9 +8,9 @@ mod ops;
 mod weights;
 
 use candle_core::{Device, Tensor};
-use converter::checkpoint::{Checkpoint, LayerRole, Role};
-use converter::config::{DecoderConfig, Layer, LayerKind};
-use converter::source::Source;
+use checkpoint::config::{DecoderConfig, Layer, LayerKind};
+use checkpoint::source::Source;
+use checkpoint::{Checkpoint, LayerRole, Role};
 
 pub use error::ReferenceError;
 

@@ -1,7 +1,7 @@
 //! The decoder's few functions on f32 tensors.
 
 use candle_core::{D, Device, Result, Tensor};
-use converter::config::Rope;
+use checkpoint::config::Rope;
 
 /// `x / rms(x) * weight` over the last axis.
 pub(super) fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor> {

@@ -1,8 +1,8 @@
 //! Weights of a checkpoint as f32, a part at a time.
 
 use candle_core::{Device, Tensor};
-use converter::checkpoint::{Checkpoint, Role};
-use converter::source::{Source, TensorEntry};
+use checkpoint::source::{Source, TensorEntry};
+use checkpoint::{Checkpoint, Role};
 use rayon::prelude::*;
 
 use super::error::ReferenceError;

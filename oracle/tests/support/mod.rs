@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use converter::config::DecoderConfig;
-use converter::source::{LocalSource, Source};
+use checkpoint::config::DecoderConfig;
+use checkpoint::source::{LocalSource, Source};
 use half::bf16;
 use oracle::interpreter::Session;
 use oracle::stepper::Stepper;

@@ -6,7 +6,7 @@ use super::{Source, TensorEntry};
 const STEP: u64 = 32 << 20;
 
 /// A tensor that is read front to back, and not again.
-pub(crate) struct Reading<'s> {
+pub struct Reading<'s> {
     source: &'s dyn Source,
     tensor: &'s TensorEntry,
     /// Bytes that were read, and those of them that the source was told of.
@@ -15,12 +15,13 @@ pub(crate) struct Reading<'s> {
 }
 
 impl<'s> Reading<'s> {
-    pub(crate) fn new(source: &'s dyn Source, tensor: &'s TensorEntry) -> Self {
+    /// Starts at the first byte.
+    pub fn new(source: &'s dyn Source, tensor: &'s TensorEntry) -> Self {
         Reading { source, tensor, read: 0, told: 0 }
     }
 
     /// So many more bytes were read.
-    pub(crate) fn advance(&mut self, bytes: u64) {
+    pub fn advance(&mut self, bytes: u64) {
         self.read += bytes;
         if self.read - self.told >= STEP || self.read == self.tensor.byte_len() {
             self.source.done_reading(self.tensor, self.told..self.read);

@@ -26,7 +26,7 @@ pub use fingerprint::{Fingerprint, FingerprintParts};
 pub use header::{Header, MAX_HEADER_BYTES, header_len, parse_header};
 pub use index::{INDEX_FILE, MAX_INDEX_BYTES, ShardIndex};
 pub use local::{LocalSource, MAX_SIDE_FILE_BYTES};
-pub(crate) use reading::Reading;
+pub use reading::Reading;
 #[cfg(feature = "hub")]
 pub use remote::{HubSource, Repository, open_repository};
 /// Element types a safetensors header can name.
