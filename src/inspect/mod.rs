@@ -122,7 +122,7 @@ fn inspect(arguments: &Arguments) -> anyhow::Result<Report> {
     if shown.is_of_package() && !is_bundle {
         bail!("{}: --blobs, --graph, --weights and --names are for packages and bundles", path.display());
     }
-    if holds(checkpoint::config::CONFIG_FILE) {
+    if holds(::checkpoint::config::CONFIG_FILE) {
         checkpoint::inspect(path, &arguments.access)
     } else if holds("meta.json") {
         folder::inspect_tables(path)
