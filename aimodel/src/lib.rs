@@ -1,6 +1,6 @@
 //! The `.aimodel` package format.
 //!
-//! A graph is built with [`build::GraphBuilder`] (types and shapes are inferred, decomposition regions are made), held as a
+//! A graph is built with [`build::AssetBuilder`] (types and shapes are inferred, decomposition regions are made), held as a
 //! [`Module`], checked by [`verify`], printed by [`mod@print`], laid out by [`bytecode::layout::Layout`] and written as a package
 //! directory by [`package`]. [`bytecode::reader`] reads any package back without touching its blobs; [`compare`] says
 //! where two graphs differ, [`mod@align`] which of their ops are the same. Nothing here knows of Gemma, of quantization or of the network.

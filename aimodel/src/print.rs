@@ -38,14 +38,14 @@ pub enum Part {
 /// A listing of a module: its `Display` is the text.
 ///
 /// ```
-/// use aimodel::build::GraphBuilder;
+/// use aimodel::build::AssetBuilder;
 /// use aimodel::print::Listing;
 /// use aimodel::{Element, TensorType};
 ///
-/// let mut graph = GraphBuilder::new();
+/// let mut graph = AssetBuilder::new().function("main");
 /// let x = graph.input("x", &TensorType::fixed(&[2, 3], Element::F16));
 /// let y = graph.relu(x)?;
-/// let module = graph.finish("main", &[], &[("y", y)])?;
+/// let module = graph.finish(&[], &[("y", y)])?.finish();
 /// let text = Listing::new(&module).to_string();
 /// assert!(text.contains("\n  %1 = relu(%0) : tensor<2x3xf16>\n"));
 /// # Ok::<(), aimodel::build::BuildError>(())

@@ -68,7 +68,7 @@ pub fn only_unknown_locations(module: &Module) -> bool {
     true
 }
 
-/// Whether a location is the one that [`crate::build::unknown_location`] makes.
+/// Whether a location is the one that [`crate::build::AssetBuilder`] makes for every op.
 fn is_unknown(module: &Module, location: AttributeId) -> bool {
     let Attribute::Location { source, scope, fused, metadata } = module.attribute(location) else {
         return false;

@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use aimodel::align::{Change, Graph, Step, align};
-use aimodel::build::GraphBuilder;
+use aimodel::build::AssetBuilder;
 use aimodel::package::Package;
 use aimodel::{Element, Module, TensorType};
 use common::alignment::assert_aligned;
@@ -31,7 +31,7 @@ const PLAIN: Plan = Plan { extra: None, factor: 0.5, names: true, far_residual: 
 /// Four equal layers: a matrix, a factor, a residual.
 fn module(plan: Plan) -> Module {
     let ty = TensorType::fixed(&[8, 8], Element::F16);
-    let mut graph = GraphBuilder::new();
+    let mut graph = AssetBuilder::new().function("main");
     let input = graph.input("x", &ty);
     let (mut x, mut before) = (input, input);
     for layer in 0..4 {
@@ -49,7 +49,7 @@ fn module(plan: Plan) -> Module {
             x = graph.tanh(x).unwrap();
         }
     }
-    graph.finish("main", &[], &[("y", x)]).unwrap()
+    graph.finish(&[], &[("y", x)]).unwrap().finish()
 }
 
 /// Ops that differ: `-` and `+` with the op's line, or `~` with its changes.

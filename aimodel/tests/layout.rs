@@ -4,7 +4,7 @@
 
 mod common;
 
-use aimodel::build::GraphBuilder;
+use aimodel::build::AssetBuilder;
 use aimodel::bytecode::layout::Layout;
 use aimodel::bytecode::reader::Bytecode;
 use aimodel::verify::verify_decompositions;
@@ -15,13 +15,13 @@ use common::{file_with_any_blobs, hex_digest};
 #[test]
 fn the_worked_example_has_the_known_bytes() {
     let ty = TensorType::fixed(&[2, 3], Element::F16);
-    let mut graph = GraphBuilder::new();
+    let mut graph = AssetBuilder::new().function("main");
     let x = graph.input("x", &ty);
     let steps = [0x0000_u16, 0x3C00, 0x4000, 0x4200, 0x4400, 0x4500];
     let steps = graph.elements(&ty, steps.iter().flat_map(|step| step.to_le_bytes()).collect()).unwrap();
     let sum = graph.add(x, steps).unwrap();
     let y = graph.relu(sum).unwrap();
-    let module = graph.finish("main", &[], &[("y", y)]).unwrap();
+    let module = graph.finish(&[], &[("y", y)]).unwrap().finish();
     assert_eq!(verify_decompositions(&module), Ok(2));
     let bytes = file_with_any_blobs(&module);
     assert_eq!(bytes.len(), 712);
@@ -30,10 +30,10 @@ fn the_worked_example_has_the_known_bytes() {
 
 /// A graph whose output has a name of some length.
 fn named(length: usize, blob: bool) -> Module {
-    let mut graph = GraphBuilder::new();
+    let mut graph = AssetBuilder::new().function("main");
     let ty = TensorType::fixed(&[64], Element::F16);
     let value = if blob { graph.blob("weight", &ty).unwrap() } else { graph.zeros(&ty) };
-    graph.finish("main", &[], &[("y".repeat(length).as_str(), value)]).unwrap()
+    graph.finish(&[], &[("y".repeat(length).as_str(), value)]).unwrap().finish()
 }
 
 fn of_whole_pages(blob: bool) -> Module {
@@ -69,7 +69,7 @@ fn a_module_without_a_root_has_no_layout() {
 
 #[test]
 fn blobs_stand_on_multiples_of_sixteen_in_order_of_use() {
-    let mut graph = GraphBuilder::new();
+    let mut graph = AssetBuilder::new().function("main");
     let lengths = [1_u64, 16, 17, 4000];
     let parts: Vec<_> = lengths
         .iter()
@@ -79,7 +79,7 @@ fn blobs_stand_on_multiples_of_sixteen_in_order_of_use() {
         .collect();
     let axis = graph.scalar(aimodel::build::Scalar::Si32(0));
     let whole = graph.concat(axis, &parts).unwrap();
-    let module = graph.finish("main", &[], &[("y", whole)]).unwrap();
+    let module = graph.finish(&[], &[("y", whole)]).unwrap().finish();
     let layout = Layout::new(&module).unwrap();
     let placed: Vec<u64> = layout.placements.iter().map(|placement| placement.length).collect();
     assert_eq!(placed, lengths);

@@ -2,16 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // Clippy takes helpers of tests for no tests.
 
-use aimodel::build::GraphBuilder;
+use aimodel::build::{AssetBuilder, FunctionBuilder};
 use aimodel::print::{Listing, Part};
 use aimodel::{Attribute, Element, Module, Opcode, TensorType};
 
 /// Three layers of one matrix, with a table in front of them, one beside them and a head behind them.
 fn layers() -> Module {
     let ty = TensorType::fixed(&[8, 8], Element::F16);
-    let mut graph = GraphBuilder::new();
+    let mut graph = AssetBuilder::new().function("main");
     let mut x = graph.input("x", &ty);
-    let times = |graph: &mut GraphBuilder, x, key: &str| {
+    let times = |graph: &mut FunctionBuilder, x, key: &str| {
         let weight = graph.blob(key, &ty).unwrap();
         graph.matmul(x, weight).unwrap()
     };
@@ -23,7 +23,7 @@ fn layers() -> Module {
         x = graph.tanh(x).unwrap();
     }
     x = times(&mut graph, x, "head.weight");
-    graph.finish("main", &[], &[("y", x)]).unwrap()
+    graph.finish(&[], &[("y", x)]).unwrap().finish()
 }
 
 /// The ops of a listing, one a line.
@@ -72,10 +72,10 @@ fn a_layer_that_is_not_there_has_no_ops() {
 
 #[test]
 fn regions_stand_behind_their_op() {
-    let mut graph = GraphBuilder::new();
+    let mut graph = AssetBuilder::new().function("main");
     let x = graph.input("x", &TensorType::fixed(&[2], Element::F32));
     let y = graph.relu(x).unwrap();
-    let module = graph.finish("main", &[], &[("y", y)]).unwrap();
+    let module = graph.finish(&[], &[("y", y)]).unwrap().finish();
     let expected = "\
 asset {version = 20260204 : ui32}
 graph \"main\" {

@@ -4,7 +4,7 @@
 
 mod common;
 
-use aimodel::build::GraphBuilder;
+use aimodel::build::AssetBuilder;
 use aimodel::bytecode::reader::Bytecode;
 use aimodel::describe::{describe_attribute, describe_type};
 use aimodel::{
@@ -197,7 +197,7 @@ impl Tree {
 
 /// A module with any attribute where the asset's source stands.
 fn module_with(tree: Tree) -> (Module, AttributeId) {
-    let mut module = GraphBuilder::new().finish("main", &[], &[]).unwrap();
+    let mut module = AssetBuilder::new().function("main").finish(&[], &[]).unwrap().finish();
     let attribute = tree.intern(&mut module);
     let root = module.root().unwrap();
     module.op_mut(root).properties[0] = Some(attribute);

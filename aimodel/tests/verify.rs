@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Clippy takes helpers of tests for no tests.
 
-use aimodel::build::GraphBuilder;
+use aimodel::build::AssetBuilder;
 use aimodel::verify::{VerifyError, verify, verify_decompositions};
 use aimodel::{
     Attribute, AttributeId, Block, Dim, Element, Enumeration, Module, Op, OpId, Opcode, Resource, TensorType,
@@ -17,7 +17,7 @@ fn fixed(shape: &[u64], element: Element) -> TensorType {
 
 /// A state, two inputs, a composite op, a reduction, a blob, literals, weights in blocks.
 fn sound() -> Module {
-    let mut graph = GraphBuilder::new();
+    let mut graph = AssetBuilder::new().function("main");
     let x = graph.input("x", &fixed(&[1, 64], F16));
     let cache = graph.state("cache", &fixed(&[1, 64], F16));
     let other = graph.state("other", &fixed(&[1, 64], F16));
@@ -38,7 +38,7 @@ fn sound() -> Module {
     let gelu = graph.gelu_tanh(mean).unwrap();
     let mask = graph.elements(&fixed(&[1, 2], Bool), vec![0, 1]).unwrap();
     let chosen = graph.select(mask, gelu, mean).unwrap();
-    graph.finish("main", &[written, other_read], &[("mean", mean), ("chosen", chosen)]).unwrap()
+    graph.finish(&[written, other_read], &[("mean", mean), ("chosen", chosen)]).unwrap().finish()
 }
 
 fn graph_of(module: &Module) -> OpId {
@@ -404,9 +404,9 @@ fn result_types_follow_from_operands() {
 
 /// A module whose only constant has this type and value.
 fn constant_of(ty: &TensorType, value: impl FnOnce(&mut Module) -> Attribute) -> Result<(), String> {
-    let mut graph = GraphBuilder::new();
+    let mut graph = AssetBuilder::new().function("main");
     let constant = graph.zeros(ty);
-    let mut module = graph.finish("main", &[], &[("y", constant)]).unwrap();
+    let mut module = graph.finish(&[], &[("y", constant)]).unwrap().finish();
     let value = value(&mut module);
     let op = find(&module, Opcode::Constant);
     set_property(&mut module, op, 0, value);

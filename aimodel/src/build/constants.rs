@@ -1,7 +1,7 @@
 //! Constants of a graph: literals, stored inline, and promises of blobs.
 
 use super::emitter::{dense_elements, number_bytes};
-use super::graph::{BuildError, GraphBuilder};
+use super::function::{BuildError, FunctionBuilder};
 use crate::attribute::Attribute;
 use crate::element::Element;
 use crate::module::{Resource, ValueId};
@@ -35,7 +35,7 @@ impl Scalar {
     }
 }
 
-impl GraphBuilder {
+impl FunctionBuilder {
     /// A constant of rank 0.
     pub fn scalar(&mut self, scalar: Scalar) -> ValueId {
         let (element, value) = scalar.parts();
@@ -83,11 +83,12 @@ impl GraphBuilder {
         let length = ty.blob_bytes().filter(|length| *length > 0);
         let length = length.ok_or_else(|| BuildError::Constant { ty: ty.to_string(), bytes: 0 })?;
         let resource = Resource { key: key.to_owned(), length, alignment: BLOB_ALIGNMENT };
-        let known = self.module.find_resource(key).map(|id| self.module.resource(id) == &resource);
+        let known =
+            self.asset.module.find_resource(key).map(|id| self.asset.module.resource(id) == &resource);
         if known == Some(false) {
             return Err(BuildError::Blob { key: key.to_owned() });
         }
-        let resource = self.module.add_resource(resource);
+        let resource = self.asset.module.add_resource(resource);
         Ok(self.constant(ty, Attribute::DenseResource(resource)))
     }
 
@@ -97,17 +98,17 @@ impl GraphBuilder {
 
     /// Constants with the same type and bytes are one op; all of them stand in front of the other ops.
     fn constant(&mut self, ty: &TensorType, value: Attribute) -> ValueId {
-        let value = self.module.intern(value);
-        let ty: TypeId = self.module.tensor_type(ty);
+        let value = self.asset.module.intern(value);
+        let ty: TypeId = self.asset.module.tensor_type(ty);
         let key = (Opcode::Constant, Vec::new(), vec![Some(value)], ty);
         if let Some(known) = self.pure.get(&key) {
             return *known;
         }
-        let op = self.module.add_op(Opcode::Constant, self.location);
-        self.module.op_mut(op).properties[0] = Some(value);
-        let result = self.module.add_result(op, ty);
+        let op = self.asset.module.add_op(Opcode::Constant, self.asset.location);
+        self.asset.module.op_mut(op).properties[0] = Some(value);
+        let result = self.asset.module.add_result(op, ty);
         self.constants.push(op);
-        self.known.learn(&self.module, op);
+        self.known.learn(&self.asset.module, op);
         self.pure.insert(key, result);
         result
     }

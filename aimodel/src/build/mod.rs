@@ -1,11 +1,13 @@
-//! Building of graphs: typed constructors that infer types and write decomposition regions.
+//! Building of assets and their functions: typed constructors that infer types and write decomposition regions.
 
+mod asset;
 mod constants;
 mod decompose;
 mod emitter;
-mod graph;
+mod function;
 mod ops;
 
+pub use asset::AssetBuilder;
 pub use constants::Scalar;
 pub use decompose::decomposition;
-pub use graph::{BuildError, GraphBuilder, unknown_location};
+pub use function::{BuildError, FunctionBuilder};

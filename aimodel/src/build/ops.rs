@@ -1,6 +1,6 @@
 //! Typed constructors: one method an op.
 
-use super::graph::{BuildError, GraphBuilder};
+use super::function::{BuildError, FunctionBuilder};
 use crate::attribute::{Attribute, Enumeration};
 use crate::element::Element;
 use crate::module::ValueId;
@@ -27,7 +27,7 @@ macro_rules! binary {
     };
 }
 
-impl GraphBuilder {
+impl FunctionBuilder {
     unary! {
         /// Shape of `x` as a ui32 vector.
         get_shape, GetShape;
@@ -106,7 +106,7 @@ impl GraphBuilder {
         self.op_as(Opcode::Cast, &[x], &shape.with_element(element))
     }
 
-    /// [`GraphBuilder::reshape`] with a result type that says more, or less, than the operands do.
+    /// [`FunctionBuilder::reshape`] with a result type that says more, or less, than the operands do.
     pub fn reshape_as(&mut self, x: ValueId, shape: ValueId, declared: &TensorType) -> Built {
         self.op_as(Opcode::Reshape, &[x, shape], declared)
     }
@@ -116,7 +116,7 @@ impl GraphBuilder {
         self.op(Opcode::Slice, &[x, start, end, stride])
     }
 
-    /// [`GraphBuilder::slice`] with a result type that says more, or less, than the operands do.
+    /// [`FunctionBuilder::slice`] with a result type that says more, or less, than the operands do.
     pub fn slice_as(
         &mut self,
         x: ValueId,
@@ -126,7 +126,7 @@ impl GraphBuilder {
         self.op_as(Opcode::Slice, &[x, start, end, stride], declared)
     }
 
-    /// `x` with the elements that [`GraphBuilder::slice`] would take replaced by `update`.
+    /// `x` with the elements that [`FunctionBuilder::slice`] would take replaced by `update`.
     pub fn slice_update(&mut self, x: ValueId, [start, end, stride]: [ValueId; 3], update: ValueId) -> Built {
         self.op(Opcode::SliceUpdate, &[x, start, end, stride, update])
     }

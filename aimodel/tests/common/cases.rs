@@ -1,6 +1,6 @@
 //! One small graph for every constructor of the builder, with static and with dynamic shapes.
 
-use aimodel::build::{BuildError, GraphBuilder, Scalar};
+use aimodel::build::{AssetBuilder, BuildError, FunctionBuilder, Scalar};
 use aimodel::{Dim, Element, Module, TensorType, ValueId};
 
 use Element::{Bf16, Bool, F16, F32, F64, Si4, Si8, Si16, Si32, Si64, Ui8, Ui16, Ui32, Ui64};
@@ -35,30 +35,30 @@ impl Cases {
         &mut self,
         name: &str,
         inputs: &[TensorType],
-        build: impl FnOnce(&mut GraphBuilder, &[ValueId]) -> Built,
+        build: impl FnOnce(&mut FunctionBuilder, &[ValueId]) -> Built,
     ) {
         let types: Vec<String> = inputs.iter().map(ToString::to_string).collect();
         let name = format!("{name} {}", types.join(" ")).trim().to_owned();
-        let mut graph = GraphBuilder::new();
+        let mut graph = AssetBuilder::new().function("main");
         let values: Vec<ValueId> =
             inputs.iter().enumerate().map(|(at, ty)| graph.input(&format!("x{at}"), ty)).collect();
         let result = build(&mut graph, &values).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let module = graph.finish("main", &[], &[("y", result)]).unwrap();
+        let module = graph.finish(&[], &[("y", result)]).unwrap().finish();
         self.cases.push(Case { name, module });
     }
 
     fn elementwise(&mut self) {
-        type Unary = fn(&mut GraphBuilder, ValueId) -> Built;
+        type Unary = fn(&mut FunctionBuilder, ValueId) -> Built;
         let operators: [(&str, Unary); 9] = [
-            ("rsqrt", GraphBuilder::rsqrt),
-            ("exp", GraphBuilder::exp),
-            ("tanh", GraphBuilder::tanh),
-            ("sin", GraphBuilder::sin),
-            ("cos", GraphBuilder::cos),
-            ("gelu_tanh", GraphBuilder::gelu_tanh),
-            ("relu", GraphBuilder::relu),
-            ("sigmoid", GraphBuilder::sigmoid),
-            ("silu", GraphBuilder::silu),
+            ("rsqrt", FunctionBuilder::rsqrt),
+            ("exp", FunctionBuilder::exp),
+            ("tanh", FunctionBuilder::tanh),
+            ("sin", FunctionBuilder::sin),
+            ("cos", FunctionBuilder::cos),
+            ("gelu_tanh", FunctionBuilder::gelu_tanh),
+            ("relu", FunctionBuilder::relu),
+            ("sigmoid", FunctionBuilder::sigmoid),
+            ("silu", FunctionBuilder::silu),
         ];
         for (name, operator) in operators {
             for element in [F16, F32, Bf16] {
@@ -84,17 +84,17 @@ impl Cases {
     }
 
     fn binary(&mut self) {
-        type Binary = fn(&mut GraphBuilder, ValueId, ValueId) -> Built;
+        type Binary = fn(&mut FunctionBuilder, ValueId, ValueId) -> Built;
         let operators: [(&str, Binary, Element); 9] = [
-            ("add", GraphBuilder::add, F16),
-            ("sub", GraphBuilder::sub, F32),
-            ("mul", GraphBuilder::mul, F16),
-            ("divide", GraphBuilder::divide, F32),
-            ("pow", GraphBuilder::pow, F32),
-            ("maximum", GraphBuilder::maximum, Si32),
-            ("minimum", GraphBuilder::minimum, F16),
-            ("greater", GraphBuilder::greater, Si32),
-            ("logical_xor", GraphBuilder::logical_xor, Bool),
+            ("add", FunctionBuilder::add, F16),
+            ("sub", FunctionBuilder::sub, F32),
+            ("mul", FunctionBuilder::mul, F16),
+            ("divide", FunctionBuilder::divide, F32),
+            ("pow", FunctionBuilder::pow, F32),
+            ("maximum", FunctionBuilder::maximum, Si32),
+            ("minimum", FunctionBuilder::minimum, F16),
+            ("greater", FunctionBuilder::greater, Si32),
+            ("logical_xor", FunctionBuilder::logical_xor, Bool),
         ];
         let pairs: [(Shape, Shape); 15] = [
             (&[2, 3], &[2, 3]),
@@ -149,13 +149,13 @@ impl Cases {
     }
 
     fn reductions(&mut self) {
-        type Reduction = fn(&mut GraphBuilder, ValueId, ValueId) -> Built;
+        type Reduction = fn(&mut FunctionBuilder, ValueId, ValueId) -> Built;
         let operators: [(&str, Reduction); 5] = [
-            ("reduce_sum", GraphBuilder::reduce_sum),
-            ("reduce_product", GraphBuilder::reduce_product),
-            ("reduce_max", GraphBuilder::reduce_max),
-            ("reduce_min", GraphBuilder::reduce_min),
-            ("reduce_mean", GraphBuilder::reduce_mean),
+            ("reduce_sum", FunctionBuilder::reduce_sum),
+            ("reduce_product", FunctionBuilder::reduce_product),
+            ("reduce_max", FunctionBuilder::reduce_max),
+            ("reduce_min", FunctionBuilder::reduce_min),
+            ("reduce_mean", FunctionBuilder::reduce_mean),
         ];
         for (name, operator) in operators {
             let integers: &[Element] = if name == "reduce_mean" { &[] } else { &INTEGERS };
@@ -354,7 +354,7 @@ impl Cases {
     }
 
     fn states(&mut self) {
-        let mut graph = GraphBuilder::new();
+        let mut graph = AssetBuilder::new().function("main");
         let ty = tensor(&[2, D, 4], F16);
         let x = graph.input("x", &tensor(&[2, 1, 4], F16));
         let (keys, values) = (graph.state("keyCache", &ty), graph.state("valueCache", &ty));
@@ -367,8 +367,23 @@ impl Cases {
         let written = graph.write_handle(keys, changed, read).unwrap();
         let (other, unchanged) = graph.read_handle(values, token).unwrap();
         let sum = graph.add(other, changed).unwrap();
-        let module = graph.finish("main", &[written, unchanged], &[("sum", sum)]).unwrap();
+        let module = graph.finish(&[written, unchanged], &[("sum", sum)]).unwrap().finish();
         self.cases.push(Case { name: "states".to_owned(), module });
+    }
+
+    /// The second function promises a blob of the first one, and one of its own.
+    fn functions(&mut self) {
+        let mut asset = AssetBuilder::new();
+        for (name, own) in [("main", "head"), ("prefill", "tail")] {
+            let mut function = asset.function(name);
+            let x = function.input("x", &tensor(&[D, 64], F16));
+            let shared = function.blob("shared", &tensor(&[64, 64], F16)).unwrap();
+            let hidden = function.matmul(x, shared).unwrap();
+            let own = function.blob(own, &tensor(&[64, 8], F16)).unwrap();
+            let y = function.matmul(hidden, own).unwrap();
+            asset = function.finish(&[], &[("y", y)]).unwrap();
+        }
+        self.cases.push(Case { name: "functions".to_owned(), module: asset.finish() });
     }
 }
 
@@ -391,5 +406,6 @@ pub fn all() -> Vec<Case> {
     cases.pieces();
     cases.constants();
     cases.states();
+    cases.functions();
     cases.cases
 }

@@ -13,7 +13,7 @@ mod per_layer;
 mod rope;
 mod weights;
 
-use aimodel::build::{BuildError, GraphBuilder, Scalar};
+use aimodel::build::{AssetBuilder, BuildError, FunctionBuilder, Scalar};
 use aimodel::{Dim, Element, Module, TensorType, ValueId};
 
 pub use weights::{BlobContent, INLINE_ELEMENTS, InlineTensors, Part, WeightFormat};
@@ -94,7 +94,7 @@ pub fn build(
 /// The tensors that the layers pass on.
 struct Decoder<'c> {
     config: &'c DecoderConfig,
-    graph: GraphBuilder,
+    graph: FunctionBuilder,
     weights: Weights<'c>,
     input_ids: ValueId,
     position_ids: ValueId,
@@ -132,7 +132,7 @@ impl<'c> Decoder<'c> {
         options: GraphOptions,
         inline: &'c InlineTensors,
     ) -> Result<Self, BuildError> {
-        let mut graph = GraphBuilder::new();
+        let mut graph = AssetBuilder::new().function("main");
         let input_ids = graph.input("input_ids", &fixed(&[1, 1], Element::Si32));
         let position_ids =
             graph.input("position_ids", &TensorType::new(vec![Dim::Fixed(1), Dim::Dynamic], Element::Si32));
@@ -196,7 +196,7 @@ impl<'c> Decoder<'c> {
         let bounded = self.graph.tanh(scaled)?;
         let logits = self.graph.mul(bounded, cap)?;
         let tokens = [self.keys.token, self.values.token];
-        let module = self.graph.finish("main", &tokens, &[("logits", logits)])?;
+        let module = self.graph.finish(&tokens, &[("logits", logits)])?.finish();
         Ok(DecoderGraph { module, blobs: self.weights.into_blobs() })
     }
 
@@ -214,7 +214,7 @@ impl<'c> Decoder<'c> {
     }
 }
 
-fn row_inputs(graph: &mut GraphBuilder, config: &DecoderConfig, variant: Variant) -> Rows {
+fn row_inputs(graph: &mut FunctionBuilder, config: &DecoderConfig, variant: Variant) -> Rows {
     match variant {
         Variant::Provider => {
             let shape = [1, 1, config.layers.len(), config.ple_width];

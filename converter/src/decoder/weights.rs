@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aimodel::build::{BuildError, GraphBuilder};
+use aimodel::build::{BuildError, FunctionBuilder};
 use aimodel::{Element, TensorType, ValueId};
 use serde::{Deserialize, Serialize};
 
@@ -101,7 +101,7 @@ impl<'c> Weights<'c> {
 
     fn blob(
         &mut self,
-        graph: &mut GraphBuilder,
+        graph: &mut FunctionBuilder,
         key: String,
         ty: &TensorType,
         content: BlobContent,
@@ -117,7 +117,7 @@ impl<'c> Weights<'c> {
     /// A tensor in half precision.
     pub(super) fn whole(
         &mut self,
-        graph: &mut GraphBuilder,
+        graph: &mut FunctionBuilder,
         config: &DecoderConfig,
         role: Role,
     ) -> Result<ValueId, BuildError> {
@@ -131,7 +131,7 @@ impl<'c> Weights<'c> {
     /// A matrix as f16 `[n, k]`, dequantized in the graph if it is stored as codes.
     pub(super) fn matrix(
         &mut self,
-        graph: &mut GraphBuilder,
+        graph: &mut FunctionBuilder,
         config: &DecoderConfig,
         role: Role,
     ) -> Result<ValueId, BuildError> {
@@ -157,7 +157,7 @@ impl<'c> Weights<'c> {
     /// One layer's columns of the per-layer table, as codes.
     pub(super) fn per_layer_codes(
         &mut self,
-        graph: &mut GraphBuilder,
+        graph: &mut FunctionBuilder,
         config: &DecoderConfig,
         layer: usize,
     ) -> Result<ValueId, BuildError> {
@@ -169,7 +169,7 @@ impl<'c> Weights<'c> {
     /// Row scales of the per-layer table.
     pub(super) fn per_layer_scales(
         &mut self,
-        graph: &mut GraphBuilder,
+        graph: &mut FunctionBuilder,
         config: &DecoderConfig,
     ) -> Result<ValueId, BuildError> {
         let key = format!("{}/scales", Role::EmbedTokensPerLayer.short_name());

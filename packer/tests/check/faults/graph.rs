@@ -131,10 +131,10 @@ mod extracted {
     /// As in a program that `check` once passed and Apple's loader aborted on.
     #[test]
     fn operation_without_one_of_its_operands_is_found() {
-        let mut graph = aimodel::build::GraphBuilder::new();
+        let mut graph = aimodel::build::AssetBuilder::new().function("main");
         let x = graph.input("x", &aimodel::TensorType::fixed(&[2, 3], aimodel::Element::F16));
         let y = graph.add(x, x).unwrap();
-        let mut module = graph.finish("main", &[], &[("y", y)]).unwrap();
+        let mut module = graph.finish(&[], &[("y", y)]).unwrap().finish();
         let body = module.body(module.graphs()[0]).unwrap();
         let add = module.block(body).ops[0];
         module.op_mut(add).operands.pop();

@@ -1,11 +1,12 @@
-//! The builder: one graph in one asset.
+//! Builds one function of an asset.
 
 use std::collections::HashMap;
 
+use super::asset::AssetBuilder;
 use super::decompose::decomposition;
 use crate::attribute::{Attribute, AttributeId};
 use crate::infer::{Known, TypeError, result_type};
-use crate::module::{BlockId, MUTATION_KEY, Module, NAME_KEY, OpId, ValueId};
+use crate::module::{BlockId, MUTATION_KEY, NAME_KEY, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::types::{TensorType, Type, TypeId};
 
@@ -58,14 +59,13 @@ pub enum BuildError {
     },
 }
 
-/// Builds a graph. Pure ops with equal operands are one op, as in the exports that this format is known from.
-pub struct GraphBuilder {
-    pub(super) module: Module,
-    pub(super) location: AttributeId,
+/// Builds a function of an asset. Pure ops with equal operands are one op, as in the exports that this format is known from.
+pub struct FunctionBuilder {
+    pub(super) asset: AssetBuilder,
     pub(super) known: Known,
     pub(super) constants: Vec<OpId>,
     pub(super) pure: HashMap<Key, ValueId>,
-    asset: OpId,
+    name: String,
     graph: OpId,
     block: BlockId,
     ops: Vec<OpId>,
@@ -73,41 +73,17 @@ pub struct GraphBuilder {
     state_names: Vec<String>,
 }
 
-/// The location that everything without debug information shares.
-pub fn unknown_location(module: &mut Module) -> AttributeId {
-    let file = Attribute::File { name: "-".to_owned(), directory: String::new(), sha256: String::new() };
-    let file = module.intern(file);
-    let source = module.intern(Attribute::SourceLocation { file, range: [0; 4] });
-    let scope = module.intern(Attribute::Unit);
-    module.intern(Attribute::Location { source, scope, fused: Vec::new(), metadata: Vec::new() })
-}
-
-impl Default for GraphBuilder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl GraphBuilder {
-    /// A graph without arguments.
-    pub fn new() -> Self {
-        let mut module = Module::new();
-        let location = unknown_location(&mut module);
-        let asset = module.add_op(Opcode::Asset, location);
-        let region = module.add_region(asset);
-        let outer = module.add_block(region);
-        let graph = module.add_op(Opcode::Graph, location);
-        module.block_mut(outer).ops.push(graph);
-        let region = module.add_region(graph);
-        let block = module.add_block(region);
-        module.set_root(asset);
-        GraphBuilder {
-            module,
-            location,
+impl FunctionBuilder {
+    /// A function without arguments, whose op is in the asset.
+    pub(super) fn new(mut asset: AssetBuilder, graph: OpId, name: &str) -> Self {
+        let region = asset.module.add_region(graph);
+        let block = asset.module.add_block(region);
+        FunctionBuilder {
+            asset,
             known: Known::new(),
             constants: Vec::new(),
             pure: HashMap::new(),
-            asset,
+            name: name.to_owned(),
             graph,
             block,
             ops: Vec::new(),
@@ -119,39 +95,39 @@ impl GraphBuilder {
     /// Adds an input. Inputs and states keep the order in which they are added.
     pub fn input(&mut self, name: &str, ty: &TensorType) -> ValueId {
         let names = vec![self.named(NAME_KEY, name)];
-        let ty = self.module.tensor_type(ty);
+        let ty = self.asset.module.tensor_type(ty);
         self.argument(ty, names)
     }
 
     /// Adds a state: a tensor that outlives a run, as a handle.
     pub fn state(&mut self, name: &str, ty: &TensorType) -> ValueId {
         let names = vec![self.named(MUTATION_KEY, name), self.named(NAME_KEY, name)];
-        let tensor = self.module.tensor_type(ty);
-        let ty = self.module.intern_type(Type::Handle(tensor));
+        let tensor = self.asset.module.tensor_type(ty);
+        let ty = self.asset.module.intern_type(Type::Handle(tensor));
         self.state_names.push(name.to_owned());
         self.argument(ty, names)
     }
 
     fn argument(&mut self, ty: TypeId, names: Vec<AttributeId>) -> ValueId {
-        let names = self.module.intern(Attribute::Array(names));
+        let names = self.asset.module.intern(Attribute::Array(names));
         self.argument_names.push(names);
-        self.module.add_argument(self.block, ty, self.location)
+        self.asset.module.add_argument(self.block, ty, self.asset.location)
     }
 
     fn named(&mut self, key: &str, name: &str) -> AttributeId {
-        let name = self.module.string(name);
-        self.module.intern(Attribute::Opaque { name: key.to_owned(), parameters: vec![name] })
+        let name = self.asset.module.string(name);
+        self.asset.module.intern(Attribute::Opaque { name: key.to_owned(), parameters: vec![name] })
     }
 
     /// Shape and element of a value made so far; `None` for handles and tokens.
     pub fn tensor(&self, value: ValueId) -> Option<TensorType> {
-        self.module.tensor(value)
+        self.asset.module.tensor(value)
     }
 
     /// Appends an op with one tensor result of the type that its operands make.
     pub(super) fn op(&mut self, opcode: Opcode, operands: &[ValueId]) -> Result<ValueId, BuildError> {
         // No op of this kind takes the element type from its declaration.
-        let inferred = result_type(&self.module, &self.known, opcode, operands, crate::Element::Bool)?;
+        let inferred = result_type(&self.asset.module, &self.known, opcode, operands, crate::Element::Bool)?;
         Ok(self.append(opcode, operands, &inferred, Vec::new()))
     }
 
@@ -162,7 +138,7 @@ impl GraphBuilder {
         operands: &[ValueId],
         declared: &TensorType,
     ) -> Result<ValueId, BuildError> {
-        let inferred = result_type(&self.module, &self.known, opcode, operands, declared.element)?;
+        let inferred = result_type(&self.asset.module, &self.known, opcode, operands, declared.element)?;
         if !inferred.compatible(declared) {
             let (declared, inferred) = (declared.to_string(), inferred.to_string());
             return Err(BuildError::Declared { opcode, declared, inferred });
@@ -177,8 +153,8 @@ impl GraphBuilder {
         operands: &[ValueId],
         property: Attribute,
     ) -> Result<ValueId, BuildError> {
-        let inferred = result_type(&self.module, &self.known, opcode, operands, crate::Element::Bool)?;
-        let property = self.module.intern(property);
+        let inferred = result_type(&self.asset.module, &self.known, opcode, operands, crate::Element::Bool)?;
+        let property = self.asset.module.intern(property);
         Ok(self.append(opcode, operands, &inferred, vec![Some(property)]))
     }
 
@@ -189,50 +165,50 @@ impl GraphBuilder {
         ty: &TensorType,
         properties: Vec<Option<AttributeId>>,
     ) -> ValueId {
-        let ty = self.module.tensor_type(ty);
+        let ty = self.asset.module.tensor_type(ty);
         let key = (opcode, operands.to_vec(), properties.clone(), ty);
         if let Some(known) = self.pure.get(&key) {
             return *known;
         }
         let op = self.append_op(opcode, operands);
-        self.module.op_mut(op).properties = properties;
-        let result = self.module.add_result(op, ty);
+        self.asset.module.op_mut(op).properties = properties;
+        let result = self.asset.module.add_result(op, ty);
         if opcode.is_composite() {
-            decomposition(&mut self.module, op);
+            decomposition(&mut self.asset.module, op);
         }
-        self.known.learn(&self.module, op);
+        self.known.learn(&self.asset.module, op);
         self.pure.insert(key, result);
         result
     }
 
     fn append_op(&mut self, opcode: Opcode, operands: &[ValueId]) -> OpId {
-        let op = self.module.add_op(opcode, self.location);
-        self.module.op_mut(op).operands = operands.to_vec();
+        let op = self.asset.module.add_op(opcode, self.asset.location);
+        self.asset.module.op_mut(op).operands = operands.to_vec();
         self.ops.push(op);
         op
     }
 
     fn token_type(&mut self) -> TypeId {
-        self.module.intern_type(Type::Token)
+        self.asset.module.intern_type(Type::Token)
     }
 
     /// A token that nothing comes before.
     pub fn create_token(&mut self) -> ValueId {
         let op = self.append_op(Opcode::CreateToken, &[]);
         let ty = self.token_type();
-        self.module.add_result(op, ty)
+        self.asset.module.add_result(op, ty)
     }
 
     /// Reads a state; gives the tensor and the token of the read.
     pub fn read_handle(&mut self, handle: ValueId, token: ValueId) -> Result<(ValueId, ValueId), BuildError> {
         let opcode = Opcode::ReadHandle;
-        let Type::Handle(tensor) = *self.module.ty(self.module.value(handle).ty) else {
+        let Type::Handle(tensor) = *self.asset.module.ty(self.asset.module.value(handle).ty) else {
             return Err(BuildError::Handle { opcode });
         };
         let op = self.append_op(opcode, &[handle, token]);
-        let tensor = self.module.add_result(op, tensor);
+        let tensor = self.asset.module.add_result(op, tensor);
         let ty = self.token_type();
-        Ok((tensor, self.module.add_result(op, ty)))
+        Ok((tensor, self.asset.module.add_result(op, ty)))
     }
 
     /// Writes a state; gives the token of the write.
@@ -243,44 +219,41 @@ impl GraphBuilder {
         token: ValueId,
     ) -> Result<ValueId, BuildError> {
         let opcode = Opcode::WriteHandle;
-        match *self.module.ty(self.module.value(handle).ty) {
-            Type::Handle(inner) if inner == self.module.value(tensor).ty => {}
+        match *self.asset.module.ty(self.asset.module.value(handle).ty) {
+            Type::Handle(inner) if inner == self.asset.module.value(tensor).ty => {}
             _ => return Err(BuildError::Handle { opcode }),
         }
         let op = self.append_op(opcode, &[handle, tensor, token]);
         let ty = self.token_type();
-        Ok(self.module.add_result(op, ty))
+        Ok(self.asset.module.add_result(op, ty))
     }
 
-    /// Ends the graph, which is called `name`: the last token of each state, in their order, and the named outputs.
+    /// Ends the function and gives the asset back: the last token of each state, in their order, and the named outputs.
+    ///
+    /// # Errors
+    /// [`BuildError::Tokens`] if there are not as many tokens as states.
     pub fn finish(
         mut self,
-        name: &str,
         tokens: &[ValueId],
         outputs: &[(&str, ValueId)],
-    ) -> Result<Module, BuildError> {
+    ) -> Result<AssetBuilder, BuildError> {
         if tokens.len() != self.state_names.len() {
             return Err(BuildError::Tokens { states: self.state_names.len(), tokens: tokens.len() });
         }
         let results: Vec<ValueId> =
             tokens.iter().copied().chain(outputs.iter().map(|(_, value)| *value)).collect();
         self.append_op(Opcode::Output, &results);
-        let properties = self.graph_properties(name, &results, outputs);
-        self.module.op_mut(self.graph).properties = properties;
+        let properties = self.graph_properties(&results, outputs);
+        self.asset.module.op_mut(self.graph).properties = properties;
         let mut ops = self.constants;
         ops.extend(&self.ops);
-        self.module.block_mut(self.block).ops = ops;
-        let version = asset_version(&self.module);
-        let version = Attribute::Integer { width: 32, unsigned: true, value: i64::from(version) };
-        let version = self.module.intern(version);
-        self.module.op_mut(self.asset).properties = vec![None, Some(version)];
-        Ok(self.module)
+        self.asset.module.block_mut(self.block).ops = ops;
+        Ok(self.asset)
     }
 
     /// Properties in alphabetical order, as [`Opcode::properties`] lists them.
     fn graph_properties(
         &mut self,
-        name: &str,
         results: &[ValueId],
         outputs: &[(&str, ValueId)],
     ) -> Vec<Option<AttributeId>> {
@@ -294,22 +267,23 @@ impl GraphBuilder {
             .iter()
             .map(|name| {
                 let named = self.named(NAME_KEY, name);
-                self.module.intern(Attribute::Array(vec![named]))
+                self.asset.module.intern(Attribute::Array(vec![named]))
             })
             .collect();
-        let types = |values: &[ValueId]| values.iter().map(|value| self.module.value(*value).ty).collect();
+        let types =
+            |values: &[ValueId]| values.iter().map(|value| self.asset.module.value(*value).ty).collect();
         let function = Type::Function {
             results: types(results),
-            operands: types(&self.module.block(self.block).arguments),
+            operands: types(&self.asset.module.block(self.block).arguments),
         };
-        let function = self.module.intern_type(function);
+        let function = self.asset.module.intern_type(function);
         let argument_names = std::mem::take(&mut self.argument_names);
-        let arguments = self.module.intern(Attribute::Array(argument_names));
-        let no = self.module.intern(Attribute::Integer { width: 1, unsigned: true, value: 0 });
-        let function = self.module.intern(Attribute::Type(function));
-        let name = self.module.string(name);
-        let parameters = self.module.intern(Attribute::Array(Vec::new()));
-        let results = self.module.intern(Attribute::Array(result_names));
+        let arguments = self.asset.module.intern(Attribute::Array(argument_names));
+        let no = self.asset.module.intern(Attribute::Integer { width: 1, unsigned: true, value: 0 });
+        let function = self.asset.module.intern(Attribute::Type(function));
+        let name = self.asset.module.string(&self.name);
+        let parameters = self.asset.module.intern(Attribute::Array(Vec::new()));
+        let results = self.asset.module.intern(Attribute::Array(result_names));
         vec![
             Some(arguments),
             None,
@@ -322,9 +296,4 @@ impl GraphBuilder {
             Some(results),
         ]
     }
-}
-
-/// The newest introduction date among all ops, those inside decompositions included.
-fn asset_version(module: &Module) -> u32 {
-    (0..module.op_count()).map(|at| module.op(OpId::at(at)).opcode.since()).max().unwrap_or_default()
 }
