@@ -8,9 +8,10 @@ use aimodel::staging::StagedDirectory;
 use aimodel::stream::WrittenFile;
 use checkpoint::config::CONFIG_FILE;
 use checkpoint::source::Source;
-use converter::decoder::{Variant, WeightFormat};
-use converter::figures::Figures;
+use converter::decoder::Variant;
 use converter::plan::GraphPlan;
+use converter::recipe::{Recipe, Treatment};
+use converter::statistics::WeightStatistics;
 use converter::{Model, Plan};
 use packer::bundle::BundleParts;
 use packer::digest::Digest;
@@ -29,7 +30,7 @@ pub(crate) struct BundleFacts<'a> {
     pub(crate) package: &'a WrittenFile,
     pub(crate) model: &'a Model<'a>,
     pub(crate) plan: &'a Plan,
-    pub(crate) figures: &'a Figures,
+    pub(crate) statistics: &'a WeightStatistics,
     pub(crate) max_context: u64,
     /// Stamp of the tables that belong to it.
     pub(crate) stamp: Option<Digest>,
@@ -118,7 +119,7 @@ pub(crate) fn assemble(
 
 fn metadata(facts: &BundleFacts<'_>, asset: &str, tokenizer: &PreparedTokenizer) -> BundleMetadata {
     let identity = facts.model.source.identity();
-    let scheme = scheme(facts.graph);
+    let scheme = scheme(facts.graph.recipe);
     BundleMetadata::language_bundle(&LanguageBundle {
         name: facts.name,
         asset,
@@ -135,7 +136,7 @@ fn metadata(facts: &BundleFacts<'_>, asset: &str, tokenizer: &PreparedTokenizer)
             model_definition: Some(outputs::tool()),
             hf_model_id: identity.repository.clone(),
             hf_revision: identity.revision.clone(),
-            weights: Some(weights_in_words(facts.graph)),
+            weights: Some(weights_in_words(facts.graph.recipe)),
             ..SourceMetadata::default()
         },
         scheme: scheme.as_deref(),
@@ -144,21 +145,22 @@ fn metadata(facts: &BundleFacts<'_>, asset: &str, tokenizer: &PreparedTokenizer)
 }
 
 /// Name of the weight scheme; none for half precision throughout.
-fn scheme(graph: &GraphPlan) -> Option<String> {
-    let one = |format: WeightFormat| match format {
-        WeightFormat::Int4 => format!("int4-block32-{}", graph.rule.name()),
-        WeightFormat::Int8 => "int8-block32-absmax".to_owned(),
-        WeightFormat::F16 => "f16".to_owned(),
+fn scheme(recipe: Recipe) -> Option<String> {
+    let one = |treatment| match treatment {
+        Treatment::Int4(rule) => format!("int4-block32-{}", rule.name()),
+        Treatment::Int8 => "int8-block32-absmax".to_owned(),
+        Treatment::F16 => "f16".to_owned(),
     };
-    match (graph.weights, graph.head) {
-        (WeightFormat::F16, WeightFormat::F16) => None,
-        (weights, head) if weights == head => Some(one(weights)),
-        (weights, head) => Some(format!("{}, head {}", one(weights), one(head))),
+    match (recipe.projections, recipe.head) {
+        (Treatment::F16, Treatment::F16) => None,
+        (projections, head) if projections == head => Some(one(projections)),
+        (projections, head) => Some(format!("{}, head {}", one(projections), one(head))),
     }
 }
 
-fn weights_in_words(graph: &GraphPlan) -> String {
-    format!("{} projections, {} head, f16 embedding and norms", graph.weights.name(), graph.head.name())
+fn weights_in_words(recipe: Recipe) -> String {
+    let (projections, head) = (recipe.projections.format(), recipe.head.format());
+    format!("{projections} projections, {head} head, f16 embedding and norms")
 }
 
 /// Where the weights come from. Files with weights are read in part, so they are listed without a digest.
@@ -186,13 +188,13 @@ pub(crate) fn source_record(source: &dyn Source) -> anyhow::Result<SourceRecord>
 /// The rule and its measured figures, for the manifest.
 fn conversion(facts: &BundleFacts<'_>) -> Value {
     let tensors: Vec<Value> = facts
-        .figures
+        .statistics
         .tensors
         .iter()
         .map(|tensor| {
             json!({
                 "name": tensor.name,
-                "format": tensor.format.name(),
+                "format": tensor.treatment.format(),
                 "shape": tensor.shape,
                 "blocks": tensor.statistics.blocks,
                 "blocks_on_lattice": tensor.statistics.blocks_on_lattice,
@@ -204,10 +206,10 @@ fn conversion(facts: &BundleFacts<'_>) -> Value {
         .collect();
     json!({
         "variant": facts.graph.variant.name(),
-        "weights": facts.graph.weights.name(),
-        "rule": facts.graph.rule.name(),
+        "weights": facts.graph.recipe.projections.format(),
+        "rule": facts.graph.recipe.rule().name(),
         "head": facts.plan.head,
-        "totals": facts.figures.totals(),
+        "totals": facts.statistics.totals(),
         "tensors": tensors,
     })
 }

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use converter::decoder::WeightFormat;
 use converter::quant::Int4Rule;
+use converter::recipe::Treatment;
 
 use crate::{
     aotc, check, convert, diff, doctor, explain, gate, inspect, manual, oracle, pack, publish, release, run,
@@ -76,12 +76,13 @@ pub(crate) enum Weights {
     F16,
 }
 
-impl From<Weights> for WeightFormat {
-    fn from(typed: Weights) -> Self {
-        match typed {
-            Weights::Int4 => WeightFormat::Int4,
-            Weights::Int8 => WeightFormat::Int8,
-            Weights::F16 => WeightFormat::F16,
+impl Weights {
+    /// What it means for a tensor, with the rule for 4-bit codes.
+    pub(crate) fn treatment(self, rule: Rule) -> Treatment {
+        match self {
+            Weights::Int4 => Treatment::Int4(rule.into()),
+            Weights::Int8 => Treatment::Int8,
+            Weights::F16 => Treatment::F16,
         }
     }
 }

@@ -15,7 +15,6 @@ use aimodel::staging::StagedDirectory;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use converter::decoder::Variant;
-use converter::head::HeadChoice;
 use converter::journal::Journal;
 use converter::name::ModelName;
 use converter::{Model, Plan, Request, Written};
@@ -117,13 +116,14 @@ enum Head {
     F16,
 }
 
-impl From<Head> for HeadChoice {
-    fn from(typed: Head) -> Self {
-        match typed {
-            Head::Auto => HeadChoice::Auto,
-            Head::Int4 => HeadChoice::Fixed(Weights::Int4.into()),
-            Head::Int8 => HeadChoice::Fixed(Weights::Int8.into()),
-            Head::F16 => HeadChoice::Fixed(Weights::F16.into()),
+impl Head {
+    /// The format that was asked for, if one was.
+    fn weights(self) -> Option<Weights> {
+        match self {
+            Head::Auto => None,
+            Head::Int4 => Some(Weights::Int4),
+            Head::Int8 => Some(Weights::Int8),
+            Head::F16 => Some(Weights::F16),
         }
     }
 }
@@ -169,9 +169,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let wants_tables = arguments.variant != VariantChoice::Stock;
     let request = Request {
         tables: wants_tables && !arguments.no_tables && arguments.tables.is_none(),
-        weights: arguments.weights.into(),
-        head: arguments.head.into(),
-        rule: arguments.rule.into(),
+        projections: arguments.weights.treatment(arguments.rule),
+        head: arguments.head.weights().map(|head| head.treatment(arguments.rule)),
         variants,
     };
     let stamp = match &arguments.tables {
@@ -232,7 +231,7 @@ fn warn(plan: &Plan, arguments: &Arguments) {
         return;
     }
     let head = &plan.head;
-    terminal::tell(format_args!("head: {}, {}", head.format.name(), head.reason));
+    terminal::tell(format_args!("head: {}, {}", head.treatment.format(), head.reason));
     if head.off_lattice {
         terminal::tell("warning: int4 will lose accuracy; consider --weights int8");
     }
@@ -275,7 +274,8 @@ impl Job<'_> {
     fn targets(&self) -> Vec<Target> {
         let outputs = self.arguments.outputs();
         let (bundle, tables) = (outputs.folder(ManifestKind::Bundle), outputs.folder(ManifestKind::Tables));
-        let bundles = self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.weights));
+        let bundles =
+            self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.recipe.projections));
         let bundles = bundles.map(|name| (name, bundle.clone()));
         bundles.chain(self.plan.tables.as_ref().map(|_| (self.name.tables(), tables))).collect()
     }
@@ -347,7 +347,7 @@ impl Job<'_> {
                 package: &written.packages[at],
                 model: self.model,
                 plan: self.plan,
-                figures: &written.figures,
+                statistics: &written.statistics,
                 max_context: arguments.max_context,
                 stamp,
                 gate: gates.next(),
@@ -409,7 +409,8 @@ impl Job<'_> {
 
     /// Name of the first bundle, which is the report's too.
     fn first_name(&self) -> String {
-        let name = self.plan.graphs.first().map(|graph| self.name.bundle(graph.variant, graph.weights));
+        let name =
+            self.plan.graphs.first().map(|graph| self.name.bundle(graph.variant, graph.recipe.projections));
         name.unwrap_or_default()
     }
 
@@ -426,7 +427,7 @@ impl Job<'_> {
             source: &self.arguments.common.source,
             model: self.model,
             plan: self.plan,
-            figures: &finished.written.figures,
+            statistics: &finished.written.statistics,
             gates: gates.collect(),
             timings: &finished.timings,
             course: &finished.course,
@@ -436,7 +437,7 @@ impl Job<'_> {
 
     fn print(&self, finished: &Finished, report: Option<&reporting::Written>) -> anyhow::Result<()> {
         let mut out = terminal::out();
-        let totals = finished.written.figures.totals();
+        let totals = finished.written.statistics.totals();
         if self.arguments.common.json {
             let result = json!({
                 "event": "done",

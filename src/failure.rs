@@ -55,9 +55,7 @@ pub(crate) fn panicked() -> ExitCode {
 fn status(error: &anyhow::Error) -> u8 {
     let is_bug = matches!(
         error.downcast_ref::<ConvertError>(),
-        Some(ConvertError::Plan(
-            PlanError::Graph(_) | PlanError::Invalid(_) | PlanError::Blob { .. } | PlanError::NoTable { .. }
-        ))
+        Some(ConvertError::Plan(PlanError::Graph(_) | PlanError::Invalid(_) | PlanError::NoTable { .. }))
     );
     let compiler = error.downcast_ref::<aotc::Error>().is_some_and(aotc::Error::blames_the_machine);
     let mut refusals = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());

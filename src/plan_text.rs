@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use converter::Plan;
-use converter::figures::Totals;
 use converter::name::ModelName;
 use converter::plan::GraphPlan;
+use converter::statistics::Totals;
 use serde_json::json;
 use text::terminal::word;
 
@@ -21,7 +21,7 @@ pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Res
             .iter()
             .map(|graph| {
                 json!({
-                    "bundle": name.bundle(graph.variant, graph.weights),
+                    "bundle": name.bundle(graph.variant, graph.recipe.projections),
                     "variant": graph.variant.name(),
                     "ops": graph.ops,
                     "bytes": graph.bytes(),
@@ -41,7 +41,7 @@ pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Res
             print_graph(&mut out, graph, name)?;
         }
         print_tables(&mut out, plan, name)?;
-        writeln!(out, "head: {}, {}", plan.head.format.name(), plan.head.reason)?;
+        writeln!(out, "head: {}, {}", plan.head.treatment.format(), plan.head.reason)?;
         writeln!(out, "in all {} ({} bytes)", digits::bytes(plan.bytes()), digits::grouped(plan.bytes()))?;
     }
     out.flush()?;
@@ -49,7 +49,7 @@ pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Res
 }
 
 fn print_graph(out: &mut impl Write, graph: &GraphPlan, name: &ModelName) -> io::Result<()> {
-    let bundle = name.bundle(graph.variant, graph.weights);
+    let bundle = name.bundle(graph.variant, graph.recipe.projections);
     writeln!(
         out,
         "{bundle}/{bundle}.aimodel/main.mlirb  {} ({} bytes), {} ops, {} blobs",
@@ -64,9 +64,9 @@ fn print_graph(out: &mut impl Write, graph: &GraphPlan, name: &ModelName) -> io:
             out,
             "{:>15} {:>13}  {:<4} {:<13} {:<16} {}",
             digits::grouped(blob.offset),
-            digits::grouped(blob.bytes),
+            digits::grouped(blob.bytes()),
             blob.element.name(),
-            blob.treatment.name(),
+            blob.content.name(),
             digits::shape(&blob.shape),
             word(&blob.key)
         )?;

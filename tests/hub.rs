@@ -16,11 +16,11 @@ use checkpoint::source::{
     open_repository,
 };
 use common::{Dir, QUICK, both, tree};
-use converter::decoder::{Variant, WeightFormat};
-use converter::head::HeadChoice;
+use converter::decoder::Variant;
 use converter::journal::Journal;
 use converter::observer::Unobserved;
 use converter::quant::Int4Rule;
+use converter::recipe::Treatment;
 use converter::{ConvertError, Model, Outputs, Plan, Request, Written};
 use fixtures::hub::{Account, Entry, Fault, Faults, Host, Hub};
 use fixtures::{Recipe, Shape};
@@ -46,9 +46,8 @@ fn plan(model: &Model<'_>) -> Result<Plan, ConvertError> {
     model.plan(&Request {
         variants: vec![Variant::Provider, Variant::Table],
         tables: true,
-        weights: WeightFormat::Int4,
-        head: HeadChoice::Auto,
-        rule: Int4Rule::Lattice,
+        projections: Treatment::Int4(Int4Rule::Lattice),
+        head: None,
     })
 }
 

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use checkpoint::source::{LocalSource, Source};
-use converter::decoder::{Variant, WeightFormat};
-use converter::head::HeadChoice;
+use converter::decoder::Variant;
 use converter::quant::Int4Rule;
+use converter::recipe::Treatment;
 use converter::{Model, Plan, Request};
 use fixtures::{Recipe, Shape};
 
@@ -128,9 +128,8 @@ pub(crate) fn everything(source: &LocalSource) -> Result<(BTreeSet<String>, Plan
     let plan = model.plan(&Request {
         variants: vec![Variant::Provider, Variant::Table],
         tables: true,
-        weights: WeightFormat::Int4,
-        head: HeadChoice::Fixed(WeightFormat::Int4),
-        rule: Int4Rule::Lattice,
+        projections: Treatment::Int4(Int4Rule::Lattice),
+        head: Some(Treatment::Int4(Int4Rule::Lattice)),
     })?;
     let mut names: BTreeSet<String> =
         plan.graphs.iter().flat_map(|graph| &graph.blobs).map(|blob| blob.tensor.clone()).collect();

@@ -9,8 +9,8 @@ use aimodel::stream::StreamedFile;
 use anyhow::Result;
 use checkpoint::source::LocalSource;
 use converter::decoder::Variant;
-use converter::head::HeadChoice;
 use converter::quant::Int4Rule;
+use converter::recipe::Treatment;
 use converter::{Model, Request};
 use fixtures::{Recipe, Shape};
 use sha2::{Digest, Sha256};
@@ -77,9 +77,8 @@ fn graph(options: &Options, figures: &mut Figures) -> Result<()> {
     let request = Request {
         variants: vec![Variant::Provider],
         tables: false,
-        weights: converter::decoder::WeightFormat::Int4,
-        head: HeadChoice::Fixed(converter::decoder::WeightFormat::Int4),
-        rule: Int4Rule::Lattice,
+        projections: Treatment::Int4(Int4Rule::Lattice),
+        head: Some(Treatment::Int4(Int4Rule::Lattice)),
     };
     let milliseconds = |work: &dyn Fn() -> Result<()>| -> Result<Vec<f64>> {
         (0..options.runs).map(|_| Ok(seconds(work)? * 1e3)).collect()

@@ -6,10 +6,10 @@
 use half::bf16;
 use serde::Serialize;
 
-use crate::decoder::WeightFormat;
 use crate::error::ConvertError;
 use crate::ordered::for_each_in_order;
 use crate::quant::lattice::recover;
+use crate::recipe::Treatment;
 use checkpoint::config::DecoderConfig;
 use checkpoint::source::{Source, TensorEntry};
 use checkpoint::{BLOCK, Checkpoint, Role};
@@ -22,15 +22,6 @@ const HEAD_RUNS: usize = 64;
 const BODY_RUNS: usize = 16;
 /// Share of blocks that must lie on a lattice for weights to count as trained on it.
 const ON_LATTICE: f64 = 0.99;
-
-/// What was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HeadChoice {
-    /// Decide from a sample.
-    Auto,
-    /// This format, whatever the weights.
-    Fixed(WeightFormat),
-}
 
 /// Blocks looked at, how many lie on a lattice, and how many of those have a scale that f16 holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
@@ -60,9 +51,9 @@ impl Sample {
 /// The head's format and why.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct HeadDecision {
-    /// The format.
-    #[serde(serialize_with = "format_name")]
-    pub format: WeightFormat,
+    /// How it is stored.
+    #[serde(rename = "format", serialize_with = "format_name")]
+    pub treatment: Treatment,
     /// One sentence.
     pub reason: String,
     /// Whether the checkpoint is none that was trained on a 4-bit lattice, so that int4 loses accuracy.
@@ -73,12 +64,12 @@ pub struct HeadDecision {
     pub body: Option<Sample>,
 }
 
-fn format_name<S: serde::Serializer>(format: &WeightFormat, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(format.name())
+fn format_name<S: serde::Serializer>(treatment: &Treatment, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(treatment.format())
 }
 
 impl HeadDecision {
-    /// Decides for weights of a format. Only `auto` with int4 weights reads anything.
+    /// Takes what was asked for, or else decides by what is done to the projections. Only where those become int4 is anything read.
     ///
     /// # Errors
     /// If the checkpoint cannot be read.
@@ -86,46 +77,47 @@ impl HeadDecision {
         source: &dyn Source,
         config: &DecoderConfig,
         checkpoint: &Checkpoint,
-        weights: WeightFormat,
-        choice: HeadChoice,
+        projections: Treatment,
+        asked: Option<Treatment>,
     ) -> Result<Self, ConvertError> {
-        let without_sample = |format, reason: &str| HeadDecision {
-            format,
+        let without_sample = |treatment, reason: &str| HeadDecision {
+            treatment,
             reason: reason.to_owned(),
             off_lattice: false,
             head: None,
             body: None,
         };
-        match (choice, weights) {
-            (HeadChoice::Fixed(format), _) => Ok(without_sample(format, "asked for")),
-            (HeadChoice::Auto, WeightFormat::Int4) => {
+        match (asked, projections) {
+            (Some(treatment), _) => Ok(without_sample(treatment, "asked for")),
+            (None, Treatment::Int4(_)) => {
                 let head = sample(source, &[checkpoint.require(Role::Head)?], HEAD_RUNS)?;
                 let body = sample_body(source, config, checkpoint)?;
-                Ok(decide(head, body))
+                Ok(decide(projections, head, body))
             }
-            (HeadChoice::Auto, other) => Ok(without_sample(other, "the format of the other weights")),
+            (None, other) => Ok(without_sample(other, "the format of the other weights")),
         }
     }
 }
 
-fn decide(head: Sample, body: Sample) -> HeadDecision {
+/// Decides between the projections' int4 and int8.
+fn decide(int4: Treatment, head: Sample, body: Sample) -> HeadDecision {
     let percent = |sample: Sample| format!("{:.2} %", 100.0 * sample.share());
     let (head_share, body_share) = (percent(head), percent(body));
     let off_lattice = body.share() < ON_LATTICE;
-    let (format, reason) = if head.share() >= ON_LATTICE {
-        (WeightFormat::Int4, format!("{head_share} of its sampled blocks lie on a 4-bit lattice"))
+    let (treatment, reason) = if head.share() >= ON_LATTICE {
+        (int4, format!("{head_share} of its sampled blocks lie on a 4-bit lattice"))
     } else if off_lattice {
         let reason = format!(
             "only {body_share} of the sampled blocks of the projections lie on a 4-bit lattice: this is not a QAT checkpoint"
         );
-        (WeightFormat::Int4, reason)
+        (int4, reason)
     } else {
         let reason = format!(
             "only {head_share} of its sampled blocks lie on a 4-bit lattice, of the projections {body_share}"
         );
-        (WeightFormat::Int8, reason)
+        (Treatment::Int8, reason)
     };
-    HeadDecision { format, reason, off_lattice, head: Some(head), body: Some(body) }
+    HeadDecision { treatment, reason, off_lattice, head: Some(head), body: Some(body) }
 }
 
 /// A sample of every kind of projection, the head left out.
@@ -201,7 +193,8 @@ fn count_blocks(
 #[cfg(test)]
 mod tests {
     use super::{Sample, decide};
-    use crate::decoder::WeightFormat;
+    use crate::quant::Int4Rule;
+    use crate::recipe::Treatment;
 
     fn sample(on_lattice: u64) -> Sample {
         // No decision depends on how many scales are f16 numbers.
@@ -210,16 +203,17 @@ mod tests {
 
     #[test]
     fn the_head_follows_its_own_sample_unless_nothing_is_on_a_lattice() {
-        for (head, body, format, off_lattice) in [
-            (1000, 1000, WeightFormat::Int4, false),
-            (990, 1000, WeightFormat::Int4, false),
-            (989, 1000, WeightFormat::Int8, false),
-            (0, 990, WeightFormat::Int8, false),
-            (0, 12, WeightFormat::Int4, true),
-            (1000, 12, WeightFormat::Int4, true),
+        let int4 = Treatment::Int4(Int4Rule::Q4_0);
+        for (head, body, treatment, off_lattice) in [
+            (1000, 1000, int4, false),
+            (990, 1000, int4, false),
+            (989, 1000, Treatment::Int8, false),
+            (0, 990, Treatment::Int8, false),
+            (0, 12, int4, true),
+            (1000, 12, int4, true),
         ] {
-            let decision = decide(sample(head), sample(body));
-            assert_eq!((decision.format, decision.off_lattice), (format, off_lattice), "{head} {body}");
+            let decision = decide(int4, sample(head), sample(body));
+            assert_eq!((decision.treatment, decision.off_lattice), (treatment, off_lattice), "{head} {body}");
         }
     }
 }

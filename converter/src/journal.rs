@@ -16,8 +16,8 @@ use aimodel::stream::WrittenFile;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::figures::TensorFigures;
 use crate::quant::Statistics;
+use crate::statistics::TensorStatistics;
 use checkpoint::source::{Source, SourceError};
 
 /// The journal's file.
@@ -115,8 +115,8 @@ pub(crate) enum Entry {
         next_blob: usize,
         /// How far the packages have come.
         packages: Vec<WrittenFile>,
-        /// Figures of matrices that were finished.
-        figures: Vec<TensorFigures>,
+        /// What quantization did to the matrices that were finished.
+        statistics: Vec<TensorStatistics>,
         /// Table files that are whole.
         tables: BTreeMap<String, WrittenFile>,
         /// Blobs that wait.
@@ -133,8 +133,8 @@ pub(crate) enum Entry {
     Packages {
         /// Their programs.
         packages: Vec<WrittenFile>,
-        /// Figures of matrices that were finished.
-        figures: Vec<TensorFigures>,
+        /// What quantization did to the matrices that were finished.
+        statistics: Vec<TensorStatistics>,
     },
     /// A table that no graph shares its tensor with is whole.
     Table {
@@ -161,7 +161,7 @@ pub(crate) struct Done {
     pub(crate) packages: Vec<WrittenFile>,
     /// Whether the packages are whole.
     pub(crate) has_packages: bool,
-    pub(crate) figures: Vec<TensorFigures>,
+    pub(crate) statistics: Vec<TensorStatistics>,
     pub(crate) tables: BTreeMap<String, WrittenFile>,
     pub(crate) spools: Vec<SpoolRecord>,
     /// The stock graph's per-layer table.
@@ -179,18 +179,18 @@ impl Done {
             return false;
         }
         match entry {
-            Entry::Tensor { next_blob, packages, figures, tables, spools, .. } => {
+            Entry::Tensor { next_blob, packages, statistics, tables, spools, .. } => {
                 if self.has_packages || self.next_blob.is_some_and(|next| next_blob < next) {
                     return false;
                 }
                 self.next_blob = Some(next_blob);
                 (self.packages, self.spools) = (packages, spools);
-                self.figures.extend(figures);
+                self.statistics.extend(statistics);
                 self.tables.extend(tables);
             }
-            Entry::Packages { packages, figures } => {
+            Entry::Packages { packages, statistics } => {
                 (self.packages, self.has_packages) = (packages, true);
-                self.figures.extend(figures);
+                self.statistics.extend(statistics);
                 self.spools.clear();
             }
             Entry::Stock { file, .. } => self.stock = Some(file),
@@ -521,11 +521,11 @@ mod tests {
             name: "t".to_owned(),
             next_blob,
             packages: Vec::new(),
-            figures: Vec::new(),
+            statistics: Vec::new(),
             tables: BTreeMap::new(),
             spools: Vec::new(),
         };
-        let packages = || Entry::Packages { packages: vec![file], figures: Vec::new() };
+        let packages = || Entry::Packages { packages: vec![file], statistics: Vec::new() };
         let finished = |outputs: usize| Entry::Finished { outputs: vec![file; outputs] };
         let many =
             |name: &str| Entry::Table { name: name.to_owned(), bytes: u64::MAX, files: BTreeMap::new() };

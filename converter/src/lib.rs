@@ -3,8 +3,8 @@
 //! [`Model::open`] reads a checkpoint's configuration and headers, [`Model::plan`] says what a conversion will write, byte for
 //! byte, and [`Model::write`] streams it there. Nothing here knows how a bundle is put together or published.
 
+pub mod blob;
 pub mod decoder;
-pub mod figures;
 pub mod head;
 pub mod journal;
 pub mod name;
@@ -12,6 +12,8 @@ pub mod observer;
 pub mod ordered;
 pub mod plan;
 pub mod quant;
+pub mod recipe;
+pub mod statistics;
 pub mod stock;
 pub mod tables;
 

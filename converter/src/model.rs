@@ -6,16 +6,17 @@ use aimodel::package::PackageMetadata;
 use aimodel::stream::WrittenFile;
 use half::{bf16, f16};
 
-use crate::decoder::{INLINE_ELEMENTS, InlineTensors, Variant, WeightFormat};
+use crate::decoder::{INLINE_ELEMENTS, InlineTensors, Variant};
 use crate::error::ConvertError;
-use crate::figures::Figures;
 use crate::graphs::{Destination, GraphPass};
-use crate::head::{HeadChoice, HeadDecision};
+use crate::head::HeadDecision;
 use crate::journal::Journal;
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
-use crate::plan::{GraphPlan, WeightChoice};
-use crate::quant::{self, Int4Rule};
+use crate::plan::GraphPlan;
+use crate::quant;
+use crate::recipe::{Recipe, Treatment};
+use crate::statistics::WeightStatistics;
 use crate::stock::StockTable;
 use crate::tables::{TableWriter, TablesPlan, WrittenTables};
 use checkpoint::config::DecoderConfig;
@@ -40,12 +41,10 @@ pub struct Request {
     pub variants: Vec<Variant>,
     /// Whether to make the gather tables.
     pub tables: bool,
-    /// Format of projections.
-    pub weights: WeightFormat,
-    /// Format of the head.
-    pub head: HeadChoice,
-    /// Rule for int4.
-    pub rule: Int4Rule,
+    /// What is done to projections.
+    pub projections: Treatment,
+    /// What is done to the head; nothing if a sample of its blocks is to decide.
+    pub head: Option<Treatment>,
 }
 
 /// Everything that a conversion will write.
@@ -103,7 +102,7 @@ pub struct Written {
     /// The tables.
     pub tables: Option<WrittenTables>,
     /// What quantization did to the weights.
-    pub figures: Figures,
+    pub statistics: WeightStatistics,
 }
 
 impl<'s> Model<'s> {
@@ -123,19 +122,24 @@ impl<'s> Model<'s> {
     /// # Errors
     /// If a matrix does not divide into blocks, or those tensors or the sample cannot be read.
     pub fn plan(&self, request: &Request) -> Result<Plan, ConvertError> {
-        let head =
-            HeadDecision::new(self.source, &self.config, &self.checkpoint, request.weights, request.head)?;
-        let choice = WeightChoice { weights: request.weights, head: head.format, rule: request.rule };
+        let head = HeadDecision::new(
+            self.source,
+            &self.config,
+            &self.checkpoint,
+            request.projections,
+            request.head,
+        )?;
+        let recipe = Recipe { projections: request.projections, head: head.treatment };
         let inline = if request.variants.is_empty() { InlineTensors::new() } else { self.inline_tensors()? };
         let graphs = request
             .variants
             .iter()
-            .map(|variant| GraphPlan::new(&self.config, &self.checkpoint, *variant, choice, &inline));
+            .map(|variant| GraphPlan::new(&self.config, &self.checkpoint, *variant, recipe, &inline));
         let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
         let tables =
             if request.tables { Some(TablesPlan::new(&self.config, &self.checkpoint)?) } else { None };
-        let has_stock = request.variants.contains(&Variant::Stock);
-        let stock_bytes = if has_stock { StockTable::spool_bytes(&self.config) } else { 0 };
+        let table = self.config.per_layer.filter(|_| request.variants.contains(&Variant::Stock));
+        let stock_bytes = table.map_or(0, |table| StockTable::spool_bytes(&self.config, table));
         let spool_bytes = stock_bytes + graphs.first().map_or(0, GraphPlan::spool_bytes);
         Ok(Plan { graphs, tables, head, spool_bytes, stock_bytes })
     }
@@ -213,7 +217,7 @@ impl<'s> Model<'s> {
             .map(|tables| tables.finish(self.source, &self.checkpoint, threads, observer, journal))
             .transpose()?;
         self.source.verify_unchanged()?;
-        Ok(Written { packages: graphs.packages, tables, figures: graphs.figures })
+        Ok(Written { packages: graphs.packages, tables, statistics: graphs.statistics })
     }
 
     fn stock(

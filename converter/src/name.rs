@@ -1,6 +1,7 @@
 //! Names of outputs, as the published bundles have them.
 
-use crate::decoder::{Variant, WeightFormat};
+use crate::decoder::Variant;
+use crate::recipe::Treatment;
 use checkpoint::config::DecoderConfig;
 
 /// What the outputs of one checkpoint are called: `gemma4_e4b_qat`, and suffixes to that.
@@ -31,11 +32,11 @@ impl ModelName {
     }
 
     /// Name of a bundle, and of its folder.
-    pub fn bundle(&self, variant: Variant, weights: WeightFormat) -> String {
-        let weights = match weights {
-            WeightFormat::Int4 => "int4lin",
-            WeightFormat::Int8 => "int8lin",
-            WeightFormat::F16 => "f16",
+    pub fn bundle(&self, variant: Variant, projections: Treatment) -> String {
+        let weights = match projections {
+            Treatment::Int4(_) => "int4lin",
+            Treatment::Int8 => "int8lin",
+            Treatment::F16 => "f16",
         };
         let suffix = match variant {
             Variant::Provider => "",

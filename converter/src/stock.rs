@@ -12,14 +12,14 @@ use aimodel::disk::Disk;
 use aimodel::stream::WrittenFile;
 use half::bf16;
 
+use crate::blob::Content;
 use crate::buffers::Pool;
-use crate::decoder::BlobContent;
 use crate::error::ConvertError;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::tables::rows::quantize_rows;
-use checkpoint::config::DecoderConfig;
+use checkpoint::config::{DecoderConfig, PerLayer};
 use checkpoint::source::{Reading, Source};
 use checkpoint::{Checkpoint, Role};
 
@@ -43,12 +43,12 @@ pub struct StockTable {
 
 impl StockTable {
     /// Bytes of temporary space that the table takes, with its scales.
-    pub fn spool_bytes(config: &DecoderConfig) -> u64 {
-        StockTable::code_bytes(config) + (config.vocab * size_of::<f32>()) as u64
+    pub fn spool_bytes(config: &DecoderConfig, per_layer: PerLayer) -> u64 {
+        StockTable::code_bytes(config, per_layer) + (config.vocab * size_of::<f32>()) as u64
     }
 
-    fn code_bytes(config: &DecoderConfig) -> u64 {
-        config.vocab as u64 * config.ple_total() as u64
+    fn code_bytes(config: &DecoderConfig, per_layer: PerLayer) -> u64 {
+        config.vocab as u64 * per_layer.total as u64
     }
 
     /// Quantizes the table of a checkpoint into a file in a folder, on a disk.
@@ -68,7 +68,8 @@ impl StockTable {
         let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
         observer.tensor(&tensor.name);
         source.will_read_in_order(&[tensor]);
-        let layer_bytes = config.vocab as u64 * config.ple_width as u64;
+        let PerLayer { width: layer_width, total: width } = config.require_per_layer()?;
+        let layer_bytes = config.vocab as u64 * layer_width as u64;
         let spool =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).map_err(io)?;
         let mut table = StockTable {
@@ -78,7 +79,6 @@ impl StockTable {
             layer_bytes,
             scales: Vec::new(),
         };
-        let width = config.ple_total();
         let rows_a_piece = (PIECE / width).clamp(1, config.vocab);
         let (inputs, outputs) = (Pool::<bf16>::new(), Pool::<u8>::new());
         let spread = &table;
@@ -92,10 +92,10 @@ impl StockTable {
                 ConvertError::Element { tensor: tensor.name.clone(), source: error.shifted(first * width) }
             })?;
             inputs.give(weights);
-            let mut columns = outputs.take(rows * config.ple_width);
+            let mut columns = outputs.take(rows * layer_width);
             for layer in 0..config.layers.len() {
-                take_columns(&codes, width, layer * config.ple_width, config.ple_width, &mut columns);
-                let offset = layer as u64 * layer_bytes + (first * config.ple_width) as u64;
+                take_columns(&codes, width, layer * layer_width, layer_width, &mut columns);
+                let offset = layer as u64 * layer_bytes + (first * layer_width) as u64;
                 let written = disk.write(&columns, |bytes| spread.spool.write_all_at(bytes, offset));
                 written.map_err(io)?;
             }
@@ -119,7 +119,7 @@ impl StockTable {
         Ok(table)
     }
 
-    /// Goes on with the table that a run that was cut off has left.
+    /// The table that an interrupted run has left.
     pub(crate) fn resume(
         config: &DecoderConfig,
         directory: &Path,
@@ -127,14 +127,15 @@ impl StockTable {
     ) -> Result<Self, ConvertError> {
         let path = directory.join(FILE);
         let io = |source| ConvertError::Io { path: path.clone(), source };
-        if file.bytes != StockTable::spool_bytes(config) || !file.is_whole(&path).map_err(io)? {
+        let per_layer = config.require_per_layer()?;
+        if file.bytes != StockTable::spool_bytes(config, per_layer) || !file.is_whole(&path).map_err(io)? {
             return Err(JournalError::Damaged { path }.into());
         }
         let spool = File::open(&path).map_err(io)?;
         let mut scales = vec![0.0; config.vocab];
         let scales_bytes = bytemuck::cast_slice_mut(&mut scales);
-        spool.read_exact_at(scales_bytes, StockTable::code_bytes(config)).map_err(io)?;
-        let layer_bytes = config.vocab as u64 * config.ple_width as u64;
+        spool.read_exact_at(scales_bytes, StockTable::code_bytes(config, per_layer)).map_err(io)?;
+        let layer_bytes = config.vocab as u64 * per_layer.width as u64;
         Ok(StockTable { spool, path, tensor: String::new(), layer_bytes, scales })
     }
 
@@ -155,22 +156,20 @@ impl StockTable {
     ///
     /// # Errors
     /// If the temporary file cannot be read, or the blob is not one of the table's.
-    pub(crate) fn read(&self, content: BlobContent, offset: u64, out: &mut [u8]) -> Result<(), ConvertError> {
+    pub(crate) fn read(&self, content: Content, offset: u64, out: &mut [u8]) -> Result<(), ConvertError> {
         let io = |source| ConvertError::Io { path: self.path.clone(), source };
         match content {
-            BlobContent::PerLayerCodes { layer } => {
+            Content::TableCodes(layer) => {
                 self.spool.read_exact_at(out, layer as u64 * self.layer_bytes + offset).map_err(io)
             }
-            BlobContent::PerLayerScales => {
+            Content::TableScales => {
                 let bytes: &[u8] = bytemuck::cast_slice(&self.scales);
                 let start = offset as usize;
                 let part = bytes.get(start..start + out.len());
                 out.copy_from_slice(part.ok_or_else(|| io(io::ErrorKind::UnexpectedEof.into()))?);
                 Ok(())
             }
-            BlobContent::Whole(_) | BlobContent::Quantized { .. } => {
-                Err(io(io::ErrorKind::InvalidInput.into()))
-            }
+            Content::Tensor(_) | Content::Scales(_) => Err(io(io::ErrorKind::InvalidInput.into())),
         }
     }
 }

@@ -15,9 +15,9 @@ fn full_layers(config: &DecoderConfig) -> Vec<usize> {
 fn e4b() {
     let config = DecoderConfig::from_json(E4B.as_bytes()).unwrap();
     assert_eq!((config.layers.len(), config.hidden, config.vocab), (42, 2560, 262_144));
-    assert_eq!((config.heads, config.kv_heads, config.heads_per_kv()), (8, 2, 4));
+    assert_eq!((config.heads, config.kv_heads, config.heads_per_kv(&config.layers[0])), (8, 2, 4));
     assert_eq!((config.head_dim, config.global_head_dim), (256, 512));
-    assert_eq!((config.ple_width, config.ple_total()), (256, 10_752));
+    assert_eq!((config.per_layer.unwrap().width, config.per_layer.unwrap().total), (256, 10_752));
     assert_eq!((config.softcap, config.sliding_window, config.rms_eps), (30.0, 512, 1e-6));
     assert_eq!((config.max_positions, config.tied_head), (131_072, true));
     assert_eq!(
@@ -46,7 +46,7 @@ fn e4b() {
 fn e2b() {
     let config = DecoderConfig::from_json(E2B.as_bytes()).unwrap();
     assert_eq!((config.layers.len(), config.hidden, config.kv_heads), (35, 1536, 1));
-    assert_eq!((config.slots(), config.ple_total()), (15, 8960));
+    assert_eq!((config.slots(), config.per_layer.unwrap().total), (15, 8960));
     assert_eq!(full_layers(&config), [4, 9, 14, 19, 24, 29, 34]);
     assert_eq!(config.slot_owners[12..], [4, 9, 14]);
     for layer in &config.layers {

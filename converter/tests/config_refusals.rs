@@ -294,7 +294,7 @@ proptest! {
         }
         if let Ok(config) = read(&config) {
             let limit = i32::MAX as usize;
-            prop_assert!(config.ple_total() <= limit);
+            prop_assert!(config.per_layer.unwrap().total <= limit);
             prop_assert!(config.head_dim <= config.global_head_dim);
             prop_assert_eq!(config.heads % config.kv_heads, 0);
             for layer in &config.layers {

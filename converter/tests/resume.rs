@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aimodel::disk::Disk;
 use aimodel::package::PackageMetadata;
 use checkpoint::source::{Fingerprint, Identity, LocalSource, Source, SourceError, TensorEntry};
-use converter::decoder::{Variant, WeightFormat};
-use converter::head::HeadChoice;
+use converter::decoder::Variant;
 use converter::journal::{Header, Journal};
 use converter::observer::Observer;
 use converter::quant::Int4Rule;
+use converter::recipe::Treatment;
 use converter::{ConvertError, Model, Outputs, Plan, Request};
 use fixtures::shape::LayerType;
 use fixtures::{Recipe, Shape};
@@ -141,9 +141,8 @@ impl Job {
         let request = Request {
             tables: !variants.contains(&Variant::Stock),
             variants,
-            weights: WeightFormat::Int4,
-            head: HeadChoice::Auto,
-            rule: Int4Rule::Lattice,
+            projections: Treatment::Int4(Int4Rule::Lattice),
+            head: None,
         };
         let plan = Model::open(&source).unwrap().plan(&request).unwrap();
         let header = Header::new("tool 1".to_owned(), &source, BTreeMap::new()).unwrap().unwrap();
@@ -402,7 +401,7 @@ fn a_journal_that_tells_what_cannot_be_is_refused() {
         ("/tensor/next_blob", json!(u64::MAX)),
         ("/tensor/next_blob", json!(1_000)),
         ("/tensor/next_blob", json!(0)),
-        ("/tensor/figures", json!([])),
+        ("/tensor/statistics", json!([])),
         ("/tensor/spools", json!([])),
         ("/tensor/spools", json!([spool])),
         ("/tensor/spools/0/file", file.clone()),
@@ -412,7 +411,7 @@ fn a_journal_that_tells_what_cannot_be_is_refused() {
         ("/tensor/tables/embed_tokens.i8", file.clone()),
         ("/packages/packages", json!([])),
         ("/packages/packages/0", file.clone()),
-        ("/packages/figures", json!([])),
+        ("/packages/statistics", json!([])),
         ("/stock/file/bytes", json!(1)),
     ];
     let mut last_kinds = BTreeSet::new();

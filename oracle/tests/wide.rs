@@ -12,7 +12,9 @@ use std::time::Instant;
 use aimodel::bytecode::layout::Layout;
 use aimodel::package::{PackageMetadata, PackageWriter};
 use checkpoint::config::DecoderConfig;
-use converter::decoder::{GraphOptions, Variant, WeightFormat, build};
+use converter::decoder::{GraphOptions, Variant, build};
+use converter::quant::Int4Rule;
+use converter::recipe::{Recipe, Treatment};
 use oracle::interpreter::Session;
 use oracle::stepper::Stepper;
 use oracle::tables::Tables;
@@ -36,8 +38,10 @@ fn config() -> DecoderConfig {
 fn write_package(config: &DecoderConfig, dir: &Path) {
     let options = GraphOptions {
         variant: Variant::Provider,
-        weights: WeightFormat::Int4,
-        head: WeightFormat::Int4,
+        recipe: Recipe {
+            projections: Treatment::Int4(Int4Rule::Lattice),
+            head: Treatment::Int4(Int4Rule::Lattice),
+        },
         tied_head: true,
     };
     let graph = build(config, options, &BTreeMap::new()).unwrap();
@@ -58,10 +62,10 @@ fn write_package(config: &DecoderConfig, dir: &Path) {
 fn write_tables(config: &DecoderConfig, dir: &Path) {
     let file =
         |name: &str, length: usize| fs::File::create(dir.join(name)).unwrap().set_len(length as u64).unwrap();
-    file("embed_per_layer.i8", config.vocab * config.ple_total());
+    file("embed_per_layer.i8", config.vocab * config.per_layer.unwrap().total);
     file("embed_per_layer.scale.f32", 4 * config.vocab);
     let meta = serde_json::json!({
-        "V": config.vocab, "PLD": config.ple_total(), "L": LAYERS, "ld": config.ple_width, "embed_scale_pl": 16.0,
+        "V": config.vocab, "PLD": config.per_layer.unwrap().total, "L": LAYERS, "ld": config.per_layer.unwrap().width, "embed_scale_pl": 16.0,
     });
     fs::write(dir.join("meta.json"), meta.to_string()).unwrap();
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use checkpoint::Role;
 use checkpoint::config::LayerKind;
 use converter::Model;
-use converter::decoder::WeightFormat;
-use converter::head::{HeadChoice, HeadDecision};
+use converter::head::HeadDecision;
+use converter::quant::Int4Rule;
+use converter::recipe::Treatment;
 use serde_json::json;
 
 use super::{Lines, Report};
@@ -18,7 +19,8 @@ pub(super) fn inspect(path: &Path, access: &Access) -> anyhow::Result<Report> {
     let source = &*source;
     let model = Model::open(source)?;
     let config = &model.config;
-    let head = HeadDecision::new(source, config, &model.checkpoint, WeightFormat::Int4, HeadChoice::Auto)?;
+    let int4 = Treatment::Int4(Int4Rule::default());
+    let head = HeadDecision::new(source, config, &model.checkpoint, int4, None)?;
     let full: Vec<usize> =
         config.layers.iter().filter(|layer| layer.kind == LayerKind::Full).map(|layer| layer.index).collect();
     let shared = config.layers.iter().filter(|layer| !layer.owns_slot()).count();
@@ -51,7 +53,9 @@ pub(super) fn inspect(path: &Path, access: &Access) -> anyhow::Result<Report> {
     lines.field("cache", format!("{} slots; {shared} layers read another layer's", config.slots()));
     lines.field("window", config.sliding_window);
     lines.field("vocabulary", digits::grouped(config.vocab as u64));
-    lines.field("per layer", format!("{} each, {} in all", config.ple_width, config.ple_total()));
+    if let Some(per_layer) = config.per_layer {
+        lines.field("per layer", format!("{} each, {} in all", per_layer.width, per_layer.total));
+    }
     lines.field(
         "head",
         if model.checkpoint.head_is_tied() { "tied to the embedding" } else { "its own tensor" },
@@ -78,7 +82,7 @@ pub(super) fn inspect(path: &Path, access: &Access) -> anyhow::Result<Report> {
             lines.field("lattice", line);
         }
     }
-    lines.field("--head auto", format!("{}, {}", head.format.name(), head.reason));
+    lines.field("--head auto", format!("{}, {}", head.treatment.format(), head.reason));
     let json = json!({
         "kind": "checkpoint",
         "repository": source.identity().repository,
@@ -93,7 +97,7 @@ pub(super) fn inspect(path: &Path, access: &Access) -> anyhow::Result<Report> {
         "slots": config.slots(),
         "sliding_window": config.sliding_window,
         "vocab": config.vocab,
-        "ple_width": config.ple_width,
+        "ple_width": config.per_layer.map(|per_layer| per_layer.width),
         "tied_head": model.checkpoint.head_is_tied(),
         "decoder_bytes": used,
         "skipped_tensors": model.checkpoint.skipped().len(),

@@ -2,14 +2,16 @@
 
 use ::oracle::gate::{CaseReport, GateReport, PositionReport};
 use checkpoint::config::{DecoderConfig, Layer, LayerKind};
-use converter::decoder::WeightFormat;
-use converter::figures::{Figures, TensorFigures};
+
+use converter::blob::Blob;
 use converter::plan::GraphPlan;
 use converter::quant::{BLOCK, WorstBlock};
+use converter::recipe::Treatment;
+use converter::statistics::{TensorStatistics, WeightStatistics};
 use converter::{Model, Plan};
 use report::{
     Codes, Conversion, Gate, Group, Origin, Position, Recovery, Report, Sequence, Size, Slot, Tensor, Timing,
-    Worst, layer_of,
+    Worst,
 };
 
 use super::Course;
@@ -22,7 +24,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) source: &'a str,
     pub(crate) model: &'a Model<'a>,
     pub(crate) plan: &'a Plan,
-    pub(crate) figures: &'a Figures,
+    pub(crate) statistics: &'a WeightStatistics,
     /// Names of bundles that were gated, with what was found.
     pub(crate) gates: Vec<(String, &'a GateReport)>,
     pub(crate) timings: &'a [Timing],
@@ -45,7 +47,7 @@ pub(crate) fn of_conversion(facts: &Facts<'_>) -> Report {
         }),
         conversion: conversion(facts),
         sizes: sizes(facts.plan),
-        tensors: facts.figures.tensors.iter().map(tensor).collect(),
+        tensors: facts.statistics.tensors.iter().map(tensor).collect(),
         slots: slots(&facts.model.config),
         gates: facts.gates.iter().map(|(bundle, report)| verdict(bundle, report)).collect(),
         timings: facts.timings.to_vec(),
@@ -59,13 +61,12 @@ fn conversion(facts: &Facts<'_>) -> Option<Conversion> {
     let head = &facts.plan.head;
     Some(Conversion {
         variants: facts.plan.graphs.iter().map(|graph| graph.variant.name().to_owned()).collect(),
-        rule: if graph.weights == WeightFormat::Int4 {
-            graph.rule.name().to_owned()
-        } else {
-            "absmax".to_owned()
+        rule: match graph.recipe.projections {
+            Treatment::Int4(rule) => rule.name().to_owned(),
+            Treatment::Int8 | Treatment::F16 => "absmax".to_owned(),
         },
-        weights: graph.weights.name().to_owned(),
-        head: head.format.name().to_owned(),
+        weights: graph.recipe.projections.format().to_owned(),
+        head: head.treatment.format().to_owned(),
         head_reason: head.reason.clone(),
         resumed: facts.course.resumed,
     })
@@ -84,9 +85,9 @@ fn sizes(plan: &Plan) -> Vec<Size> {
 }
 
 fn add_graph(sizes: &mut Vec<Size>, graph: &GraphPlan) {
-    let blobs: u64 = graph.blobs.iter().map(|blob| blob.bytes).sum();
+    let blobs: u64 = graph.blobs.iter().map(Blob::bytes).sum();
     for blob in &graph.blobs {
-        add(sizes, Group::of(&blob.key), layer_of(&blob.key), blob.bytes);
+        add(sizes, Group::of(&blob.key), blob.layer(), blob.bytes());
     }
     add(sizes, Group::Program, None, graph.bytes().saturating_sub(blobs));
 }
@@ -98,14 +99,14 @@ fn add(sizes: &mut Vec<Size>, group: Group, layer: Option<usize>, bytes: u64) {
     }
 }
 
-fn tensor(figures: &TensorFigures) -> Tensor {
-    let statistics = &figures.statistics;
-    let code_bits = if figures.format == WeightFormat::Int8 { 8 } else { 4 };
+fn tensor(tensor: &TensorStatistics) -> Tensor {
+    let statistics = &tensor.statistics;
+    let code_bits = tensor.treatment.element().bits();
     Tensor {
-        name: figures.name.clone(),
-        source: Some(figures.tensor.clone()),
-        format: figures.format.name().to_owned(),
-        shape: figures.shape.clone(),
+        name: tensor.name.clone(),
+        source: Some(tensor.tensor.clone()),
+        format: tensor.treatment.format().to_owned(),
+        shape: tensor.shape.clone(),
         bytes: statistics.weights * code_bits / 8 + 2 * statistics.blocks,
         recovery: Some(Recovery {
             blocks: statistics.blocks,
@@ -114,7 +115,7 @@ fn tensor(figures: &TensorFigures) -> Tensor {
             weights: statistics.weights,
             weights_exact: statistics.weights_exact,
             relative_error: statistics.relative_error(),
-            worst: statistics.worst.map(|worst| place(worst, &figures.shape)),
+            worst: statistics.worst.map(|worst| place(worst, &tensor.shape)),
         }),
         codes: (code_bits == 4).then_some(Codes::OfExtrema(statistics.extremum_codes)),
         scale_exponents: statistics.scale_exponents,

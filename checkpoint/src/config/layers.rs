@@ -30,10 +30,11 @@ pub(super) fn kinds(text: &Fields<'_>) -> Result<Vec<LayerKind>, ConfigError> {
     Ok(kinds)
 }
 
-/// Widths that a layer takes from the common ones.
+/// Sizes that a layer takes from the common ones.
 pub(super) struct Widths {
     pub(super) head_dim: usize,
     pub(super) global_head_dim: usize,
+    pub(super) kv_heads: usize,
     pub(super) intermediate: usize,
     /// Width of the MLP in layers that share another's keys and values.
     pub(super) shared_intermediate: usize,
@@ -75,6 +76,7 @@ pub(super) fn assign(
                 LayerKind::Sliding => widths.head_dim,
                 LayerKind::Full => widths.global_head_dim,
             },
+            kv_heads: widths.kv_heads,
             intermediate: if owner == index { widths.intermediate } else { widths.shared_intermediate },
             slot,
             owner,

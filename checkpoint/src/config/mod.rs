@@ -16,6 +16,7 @@ mod unique;
 pub use error::ConfigError;
 
 use crate::source::Source;
+use crate::tensors::CheckpointError;
 
 /// Name of the configuration file.
 pub const CONFIG_FILE: &str = "config.json";
@@ -55,6 +56,8 @@ pub struct Layer {
     pub kind: LayerKind,
     /// Width of one attention head.
     pub head_dim: usize,
+    /// Key and value heads; they divide the query heads.
+    pub kv_heads: usize,
     /// Width of the MLP.
     pub intermediate: usize,
     /// Cache slot that it reads.
@@ -68,6 +71,15 @@ impl Layer {
     pub fn owns_slot(&self) -> bool {
         self.owner == self.index
     }
+}
+
+/// Per-layer embeddings: a row of a second table for each token, of which each layer takes a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerLayer {
+    /// Width of one layer's part, ld.
+    pub width: usize,
+    /// Width of a row: that of all layers, L * ld.
+    pub total: usize,
 }
 
 /// Rotary position embedding of one kind of layer.
@@ -99,14 +111,14 @@ pub struct DecoderConfig {
     pub hidden: usize,
     /// Query heads.
     pub heads: usize,
-    /// Key and value heads.
+    /// Key and value heads in the caches: the most that a layer has.
     pub kv_heads: usize,
     /// Head width of sliding layers.
     pub head_dim: usize,
     /// Head width of full layers, and width of the cache.
     pub global_head_dim: usize,
-    /// Width of one layer's per-layer input, ld.
-    pub ple_width: usize,
+    /// Per-layer embeddings, in models that have them.
+    pub per_layer: Option<PerLayer>,
     /// Vocabulary, V.
     pub vocab: usize,
     /// Bound of the logits: `tanh(x / softcap) * softcap`.
@@ -164,14 +176,17 @@ impl DecoderConfig {
         self.layers.get(layer).map(|layer| layer.slot)
     }
 
-    /// Width of all layers' per-layer inputs together, L * ld.
-    pub fn ple_total(&self) -> usize {
-        self.layers.len() * self.ple_width
+    /// The per-layer embeddings of a model that must have them.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NoPerLayer`] if it has none.
+    pub fn require_per_layer(&self) -> Result<PerLayer, CheckpointError> {
+        self.per_layer.ok_or(CheckpointError::NoPerLayer)
     }
 
-    /// Query heads that read one KV head.
-    pub fn heads_per_kv(&self) -> usize {
-        self.heads / self.kv_heads
+    /// Query heads of a layer that read one KV head.
+    pub fn heads_per_kv(&self, layer: &Layer) -> usize {
+        self.heads / layer.kv_heads
     }
 
     /// Rotation in layers of a kind.
@@ -189,7 +204,7 @@ impl DecoderConfig {
 
     /// Width of a layer's keys, or values, all KV heads together.
     pub fn kv_width(&self, layer: &Layer) -> usize {
-        self.kv_heads * layer.head_dim
+        layer.kv_heads * layer.head_dim
     }
 
     /// What stands before a text tensor's name: transformers nests the decoder of the whole model in

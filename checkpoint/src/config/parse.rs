@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::fields::{Fields, MAX_SIZE};
 use super::layers::{self, Widths};
 use super::unique::Unique;
-use super::{ConfigError, DecoderConfig, LayerKind, MAX_CONFIG_BYTES, members, overrides, rope};
+use super::{ConfigError, DecoderConfig, LayerKind, MAX_CONFIG_BYTES, PerLayer, members, overrides, rope};
 
 const OUTER_TYPE: &str = "gemma4";
 const TEXT_TYPE: &str = "gemma4_text";
@@ -36,11 +36,10 @@ pub(super) fn decoder_config(bytes: &[u8]) -> Result<DecoderConfig, ConfigError>
         return Err(text.refuse("head_dim", expected));
     }
     bounded(text, "num_attention_heads", heads, global_head_dim, "head width")?;
-    let ple_width = text.size("hidden_size_per_layer_input")?;
-    bounded(text, "hidden_size_per_layer_input", ple_width, kinds.len(), "number of layers")?;
+    let per_layer = per_layer(text, kinds.len())?;
     let vocab = vocabulary(text)?;
 
-    let widths = widths(text, head_dim, global_head_dim)?;
+    let widths = widths(text, head_dim, global_head_dim, kv_heads)?;
     let (layers, slot_owners) = layers::assign(text, &kinds, &widths)?;
     Ok(DecoderConfig {
         text_model_type: TEXT_TYPE.to_owned(),
@@ -51,7 +50,7 @@ pub(super) fn decoder_config(bytes: &[u8]) -> Result<DecoderConfig, ConfigError>
         kv_heads,
         head_dim,
         global_head_dim,
-        ple_width,
+        per_layer: Some(per_layer),
         vocab,
         softcap: text.number("final_logit_softcapping", SOFTCAP.0, SOFTCAP.1)?,
         sliding_window: text.size("sliding_window")?,
@@ -108,14 +107,25 @@ fn vocabulary(text: &Fields<'_>) -> Result<usize, ConfigError> {
     Ok(vocab)
 }
 
-fn widths(text: &Fields<'_>, head_dim: usize, global_head_dim: usize) -> Result<Widths, ConfigError> {
+fn per_layer(text: &Fields<'_>, layers: usize) -> Result<PerLayer, ConfigError> {
+    let name = "hidden_size_per_layer_input";
+    let width = text.size(name)?;
+    Ok(PerLayer { width, total: bounded(text, name, width, layers, "number of layers")? })
+}
+
+fn widths(
+    text: &Fields<'_>,
+    head_dim: usize,
+    global_head_dim: usize,
+    kv_heads: usize,
+) -> Result<Widths, ConfigError> {
     let intermediate = text.size("intermediate_size")?;
     let mut shared_intermediate = intermediate;
     if text.flag("use_double_wide_mlp", false)? {
         shared_intermediate =
             bounded(text, "intermediate_size", intermediate, 2, "doubling in shared layers")?;
     }
-    Ok(Widths { head_dim, global_head_dim, intermediate, shared_intermediate })
+    Ok(Widths { head_dim, global_head_dim, kv_heads, intermediate, shared_intermediate })
 }
 
 /// The product of a field's value and `times`, if it still is a possible axis of a tensor.

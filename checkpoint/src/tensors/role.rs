@@ -111,6 +111,11 @@ impl LayerRole {
         matches!(self, Self::KProj | Self::KNorm | Self::VProj)
     }
 
+    /// Whether only models with per-layer embeddings have it.
+    pub fn is_per_layer(self) -> bool {
+        matches!(self, Self::PerLayerInputGate | Self::PerLayerProjection | Self::PostPerLayerInputNorm)
+    }
+
     /// Whether it is a matrix that a vector is multiplied with, which weights may quantize.
     pub fn is_projection(self) -> bool {
         matches!(
@@ -128,7 +133,8 @@ impl LayerRole {
     }
 
     fn shape(self, config: &DecoderConfig, layer: &Layer) -> Vec<usize> {
-        let (hidden, intermediate, ple) = (config.hidden, layer.intermediate, config.ple_width);
+        let (hidden, intermediate) = (config.hidden, layer.intermediate);
+        let ple = config.per_layer.map_or(0, |per_layer| per_layer.width);
         match self {
             Self::InputNorm
             | Self::PostAttentionNorm
@@ -157,6 +163,7 @@ impl Role {
                 .filter(|role| layer.owns_slot() || !role.needs_slot())
                 .map(|role| Self::Layer(layer.index, role))
         });
+        let has_per_layer = config.per_layer.is_some();
         [
             Self::EmbedTokens,
             Self::EmbedTokensPerLayer,
@@ -166,6 +173,7 @@ impl Role {
         .into_iter()
         .chain(layers)
         .chain([Self::FinalNorm, Self::Head])
+        .filter(move |role| has_per_layer || !role.is_per_layer())
     }
 
     /// Name without the decoder's prefix, such as `layers.5.mlp.down_proj.weight`; the head is `lm_head.weight`.
@@ -189,13 +197,23 @@ impl Role {
         }
     }
 
+    /// Whether only models with per-layer embeddings have it.
+    pub fn is_per_layer(self) -> bool {
+        match self {
+            Self::EmbedTokensPerLayer | Self::PerLayerModelProjection | Self::PerLayerProjectionNorm => true,
+            Self::Layer(_, role) => role.is_per_layer(),
+            Self::EmbedTokens | Self::FinalNorm | Self::Head => false,
+        }
+    }
+
     /// Shape that the configuration gives the tensor; empty for a layer that does not exist.
     pub fn shape(self, config: &DecoderConfig) -> Vec<usize> {
+        let (width, row) = config.per_layer.map_or((0, 0), |per_layer| (per_layer.width, per_layer.total));
         match self {
             Self::EmbedTokens | Self::Head => vec![config.vocab, config.hidden],
-            Self::EmbedTokensPerLayer => vec![config.vocab, config.ple_total()],
-            Self::PerLayerModelProjection => vec![config.ple_total(), config.hidden],
-            Self::PerLayerProjectionNorm => vec![config.ple_width],
+            Self::EmbedTokensPerLayer => vec![config.vocab, row],
+            Self::PerLayerModelProjection => vec![row, config.hidden],
+            Self::PerLayerProjectionNorm => vec![width],
             Self::FinalNorm => vec![config.hidden],
             Self::Layer(index, role) => {
                 config.layers.get(index).map(|layer| role.shape(config, layer)).unwrap_or_default()

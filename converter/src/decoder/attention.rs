@@ -22,9 +22,9 @@ impl Decoder<'_> {
         let query = self.rotate(query, layer)?;
         if layer.owns_slot() {
             let key = self.projection(normed, role(LayerRole::KProj))?;
-            let key = self.split_heads(key, self.config.kv_heads, layer)?;
+            let key = self.split_heads(key, layer.kv_heads, layer)?;
             let value = self.projection(normed, role(LayerRole::VProj))?;
-            let value = self.split_heads(value, self.config.kv_heads, layer)?;
+            let value = self.split_heads(value, layer.kv_heads, layer)?;
             let key = self.norm(key, role(LayerRole::KNorm))?;
             let key = self.rotate(key, layer)?;
             let value = self.plain_norm(value)?;

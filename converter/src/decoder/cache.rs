@@ -24,12 +24,12 @@ impl Decoder<'_> {
     pub(super) fn store(&mut self, layer: &Layer, key: ValueId, value: ValueId) -> Result<(), BuildError> {
         let key = self.widen(layer, key)?;
         let value = self.widen(layer, value)?;
-        let key = self.as_cache_entry(key)?;
+        let key = self.as_cache_entry(layer, key)?;
         let bounds = self.entry_bounds(layer)?;
         let updated = self.graph.slice_update(self.keys.tensor, bounds, key)?;
         let token = self.graph.write_handle(self.keys.handle, updated, self.keys.token)?;
         (self.keys.tensor, self.keys.token) = self.graph.read_handle(self.keys.handle, token)?;
-        let value = self.as_cache_entry(value)?;
+        let value = self.as_cache_entry(layer, value)?;
         let updated = self.graph.slice_update(self.values.tensor, bounds, value)?;
         let token = self.graph.write_handle(self.values.handle, updated, self.values.token)?;
         (self.values.tensor, self.values.token) = self.graph.read_handle(self.values.handle, token)?;
@@ -47,8 +47,8 @@ impl Decoder<'_> {
         self.graph.pad(x, amounts, zero)
     }
 
-    fn as_cache_entry(&mut self, x: ValueId) -> Result<ValueId, BuildError> {
-        let shape = [1, 1, ui32(self.config.kv_heads), 1, ui32(self.config.global_head_dim)];
+    fn as_cache_entry(&mut self, layer: &Layer, x: ValueId) -> Result<ValueId, BuildError> {
+        let shape = [1, 1, ui32(layer.kv_heads), 1, ui32(self.config.global_head_dim)];
         let shape = self.graph.ui32(&shape);
         self.graph.reshape(x, shape)
     }
@@ -62,7 +62,7 @@ impl Decoder<'_> {
         let first_slot = self.graph.si32(&[slot]);
         let start = self.graph.concat(axis, &[first_slot, zero, zero, last, zero])?;
         let next_slot = self.graph.si32(&[slot + 1]);
-        let heads = self.graph.si32(&[si32(self.config.kv_heads)]);
+        let heads = self.graph.si32(&[si32(layer.kv_heads)]);
         let width = self.graph.si32(&[si32(self.config.global_head_dim)]);
         let end = self.graph.concat(axis, &[next_slot, one, heads, self.length, width])?;
         let stride = self.graph.si32(&[1; 5]);
@@ -86,11 +86,11 @@ impl Decoder<'_> {
         if layer.head_dim < self.config.global_head_dim {
             heads = self.columns(heads, 0, layer.head_dim)?;
         }
-        self.repeat_heads(heads)
+        self.repeat_heads(layer, heads)
     }
 
     /// Query head j reads KV head `j / heads_per_kv`.
-    fn repeat_heads(&mut self, heads: ValueId) -> Result<ValueId, BuildError> {
+    fn repeat_heads(&mut self, layer: &Layer, heads: ValueId) -> Result<ValueId, BuildError> {
         let shape = self.graph.get_shape(heads)?;
         let one = self.graph.si32(&[1]);
         let mut extents = Vec::with_capacity(3);
@@ -101,7 +101,7 @@ impl Decoder<'_> {
         let axis = self.graph.scalar(Scalar::Si32(0));
         let sizes = self.graph.concat(axis, &extents)?;
         let sources: Vec<u8> = (0..self.config.heads)
-            .flat_map(|head| si32(head / self.config.heads_per_kv()).to_le_bytes())
+            .flat_map(|head| si32(head / self.config.heads_per_kv(layer)).to_le_bytes())
             .collect();
         let indices =
             self.graph.elements(&super::fixed(&[1, self.config.heads, 1, 1], Element::Si32), sources)?;

@@ -16,9 +16,11 @@ mod weights;
 use aimodel::build::{AssetBuilder, BuildError, FunctionBuilder, Scalar};
 use aimodel::{Dim, Element, Module, TensorType, ValueId};
 
-pub use weights::{BlobContent, INLINE_ELEMENTS, InlineTensors, Part, WeightFormat};
+pub use weights::{INLINE_ELEMENTS, InlineTensors};
 
-use checkpoint::config::{DecoderConfig, Layer};
+use crate::blob::Blob;
+use crate::recipe::Recipe;
+use checkpoint::config::{DecoderConfig, Layer, PerLayer};
 use checkpoint::{LayerRole, Role};
 use weights::Weights;
 
@@ -52,10 +54,8 @@ impl Variant {
 pub struct GraphOptions {
     /// Where the per-layer rows come from.
     pub variant: Variant,
-    /// How projections are stored.
-    pub weights: WeightFormat,
-    /// How the head is stored.
-    pub head: WeightFormat,
+    /// How tensors are stored.
+    pub recipe: Recipe,
     /// Whether the head is the embedding table; then an f16 head shares its blob.
     pub tied_head: bool,
 }
@@ -65,8 +65,8 @@ pub struct GraphOptions {
 pub struct DecoderGraph {
     /// The program.
     pub module: Module,
-    /// Contents of the module's resources, by [`aimodel::ResourceId::index`].
-    pub blobs: Vec<BlobContent>,
+    /// The module's resources, by [`aimodel::ResourceId::index`].
+    pub blobs: Vec<Blob>,
 }
 
 /// Builds the decoder of a configuration.
@@ -98,18 +98,20 @@ struct Decoder<'c> {
     weights: Weights<'c>,
     input_ids: ValueId,
     position_ids: ValueId,
-    rows: Rows,
+    /// In models with per-layer embeddings.
+    rows: Option<(PerLayer, Rows)>,
     keys: State,
     values: State,
     /// Number of positions so far, this one included: si32 `[1]`.
     length: ValueId,
     /// Residual stream: f16 `[1, 1, H]`.
     stream: ValueId,
-    /// Per-layer inputs: f16 `[1, 1, L, ld]`.
-    per_layer: ValueId,
+    /// Per-layer inputs, in models that have them: f16 `[1, 1, L, ld]`.
+    per_layer: Option<ValueId>,
 }
 
 /// Inputs that the per-layer rows come from.
+#[derive(Clone, Copy)]
 enum Rows {
     /// f16 `[1, 1, L, ld]`.
     Given(ValueId),
@@ -136,7 +138,9 @@ impl<'c> Decoder<'c> {
         let input_ids = graph.input("input_ids", &fixed(&[1, 1], Element::Si32));
         let position_ids =
             graph.input("position_ids", &TensorType::new(vec![Dim::Fixed(1), Dim::Dynamic], Element::Si32));
-        let rows = row_inputs(&mut graph, config, options.variant);
+        let rows = config
+            .per_layer
+            .map(|per_layer| (per_layer, row_inputs(&mut graph, config, per_layer, options.variant)));
         let cache = cache::tensor_type(config);
         let (key_handle, value_handle) = (graph.state("keyCache", &cache), graph.state("valueCache", &cache));
         let token = graph.create_token();
@@ -148,7 +152,7 @@ impl<'c> Decoder<'c> {
         let length = graph.slice(shape, one, two, one)?;
         Ok(Decoder {
             config,
-            weights: Weights::new(options, inline),
+            weights: Weights::new(config, options, inline),
             graph,
             input_ids,
             position_ids,
@@ -157,7 +161,7 @@ impl<'c> Decoder<'c> {
             values: State { handle: value_handle, tensor: value_tensor, token: value_token },
             length,
             stream: input_ids,
-            per_layer: input_ids,
+            per_layer: None,
         })
     }
 
@@ -166,24 +170,24 @@ impl<'c> Decoder<'c> {
         let scale_rows = self.flat_token()?;
         let shape = self.graph.ui32(&[1, 1, 1]);
         let token = self.graph.reshape(self.input_ids, shape)?;
-        let table = self.weights.whole(&mut self.graph, self.config, Role::EmbedTokens)?;
+        let table = self.weights.whole(&mut self.graph, Role::EmbedTokens)?;
         let row = self.graph.gather_nd(table, token)?;
         let scale = self.graph.scalar(Scalar::F16((self.config.hidden as f64).sqrt()));
         self.stream = self.graph.mul(row, scale)?;
-        self.per_layer = self.per_layer_inputs(scale_rows)?;
+        if let Some((per_layer, rows)) = self.rows {
+            self.per_layer = Some(self.per_layer_inputs(per_layer, rows, scale_rows)?);
+        }
         Ok(())
     }
 
     fn layer(&mut self, layer: &Layer) -> Result<(), BuildError> {
-        let row = self.per_layer_row(layer)?;
+        let row = self.per_layer.map(|inputs| self.per_layer_row(inputs, layer)).transpose()?;
         self.attention(layer)?;
         self.feedforward(layer)?;
-        self.per_layer_gate(layer, row)?;
-        let scalar = self.weights.whole(
-            &mut self.graph,
-            self.config,
-            Role::Layer(layer.index, LayerRole::LayerScalar),
-        )?;
+        if let Some(row) = row {
+            self.per_layer_gate(layer, row)?;
+        }
+        let scalar = self.weights.whole(&mut self.graph, Role::Layer(layer.index, LayerRole::LayerScalar))?;
         self.stream = self.graph.mul(self.stream, scalar)?;
         Ok(())
     }
@@ -208,20 +212,25 @@ impl<'c> Decoder<'c> {
 
     /// A weight `[n, k]` as `[k, n]`.
     fn transposed(&mut self, role: Role) -> Result<ValueId, BuildError> {
-        let weight = self.weights.matrix(&mut self.graph, self.config, role)?;
+        let weight = self.weights.matrix(&mut self.graph, role)?;
         let order = self.graph.ui32(&[1, 0]);
         self.graph.transpose(weight, order)
     }
 }
 
-fn row_inputs(graph: &mut FunctionBuilder, config: &DecoderConfig, variant: Variant) -> Rows {
+fn row_inputs(
+    graph: &mut FunctionBuilder,
+    config: &DecoderConfig,
+    per_layer: PerLayer,
+    variant: Variant,
+) -> Rows {
     match variant {
         Variant::Provider => {
-            let shape = [1, 1, config.layers.len(), config.ple_width];
+            let shape = [1, 1, config.layers.len(), per_layer.width];
             Rows::Given(graph.input("ple_tokens", &fixed(&shape, Element::F16)))
         }
         Variant::Table => Rows::Table {
-            codes: graph.input("ple_table", &fixed(&[config.vocab, config.ple_total()], Element::Si8)),
+            codes: graph.input("ple_table", &fixed(&[config.vocab, per_layer.total], Element::Si8)),
             scales: graph.input("ple_scale", &fixed(&[config.vocab], Element::F32)),
         },
         Variant::Stock => Rows::Stock,

@@ -17,7 +17,7 @@ impl Decoder<'_> {
         let factor = self.graph.rsqrt(mean)?;
         let normed = self.graph.mul(wide, factor)?;
         let narrow = self.graph.cast(normed, Element::F16)?;
-        let weight = self.weights.whole(&mut self.graph, self.config, weight)?;
+        let weight = self.weights.whole(&mut self.graph, weight)?;
         self.graph.mul(narrow, weight)
     }
 

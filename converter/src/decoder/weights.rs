@@ -1,78 +1,15 @@
-//! Weights of the graph: promises of blobs, and the ops that turn stored codes into f16.
+//! The weights of a graph: promises of blobs, keyed by tensor, and the few tensors that stand in the program.
 
 use std::collections::BTreeMap;
 
 use aimodel::build::{BuildError, FunctionBuilder};
-use aimodel::{Element, TensorType, ValueId};
-use serde::{Deserialize, Serialize};
+use aimodel::{Element, ValueId};
 
 use super::{GraphOptions, fixed};
-use checkpoint::config::DecoderConfig;
+use crate::blob::{Blob, Content};
+use crate::recipe::Treatment;
+use checkpoint::config::{DecoderConfig, PerLayer};
 use checkpoint::{BLOCK, Role};
-
-/// How a matrix is stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WeightFormat {
-    /// Signed 4-bit codes with an f16 scale for each block of 32 along the last axis.
-    Int4,
-    /// Signed 8-bit codes with an f16 scale for each block of 32 along the last axis.
-    Int8,
-    /// Half-precision numbers.
-    F16,
-}
-
-impl WeightFormat {
-    /// The name on the command line and in metadata.
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightFormat::Int4 => "int4",
-            WeightFormat::Int8 => "int8",
-            WeightFormat::F16 => "f16",
-        }
-    }
-
-    /// Element type of the codes; `None` where there are none.
-    fn code_element(self) -> Option<Element> {
-        match self {
-            WeightFormat::Int4 => Some(Element::Si4),
-            WeightFormat::Int8 => Some(Element::Si8),
-            WeightFormat::F16 => None,
-        }
-    }
-}
-
-/// Which part of a quantized matrix a blob holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part {
-    /// Codes `[n, k]`, si4 packed two a byte or si8.
-    Codes,
-    /// Scales `[n, k / 32]`, f16.
-    Scales,
-}
-
-/// What a blob of the graph holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BlobContent {
-    /// A tensor in half precision.
-    Whole(Role),
-    /// A part of a quantized matrix. Codes stand right before the scales of the same matrix.
-    Quantized {
-        /// The matrix.
-        role: Role,
-        /// How it is stored.
-        format: WeightFormat,
-        /// The part.
-        part: Part,
-    },
-    /// One layer's columns of the per-layer table: si8 `[V, ld]`.
-    PerLayerCodes {
-        /// The layer.
-        layer: usize,
-    },
-    /// Row scales of the per-layer table: f32 `[V]`.
-    PerLayerScales,
-}
 
 /// Tensors with fewer elements than this stand in the program itself, as in Apple's own exports. Apple's tools merge blobs of
 /// equal content when they save a package; among tensors this small equal ones are common (a scalar of 1 in every layer).
@@ -83,96 +20,94 @@ pub type InlineTensors = BTreeMap<Role, Vec<u8>>;
 
 /// Makes the promises, and remembers what they hold.
 pub(super) struct Weights<'c> {
+    config: &'c DecoderConfig,
     options: GraphOptions,
     inline: &'c InlineTensors,
-    blobs: Vec<BlobContent>,
-    keys: Vec<String>,
+    /// In the order in which the promises were first made: that of the module's resources.
+    blobs: Vec<Blob>,
 }
 
 impl<'c> Weights<'c> {
-    pub(super) fn new(options: GraphOptions, inline: &'c InlineTensors) -> Self {
-        Weights { options, inline, blobs: Vec::new(), keys: Vec::new() }
+    pub(super) fn new(config: &'c DecoderConfig, options: GraphOptions, inline: &'c InlineTensors) -> Self {
+        Weights { config, options, inline, blobs: Vec::new() }
     }
 
-    /// Contents in the order in which the promises were first made: that of the module's resources.
-    pub(super) fn into_blobs(self) -> Vec<BlobContent> {
+    pub(super) fn into_blobs(self) -> Vec<Blob> {
         self.blobs
     }
 
+    /// Promises a blob made of a role's tensor. `part` is what its key has behind the tensor's name.
     fn blob(
         &mut self,
         graph: &mut FunctionBuilder,
-        key: String,
-        ty: &TensorType,
-        content: BlobContent,
+        (role, part): (Role, &str),
+        shape: &[usize],
+        content: Content,
     ) -> Result<ValueId, BuildError> {
-        let value = graph.blob(&key, ty)?;
-        if !self.keys.contains(&key) {
-            self.keys.push(key);
-            self.blobs.push(content);
+        let is_embedding = role == Role::Head && self.options.tied_head;
+        let source = if is_embedding { Role::EmbedTokens } else { role };
+        let blob = Blob {
+            key: format!("{}{part}", role.short_name()),
+            role,
+            tensor: source.name(self.config),
+            content,
+            shape: shape.iter().map(|extent| *extent as u64).collect(),
+            element: match content {
+                Content::Tensor(treatment) => treatment.element(),
+                Content::Scales(_) => Element::F16,
+                Content::TableCodes(_) => Element::Si8,
+                Content::TableScales => Element::F32,
+            },
+            offset: 0,
+        };
+        let value = graph.blob(&blob.key, &blob.ty())?;
+        if !self.blobs.iter().any(|known| known.key == blob.key) {
+            self.blobs.push(blob);
         }
         Ok(value)
     }
 
     /// A tensor in half precision.
-    pub(super) fn whole(
-        &mut self,
-        graph: &mut FunctionBuilder,
-        config: &DecoderConfig,
-        role: Role,
-    ) -> Result<ValueId, BuildError> {
-        let ty = fixed(&role.shape(config), Element::F16);
+    pub(super) fn whole(&mut self, graph: &mut FunctionBuilder, role: Role) -> Result<ValueId, BuildError> {
+        let shape = role.shape(self.config);
         if let Some(bytes) = self.inline.get(&role) {
-            return graph.elements(&ty, bytes.clone());
+            return graph.elements(&fixed(&shape, Element::F16), bytes.clone());
         }
-        self.blob(graph, role.short_name(), &ty, BlobContent::Whole(role))
+        self.blob(graph, (role, ""), &shape, Content::Tensor(Treatment::F16))
     }
 
     /// A matrix as f16 `[n, k]`, dequantized in the graph if it is stored as codes.
-    pub(super) fn matrix(
-        &mut self,
-        graph: &mut FunctionBuilder,
-        config: &DecoderConfig,
-        role: Role,
-    ) -> Result<ValueId, BuildError> {
-        let format = if role == Role::Head { self.options.head } else { self.options.weights };
-        let Some(element) = format.code_element() else {
-            let shared = role == Role::Head && self.options.tied_head;
-            return self.whole(graph, config, if shared { Role::EmbedTokens } else { role });
-        };
-        let shape = role.shape(config);
+    pub(super) fn matrix(&mut self, graph: &mut FunctionBuilder, role: Role) -> Result<ValueId, BuildError> {
+        let treatment = self.options.recipe.treatment(role);
+        if !treatment.has_codes() {
+            let is_shared = role == Role::Head && self.options.tied_head;
+            return self.whole(graph, if is_shared { Role::EmbedTokens } else { role });
+        }
+        let shape = role.shape(self.config);
         let [rows, columns] = shape[..] else { unreachable!("projections have two axes") };
         let scale_shape = [rows, columns / BLOCK];
-        let name = role.short_name();
-        let content = |part| BlobContent::Quantized { role, format, part };
-        let codes =
-            self.blob(graph, format!("{name}/codes"), &fixed(&shape, element), content(Part::Codes))?;
-        let scale_type = fixed(&scale_shape, Element::F16);
-        let scales = self.blob(graph, format!("{name}/scales"), &scale_type, content(Part::Scales))?;
-        let code_offset = graph.zeros(&fixed(&scale_shape, element));
-        let value_offset = graph.zeros(&scale_type);
+        let codes = self.blob(graph, (role, "/codes"), &shape, Content::Tensor(treatment))?;
+        let scales = self.blob(graph, (role, "/scales"), &scale_shape, Content::Scales(treatment))?;
+        let code_offset = graph.zeros(&fixed(&scale_shape, treatment.element()));
+        let value_offset = graph.zeros(&fixed(&scale_shape, Element::F16));
         graph.blockwise_shift_scale(codes, scales, code_offset, value_offset)
     }
 
     /// One layer's columns of the per-layer table, as codes.
-    pub(super) fn per_layer_codes(
+    pub(super) fn table_codes(
         &mut self,
         graph: &mut FunctionBuilder,
-        config: &DecoderConfig,
+        per_layer: PerLayer,
         layer: usize,
     ) -> Result<ValueId, BuildError> {
-        let ty = fixed(&[config.vocab, config.ple_width], Element::Si8);
-        let key = format!("{}/layers.{layer}/codes", Role::EmbedTokensPerLayer.short_name());
-        self.blob(graph, key, &ty, BlobContent::PerLayerCodes { layer })
+        let part = format!("/layers.{layer}/codes");
+        let shape = [self.config.vocab, per_layer.width];
+        self.blob(graph, (Role::EmbedTokensPerLayer, &part), &shape, Content::TableCodes(layer))
     }
 
     /// Row scales of the per-layer table.
-    pub(super) fn per_layer_scales(
-        &mut self,
-        graph: &mut FunctionBuilder,
-        config: &DecoderConfig,
-    ) -> Result<ValueId, BuildError> {
-        let key = format!("{}/scales", Role::EmbedTokensPerLayer.short_name());
-        self.blob(graph, key, &fixed(&[config.vocab], Element::F32), BlobContent::PerLayerScales)
+    pub(super) fn table_scales(&mut self, graph: &mut FunctionBuilder) -> Result<ValueId, BuildError> {
+        let table = (Role::EmbedTokensPerLayer, "/scales");
+        self.blob(graph, table, &[self.config.vocab], Content::TableScales)
     }
 }

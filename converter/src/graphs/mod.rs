@@ -4,25 +4,25 @@
 //! tables go to their files at once, a blob that stands further back in the package (the tied head, after the embedding) waits
 //! in a temporary file as the codes it will be.
 
-pub(crate) mod course;
+pub(crate) mod schedule;
 mod sink;
 mod spool;
-mod workshop;
+mod workers;
 
 use std::path::{Path, PathBuf};
 
 use aimodel::package::{self, PROGRAM, PackageMetadata};
 use aimodel::stream::WrittenFile;
 
-use self::course::{Course, input_bytes, tensors_of};
+use self::schedule::Schedule;
 use self::sink::Sink;
-use self::workshop::Workshop;
+use self::workers::Workers;
 use crate::error::ConvertError;
-use crate::figures::Figures;
 use crate::journal::{Journal, JournalError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::plan::GraphPlan;
+use crate::statistics::WeightStatistics;
 use crate::stock::StockTable;
 use crate::tables::TableWriter;
 use checkpoint::Checkpoint;
@@ -43,7 +43,7 @@ pub(crate) struct WrittenGraphs {
     /// Packages, in the order of the destinations.
     pub(crate) packages: Vec<WrittenFile>,
     /// What quantization did to the weights.
-    pub(crate) figures: Figures,
+    pub(crate) statistics: WeightStatistics,
 }
 
 /// One pass over the tensors of a checkpoint's graphs.
@@ -73,29 +73,28 @@ impl GraphPass<'_> {
         journal: &mut Journal,
     ) -> Result<WrittenGraphs, ConvertError> {
         let Some(first) = destinations.first() else { return Ok(WrittenGraphs::default()) };
-        let course = Course::new(&first.plan.blobs, self.checkpoint, tables.as_deref(), self.stock)?;
+        let schedule = Schedule::new(&first.plan.blobs, self.checkpoint, tables.as_deref(), self.stock)?;
         let has_unplanned_tables = tables.is_none() && !journal.done.tables.is_empty();
-        if has_unplanned_tables || !course.allows(&journal.done, destinations.len()) {
+        if has_unplanned_tables || !schedule.allows(&journal.done, destinations.len()) {
             return Err(journal.damaged().into());
         }
         if journal.done.has_packages {
-            self.observer.resume(input_bytes(&course.pieces));
+            self.observer.resume(schedule.input_bytes(&schedule.pieces));
             return self.whole_packages(destinations, journal);
         }
-        let (before, pieces) =
-            course.pieces.split_at(course.first_piece(journal.done.next_blob.unwrap_or(0)));
-        self.observer.resume(input_bytes(before));
-        self.source.will_read_in_order(&tensors_of(pieces));
-        let workshop = Workshop::new(self.source, &course);
-        let mut sink = Sink::new(self, destinations, &course, journal)?;
+        let (before, pieces) = schedule.split(journal.done.next_blob.unwrap_or(0));
+        self.observer.resume(schedule.input_bytes(before));
+        self.source.will_read_in_order(&schedule.tensors(pieces));
+        let workers = Workers::new(self.source, &schedule);
+        let mut sink = Sink::new(self, destinations, &schedule, journal)?;
         for_each_in_order(
             pieces.len(),
             self.threads,
             self.threads * 2,
-            |at| workshop.make(&pieces[at]),
+            |at| workers.make(&pieces[at]),
             |at, made| {
                 let made = sink.take(&pieces[at], made, tables.as_deref_mut(), journal)?;
-                workshop.give_back(made);
+                workers.give_back(made);
                 Ok(())
             },
         )?;
@@ -118,7 +117,7 @@ impl GraphPass<'_> {
             }
             package::write_sidecars(journal.disk(), &destination.directory, program, self.metadata)?;
         }
-        let figures = Figures { tensors: done.figures.clone() };
-        Ok(WrittenGraphs { packages: done.packages.clone(), figures })
+        let statistics = WeightStatistics { tensors: done.statistics.clone() };
+        Ok(WrittenGraphs { packages: done.packages.clone(), statistics })
     }
 }

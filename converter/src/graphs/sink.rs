@@ -8,16 +8,14 @@ use aimodel::package::{PackageError, PackageMetadata, PackageWriter};
 use aimodel::stream::WrittenFile;
 use half::{bf16, f16};
 
-use super::course::{Course, Origin, Piece};
+use super::schedule::{Piece, Schedule, Step, Work};
 use super::spool::{Spool, Unspooled, WaitingBlob};
-use super::workshop::{Made, Product};
+use super::workers::{Made, Product};
 use super::{Destination, GraphPass, WrittenGraphs};
-use crate::decoder::WeightFormat;
 use crate::error::ConvertError;
-use crate::figures::{Figures, TensorFigures};
 use crate::journal::{Entry, Journal};
-use crate::plan::Treatment;
 use crate::quant::Statistics;
+use crate::statistics::{TensorStatistics, WeightStatistics};
 use crate::tables::{TableOutput, TableWriter};
 use checkpoint::source::Reading;
 
@@ -46,7 +44,7 @@ impl Matrix {
 /// Everything that is being written.
 pub(super) struct Sink<'d> {
     pass: &'d GraphPass<'d>,
-    course: &'d Course<'d>,
+    schedule: &'d Schedule<'d>,
     writers: Vec<PackageWriter<'d>>,
     /// The tensor that is being read.
     reading: Option<Reading<'d>>,
@@ -60,9 +58,9 @@ pub(super) struct Sink<'d> {
     unspooled: Option<Unspooled>,
     /// The table that is being written beside the blob.
     table: Option<TableOutput>,
-    figures: Figures,
-    /// Figures that are in the journal, or on the way to it.
-    noted_figures: usize,
+    statistics: WeightStatistics,
+    /// Matrices whose statistics are in the journal, or on the way to it.
+    noted: usize,
     /// The tensor that was read last.
     last_tensor: &'d str,
     /// Finished tensors that are not wholly in the files yet.
@@ -77,11 +75,11 @@ struct Pending {
 }
 
 impl<'d> Sink<'d> {
-    /// Begins, or goes on where the journal ends, which [`Course::allows`] this place.
+    /// Starts, or continues where the journal ends, which [`Schedule::allows`] this place.
     pub(super) fn new(
         pass: &'d GraphPass<'d>,
         destinations: &'d [Destination<'_>],
-        course: &'d Course<'d>,
+        schedule: &'d Schedule<'d>,
         journal: &Journal,
     ) -> Result<Self, ConvertError> {
         let (done, disk) = (&journal.done, journal.disk());
@@ -102,7 +100,7 @@ impl<'d> Sink<'d> {
             .map(|record| WaitingBlob::resume(pass.scratch, record).map(|waiting| (record.blob, waiting)));
         Ok(Sink {
             pass,
-            course,
+            schedule,
             writers: writers.collect::<Result<_, _>>()?,
             reading: None,
             matrix: Matrix::default(),
@@ -110,8 +108,8 @@ impl<'d> Sink<'d> {
             waiting: waiting.collect::<Result<_, _>>()?,
             unspooled: None,
             table: None,
-            figures: Figures { tensors: done.figures.clone() },
-            noted_figures: done.figures.len(),
+            statistics: WeightStatistics { tensors: done.statistics.clone() },
+            noted: done.statistics.len(),
             last_tensor: "",
             pending: VecDeque::new(),
         })
@@ -120,7 +118,7 @@ impl<'d> Sink<'d> {
     /// Writes what was made of a piece, and gives the buffers back.
     pub(super) fn take(
         &mut self,
-        piece: &Piece<'d>,
+        piece: &Piece,
         made: Made,
         tables: Option<&mut TableWriter<'_>>,
         journal: &mut Journal,
@@ -128,19 +126,20 @@ impl<'d> Sink<'d> {
         if self.pass.observer.cancelled() {
             return Err(ConvertError::Interrupted);
         }
+        let step = self.schedule.step(piece);
         if piece.first {
             self.note(piece, tables.as_deref(), journal)?;
-            self.last_tensor = &piece.tensor.name;
-            self.pass.observer.tensor(&piece.tensor.name);
+            self.last_tensor = &step.tensor.name;
+            self.pass.observer.tensor(&step.tensor.name);
         }
-        match piece.origin {
-            Origin::Tensor(_) => self.take_read(piece, &made, tables, journal)?,
-            Origin::Spool => self.take_spooled(piece)?,
-            Origin::Stock(_) => {
+        match step.work {
+            Work::Read(_) => self.take_read(piece, step, &made, tables, journal)?,
+            Work::Unspool => self.take_spooled(piece, step)?,
+            Work::Table(_) => {
                 self.put(&made.now.bytes)?;
                 self.pass.observer.advance((piece.count * size_of::<bf16>()) as u64);
             }
-            Origin::Scales => {
+            Work::Scales => {
                 let matrix = std::mem::take(&mut self.matrix);
                 self.put(bytemuck::cast_slice(&matrix.scales))?;
             }
@@ -150,17 +149,18 @@ impl<'d> Sink<'d> {
 
     fn take_read(
         &mut self,
-        piece: &Piece<'d>,
+        piece: &Piece,
+        step: &'d Step<'d>,
         made: &Made,
         tables: Option<&mut TableWriter<'_>>,
         journal: &Journal,
     ) -> Result<(), ConvertError> {
         if piece.first {
-            self.begin(piece, tables.as_deref(), journal)?;
+            self.begin(step, tables.as_deref(), journal)?;
         }
         self.put(&made.now.bytes)?;
         self.matrix.append(&made.now);
-        for (at, product) in self.course.later(piece.at).iter().zip(&made.later) {
+        for ((at, _), product) in step.later.iter().zip(&made.later) {
             if let Some(spool) = self.spools.get_mut(at) {
                 spool.append(product)?;
             }
@@ -174,7 +174,7 @@ impl<'d> Sink<'d> {
             reading.advance(bytes);
         }
         if piece.last {
-            self.report(piece);
+            self.add_statistics(step);
             for (at, spool) in std::mem::take(&mut self.spools) {
                 self.waiting.insert(at, spool.finish()?);
             }
@@ -189,7 +189,7 @@ impl<'d> Sink<'d> {
     /// journal as soon as the files hold it.
     fn note(
         &mut self,
-        piece: &Piece<'_>,
+        piece: &Piece,
         tables: Option<&TableWriter<'_>>,
         journal: &mut Journal,
     ) -> Result<(), ConvertError> {
@@ -199,9 +199,9 @@ impl<'d> Sink<'d> {
         self.writers.iter_mut().try_for_each(PackageWriter::mark)?;
         let entry = Entry::Tensor {
             name: self.last_tensor.to_owned(),
-            next_blob: piece.at,
+            next_blob: piece.step,
             packages: Vec::new(),
-            figures: self.new_figures(),
+            statistics: self.new_statistics(),
             tables: tables.map(|tables| tables.files().clone()).unwrap_or_default(),
             spools: self.waiting.values().map(|waiting| waiting.record().clone()).collect(),
         };
@@ -209,10 +209,10 @@ impl<'d> Sink<'d> {
         self.record_reached(journal)
     }
 
-    /// Figures that were made since they were last asked for.
-    fn new_figures(&mut self) -> Vec<TensorFigures> {
-        let new = self.figures.tensors[self.noted_figures..].to_vec();
-        self.noted_figures = self.figures.tensors.len();
+    /// Statistics of the matrices that were finished since they were last asked for.
+    fn new_statistics(&mut self) -> Vec<TensorStatistics> {
+        let new = self.statistics.tensors[self.noted..].to_vec();
+        self.noted = self.statistics.tensors.len();
         new
     }
 
@@ -243,29 +243,29 @@ impl<'d> Sink<'d> {
     /// A tensor is read: opens what else is made of it.
     fn begin(
         &mut self,
-        piece: &Piece<'d>,
+        step: &'d Step<'d>,
         tables: Option<&TableWriter<'_>>,
         journal: &Journal,
     ) -> Result<(), ConvertError> {
-        self.reading = Some(Reading::new(self.pass.source, piece.tensor));
-        for at in self.course.later(piece.at) {
+        self.reading = Some(Reading::new(self.pass.source, step.tensor));
+        for (at, _) in &step.later {
             self.spools.insert(*at, Spool::new(journal.disk(), self.pass.scratch, *at)?);
         }
-        if let (Some(tables), Some(job)) = (tables, self.course.table(piece.at)) {
+        if let (Some(tables), Some(job)) = (tables, step.table) {
             self.table = Some(tables.begin(job)?);
         }
         Ok(())
     }
 
-    fn take_spooled(&mut self, piece: &Piece<'_>) -> Result<(), ConvertError> {
+    fn take_spooled(&mut self, piece: &Piece, step: &Step<'_>) -> Result<(), ConvertError> {
         if piece.first
-            && let Some(waiting) = self.waiting.remove(&piece.at)
+            && let Some(waiting) = self.waiting.remove(&piece.step)
         {
-            let (unspooled, matrix) = waiting.open(piece.blob.bytes)?;
+            let (unspooled, matrix) = waiting.open(step.blob.bytes())?;
             (self.unspooled, self.matrix) = (Some(unspooled), matrix);
         }
         let Some(mut unspooled) = self.unspooled.take() else { return Ok(()) };
-        let mut left = piece.blob.treatment.bytes(piece.count);
+        let mut left = step.blob.bytes_of(piece.count as u64) as usize;
         let mut buffer = vec![0; left.min(COPIED)];
         while left > 0 {
             let bytes = &mut buffer[..left.min(COPIED)];
@@ -274,7 +274,7 @@ impl<'d> Sink<'d> {
             left -= bytes.len();
         }
         if piece.last {
-            self.report(piece);
+            self.add_statistics(step);
         } else {
             self.unspooled = Some(unspooled);
         }
@@ -285,22 +285,17 @@ impl<'d> Sink<'d> {
         self.writers.iter_mut().try_for_each(|writer| writer.write(bytes)).map_err(ConvertError::from)
     }
 
-    /// Adds the figures of a matrix whose codes are whole.
-    fn report(&mut self, piece: &Piece<'_>) {
-        let (Some(statistics), Some(name)) = (self.matrix.statistics.take(), piece.blob.matrix()) else {
-            return;
-        };
-        let format = match piece.blob.treatment {
-            Treatment::Int8 => WeightFormat::Int8,
-            _ => WeightFormat::Int4,
-        };
-        self.figures.tensors.push(TensorFigures {
-            name: name.to_owned(),
-            tensor: piece.tensor.name.clone(),
-            shape: piece.blob.shape.clone(),
-            format,
-            statistics,
-        });
+    /// Adds the statistics of a matrix whose codes are whole.
+    fn add_statistics(&mut self, step: &Step<'_>) {
+        if let (Some(statistics), Some(treatment)) = (self.matrix.statistics.take(), step.blob.codes()) {
+            self.statistics.tensors.push(TensorStatistics {
+                name: step.blob.role.short_name(),
+                tensor: step.tensor.name.clone(),
+                shape: step.blob.shape.clone(),
+                treatment,
+                statistics,
+            });
+        }
     }
 
     pub(super) fn finish(
@@ -309,16 +304,16 @@ impl<'d> Sink<'d> {
         journal: &mut Journal,
     ) -> Result<WrittenGraphs, ConvertError> {
         let unwritten = self.pending.into_iter().flat_map(|pending| match pending.entry {
-            Entry::Tensor { figures, .. } => figures,
+            Entry::Tensor { statistics, .. } => statistics,
             _ => Vec::new(),
         });
-        let mut figures: Vec<TensorFigures> = unwritten.collect();
-        figures.extend_from_slice(&self.figures.tensors[self.noted_figures..]);
+        let mut statistics: Vec<TensorStatistics> = unwritten.collect();
+        statistics.extend_from_slice(&self.statistics.tensors[self.noted..]);
         let packages: Vec<WrittenFile> = std::mem::take(&mut self.writers)
             .into_iter()
             .map(|writer| writer.finish(metadata))
             .collect::<Result<_, PackageError>>()?;
-        journal.record(&Entry::Packages { packages: packages.clone(), figures })?;
-        Ok(WrittenGraphs { packages, figures: self.figures })
+        journal.record(&Entry::Packages { packages: packages.clone(), statistics })?;
+        Ok(WrittenGraphs { packages, statistics: self.statistics })
     }
 }

@@ -9,7 +9,7 @@ use aimodel::stream::StreamedFile;
 use half::f16;
 
 use super::sink::Matrix;
-use super::workshop::Product;
+use super::workers::Product;
 use crate::error::ConvertError;
 use crate::journal::{JournalError, SpoolRecord};
 

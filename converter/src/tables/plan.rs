@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use crate::plan::Treatment;
-use checkpoint::config::DecoderConfig;
+use checkpoint::config::{DecoderConfig, PerLayer};
 use checkpoint::{Checkpoint, CheckpointError, Role};
 
 /// One file of a table folder.
@@ -17,6 +16,15 @@ pub struct PlannedFile {
     pub bytes: u64,
 }
 
+/// How a table stores a tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TableTreatment {
+    /// 8-bit codes with an f32 scale a row, in a file of their own.
+    RowInt8 { scales: &'static str },
+    /// Widened to single precision.
+    F32,
+}
+
 /// One tensor's way into the folder.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Job {
@@ -24,11 +32,9 @@ pub(crate) struct Job {
     pub(super) tensor: String,
     pub(super) rows: u64,
     pub(super) width: u64,
-    pub(super) treatment: Treatment,
     /// File of the codes, or of the numbers.
     pub(super) data: &'static str,
-    /// File of the row scales.
-    pub(super) scales: Option<&'static str>,
+    pub(super) treatment: TableTreatment,
 }
 
 /// What a table folder will hold, apart from `meta.json`.
@@ -43,11 +49,12 @@ impl TablesPlan {
     /// Plans the tables of a checkpoint.
     ///
     /// # Errors
-    /// If a tensor is missing.
+    /// If a tensor is missing, or the model has no per-layer embeddings.
     pub fn new(config: &DecoderConfig, checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
         let quantized =
-            |role, data, scales| job(config, checkpoint, role, Treatment::RowInt8, data, Some(scales));
-        let widened = |role, data| job(config, checkpoint, role, Treatment::F32, data, None);
+            |role, data, scales| job(config, checkpoint, role, data, TableTreatment::RowInt8 { scales });
+        let widened = |role, data| job(config, checkpoint, role, data, TableTreatment::F32);
+        let per_layer = config.require_per_layer()?;
         Ok(TablesPlan {
             jobs: vec![
                 quantized(Role::EmbedTokensPerLayer, "embed_per_layer.i8", "embed_per_layer.scale.f32")?,
@@ -55,7 +62,7 @@ impl TablesPlan {
                 widened(Role::PerLayerModelProjection, "proj.f32")?,
                 widened(Role::PerLayerProjectionNorm, "proj_norm.f32")?,
             ],
-            meta: meta(config),
+            meta: meta(config, per_layer),
         })
     }
 
@@ -83,9 +90,17 @@ impl TablesPlan {
 impl Job {
     fn files(&self) -> Vec<PlannedFile> {
         let file = |name, bytes| PlannedFile { name, tensor: self.tensor.clone(), bytes };
-        let element = if self.treatment == Treatment::F32 { 4 } else { 1 };
+        let element = if self.treatment == TableTreatment::F32 { 4 } else { 1 };
         let data = file(self.data, self.rows * self.width * element);
-        std::iter::once(data).chain(self.scales.map(|name| file(name, self.rows * 4))).collect()
+        std::iter::once(data).chain(self.scales().map(|name| file(name, self.rows * 4))).collect()
+    }
+
+    /// File of the row scales.
+    pub(super) fn scales(&self) -> Option<&'static str> {
+        match self.treatment {
+            TableTreatment::RowInt8 { scales } => Some(scales),
+            TableTreatment::F32 => None,
+        }
     }
 }
 
@@ -93,15 +108,14 @@ fn job(
     config: &DecoderConfig,
     checkpoint: &Checkpoint,
     role: Role,
-    treatment: Treatment,
     data: &'static str,
-    scales: Option<&'static str>,
+    treatment: TableTreatment,
 ) -> Result<Job, CheckpointError> {
     let shape = role.shape(config);
     let width = shape.last().copied().unwrap_or(1) as u64;
     let rows = shape[..shape.len().saturating_sub(1)].iter().map(|extent| *extent as u64).product();
     let tensor = checkpoint.require(role)?.name.clone();
-    Ok(Job { role, tensor, rows, width, treatment, data, scales })
+    Ok(Job { role, tensor, rows, width, data, treatment })
 }
 
 /// What the host needs to know to use the tables.
@@ -120,15 +134,15 @@ struct Meta {
     rms_eps: f64,
 }
 
-fn meta(config: &DecoderConfig) -> String {
+fn meta(config: &DecoderConfig, per_layer: PerLayer) -> String {
     let meta = Meta {
         V: config.vocab,
         D: config.hidden,
-        PLD: config.ple_total(),
+        PLD: per_layer.total,
         L: config.layers.len(),
-        ld: config.ple_width,
+        ld: per_layer.width,
         embed_scale_main: (config.hidden as f64).sqrt(),
-        embed_scale_pl: (config.ple_width as f64).sqrt(),
+        embed_scale_pl: (per_layer.width as f64).sqrt(),
         proj_scale: (config.hidden as f64).powf(-0.5),
         input_scale: 0.5_f64.sqrt(),
         rms_eps: config.rms_eps,

@@ -44,18 +44,23 @@ struct Metadata {
 #[derive(Serialize)]
 struct TensorHeader {
     dtype: &'static str,
-    shape: [usize; 2],
+    shape: Vec<usize>,
     data_offsets: [u64; 2],
 }
 
 /// Size of the file in bytes, to within the digits of the scale.
 pub fn bytes(config: &DecoderConfig) -> u64 {
-    (config.vocab as u64 * config.ple_total() as u64).saturating_add(512)
+    elements(config).saturating_add(512)
 }
 
 /// Bytes of the checkpoint that are read: the table, twice.
 pub fn input_bytes(config: &DecoderConfig) -> u64 {
-    config.vocab as u64 * config.ple_total() as u64 * 4
+    elements(config) * 4
+}
+
+/// Elements of the table; 0 in a model without one.
+fn elements(config: &DecoderConfig) -> u64 {
+    config.per_layer.map_or(0, |per_layer| config.vocab as u64 * per_layer.total as u64)
 }
 
 /// Writes the file.
@@ -70,21 +75,22 @@ pub fn write(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<(), ConvertError> {
+    let per_layer = config.require_per_layer()?;
     let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
     observer.tensor(&tensor.name);
     source.will_read_in_order(&[tensor, tensor]);
     let pass = Pass { source, tensor, threads, observer, inputs: Pool::new() };
-    let factor = (config.ple_width as f64).sqrt();
+    let factor = (per_layer.width as f64).sqrt();
     let scale = (pass.extremum()? * factor as f32).max(SMALLEST_EXTREMUM) / 127.0;
     let mut out = BufWriter::new(file);
     let io = |source| ConvertError::Io { path: "the safetensors file".into(), source };
-    out.write_all(&header(config, factor, scale)).map_err(io)?;
+    out.write_all(&header(tensor, factor, scale)).map_err(io)?;
     pass.codes(factor as f32, scale, |codes| out.write_all(codes).map_err(io))?;
     out.flush().map_err(io)
 }
 
 /// The length and the header, padded with spaces.
-fn header(config: &DecoderConfig, factor: f64, scale: f32) -> Vec<u8> {
+fn header(tensor: &TensorEntry, factor: f64, scale: f32) -> Vec<u8> {
     let header = Header {
         metadata: Metadata {
             dtype: "SI8",
@@ -94,8 +100,8 @@ fn header(config: &DecoderConfig, factor: f64, scale: f32) -> Vec<u8> {
         },
         embed_tokens_per_layer: TensorHeader {
             dtype: "I8",
-            shape: [config.vocab, config.ple_total()],
-            data_offsets: [0, config.vocab as u64 * config.ple_total() as u64],
+            shape: tensor.shape.clone(),
+            data_offsets: [0, tensor.byte_len() / size_of::<bf16>() as u64],
         },
     };
     // Plain structures of strings and numbers always serialize.

@@ -8,14 +8,13 @@ use aimodel::disk::Disk;
 use aimodel::stream::{StreamedFile, WrittenFile};
 use half::bf16;
 
-use super::plan::{Job, TablesPlan};
+use super::plan::{Job, TableTreatment, TablesPlan};
 use super::rows::quantize_rows;
 use crate::buffers::Pool;
 use crate::error::ConvertError;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
-use crate::plan::Treatment;
 use crate::quant::QuantizeError;
 use checkpoint::source::{Reading, Source};
 use checkpoint::{Checkpoint, Role};
@@ -97,7 +96,7 @@ impl<'p> TableWriter<'p> {
             }
         }
         let is_half = |job: &Job| {
-            job.scales.is_some_and(|scales| files.contains_key(scales) != files.contains_key(job.data))
+            job.scales().is_some_and(|scales| files.contains_key(scales) != files.contains_key(job.data))
         };
         if let Some(job) = plan.jobs.iter().find(|job| is_half(job)) {
             return Err(JournalError::Damaged { path: directory.join(job.data) }.into());
@@ -119,7 +118,7 @@ impl<'p> TableWriter<'p> {
     pub(crate) fn begin(&self, job: &Job) -> Result<TableOutput, ConvertError> {
         let data = Output::create(&self.disk, self.directory, job.data)?;
         let create = |name| Output::create(&self.disk, self.directory, name);
-        let scales = job.scales.map(create).transpose()?;
+        let scales = job.scales().map(create).transpose()?;
         Ok(TableOutput { data, scales })
     }
 
@@ -165,7 +164,7 @@ impl<'p> TableWriter<'p> {
 impl TableWriter<'_> {
     /// Writes down that a table is whole.
     fn note(&self, job: &Job, checkpoint: &Checkpoint, journal: &mut Journal) -> Result<(), ConvertError> {
-        let names = std::iter::once(job.data).chain(job.scales);
+        let names = std::iter::once(job.data).chain(job.scales());
         let files = names.filter_map(|name| self.files.get_key_value(name));
         let tensor = checkpoint.require(job.role)?;
         let entry = Entry::Table {
@@ -266,7 +265,7 @@ impl Job {
     /// # Errors
     /// If an element is not finite.
     pub(crate) fn convert(&self, weights: &[bf16], outputs: &Pool<u8>) -> Result<TableRows, QuantizeError> {
-        if self.treatment == Treatment::F32 {
+        if self.treatment == TableTreatment::F32 {
             let mut bytes = outputs.take(weights.len() * 4);
             for (at, (weight, out)) in weights.iter().zip(bytes.chunks_exact_mut(4)).enumerate() {
                 if !weight.is_finite() {

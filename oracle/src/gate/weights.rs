@@ -127,7 +127,8 @@ pub(super) fn table_findings(
     tokens: &[u32],
     reference: &Reference<'_>,
 ) -> Result<Option<Cause>, GateError> {
-    let scale = (reference.config().ple_width as f32).sqrt();
+    let Some(per_layer) = reference.config().per_layer else { return Ok(None) };
+    let scale = (per_layer.width as f32).sqrt();
     for token in tokens {
         let mut expected = reference.weight_rows(Role::EmbedTokensPerLayer, &[*token])?;
         expected.iter_mut().for_each(|value| *value *= scale);

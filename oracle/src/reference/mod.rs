@@ -8,7 +8,7 @@ mod ops;
 mod weights;
 
 use candle_core::{Device, Tensor};
-use checkpoint::config::{DecoderConfig, Layer, LayerKind};
+use checkpoint::config::{DecoderConfig, Layer, LayerKind, PerLayer};
 use checkpoint::source::Source;
 use checkpoint::{Checkpoint, LayerRole, Role};
 
@@ -85,8 +85,10 @@ impl<'s> Reference<'s> {
             let layer = self.config.layers[index].clone();
             x = self.attention(&x, &layer)?;
             x = self.feedforward(&x, &layer)?;
-            let input = per_layer.narrow(1, index, 1)?.reshape((n, self.config.ple_width))?;
-            x = self.gate(&x, &input, &layer)?;
+            if let Some(inputs) = &per_layer {
+                x = self.gate(&x, &inputs.narrow(1, index, 1)?.squeeze(1)?, &layer)?;
+            }
+            x = self.scaled(&x, &layer)?;
             observer(index, &x.flatten_all()?.to_vec1::<f32>()?);
         }
         self.positions += n;
@@ -123,16 +125,17 @@ impl<'s> Reference<'s> {
         Ok(logits)
     }
 
-    /// All layers' inputs `[n, L, ld]`.
-    fn per_layer_inputs(&self, x: &Tensor, tokens: &[u32]) -> Result<Tensor, ReferenceError> {
-        let shape = (tokens.len(), self.config.layers.len(), self.config.ple_width);
+    /// All layers' inputs `[n, L, ld]`, in models with per-layer embeddings.
+    fn per_layer_inputs(&self, x: &Tensor, tokens: &[u32]) -> Result<Option<Tensor>, ReferenceError> {
+        let Some(PerLayer { width, .. }) = self.config.per_layer else { return Ok(None) };
+        let shape = (tokens.len(), self.config.layers.len(), width);
         let projected = self.weights.project(x, Role::PerLayerModelProjection)?;
         let projected = (projected * (self.config.hidden as f64).powf(-0.5))?.reshape(shape)?;
         let norm = self.weights.vector(Role::PerLayerProjectionNorm)?;
         let projected = rms_norm(&projected, Some(&norm), self.config.rms_eps)?;
         let rows = self.weights.rows(Role::EmbedTokensPerLayer, tokens)?;
-        let rows = (rows * (self.config.ple_width as f64).sqrt())?.reshape(shape)?;
-        Ok(((projected + rows)? * std::f64::consts::FRAC_1_SQRT_2)?)
+        let rows = (rows * (width as f64).sqrt())?.reshape(shape)?;
+        Ok(Some(((projected + rows)? * std::f64::consts::FRAC_1_SQRT_2)?))
     }
 
     fn norm(&self, x: &Tensor, layer: &Layer, role: LayerRole) -> Result<Tensor, ReferenceError> {
@@ -159,9 +162,9 @@ impl<'s> Reference<'s> {
         let q = self.heads(&h, layer, LayerRole::QProj, self.config.heads)?;
         let q = rotate(&self.norm(&q, layer, LayerRole::QNorm)?, &rotation)?;
         if layer.owns_slot() {
-            let k = self.heads(&h, layer, LayerRole::KProj, self.config.kv_heads)?;
+            let k = self.heads(&h, layer, LayerRole::KProj, layer.kv_heads)?;
             let k = rotate(&self.norm(&k, layer, LayerRole::KNorm)?, &rotation)?;
-            let v = self.heads(&h, layer, LayerRole::VProj, self.config.kv_heads)?;
+            let v = self.heads(&h, layer, LayerRole::VProj, layer.kv_heads)?;
             let v = rms_norm(&v, None, self.config.rms_eps)?;
             let joined = match self.cache[layer.slot].take() {
                 Some((keys, values)) => (Tensor::cat(&[keys, k], 1)?, Tensor::cat(&[values, v], 1)?),
@@ -169,9 +172,8 @@ impl<'s> Reference<'s> {
             };
             self.cache[layer.slot] = Some(joined);
         }
-        let empty = || {
-            Tensor::zeros((self.config.kv_heads, 0, layer.head_dim), candle_core::DType::F32, &Device::Cpu)
-        };
+        let empty =
+            || Tensor::zeros((layer.kv_heads, 0, layer.head_dim), candle_core::DType::F32, &Device::Cpu);
         let (k, v) = match &self.cache[layer.slot] {
             Some((k, v)) => (k.clone(), v.clone()),
             None => (empty()?, empty()?),
@@ -191,13 +193,18 @@ impl<'s> Reference<'s> {
         Ok((x + self.norm(&down, layer, LayerRole::PostFeedforwardNorm)?)?)
     }
 
-    /// The per-layer input, and the layer's factor.
+    /// The layer's factor.
+    fn scaled(&self, x: &Tensor, layer: &Layer) -> Result<Tensor, ReferenceError> {
+        let factor = self.weights.vector(Role::Layer(layer.index, LayerRole::LayerScalar))?;
+        Ok(x.broadcast_mul(&factor)?)
+    }
+
+    /// The per-layer input.
     fn gate(&self, x: &Tensor, input: &Tensor, layer: &Layer) -> Result<Tensor, ReferenceError> {
         let role = |role| Role::Layer(layer.index, role);
         let gate = self.weights.project(x, role(LayerRole::PerLayerInputGate))?.gelu()?;
         let projected = self.weights.project(&(gate * input)?, role(LayerRole::PerLayerProjection))?;
-        let x = (x + self.norm(&projected, layer, LayerRole::PostPerLayerInputNorm)?)?;
-        Ok(x.broadcast_mul(&self.weights.vector(role(LayerRole::LayerScalar))?)?)
+        Ok((x + self.norm(&projected, layer, LayerRole::PostPerLayerInputNorm)?)?)
     }
 }
 

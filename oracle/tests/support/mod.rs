@@ -65,7 +65,7 @@ pub fn write_tables(checkpoint: &Path, dir: &Path) {
     let mut bytes = vec![0; entry.byte_len() as usize];
     source.read_at(entry, 0, &mut bytes).unwrap();
     let (mut codes, mut scales) = (Vec::new(), Vec::new());
-    for row in bytes.chunks_exact(2 * config.ple_total()) {
+    for row in bytes.chunks_exact(2 * config.per_layer.unwrap().total) {
         let row: Vec<f32> =
             row.chunks_exact(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32()).collect();
         let scale = row.iter().fold(1e-12_f32, |largest, value| largest.max(value.abs())) / 127.0;
@@ -77,8 +77,8 @@ pub fn write_tables(checkpoint: &Path, dir: &Path) {
     fs::write(dir.join("embed_per_layer.i8"), codes).unwrap();
     fs::write(dir.join("embed_per_layer.scale.f32"), scales).unwrap();
     let meta = serde_json::json!({
-        "V": config.vocab, "D": config.hidden, "PLD": config.ple_total(), "L": config.layers.len(),
-        "ld": config.ple_width, "embed_scale_pl": (config.ple_width as f64).sqrt(),
+        "V": config.vocab, "D": config.hidden, "PLD": config.per_layer.unwrap().total, "L": config.layers.len(),
+        "ld": config.per_layer.unwrap().width, "embed_scale_pl": (config.per_layer.unwrap().width as f64).sqrt(),
     });
     fs::write(dir.join("meta.json"), meta.to_string()).unwrap();
 }

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decoder::WeightFormat;
 use crate::quant::Statistics;
+use crate::recipe::Treatment;
 
-/// Figures of one matrix.
+/// What quantization did to one matrix.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TensorFigures {
+pub struct TensorStatistics {
     /// Name in the package, such as `layers.5.mlp.down_proj.weight`.
     pub name: String,
     /// Name in the checkpoint.
@@ -15,16 +15,16 @@ pub struct TensorFigures {
     /// Shape `[n, k]`.
     pub shape: Vec<u64>,
     /// How it is stored.
-    pub format: WeightFormat,
+    pub treatment: Treatment,
     /// Counts and errors.
     pub statistics: Statistics,
 }
 
-/// Figures of a conversion.
+/// What quantization did to all matrices of a conversion.
 #[derive(Clone, Debug, Default)]
-pub struct Figures {
+pub struct WeightStatistics {
     /// Quantized matrices in the order of the package.
-    pub tensors: Vec<TensorFigures>,
+    pub tensors: Vec<TensorStatistics>,
 }
 
 /// Totals of one weight format.
@@ -52,14 +52,14 @@ pub struct Totals {
     pub negative_scales: u64,
 }
 
-impl Figures {
+impl WeightStatistics {
     /// Totals of each format that occurs.
     pub fn totals(&self) -> Vec<Totals> {
-        [WeightFormat::Int4, WeightFormat::Int8].into_iter().filter_map(|format| self.total(format)).collect()
+        ["int4", "int8"].into_iter().filter_map(|format| self.total(format)).collect()
     }
 
-    fn total(&self, format: WeightFormat) -> Option<Totals> {
-        let mut tensors = self.tensors.iter().filter(|tensor| tensor.format == format);
+    fn total(&self, format: &'static str) -> Option<Totals> {
+        let mut tensors = self.tensors.iter().filter(|tensor| tensor.treatment.format() == format);
         let mut sum = tensors.next()?.statistics.clone();
         let mut count = 1;
         for tensor in tensors {
@@ -67,7 +67,7 @@ impl Figures {
             count += 1;
         }
         Some(Totals {
-            format: format.name(),
+            format,
             tensors: count,
             blocks: sum.blocks,
             blocks_on_lattice: sum.blocks_on_lattice,

@@ -2,11 +2,11 @@
 
 use half::{bf16, f16};
 
-use super::course::{Course, Origin, Piece};
+use super::schedule::{Piece, Schedule, Step, Work};
 use crate::buffers::Pool;
 use crate::error::ConvertError;
-use crate::plan::Encoding;
 use crate::quant::{self, QuantizeError, Statistics};
+use crate::recipe::Treatment;
 use crate::stock::StockTable;
 use crate::tables::TableRows;
 use checkpoint::source::Source;
@@ -24,31 +24,32 @@ pub(super) struct Product {
 pub(super) struct Made {
     /// For the blob whose turn it is.
     pub(super) now: Product,
-    /// For the blobs further back, in the order of [`Course::later`].
+    /// For the blobs further back, in the order of [`Step::later`].
     pub(super) later: Vec<Product>,
     /// For the table.
     pub(super) rows: Option<TableRows>,
 }
 
 /// What the workers share.
-pub(super) struct Workshop<'s> {
+pub(super) struct Workers<'s> {
     source: &'s dyn Source,
-    course: &'s Course<'s>,
+    schedule: &'s Schedule<'s>,
     inputs: Pool<bf16>,
     outputs: Pool<u8>,
     scales: Pool<f16>,
 }
 
-impl<'s> Workshop<'s> {
-    pub(super) fn new(source: &'s dyn Source, course: &'s Course<'s>) -> Self {
-        Workshop { source, course, inputs: Pool::new(), outputs: Pool::new(), scales: Pool::new() }
+impl<'s> Workers<'s> {
+    pub(super) fn new(source: &'s dyn Source, schedule: &'s Schedule<'s>) -> Self {
+        Workers { source, schedule, inputs: Pool::new(), outputs: Pool::new(), scales: Pool::new() }
     }
 
-    pub(super) fn make(&self, piece: &Piece<'_>) -> Result<Made, ConvertError> {
-        match piece.origin {
-            Origin::Tensor(encoding) => self.convert(piece, encoding),
-            Origin::Stock(table) => self.copy_stock(piece, table),
-            Origin::Scales | Origin::Spool => Ok(Made::default()),
+    pub(super) fn make(&self, piece: &Piece) -> Result<Made, ConvertError> {
+        let step = self.schedule.step(piece);
+        match step.work {
+            Work::Read(treatment) => self.convert(piece, step, treatment),
+            Work::Table(table) => self.copy_table(piece, step, table),
+            Work::Scales | Work::Unspool => Ok(Made::default()),
         }
     }
 
@@ -63,22 +64,22 @@ impl<'s> Workshop<'s> {
         }
     }
 
-    fn copy_stock(&self, piece: &Piece<'_>, table: &StockTable) -> Result<Made, ConvertError> {
-        let width = piece.blob.element.inline_bytes() as usize;
-        let mut bytes = self.outputs.take(piece.count * width);
-        table.read(piece.blob.content, (piece.start * width) as u64, &mut bytes)?;
+    fn copy_table(&self, piece: &Piece, step: &Step<'_>, table: &StockTable) -> Result<Made, ConvertError> {
+        let bytes_of = |elements: usize| step.blob.bytes_of(elements as u64);
+        let mut bytes = self.outputs.take(bytes_of(piece.count) as usize);
+        table.read(step.blob.content, bytes_of(piece.start), &mut bytes)?;
         Ok(Made { now: Product { bytes, ..Product::default() }, ..Made::default() })
     }
 
-    fn convert(&self, piece: &Piece<'_>, encoding: Encoding) -> Result<Made, ConvertError> {
+    fn convert(&self, piece: &Piece, step: &Step<'_>, treatment: Treatment) -> Result<Made, ConvertError> {
         if piece.first {
-            self.source.will_read(piece.tensor);
+            self.source.will_read(step.tensor);
         }
         let mut weights = self.inputs.take(piece.count);
         let offset = piece.start as u64 * size_of::<bf16>() as u64;
-        self.source.read_at(piece.tensor, offset, bytemuck::cast_slice_mut(&mut weights))?;
-        let made = self.make_all(piece, encoding, &weights).map_err(|error| ConvertError::Element {
-            tensor: piece.tensor.name.clone(),
+        self.source.read_at(step.tensor, offset, bytemuck::cast_slice_mut(&mut weights))?;
+        let made = self.make_all(step, treatment, &weights).map_err(|error| ConvertError::Element {
+            tensor: step.tensor.name.clone(),
             source: error.shifted(piece.start),
         })?;
         self.inputs.give(weights);
@@ -87,34 +88,34 @@ impl<'s> Workshop<'s> {
 
     fn make_all(
         &self,
-        piece: &Piece<'_>,
-        encoding: Encoding,
+        step: &Step<'_>,
+        treatment: Treatment,
         weights: &[bf16],
     ) -> Result<Made, QuantizeError> {
-        let now = self.encode(encoding, weights)?;
-        let later = self.course.later_encodings(piece.at).iter();
-        let later = later.map(|encoding| self.encode(*encoding, weights)).collect::<Result<_, _>>()?;
-        let rows = self.course.table(piece.at).map(|job| job.convert(weights, &self.outputs)).transpose()?;
+        let now = self.treat(treatment, weights)?;
+        let later = step.later.iter().map(|(_, treatment)| self.treat(*treatment, weights));
+        let later = later.collect::<Result<_, _>>()?;
+        let rows = step.table.map(|job| job.convert(weights, &self.outputs)).transpose()?;
         Ok(Made { now, later, rows })
     }
 
-    fn encode(&self, encoding: Encoding, weights: &[bf16]) -> Result<Product, QuantizeError> {
+    fn treat(&self, treatment: Treatment, weights: &[bf16]) -> Result<Product, QuantizeError> {
         let count = weights.len();
-        match encoding {
-            Encoding::Int4(rule) => {
+        match treatment {
+            Treatment::Int4(rule) => {
                 let (mut bytes, mut scales) =
                     (self.outputs.take(count / 2), self.scales.take(count / quant::BLOCK));
                 let statistics = quant::quantize_int4_serial(rule, weights, &mut bytes, &mut scales)?;
                 Ok(Product { bytes, scales, statistics: Some(statistics) })
             }
-            Encoding::Int8 => {
+            Treatment::Int8 => {
                 let (mut bytes, mut scales) =
                     (self.outputs.take(count), self.scales.take(count / quant::BLOCK));
                 let codes = bytemuck::cast_slice_mut(&mut bytes);
                 let statistics = quant::quantize_int8_serial(weights, codes, &mut scales)?;
                 Ok(Product { bytes, scales, statistics: Some(statistics) })
             }
-            Encoding::F16 => {
+            Treatment::F16 => {
                 // Rounded through f16 scratch that becomes bytes.
                 let mut halves = self.scales.take(count);
                 quant::to_f16_serial(weights, &mut halves)?;

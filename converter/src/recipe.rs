@@ -1,0 +1,80 @@
+//! What happens to each tensor on its way into a graph. It is said here, and everything else reads it.
+
+use aimodel::Element;
+use checkpoint::Role;
+use serde::{Deserialize, Serialize};
+
+use crate::quant::Int4Rule;
+
+/// How a tensor is stored in a graph.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Treatment {
+    /// Rounded to half precision.
+    F16,
+    /// Signed 4-bit codes, by a rule, with an f16 scale for each block of 32 along the last axis.
+    Int4(Int4Rule),
+    /// Signed 8-bit codes with an f16 scale for each block of 32 along the last axis.
+    Int8,
+}
+
+impl Treatment {
+    /// The format alone: the name on the command line and in metadata.
+    pub fn format(self) -> &'static str {
+        match self {
+            Treatment::F16 => "f16",
+            Treatment::Int4(_) => "int4",
+            Treatment::Int8 => "int8",
+        }
+    }
+
+    /// Format and rule, for listings: `int4 lattice`.
+    pub fn name(self) -> String {
+        match self {
+            Treatment::Int4(rule) => format!("int4 {}", rule.name()),
+            other => other.format().to_owned(),
+        }
+    }
+
+    /// Element type of the stored tensor: of the codes, where there are codes.
+    pub fn element(self) -> Element {
+        match self {
+            Treatment::F16 => Element::F16,
+            Treatment::Int4(_) => Element::Si4,
+            Treatment::Int8 => Element::Si8,
+        }
+    }
+
+    /// Whether it makes codes, which scales follow.
+    pub fn has_codes(self) -> bool {
+        self != Treatment::F16
+    }
+}
+
+/// What is done to the tensors of a graph, by their roles.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recipe {
+    /// Of every projection.
+    pub projections: Treatment,
+    /// Of the head.
+    pub head: Treatment,
+}
+
+impl Recipe {
+    /// What is done to the tensor of a role. Embeddings and norms are stored in half precision.
+    pub fn treatment(self, role: Role) -> Treatment {
+        match role {
+            Role::Head => self.head,
+            role if role.is_projection() => self.projections,
+            _ => Treatment::F16,
+        }
+    }
+
+    /// The rule for 4-bit codes; the default one where there are none.
+    pub fn rule(self) -> Int4Rule {
+        match (self.projections, self.head) {
+            (Treatment::Int4(rule), _) | (_, Treatment::Int4(rule)) => rule,
+            _ => Int4Rule::default(),
+        }
+    }
+}
