@@ -11,8 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use aimodel::disk::Disk;
-use aimodel::stream::WrittenFile;
+use output::{Disk, WrittenFile};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -443,7 +442,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use aimodel::stream::WrittenFile;
+    use output::WrittenFile;
 
     use super::{Entry, FILE, Header, Journal, JournalError};
 
@@ -459,7 +458,7 @@ mod tests {
     }
 
     fn table(name: &str) -> Entry {
-        let file = WrittenFile { digest: [7; 32], bytes: 3 };
+        let file = WrittenFile { digest: [7; 32].into(), bytes: 3 };
         Entry::Table { name: name.to_owned(), bytes: 6, files: BTreeMap::from([(name.to_owned(), file)]) }
     }
 
@@ -516,7 +515,7 @@ mod tests {
 
     #[test]
     fn entries_that_cannot_follow_each_other_are_refused() {
-        let file = WrittenFile { digest: [7; 32], bytes: u64::MAX };
+        let file = WrittenFile { digest: [7; 32].into(), bytes: u64::MAX };
         let tensor = |next_blob: usize| Entry::Tensor {
             name: "t".to_owned(),
             next_blob,

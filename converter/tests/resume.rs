@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aimodel::disk::Disk;
 use aimodel::package::PackageMetadata;
 use checkpoint::source::{Fingerprint, Identity, LocalSource, Source, SourceError, TensorEntry};
 use converter::decoder::{Variant, WeightFormat};
@@ -20,6 +19,7 @@ use converter::quant::Int4Rule;
 use converter::{ConvertError, Model, Outputs, Plan, Request};
 use fixtures::shape::LayerType;
 use fixtures::{Recipe, Shape};
+use output::Disk;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;

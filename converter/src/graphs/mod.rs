@@ -12,7 +12,7 @@ mod workshop;
 use std::path::{Path, PathBuf};
 
 use aimodel::package::{self, PROGRAM, PackageMetadata};
-use aimodel::stream::WrittenFile;
+use output::WrittenFile;
 
 use self::course::{Course, input_bytes, tensors_of};
 use self::sink::Sink;
