@@ -28,9 +28,6 @@ const NEW: &str = "journal.new";
 /// Largest journal that is read, in bytes. That of a run over 42 layers has less than 2 MB.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Characters of a digest.
-const DIGEST: usize = 64;
-
 /// What a run was to do. One that goes on must be to do the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Header {
@@ -379,8 +376,7 @@ impl Lines {
 fn add_line(digest: &mut Sha256, value: &str) -> String {
     digest.update(value);
     digest.update(b"\n");
-    let bytes = digest.clone().finalize();
-    bytes.iter().fold(String::with_capacity(DIGEST), |text, byte| text + &format!("{byte:02x}"))
+    output::Digest::from(digest.clone()).to_string()
 }
 
 impl Header {

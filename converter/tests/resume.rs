@@ -366,9 +366,7 @@ fn forge(work: &Path, values: &[Value]) {
     for value in values {
         let value = value.to_string();
         digest.update(format!("{value}\n"));
-        let bytes = digest.clone().finalize();
-        bytes.iter().for_each(|byte| text.push_str(&format!("{byte:02x}")));
-        text.push_str(&format!(" {value}\n"));
+        text.push_str(&format!("{} {value}\n", output::Digest::from(digest.clone())));
     }
     fs::write(work.join("journal"), text).unwrap();
 }
@@ -459,8 +457,7 @@ fn files_that_changed_meanwhile_are_refused() {
             let told = told.iter().enumerate().filter(|(at, _)| is_last(*at));
             let journal: String = told.map(|(_, line)| line.to_string()).collect();
             for (path, bytes) in files(out.path()) {
-                let held =
-                    Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                let held = output::Digest::of_bytes(&bytes).to_string();
                 let is_spool = path.to_str().unwrap().contains("blob-");
                 let is_whole = journal.contains(&held) && !(is_spool && has_packages);
                 let is_program = path.ends_with("main.mlirb");
