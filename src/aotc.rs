@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use aimodel::staging::StagedFile;
 use anyhow::Context;
 use aotc::doctor::{self, DoctorOptions};
 use aotc::remote::RemoteOptions;
@@ -18,7 +17,8 @@ use aotc::{
     PreferredCompute, Remote, Request, Settings, Sibling, Stage, Toolchain, ToolchainOptions,
 };
 use clap::{ArgAction, Args};
-use packer::output::{FileKind, Output, Outputs};
+use output::StagedFile;
+use packer::replace::{FileKind, Output, Outputs};
 use serde_json::{Value, json};
 
 use crate::{digits, interrupt, outputs, terminal};

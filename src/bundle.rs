@@ -4,8 +4,6 @@ use std::path::PathBuf;
 
 use ::oracle::gate::GateReport;
 use aimodel::package::PROGRAM;
-use aimodel::staging::StagedDirectory;
-use aimodel::stream::WrittenFile;
 use checkpoint::config::CONFIG_FILE;
 use checkpoint::source::Source;
 use converter::decoder::Variant;
@@ -13,8 +11,8 @@ use converter::plan::GraphPlan;
 use converter::recipe::{Recipe, Treatment};
 use converter::statistics::WeightStatistics;
 use converter::{Model, Plan};
+use output::{Digest, StagedDirectory, WrittenFile};
 use packer::bundle::BundleParts;
-use packer::digest::Digest;
 use packer::manifest::{FileRecord, Provenance, SourceFile, SourceRecord};
 use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, SourceMetadata};
 use packer::tokenizer::{self, PreparedTokenizer, Purpose};
@@ -91,7 +89,7 @@ pub(crate) fn assemble(
     let program = FileRecord {
         path: format!("{asset}/{PROGRAM}"),
         size: facts.package.bytes,
-        sha256: facts.package.digest.into(),
+        sha256: facts.package.digest,
     };
     let parts = BundleParts {
         metadata: metadata(facts, &asset, tokenizer),
@@ -111,7 +109,7 @@ pub(crate) fn assemble(
         path: folder.target().to_owned(),
         variant: facts.graph.variant.name(),
         bytes: manifest.files.iter().map(|file| file.size).sum(),
-        program_sha256: crate::digits::hex(&facts.package.digest),
+        program_sha256: facts.package.digest.to_string(),
         repairs: tokenizer.repairs.iter().map(ToString::to_string).collect(),
         gate: facts.gate.clone(),
     })

@@ -9,10 +9,10 @@ use ::oracle::file::{self, Case, Oracle};
 use ::oracle::gate::{self, Bounds, CaseReport, Flip, GateReport};
 use ::oracle::reference::Reference;
 use ::oracle::stepper::Stepper;
-use aimodel::staging::StagedFile;
 use anyhow::bail;
 use clap::Args;
-use packer::output::{FileKind, Output, Outputs};
+use output::StagedFile;
+use packer::replace::{FileKind, Output, Outputs};
 
 use crate::oracle::shortened;
 use crate::runnable::Runnable;

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use aimodel::staging::{KeepExisting, StagedDirectory};
 use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
+use output::{KeepExisting, StagedDirectory};
 
 use crate::cli::Cli;
 use crate::terminal;

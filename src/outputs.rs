@@ -4,12 +4,12 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::{StagedFile, available_bytes};
 use anyhow::{Context, bail};
 use checkpoint::config::DecoderConfig;
 use clap::Args;
 use converter::name::ModelName;
-use packer::output::{Output, Outputs};
+use output::{StagedFile, available_bytes};
+use packer::replace::{Output, Outputs};
 
 use crate::digits;
 use crate::origin::Access;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use aimodel::package::PROGRAM;
-use aimodel::stream::WrittenFile;
+use output::WrittenFile;
 use packer::manifest::{self, Manifest, ManifestKind};
 use serde_json::{Value, json};
 

@@ -4,15 +4,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use aimodel::staging::StagedDirectory;
 use anyhow::{Context, bail};
 use checkpoint::source::Source;
 use clap::Args;
 use hub::RepositoryId;
+use output::StagedDirectory;
 use packer::check::{Options, check};
 use packer::manifest::{Manifest, ManifestKind, SourceRecord};
-use packer::output::Outputs;
 use packer::release::{License, Release, assemble, license_of_card};
+use packer::replace::Outputs;
 use serde_json::json;
 use text::small;
 

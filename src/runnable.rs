@@ -10,7 +10,7 @@ use ::oracle::tables::Tables;
 use ::oracle::text::Text;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use packer::digest::Digest;
+use output::Digest;
 use packer::manifest::Manifest;
 use packer::metadata::BundleMetadata;
 

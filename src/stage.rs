@@ -5,15 +5,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::StagedDirectory;
-use aimodel::stream::WrittenFile;
 use anyhow::bail;
 use checkpoint::source::{Source, SourceError};
 use clap::ValueEnum;
 use converter::ConvertError;
 use converter::journal::{Header, Journal, JournalError};
+use output::{StagedDirectory, WrittenFile};
 use packer::manifest;
-use packer::output::Output;
+use packer::replace::Output;
 
 use crate::outputs::{self, Common};
 use crate::{published, terminal};

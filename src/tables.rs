@@ -4,16 +4,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use aimodel::staging::{StagedDirectory, StagedFile};
 use anyhow::{Context, bail};
 use checkpoint::source::Source;
 use clap::{Args, ValueEnum};
 use converter::Model;
 use converter::name::ModelName;
 use converter::tables::{TablesPlan, WrittenTables, safetensors};
-use packer::digest::Digest;
+use output::{Digest, StagedDirectory, StagedFile};
 use packer::manifest::{self, FileRecord, Manifest, ManifestKind, Provenance};
-use packer::output::FileKind;
+use packer::replace::FileKind;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -151,7 +150,7 @@ pub(crate) fn finish(
     let known: Vec<FileRecord> = written
         .files
         .iter()
-        .map(|(path, file)| FileRecord { path: path.clone(), size: file.bytes, sha256: file.digest.into() })
+        .map(|(path, file)| FileRecord { path: path.clone(), size: file.bytes, sha256: file.digest })
         .collect();
     let provenance = Provenance {
         tool: outputs::tool(),

@@ -43,7 +43,7 @@ fn list(dir: &Dir, checkpoint: &str, name: &str, runs: &[(&str, &[&str])], listi
 }
 
 fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 #[test]

@@ -25,6 +25,7 @@ use converter::{ConvertError, Model, Outputs, Plan, Request, Written};
 use fixtures::hub::{Account, Entry, Fault, Faults, Host, Hub};
 use fixtures::{Recipe, Shape};
 use hub::{Client, RepositoryId, Settings, Snapshot};
+use output::Digest;
 
 const ID: &str = "google/gemma-4-tiny";
 
@@ -69,7 +70,7 @@ fn convert(source: &dyn Source) -> Result<Written, ConvertError> {
 }
 
 /// Digests of everything that was written.
-fn digests(written: &Written) -> BTreeMap<String, [u8; 32]> {
+fn digests(written: &Written) -> BTreeMap<String, Digest> {
     let packages = written.packages.iter().enumerate().map(|(at, package)| (format!("{at}"), package.digest));
     let tables = written.tables.iter().flat_map(|tables| &tables.files);
     packages.chain(tables.map(|(name, file)| (name.clone(), file.digest))).collect()

@@ -121,7 +121,7 @@ fn write_attribute(module: &Module, id: AttributeId, out: &mut Text) -> fmt::Res
         }
         Attribute::DenseElements { splat, bytes } => {
             write!(out, "dense<{}0x", if *splat { "splat " } else { "" })?;
-            bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
+            bytes.chunks(256).try_for_each(|bytes| out.write_str(&hex::encode(bytes)))?;
             out.write_str(">")
         }
         Attribute::DenseResource(resource) => write!(out, "@{}", module.resource(*resource).key),

@@ -11,7 +11,6 @@ pub mod build;
 pub mod bytecode;
 pub mod compare;
 pub mod describe;
-pub mod disk;
 pub mod element;
 mod fingerprint;
 pub mod infer;
@@ -19,8 +18,6 @@ pub mod module;
 pub mod opcode;
 pub mod package;
 pub mod print;
-pub mod staging;
-pub mod stream;
 pub mod types;
 pub mod verify;
 

@@ -1,19 +1,18 @@
 //! The package directory: `main.mlirb`, `main.hash`, `metadata.json`.
 //!
-//! A package is written into a directory that is still being made (see [`crate::staging`]), so that it appears whole or not at
-//! all. Blobs are streamed in file order; the digest is computed on the way (see [`crate::stream`]).
+//! A package is written into a directory that is still being made (see [`output::StagedDirectory`]), so that it appears whole or not at
+//! all. Blobs are streamed in file order; the digest is computed on the way (see [`StreamedFile`]).
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use output::{Disk, StreamedFile, WrittenFile};
 use serde::{Deserialize, Serialize};
 use text::small;
 
 use crate::bytecode::layout::{Layout, Placement};
 use crate::bytecode::reader::{Bytecode, ReadError};
-use crate::disk::Disk;
-use crate::stream::{StreamedFile, WrittenFile};
 
 /// The program.
 pub const PROGRAM: &str = "main.mlirb";
@@ -240,7 +239,7 @@ pub fn write_sidecars(
         let written = disk.write(bytes, |bytes| fs::write(&path, bytes));
         written.map_err(|source| PackageError::Io { path, source })
     };
-    write(HASH, &program.digest)?;
+    write(HASH, program.digest.as_bytes())?;
     let text = serde_json::to_string_pretty(metadata)
         .map_err(|source| PackageError::Metadata { path: directory.join(METADATA), source })?;
     write(METADATA, text.as_bytes())

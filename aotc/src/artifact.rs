@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use packer::digest::Digest;
+use output::Digest;
 use packer::manifest::{self, FileRecord};
 use text::small;
 

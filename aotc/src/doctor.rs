@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use aimodel::staging::available_bytes;
+use output::available_bytes;
 use serde::Serialize;
 
 use crate::error::Error;

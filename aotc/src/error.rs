@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aimodel::staging::StagingError;
+use output::StagingError;
 use packer::FileError;
 use packer::metadata::MetadataError;
 

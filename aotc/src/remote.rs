@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use packer::digest::Digest;
+use output::Digest;
 
 use crate::error::Error;
 use crate::interrupt::Interrupt;

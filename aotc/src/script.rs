@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use packer::digest::Digest;
+use output::Digest;
 use serde::Deserialize;
 use text::small;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::StagedDirectory;
+use output::StagedDirectory;
 use packer::manifest::{self, CompiledFrom, FileRecord, Manifest, ManifestKind, Provenance};
 use packer::metadata::{self, BundleMetadata, Compilation, MAIN_ASSET};
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use packer::digest::Digest;
+use output::Digest;
 use packer::manifest::{self, FileRecord, Manifest};
 use packer::metadata::{BundleMetadata, MAIN_ASSET};
 use text::terminal::word;

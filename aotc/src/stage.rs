@@ -5,10 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aimodel::staging::{StagedDirectory, StagedFile, available_bytes};
-use packer::digest::Digest;
+use output::{StagedDirectory, StagedFile, WrittenFile, available_bytes};
 use packer::manifest::ManifestKind;
-use packer::output::{FileKind, Outputs};
+use packer::replace::{FileKind, Outputs};
 
 use crate::architecture::Architecture;
 use crate::artifact::{self, Artifact, Origin};
@@ -427,7 +426,7 @@ fn copy_artifact(from: &Path, to: &Path, artifact: &Artifact) -> Result<(), Erro
             fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         }
         fs::copy(&source, &copy).map_err(Error::io("copy to", &copy))?;
-        if Digest::of_file(&copy)? != (file.size, file.sha256) {
+        if packer::measure(&copy)? != (WrittenFile { digest: file.sha256, bytes: file.size }) {
             let reason = format!("{} changed while it was copied", source.display());
             return Err(Error::NotCompilable { path: from.to_path_buf(), reason });
         }

@@ -11,8 +11,8 @@ use std::path::Path;
 use aotc::Platform;
 use common::Scene;
 use fixtures::data::Reference;
+use output::Digest;
 use packer::check::{ARCHITECTURES, Options, check};
-use packer::digest::Digest;
 use packer::metadata::BundleMetadata;
 use packer::template::Conversation;
 

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::Path;
 
 use aimodel::bytecode::reader::Bytecode;
-use aimodel::stream::StreamedFile;
 use anyhow::Result;
 use checkpoint::source::LocalSource;
 use converter::decoder::Variant;
@@ -13,6 +12,7 @@ use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{Model, Request};
 use fixtures::{Recipe, Shape};
+use output::StreamedFile;
 use sha2::{Digest, Sha256};
 
 use crate::Options;

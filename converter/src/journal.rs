@@ -11,8 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use aimodel::disk::Disk;
-use aimodel::stream::WrittenFile;
+use output::{Disk, WrittenFile};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -28,9 +27,6 @@ const NEW: &str = "journal.new";
 
 /// Largest journal that is read, in bytes. That of a run over 42 layers has less than 2 MB.
 const MAX_BYTES: u64 = 64 << 20;
-
-/// Characters of a digest.
-const DIGEST: usize = 64;
 
 /// What a run was to do. One that goes on must be to do the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -380,8 +376,7 @@ impl Lines {
 fn add_line(digest: &mut Sha256, value: &str) -> String {
     digest.update(value);
     digest.update(b"\n");
-    let bytes = digest.clone().finalize();
-    bytes.iter().fold(String::with_capacity(DIGEST), |text, byte| text + &format!("{byte:02x}"))
+    output::Digest::from(digest.clone()).to_string()
 }
 
 impl Header {
@@ -443,7 +438,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use aimodel::stream::WrittenFile;
+    use output::WrittenFile;
 
     use super::{Entry, FILE, Header, Journal, JournalError};
 
@@ -459,7 +454,7 @@ mod tests {
     }
 
     fn table(name: &str) -> Entry {
-        let file = WrittenFile { digest: [7; 32], bytes: 3 };
+        let file = WrittenFile { digest: [7; 32].into(), bytes: 3 };
         Entry::Table { name: name.to_owned(), bytes: 6, files: BTreeMap::from([(name.to_owned(), file)]) }
     }
 
@@ -516,7 +511,7 @@ mod tests {
 
     #[test]
     fn entries_that_cannot_follow_each_other_are_refused() {
-        let file = WrittenFile { digest: [7; 32], bytes: u64::MAX };
+        let file = WrittenFile { digest: [7; 32].into(), bytes: u64::MAX };
         let tensor = |next_blob: usize| Entry::Tensor {
             name: "t".to_owned(),
             next_blob,

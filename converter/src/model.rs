@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use aimodel::package::PackageMetadata;
-use aimodel::stream::WrittenFile;
 use half::{bf16, f16};
+use output::WrittenFile;
 
 use crate::decoder::{INLINE_ELEMENTS, InlineTensors, Variant};
 use crate::error::ConvertError;

@@ -8,9 +8,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use aimodel::disk::Disk;
-use aimodel::stream::WrittenFile;
 use half::bf16;
+use output::{Disk, WrittenFile};
 
 use crate::blob::Content;
 use crate::buffers::Pool;

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aimodel::disk::Disk;
 use aimodel::package::PackageMetadata;
 use checkpoint::source::{Fingerprint, Identity, LocalSource, Source, SourceError, TensorEntry};
 use converter::decoder::Variant;
@@ -20,6 +19,7 @@ use converter::recipe::Treatment;
 use converter::{ConvertError, Model, Outputs, Plan, Request};
 use fixtures::shape::LayerType;
 use fixtures::{Recipe, Shape};
+use output::Disk;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -365,9 +365,7 @@ fn forge(work: &Path, values: &[Value]) {
     for value in values {
         let value = value.to_string();
         digest.update(format!("{value}\n"));
-        let bytes = digest.clone().finalize();
-        bytes.iter().for_each(|byte| text.push_str(&format!("{byte:02x}")));
-        text.push_str(&format!(" {value}\n"));
+        text.push_str(&format!("{} {value}\n", output::Digest::from(digest.clone())));
     }
     fs::write(work.join("journal"), text).unwrap();
 }
@@ -458,8 +456,7 @@ fn files_that_changed_meanwhile_are_refused() {
             let told = told.iter().enumerate().filter(|(at, _)| is_last(*at));
             let journal: String = told.map(|(_, line)| line.to_string()).collect();
             for (path, bytes) in files(out.path()) {
-                let held =
-                    Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                let held = output::Digest::of_bytes(&bytes).to_string();
                 let is_spool = path.to_str().unwrap().contains("blob-");
                 let is_whole = journal.contains(&held) && !(is_spool && has_packages);
                 let is_program = path.ends_with("main.mlirb");

@@ -79,14 +79,10 @@ impl Hasher {
     /// The digest.
     pub fn finish(self) -> Digest {
         match self {
-            Hasher::Sha256(sha) => Digest::Sha256(hex(&sha.finalize())),
-            Hasher::Git(sha) => Digest::Git(hex(&sha.finalize())),
+            Hasher::Sha256(sha) => Digest::Sha256(hex::encode(sha.finalize())),
+            Hasher::Git(sha) => Digest::Git(hex::encode(sha.finalize())),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

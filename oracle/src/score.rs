@@ -75,7 +75,7 @@ pub fn digest(logits: &[f32]) -> String {
     for logit in logits {
         hasher.update(logit.to_le_bytes());
     }
-    hasher.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&hasher.finalize()[..8])
 }
 
 #[cfg(test)]

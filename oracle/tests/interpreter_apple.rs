@@ -38,7 +38,7 @@ fn all_cases() -> Vec<Case> {
 
 fn digest(logits: &[f32]) -> String {
     let bytes: Vec<u8> = logits.iter().flat_map(|logit| f16::from_f32(*logit).to_le_bytes()).collect();
-    Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(bytes)[..8])
 }
 
 /// Rounded as Apple's runtime rounds, the logits are the same bits, up to so many positions of each sequence.

@@ -8,7 +8,7 @@ use std::mem::ManuallyDrop;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::{StagedFile, StagingError, available_bytes};
+use output::{StagedFile, StagingError, available_bytes};
 use serde::Serialize;
 use text::names::{self, Collision, NameError};
 use zip::write::SimpleFileOptions;
@@ -16,7 +16,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use crate::FileError;
 use crate::files::{self, EntryKind};
-use crate::output::{FileKind, Outputs};
+use crate::replace::{FileKind, Outputs};
 
 /// Data of every entry starts at a multiple of this many bytes: a page on Linux, a quarter of one on Apple's.
 pub const ALIGNMENT: u16 = 4096;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::StagedDirectory;
+use output::StagedDirectory;
 
 use crate::FileError;
 use crate::files;

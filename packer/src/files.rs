@@ -1,9 +1,10 @@
 //! Walking folders and reading files, with errors that name the path.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use output::WrittenFile;
 use text::small;
 
 /// A file system operation that failed.
@@ -23,6 +24,15 @@ impl FileError {
     pub(crate) fn on(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self { action, path: path.to_path_buf(), source }
     }
+}
+
+/// Size and digest of the file at `path`.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn measure(path: &Path) -> Result<WrittenFile, FileError> {
+    let file = File::open(path).map_err(FileError::on("open", path))?;
+    WrittenFile::of_reader(file).map_err(FileError::on("read", path))
 }
 
 /// What a folder entry is, links not followed.
@@ -101,7 +111,7 @@ pub(crate) fn is_of_file_manager(name: &str) -> bool {
     matches!(name, ".DS_Store" | "Thumbs.db" | "desktop.ini") || name.starts_with("._")
 }
 
-/// Whether `name` is that of a staged output ([`aimodel::staging`]) or of another tool's unfinished download.
+/// Whether `name` is that of a staged output ([`output::Guard`]) or of another tool's unfinished download.
 pub(crate) fn is_partial(name: &str) -> bool {
     (name.starts_with('.') && (name.contains(".partial-") || name.contains(".replaced-")))
         || [".incomplete", ".part", ".crdownload", ".tmp"].iter().any(|suffix| name.ends_with(suffix))

@@ -3,22 +3,20 @@
 //! A bundle is what a loader on the device opens: a folder with `metadata.json`, the compiled or portable graph
 //! and the tokenizer. This crate puts such folders together from finished parts ([`bundle`]), tells what is
 //! wrong with any of them ([`check`](mod@check)), makes release trees ([`release`]), packs them into archives ([`archive`]) and decides what
-//! outputs may replace ([`output`]). It knows nothing of
-//! checkpoints and of how weights are quantized.
+//! outputs may replace ([`replace`]). It knows nothing of checkpoints and of how weights are quantized.
 
 pub mod archive;
 pub mod bundle;
 pub mod check;
-pub mod digest;
 mod files;
 mod front_matter;
 mod json_text;
 pub mod manifest;
 pub mod metadata;
-pub mod output;
 pub mod release;
+pub mod replace;
 pub mod template;
 pub mod tokenizer;
 mod vocabulary;
 
-pub use files::FileError;
+pub use files::{FileError, measure};

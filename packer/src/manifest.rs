@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use output::Digest;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use text::names::{self, Collision, NameError};
 
 use crate::FileError;
-use crate::digest::Digest;
 use crate::files::{self, EntryKind};
 
 /// File name inside the folder that the manifest describes.
@@ -259,8 +259,8 @@ pub fn collect(folder: &Path, known: &[FileRecord]) -> Result<Vec<FileRecord>, M
         .map(|(path, size)| match known.get(path.as_str()) {
             Some(record) if record.size == size => Ok((*record).clone()),
             _ => {
-                let (size, sha256) = Digest::of_file(&folder.join(&path))?;
-                Ok(FileRecord { path, size, sha256 })
+                let file = files::measure(&folder.join(&path))?;
+                Ok(FileRecord { path, size: file.bytes, sha256: file.digest })
             }
         })
         .collect()

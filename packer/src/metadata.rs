@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use output::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use text::names::{self, NameError};
 
 use crate::FileError;
-use crate::digest::Digest;
 use crate::files;
 
 /// File name inside a bundle.

@@ -5,9 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-use aimodel::staging::{KeepExisting, StagedDirectory};
+use output::{Digest, KeepExisting, StagedDirectory, WrittenFile};
 use packer::bundle::{BundleError, BundleParts, assemble};
-use packer::digest::Digest;
 use packer::manifest::{FileRecord, Manifest, ManifestKind, Provenance};
 use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, SourceMetadata};
 use packer::template::Conversation;
@@ -78,7 +77,10 @@ fn bundle_is_complete_and_its_manifest_lists_every_file() {
         ]
     );
     for file in &manifest.files {
-        assert_eq!(Digest::of_file(&target.join(&file.path)).unwrap(), (file.size, file.sha256));
+        assert_eq!(
+            WrittenFile::of(&target.join(&file.path)).unwrap(),
+            WrittenFile { digest: file.sha256, bytes: file.size }
+        );
     }
     assert_eq!(Manifest::read(&target).unwrap(), manifest);
     assert_eq!((manifest.kind, manifest.name.as_str()), (ManifestKind::Bundle, "bundle"));

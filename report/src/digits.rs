@@ -37,11 +37,6 @@ pub fn percent(part: u64, whole: u64) -> String {
     format!("{share:.2} %")
 }
 
-/// A digest in hexadecimal.
-pub fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A shape as `[128, 4]`.
 pub fn shape(extents: &[u64]) -> String {
     format!("[{}]", text::bounds::extents(extents, ", "))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use packer::manifest::{self, Manifest};
 use packer::metadata::{self, BundleMetadata, MAIN_ASSET};
-use packer::output::Outputs;
+use packer::replace::Outputs;
 use report::{Gate, Group, Origin, Recovery, Report, Size, Tensor, layer_of};
 use serde_json::Value;
 

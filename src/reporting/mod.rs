@@ -5,8 +5,8 @@ mod conversion;
 
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::{StagedFile, StagingError};
-use packer::output::{FileKind, Outputs};
+use output::{StagedFile, StagingError};
+use packer::replace::{FileKind, Outputs};
 use report::{Report, html};
 use serde::Serialize;
 

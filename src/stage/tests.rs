@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use aimodel::disk::Disk;
 use checkpoint::source::LocalSource;
 use clap::Parser;
 use fixtures::{Recipe, Shape};
+use output::Disk;
 use packer::manifest::{ManifestKind, Provenance};
 use tempfile::TempDir;
 

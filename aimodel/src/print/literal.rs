@@ -17,10 +17,15 @@ pub(crate) fn write_literal(out: &mut impl Write, ty: &TensorType, splat: bool, 
     let width = ty.element.inline_bytes() as usize;
     if ty.element == Element::Ui1 || !bytes.len().is_multiple_of(width) {
         let Some((first, [_, ..])) = bytes.split_at_checked(2 * MOST) else {
-            return write!(out, "bytes({})", Hex(bytes));
+            return write!(out, "bytes({})", hex::encode(bytes));
         };
         let (count, digest) = (bytes.len(), Sha256::digest(bytes));
-        return write!(out, "bytes({}... {count} in all, sha256 {})", Hex(first), Hex(&digest[..8]));
+        return write!(
+            out,
+            "bytes({}... {count} in all, sha256 {})",
+            hex::encode(first),
+            hex::encode(&digest[..8])
+        );
     }
     let elements = bytes.chunks_exact(width);
     let count = elements.len();
@@ -40,18 +45,10 @@ pub(crate) fn write_literal(out: &mut impl Write, ty: &TensorType, splat: bool, 
             }
             if count > MOST {
                 let digest = Sha256::digest(bytes);
-                write!(out, ", ... {count} in all, sha256 {}", Hex(&digest[..8]))?;
+                write!(out, ", ... {count} in all, sha256 {}", hex::encode(&digest[..8]))?;
             }
             out.write_str("]")
         }
-    }
-}
-
-struct Hex<'b>(&'b [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -72,7 +69,7 @@ fn write_element(out: &mut impl Write, element: Element, bytes: &[u8]) -> fmt::R
             write!(out, "{}", ((bits << unused) as i64) >> unused)
         }
         unsigned if unsigned.is_unsigned_integer() => write!(out, "{bits}"),
-        _ => write!(out, "0x{}", Hex(bytes)),
+        _ => write!(out, "0x{}", hex::encode(bytes)),
     }
 }
 

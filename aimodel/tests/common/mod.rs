@@ -59,7 +59,7 @@ pub fn content(resource: &Resource) -> Vec<u8> {
 
 /// SHA-256 in hexadecimal.
 pub fn hex_digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// The file that a file's own content makes when it is written anew.

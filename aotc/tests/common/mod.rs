@@ -8,12 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aimodel::staging::{KeepExisting, StagedDirectory};
 use aotc::{
     Architecture, Error, Interrupt, Outcome, Platform, Progress, Request, Stage, Toolchain, ToolchainOptions,
 };
 use fixtures::data::{self, Reference};
 use fixtures::toolchain::StandInXcode;
+use output::{KeepExisting, StagedDirectory};
 use packer::bundle::{self, BundleParts};
 use packer::manifest::{Provenance, SourceRecord};
 use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, SourceMetadata};

@@ -12,7 +12,7 @@ mod workers;
 use std::path::{Path, PathBuf};
 
 use aimodel::package::{self, PROGRAM, PackageMetadata};
-use aimodel::stream::WrittenFile;
+use output::WrittenFile;
 
 use self::schedule::Schedule;
 use self::sink::Sink;

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use aimodel::package::{PackageError, PackageMetadata, PackageWriter};
-use aimodel::stream::WrittenFile;
 use half::{bf16, f16};
+use output::WrittenFile;
 
 use super::schedule::{Piece, Schedule, Step, Work};
 use super::spool::{Spool, Unspooled, WaitingBlob};

@@ -4,9 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use aimodel::disk::Disk;
-use aimodel::stream::StreamedFile;
 use half::f16;
+use output::{Disk, StreamedFile};
 
 use super::sink::Matrix;
 use super::workers::Product;

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aimodel::disk::Disk;
-use aimodel::stream::{StreamedFile, WrittenFile};
 use half::bf16;
+use output::{Disk, StreamedFile, WrittenFile};
 
 use super::plan::{Job, TableTreatment, TablesPlan};
 use super::rows::quantize_rows;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use aimodel::package::{HASH, METADATA, PROGRAM};
+use output::Digest;
 use text::small;
 
 use super::context::{Context, Folder};
@@ -11,7 +12,6 @@ use super::files::Contents;
 use super::metadata::MetadataFacts;
 use super::rules;
 use crate::FileError;
-use crate::digest::Digest;
 use crate::manifest::{CompiledFrom, Manifest};
 use crate::metadata::FILE_NAME;
 

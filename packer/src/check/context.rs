@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use output::Digest;
 use text::bounds::shortened;
 
 use super::Options;
 use super::facts::GraphFacts;
 use super::finding::{Finding, Rule, Severity, Target};
 use crate::FileError;
-use crate::digest::Digest;
+use crate::files;
 
 /// Reads the facts of the graph package in a folder, or says why it cannot be read.
 pub type GraphReader<'a> = &'a dyn Fn(&Path) -> Result<GraphFacts, String>;
@@ -71,7 +72,7 @@ impl<'a> Context<'a> {
         if let Some(digest) = self.digests.get(path) {
             return Ok(*digest);
         }
-        let (_, digest) = Digest::of_file(path)?;
+        let digest = files::measure(path)?.digest;
         self.digests.insert(path.to_path_buf(), digest);
         Ok(digest)
     }

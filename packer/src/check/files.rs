@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use output::Digest;
 use rayon::prelude::*;
 use text::names;
 
 use super::context::{Context, Folder};
 use super::rules;
 use crate::FileError;
-use crate::digest::Digest;
 use crate::files::{self, Entry, EntryKind};
 use crate::manifest::{FILE_NAME, FileRecord, Manifest};
 
@@ -154,7 +154,7 @@ fn compare_digests(
     let unknown: Vec<&PathBuf> = paths.iter().filter(|path| !context.knows(path)).collect();
     let computed: Vec<(PathBuf, Digest)> = unknown
         .into_par_iter()
-        .map(|path| Ok((path.clone(), Digest::of_file(path)?.1)))
+        .map(|path| Ok((path.clone(), files::measure(path)?.digest)))
         .collect::<Result<_, FileError>>()?;
     context.remember(computed);
     for (record, path) in records.iter().zip(&paths) {

@@ -1,5 +1,6 @@
 //! Rules of a bundle's `metadata.json`.
 
+use output::Digest;
 use serde_json::{Map, Value};
 use text::terminal::word;
 
@@ -7,7 +8,6 @@ use super::Rule;
 use super::context::{Context, Folder};
 use super::json::{self, Unreadable, kind, kind_of};
 use super::rules;
-use crate::digest::Digest;
 use crate::metadata::{FILE_NAME, KIND, MAIN_ASSET, MAIN_FUNCTION, VERSION, asset_name, user_data};
 
 /// Positions that the engine starts its cache with.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use output::Digest;
 use serde_json::{Map, Value};
 use text::small;
 
@@ -12,7 +13,6 @@ use super::context::{Context, Folder};
 use super::json::{self, Unreadable};
 use super::{Target, files, release, rules};
 use crate::FileError;
-use crate::digest::Digest;
 use crate::manifest::{self, Manifest, ManifestKind};
 
 /// Shapes and constants of the tables.

@@ -12,7 +12,7 @@ pub use terms::TermError;
 
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::StagedDirectory;
+use output::StagedDirectory;
 
 use self::member::Member;
 use crate::check::{GRAPHS, TABLES};

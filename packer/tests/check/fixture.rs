@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aimodel::staging::{KeepExisting, StagedDirectory};
+use output::{Digest, KeepExisting, StagedDirectory, WrittenFile};
 use packer::bundle::{BundleParts, assemble};
 use packer::check::facts::GraphFacts;
 use packer::check::{Options, Report, check};
-use packer::digest::Digest;
 use packer::manifest::{self, CompiledFrom, Manifest, ManifestKind, Provenance, SourceRecord};
 use packer::metadata::{BundleMetadata, Compilation, EngineInputs, LanguageBundle, SourceMetadata};
 use packer::template::Conversation;
@@ -265,7 +264,7 @@ fn write_compiled(target: &Path, source: &Path) {
         tables_digest: metadata.tables_digest(),
         compiled_from: Some(CompiledFrom {
             bundle: source_name.to_owned(),
-            main_sha256: Digest::of_file(&program).unwrap().1,
+            main_sha256: WrittenFile::of(&program).unwrap().digest,
             architecture: "h18p".into(),
             toolchain: Value::Null,
         }),

@@ -39,7 +39,7 @@ pub(crate) fn pack(binary: &Path, root: &Path, triple: &str, seconds: u64, outpu
     write(&members, &stem, seconds, &mut packed)?;
     let path = output.join(format!("{stem}.tar.gz"));
     publish(&path, &packed)?;
-    let digest: String = Sha256::digest(&packed).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex::encode(Sha256::digest(&packed));
     publish(&output.join(format!("{stem}.tar.gz.sha256")), format!("{digest}  {stem}.tar.gz\n").as_bytes())?;
     Ok(path)
 }

@@ -4,7 +4,6 @@ use super::task::{Outcome, Task};
 use crate::workspace::{root, target};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -129,10 +128,7 @@ pub(crate) fn trouble(status: ExitStatus, stderr: &[u8]) -> Option<String> {
 fn digest(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
-    hash.finalize().iter().take(6).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(&hash.finalize()[..6])
 }
 
 /// Removes a folder with all that is in it, if it is there.

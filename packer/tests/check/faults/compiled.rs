@@ -1,6 +1,6 @@
 //! Faults of an ahead-of-time compiled bundle.
 
-use packer::digest::Digest;
+use output::Digest;
 use serde_json::json;
 
 use super::faults;

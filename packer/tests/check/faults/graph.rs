@@ -123,7 +123,7 @@ mod extracted {
         let at = usize::try_from(scale.offset).unwrap() + 10;
         program[at..at + 2].copy_from_slice(&0x7c00_u16.to_le_bytes());
         bundle.write(&path, &program);
-        bundle.write(&bundle.in_asset("main.hash"), packer::digest::Digest::of_bytes(&program).as_bytes());
+        bundle.write(&bundle.in_asset("main.hash"), output::Digest::of_bytes(&program).as_bytes());
         bundle.seal();
         assert_found(&bundle.check(), &["graph.weight-scale"]);
     }

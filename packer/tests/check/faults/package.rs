@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use packer::digest::Digest;
+use output::{Digest, WrittenFile};
 use serde_json::json;
 
 use super::faults;
@@ -50,7 +50,7 @@ fn size_that_is_a_multiple_of_a_page() {
     let facts = packer::check::facts::GraphFacts::read(&bundle.path(&bundle.asset())).unwrap();
     let file = File::options().write(true).open(&program).unwrap();
     file.set_len(file.metadata().unwrap().len().next_multiple_of(4096)).unwrap();
-    bundle.write(&bundle.in_asset("main.hash"), Digest::of_file(&program).unwrap().1.as_bytes());
+    bundle.write(&bundle.in_asset("main.hash"), WrittenFile::of(&program).unwrap().digest.as_bytes());
     bundle.seal();
     let report = bundle.check_graph_as(&facts);
     assert_found(&report, &["package.page-multiple"]);

@@ -61,7 +61,7 @@ fn manifest_without_a_stamp() {
 fn stamp_of_other_files() {
     let release = Release::new();
     let tables = release.tables();
-    let other = packer::digest::Digest::of_bytes(b"other").to_string();
+    let other = output::Digest::of_bytes(b"other").to_string();
     tables.json("manifest.json", |m| m["tables_digest"] = json!(other));
     assert_found(&tables.check(), &["tables.stamp"]);
 }

@@ -12,8 +12,9 @@ use std::thread::JoinHandle;
 
 use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
+use crate::digest::Digest;
 use crate::disk::Disk;
 
 /// Alignment that direct writes ask for, of memory and of positions, on every disk of today.
@@ -67,8 +68,7 @@ impl Chunk {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WrittenFile {
     /// SHA-256 of the bytes.
-    #[serde(with = "hex::serde")]
-    pub digest: [u8; 32],
+    pub digest: Digest,
     /// Number of bytes.
     pub bytes: u64,
 }
@@ -79,9 +79,16 @@ impl WrittenFile {
     /// # Errors
     /// If it cannot be read.
     pub fn of(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let bytes = file.metadata()?.len();
-        Ok(WrittenFile { digest: hash_front(&mut file, bytes)?.finalize().into(), bytes })
+        Self::of_reader(File::open(path)?)
+    }
+
+    /// What a reader gives up to its end.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of_reader(reader: impl Read) -> io::Result<Self> {
+        let (hasher, bytes) = hash(reader)?;
+        Ok(WrittenFile { digest: hasher.into(), bytes })
     }
 
     /// Whether a file holds these bytes and no others; false if there is none.
@@ -98,17 +105,21 @@ impl WrittenFile {
     }
 }
 
-/// Hashes the next `bytes` bytes of a file.
-fn hash_front(file: &mut File, bytes: u64) -> io::Result<Sha256> {
-    let (mut hasher, mut left) = (Sha256::new(), bytes);
+/// Hashes what a reader gives up to its end, and counts it.
+fn hash(mut reader: impl Read) -> io::Result<(Sha256, u64)> {
+    let (mut hasher, mut bytes) = (Sha256::new(), 0);
     let mut buffer = vec![0; READ];
-    while left > 0 {
-        let part = &mut buffer[..left.min(READ as u64) as usize];
-        file.read_exact(part)?;
-        hasher.update(&*part);
-        left -= part.len() as u64;
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok((hasher, bytes)),
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                bytes += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
-    Ok(hasher)
 }
 
 /// A new file under way. Dropped before [`StreamedFile::finish`], it is left incomplete, and nothing writes to it any more.
@@ -153,11 +164,8 @@ impl StreamedFile {
     /// `InvalidData` if the file does not begin with them; else if the system refuses.
     pub fn resume_on(disk: &Disk, path: &Path, front: &WrittenFile) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-        if file.metadata()?.len() < front.bytes {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let hasher = hash_front(&mut file, front.bytes)?;
-        if <[u8; 32]>::from(hasher.clone().finalize()) != front.digest {
+        let (hasher, bytes) = hash(Read::by_ref(&mut file).take(front.bytes))?;
+        if (WrittenFile { digest: hasher.clone().into(), bytes }) != *front {
             return Err(io::ErrorKind::InvalidData.into());
         }
         // Written from the last whole page on, so that it can go on directly.
@@ -311,7 +319,7 @@ impl Writing {
             chunk.clear();
             let _ = give_back.send(chunk);
         }
-        Ok(WrittenFile { digest: self.hasher.finalize().into(), bytes: self.bytes })
+        Ok(WrittenFile { digest: self.hasher.into(), bytes: self.bytes })
     }
 
     /// Hashes a chunk, stopping at its marks.
@@ -321,7 +329,7 @@ impl Writing {
         for mark in &chunk.marks {
             self.hasher.update(&bytes[hashed..*mark]);
             hashed = *mark;
-            let digest = self.hasher.clone().finalize().into();
+            let digest = self.hasher.clone().into();
             reached.push(WrittenFile { digest, bytes: self.bytes + hashed as u64 });
         }
         self.hasher.update(&bytes[hashed..]);
@@ -402,9 +410,10 @@ mod tests {
     use std::fs;
     use std::io;
 
-    use sha2::{Digest, Sha256};
+    use sha2::{Digest as _, Sha256};
 
     use super::{PAGE, StreamedFile};
+    use crate::digest::Digest;
     use crate::disk::{CHUNK_PAGES, CHUNKS, Disk};
 
     const CHUNK: usize = CHUNK_PAGES * PAGE;
@@ -420,7 +429,7 @@ mod tests {
                 bytes[..length].chunks(piece).for_each(|piece| file.write(piece).unwrap());
                 let written = file.finish().unwrap();
                 assert_eq!(written.bytes, length as u64);
-                assert_eq!(written.digest, <[u8; 32]>::from(Sha256::digest(&bytes[..length])));
+                assert_eq!(written.digest, Digest::of_bytes(&bytes[..length]));
                 assert!(fs::read(&path).unwrap() == bytes[..length], "{length} bytes in pieces of {piece}");
                 fs::remove_file(path).unwrap();
             }
@@ -482,7 +491,7 @@ mod tests {
             resumed.write(&bytes[mark.bytes as usize..]).unwrap();
             let written = resumed.finish().unwrap();
             assert_eq!(written.bytes, bytes.len() as u64);
-            assert_eq!(written.digest, <[u8; 32]>::from(Sha256::digest(&bytes)));
+            assert_eq!(written.digest, Digest::of_bytes(&bytes));
             assert!(fs::read(&copy).unwrap() == bytes, "behind {}", mark.bytes);
         }
     }
@@ -492,10 +501,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, [1, 2, 3, 4]).unwrap();
-        let front = |bytes: &[u8]| super::WrittenFile {
-            digest: Sha256::digest(bytes).into(),
-            bytes: bytes.len() as u64,
-        };
+        let front = |bytes: &[u8]| super::WrittenFile::of_reader(bytes).unwrap();
         for lost in [front(&[1, 2, 4]), front(&[1, 2, 3, 4, 5])] {
             let resumed = StreamedFile::resume_on(&Disk::default(), &path, &lost);
             assert_eq!(resumed.unwrap_err().kind(), io::ErrorKind::InvalidData);

@@ -5,7 +5,7 @@
 //! - A file is replaced if it is a regular file that begins as this tool's files of that kind do ([`FileKind`]).
 //! - Empty folders and files are replaced, since nothing is lost.
 //!
-//! Links, devices, pipes and sockets are never replaced ([`aimodel::staging`]).
+//! Links, devices, pipes and sockets are never replaced ([`output::Guard`]).
 
 mod file;
 mod folder;
@@ -16,7 +16,7 @@ pub use file::FileKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aimodel::staging::{Guard, KeepExisting};
+use output::{Guard, KeepExisting};
 
 use crate::manifest::ManifestKind;
 
