@@ -144,8 +144,8 @@ fn sample_body(
 
 /// Looks at `runs` stretches of blocks, spread evenly over some tensors laid end to end.
 fn sample(source: &dyn Source, tensors: &[&TensorEntry], runs: usize) -> Result<Sample, ConvertError> {
-    let block_bytes = (BLOCK * size_of::<bf16>()) as u64;
-    let blocks_of = |tensor: &TensorEntry| tensor.byte_len() / block_bytes;
+    let block = BLOCK as u64;
+    let blocks_of = |tensor: &TensorEntry| tensor.weights() / block;
     let total: u64 = tensors.iter().map(|tensor| blocks_of(tensor)).sum();
     let mut stretches = Vec::with_capacity(runs);
     let mut last_end = (usize::MAX, 0);
@@ -162,7 +162,7 @@ fn sample(source: &dyn Source, tensors: &[&TensorEntry], runs: usize) -> Result<
         }
         let count = (blocks_of(tensor) - at.min(blocks_of(tensor))).min(RUN as u64);
         last_end = (which, at + count);
-        stretches.push((*tensor, at * block_bytes, count as usize * BLOCK));
+        stretches.push((*tensor, at * block, count as usize * BLOCK));
     }
     count_blocks(source, &stretches)
 }
@@ -173,9 +173,9 @@ fn count_blocks(
     stretches: &[(&TensorEntry, u64, usize)],
 ) -> Result<Sample, ConvertError> {
     let read = |which: usize| {
-        let (tensor, offset, elements) = stretches[which];
-        let mut weights = vec![bf16::ZERO; elements];
-        source.read_at(tensor, offset, bytemuck::cast_slice_mut(&mut weights))?;
+        let (tensor, start, count) = stretches[which];
+        let mut weights = vec![bf16::ZERO; count];
+        source.read_weights(tensor, start, &mut weights)?;
         Ok::<_, ConvertError>(weights)
     };
     let mut sample = Sample::default();

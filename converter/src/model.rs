@@ -168,8 +168,8 @@ impl<'s> Model<'s> {
     /// A whole tensor in half precision.
     fn half_bytes(&self, role: Role) -> Result<Vec<u8>, ConvertError> {
         let tensor = self.checkpoint.require(role)?;
-        let mut weights = vec![bf16::ZERO; tensor.byte_len() as usize / size_of::<bf16>()];
-        self.source.read_at(tensor, 0, bytemuck::cast_slice_mut(&mut weights))?;
+        let mut weights = vec![bf16::ZERO; tensor.weights() as usize];
+        self.source.read_weights(tensor, 0, &mut weights)?;
         let mut halves = vec![f16::ZERO; weights.len()];
         quant::to_f16_serial(&weights, &mut halves)
             .map_err(|source| ConvertError::Element { tensor: tensor.name.clone(), source })?;

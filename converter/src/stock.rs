@@ -19,7 +19,7 @@ use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::tables::rows::quantize_rows;
 use checkpoint::config::{DecoderConfig, PerLayer};
-use checkpoint::source::{Reading, Source};
+use checkpoint::source::{Reading, Source, bytes_of};
 use checkpoint::{Checkpoint, Role};
 
 /// Elements that a worker takes at a time, at least: whole rows.
@@ -85,7 +85,7 @@ impl StockTable {
             let first = piece * rows_a_piece;
             let rows = rows_a_piece.min(config.vocab - first);
             let mut weights = inputs.take(rows * width);
-            source.read_at(tensor, (first * width) as u64 * 2, bytemuck::cast_slice_mut(&mut weights))?;
+            source.read_weights(tensor, (first * width) as u64, &mut weights)?;
             let (mut codes, mut scales) = (outputs.take(rows * width), vec![0.0; rows]);
             quantize_rows(&weights, width, &mut codes, &mut scales).map_err(|error| {
                 ConvertError::Element { tensor: tensor.name.clone(), source: error.shifted(first * width) }
@@ -110,8 +110,9 @@ impl StockTable {
                 return Err(ConvertError::Interrupted);
             }
             all_scales.extend(scales);
-            observer.advance((rows * width * 2) as u64);
-            reading.advance((rows * width * 2) as u64);
+            let bytes = bytes_of((rows * width) as u64);
+            observer.advance(bytes);
+            reading.advance(bytes);
             Ok(())
         })?;
         table.scales = all_scales;

@@ -84,10 +84,8 @@ pub(super) fn explain(arguments: &Arguments) -> anyhow::Result<Explained> {
     let rows = shape.iter().rev().skip(1).product();
     check_place(arguments, &tensor.name, rows, columns / block)?;
     let column = arguments.block * block;
-    let mut bytes = [0; 2 * BLOCK];
-    source.read_at(tensor, 2 * (arguments.row * columns + column), &mut bytes)?;
-    let (pairs, _) = bytes.as_chunks::<2>();
-    let weights: [bf16; BLOCK] = std::array::from_fn(|at| bf16::from_le_bytes(pairs[at]));
+    let mut weights = [bf16::ZERO; BLOCK];
+    source.read_weights(tensor, arguments.row * columns + column, &mut weights)?;
     let told = || format!("{}, row {}, block {}", tensor.name, arguments.row, arguments.block);
     Ok(Explained {
         tensor: tensor.name.clone(),

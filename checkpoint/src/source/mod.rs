@@ -16,6 +16,7 @@ mod reading;
 mod remote;
 mod shards;
 mod stamp;
+mod weights;
 
 use std::fmt;
 use std::ops::Range;
@@ -32,6 +33,7 @@ pub use remote::{HubSource, Repository, open_repository};
 /// Element types a safetensors header can name.
 pub use safetensors::Dtype;
 pub use shards::merge_shards;
+pub use weights::bytes_of;
 
 /// Name of a checkpoint that is one file.
 pub const SINGLE_FILE: &str = "model.safetensors";

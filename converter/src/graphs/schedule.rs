@@ -1,7 +1,5 @@
 //! The order of work: which blob reads its tensor, and what else is made of it then.
 
-use half::bf16;
-
 use crate::blob::{Blob, Content};
 use crate::error::ConvertError;
 use crate::journal::Done;
@@ -9,7 +7,7 @@ use crate::plan::PlanError;
 use crate::recipe::Treatment;
 use crate::stock::StockTable;
 use crate::tables::{Job, TableWriter};
-use checkpoint::source::TensorEntry;
+use checkpoint::source::{TensorEntry, bytes_of};
 use checkpoint::{Checkpoint, Role};
 
 /// Elements that a worker takes at a time, at most, if a row has no more.
@@ -148,7 +146,7 @@ impl<'p> Schedule<'p> {
     /// Bytes of the checkpoint that an observer hears of for these pieces.
     pub(super) fn input_bytes(&self, pieces: &[Piece]) -> u64 {
         let is_read = |piece: &&Piece| matches!(self.step(piece).work, Work::Read(_) | Work::Table(_));
-        pieces.iter().filter(is_read).map(|piece| (piece.count * size_of::<bf16>()) as u64).sum()
+        pieces.iter().filter(is_read).map(|piece| bytes_of(piece.count as u64)).sum()
     }
 }
 
@@ -180,8 +178,7 @@ pub(crate) fn reads(blobs: &[Blob]) -> impl Iterator<Item = (Role, u64)> {
         Content::TableCodes(_) | Content::TableScales => true,
         Content::Scales(_) => false,
     };
-    let bytes = |blob: &Blob| blob.elements() * size_of::<bf16>() as u64;
-    blobs.iter().enumerate().filter(is_read).map(move |(_, blob)| (blob.role, bytes(blob)))
+    blobs.iter().enumerate().filter(is_read).map(move |(_, blob)| (blob.role, bytes_of(blob.elements())))
 }
 
 #[cfg(test)]

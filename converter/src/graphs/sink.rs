@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use aimodel::package::{PackageError, PackageMetadata, PackageWriter};
-use half::{bf16, f16};
+use half::f16;
 use output::WrittenFile;
 
 use super::schedule::{Piece, Schedule, Step, Work};
@@ -17,7 +17,7 @@ use crate::journal::{Entry, Journal};
 use crate::quant::Statistics;
 use crate::statistics::{TensorStatistics, WeightStatistics};
 use crate::tables::{TableOutput, TableWriter};
-use checkpoint::source::Reading;
+use checkpoint::source::{Reading, bytes_of};
 
 /// Bytes that go from a spool to the packages at a time.
 const COPIED: usize = 1 << 20;
@@ -137,7 +137,7 @@ impl<'d> Sink<'d> {
             Work::Unspool => self.take_spooled(piece, step)?,
             Work::Table(_) => {
                 self.put(&made.now.bytes)?;
-                self.pass.observer.advance((piece.count * size_of::<bf16>()) as u64);
+                self.pass.observer.advance(bytes_of(piece.count as u64));
             }
             Work::Scales => {
                 let matrix = std::mem::take(&mut self.matrix);
@@ -168,7 +168,7 @@ impl<'d> Sink<'d> {
         if let (Some(table), Some(rows)) = (&mut self.table, &made.rows) {
             table.put(rows)?;
         }
-        let bytes = (piece.count * size_of::<bf16>()) as u64;
+        let bytes = bytes_of(piece.count as u64);
         self.pass.observer.advance(bytes);
         if let Some(reading) = &mut self.reading {
             reading.advance(bytes);

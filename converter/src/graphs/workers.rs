@@ -76,8 +76,7 @@ impl<'s> Workers<'s> {
             self.source.will_read(step.tensor);
         }
         let mut weights = self.inputs.take(piece.count);
-        let offset = piece.start as u64 * size_of::<bf16>() as u64;
-        self.source.read_at(step.tensor, offset, bytemuck::cast_slice_mut(&mut weights))?;
+        self.source.read_weights(step.tensor, piece.start as u64, &mut weights)?;
         let made = self.make_all(step, treatment, &weights).map_err(|error| ConvertError::Element {
             tensor: step.tensor.name.clone(),
             source: error.shifted(piece.start),

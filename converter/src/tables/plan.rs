@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use checkpoint::config::{DecoderConfig, PerLayer};
+use checkpoint::source::bytes_of;
 use checkpoint::{Checkpoint, CheckpointError, Role};
 
 /// One file of a table folder.
@@ -83,7 +84,7 @@ impl TablesPlan {
 
     /// The tensors that are read, and their bytes.
     pub(crate) fn reads(&self) -> impl Iterator<Item = (Role, u64)> {
-        self.jobs.iter().map(|job| (job.role, job.rows * job.width * 2))
+        self.jobs.iter().map(|job| (job.role, bytes_of(job.rows * job.width)))
     }
 }
 

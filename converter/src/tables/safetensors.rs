@@ -15,7 +15,7 @@ use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::quant::QuantizeError;
 use checkpoint::config::DecoderConfig;
-use checkpoint::source::{Source, TensorEntry};
+use checkpoint::source::{Source, TensorEntry, bytes_of};
 use checkpoint::{Checkpoint, Role};
 
 /// Elements that a worker takes at a time.
@@ -55,7 +55,7 @@ pub fn bytes(config: &DecoderConfig) -> u64 {
 
 /// Bytes of the checkpoint that are read: the table, twice.
 pub fn input_bytes(config: &DecoderConfig) -> u64 {
-    elements(config) * 4
+    2 * bytes_of(elements(config))
 }
 
 /// Elements of the table; 0 in a model without one.
@@ -101,7 +101,7 @@ fn header(tensor: &TensorEntry, factor: f64, scale: f32) -> Vec<u8> {
         embed_tokens_per_layer: TensorHeader {
             dtype: "I8",
             shape: tensor.shape.clone(),
-            data_offsets: [0, tensor.byte_len() / size_of::<bf16>() as u64],
+            data_offsets: [0, tensor.weights()],
         },
     };
     // Plain structures of strings and numbers always serialize.
@@ -125,19 +125,19 @@ impl Pass<'_> {
         make: impl Fn(&[bf16]) -> T + Sync,
         mut take: impl FnMut(T) -> Result<(), ConvertError>,
     ) -> Result<(), ConvertError> {
-        let elements = self.tensor.byte_len() / 2;
+        let elements = self.tensor.weights();
         let produce = |piece: usize| {
             let start = piece as u64 * PIECE;
             let count = PIECE.min(elements - start) as usize;
             let mut weights = self.inputs.take(count);
-            self.source.read_at(self.tensor, start * 2, bytemuck::cast_slice_mut(&mut weights))?;
+            self.source.read_weights(self.tensor, start, &mut weights)?;
             if let Some(at) = weights.iter().position(|weight| !weight.is_finite()) {
                 let source = QuantizeError::NotFinite { element: start as usize + at };
                 return Err(ConvertError::Element { tensor: self.tensor.name.clone(), source });
             }
             let made = make(&weights);
             self.inputs.give(weights);
-            Ok((made, count as u64 * 2))
+            Ok((made, bytes_of(count as u64)))
         };
         let pieces = elements.div_ceil(PIECE) as usize;
         for_each_in_order(pieces, self.threads, self.threads * 2, produce, |_, (made, bytes)| {

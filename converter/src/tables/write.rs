@@ -15,7 +15,7 @@ use crate::journal::{Entry, Journal, JournalError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::quant::QuantizeError;
-use checkpoint::source::{Reading, Source};
+use checkpoint::source::{Reading, Source, bytes_of};
 use checkpoint::{Checkpoint, Role};
 
 /// Elements that a worker takes at a time, at least: whole rows.
@@ -237,13 +237,13 @@ fn write_job(
         let first = piece as u64 * rows_a_piece;
         let elements = (rows_a_piece.min(job.rows - first) * job.width) as usize;
         let mut weights = inputs.take(elements);
-        source.read_at(tensor, first * job.width * 2, bytemuck::cast_slice_mut(&mut weights))?;
+        source.read_weights(tensor, first * job.width, &mut weights)?;
         let made = job.convert(&weights, &outputs).map_err(|error| {
             let source = error.shifted((first * job.width) as usize);
             ConvertError::Element { tensor: tensor.name.clone(), source }
         })?;
         inputs.give(weights);
-        Ok((made, elements as u64 * size_of::<bf16>() as u64))
+        Ok((made, bytes_of(elements as u64)))
     };
     let pieces = job.rows.div_ceil(rows_a_piece) as usize;
     for_each_in_order(pieces, threads, threads * 2, produce, |_, (rows, read)| {
