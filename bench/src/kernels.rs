@@ -7,9 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use candle_core::quantized::GgmlType;
 use candle_core::quantized::k_quants::BlockQ4_0;
-use converter::quant::{
-    BLOCK, Int4Rule, quantize_int4, quantize_int4_serial, quantize_int8_serial, to_f16_serial,
-};
+use converter::quant::{BLOCK, Int4Rule, quantize_int4, quantize_int8, to_f16};
 use converter::tables::rows::quantize_rows;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -55,41 +53,25 @@ pub(crate) fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
         for rule in Int4Rule::ALL {
             let runs = one_thread(options, weights, |weights| {
                 let codes = &mut buffers.codes[..SLICE / 2];
-                quantize_int4_serial(rule, weights, codes, &mut buffers.scales).map(drop)
+                quantize_int4(rule, weights, codes, &mut buffers.scales).map(drop)
             })?;
             figures.add(SECTION, &format!("{}, {kind}, one thread", rule.name()), "GB/s", runs, "");
         }
     }
     let (_, weights) = &kinds[0];
-    all_threads(options, weights, figures)?;
     others(options, weights, &mut buffers, figures)?;
     candle(options, weights, &mut buffers, figures);
     gguf(options, figures)
-}
-
-/// The quantizers over all weights at once.
-fn all_threads(options: &Options, weights: &[bf16], figures: &mut Figures) -> Result<()> {
-    let (mut codes, mut scales) = (vec![0; COUNT / 2], vec![f16::ZERO; COUNT / BLOCK]);
-    for rule in Int4Rule::ALL {
-        let runs = (0..options.runs).map(|_| {
-            let spent = seconds(|| quantize_int4(rule, black_box(weights), &mut codes, &mut scales))?;
-            Ok(throughput(COUNT, spent))
-        });
-        let runs = runs.collect::<Result<_>>()?;
-        let name = format!("{}, on the lattice, all threads", rule.name());
-        figures.add(SECTION, &name, "GB/s", runs, format!("{} threads", rayon::current_num_threads()));
-    }
-    Ok(())
 }
 
 /// Everything that is not int4.
 fn others(options: &Options, weights: &[bf16], buffers: &mut Buffers, figures: &mut Figures) -> Result<()> {
     let runs = one_thread(options, weights, |weights| {
         let codes = bytemuck::cast_slice_mut(&mut buffers.codes);
-        quantize_int8_serial(weights, codes, &mut buffers.scales).map(drop)
+        quantize_int8(weights, codes, &mut buffers.scales).map(drop)
     })?;
     figures.add(SECTION, "int8, one thread", "GB/s", runs, "");
-    let runs = one_thread(options, weights, |weights| to_f16_serial(weights, &mut buffers.halves))?;
+    let runs = one_thread(options, weights, |weights| to_f16(weights, &mut buffers.halves))?;
     figures.add(SECTION, "f16, one thread", "GB/s", runs, "");
     let whole = SLICE / ROW * ROW;
     let runs = one_thread(options, weights, |weights| {

@@ -171,7 +171,7 @@ impl<'s> Model<'s> {
         let mut weights = vec![bf16::ZERO; tensor.weights() as usize];
         self.source.read_weights(tensor, 0, &mut weights)?;
         let mut halves = vec![f16::ZERO; weights.len()];
-        quant::to_f16_serial(&weights, &mut halves)
+        quant::to_f16(&weights, &mut halves)
             .map_err(|source| ConvertError::Element { tensor: tensor.name.clone(), source })?;
         Ok(bytemuck::cast_slice(&halves).to_vec())
     }

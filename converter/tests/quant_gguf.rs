@@ -7,7 +7,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use converter::quant::{BLOCK, Int4Rule, fit, quantize_int4_serial};
+use converter::quant::{BLOCK, Int4Rule, fit, quantize_int4};
 use half::{bf16, f16};
 
 const RECORD: usize = 82;
@@ -34,7 +34,7 @@ fn q4_0_is_ggml_bit_for_bit() {
     let records = records();
     let weights: Vec<bf16> = records.iter().flat_map(|(weights, ..)| *weights).collect();
     let (mut codes, mut scales) = (vec![0; weights.len() / 2], vec![f16::ZERO; records.len()]);
-    quantize_int4_serial(Int4Rule::Q4_0, &weights, &mut codes, &mut scales).unwrap();
+    quantize_int4(Int4Rule::Q4_0, &weights, &mut codes, &mut scales).unwrap();
     for (at, (weights, scale, expected)) in records.iter().enumerate() {
         assert_eq!(scales[at].to_bits(), *scale, "scale of block {at}: {weights:?}");
         assert_eq!(codes[at * 16..(at + 1) * 16], *expected, "codes of block {at}: {weights:?}");

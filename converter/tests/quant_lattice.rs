@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
 use converter::quant::lattice::{EXTREMUM_CODES, Recovered, recover};
-use converter::quant::{BLOCK, Int4Rule, quantize_int4_serial};
+use converter::quant::{BLOCK, Int4Rule, quantize_int4};
 use fixtures::Lattice;
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -198,7 +198,7 @@ fn a_scale_below_the_normal_f16_numbers_leaves_no_larger_error_than_the_best_fit
         let factor = 2.0_f32.powi(3 - (at % 16) as i32);
         let block = block.weights.map(|bits| bf16::from_f32(bf16::from_bits(bits).to_f32() * factor));
         let (mut codes, mut scales) = ([0; BLOCK / 2], [f16::ZERO]);
-        let statistics = quantize_int4_serial(Int4Rule::Lattice, &block, &mut codes, &mut scales).unwrap();
+        let statistics = quantize_int4(Int4Rule::Lattice, &block, &mut codes, &mut scales).unwrap();
         assert_eq!((statistics.blocks_on_lattice, statistics.subnormal_scales), (1, 1));
         assert!(packed_error(Int4Rule::Lattice, &block) <= packed_error(Int4Rule::Absmax, &block));
         let first = codes.iter().flat_map(|pair| [(*pair as i8) << 4 >> 4, *pair as i8 >> 4]);
@@ -242,7 +242,7 @@ fn what_is_not_a_number_in_f16_is_on_no_lattice() {
 /// The squared error of a block as it was packed, without rounding errors that matter.
 fn packed_error(rule: Int4Rule, block: &Block) -> f64 {
     let (mut codes, mut scales) = ([0; BLOCK / 2], [f16::ZERO]);
-    quantize_int4_serial(rule, block, &mut codes, &mut scales).unwrap();
+    quantize_int4(rule, block, &mut codes, &mut scales).unwrap();
     let codes = codes.iter().flat_map(|pair| [(*pair as i8) << 4 >> 4, *pair as i8 >> 4]);
     let error = |(code, weight): (i8, &bf16)| f64::from(code) * scales[0].to_f64() - weight.to_f64();
     codes.zip(block).map(|pair| error(pair).powi(2)).sum()

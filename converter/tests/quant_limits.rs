@@ -1,12 +1,9 @@
 //! What the quantizers refuse, and the largest and smallest weights that they take.
 
-use converter::quant::{
-    BLOCK, Int4Rule, QuantizeError, Statistics, quantize_int4, quantize_int4_serial, quantize_int8_serial,
-    to_f16, to_f16_serial,
-};
+use converter::quant::{BLOCK, Int4Rule, QuantizeError, Statistics, quantize_int4, quantize_int8, to_f16};
 use half::{bf16, f16};
 
-/// Blocks a chunk of the parallel quantizers, and some more.
+/// More blocks than a few chunks have.
 const MANY: usize = 2048 * 3 + 5;
 
 fn int4(rule: Int4Rule, weights: &[bf16]) -> Result<(Statistics, Vec<f16>), QuantizeError> {
@@ -28,8 +25,8 @@ fn a_weight_beyond_f16_is_refused_by_name() {
         assert_eq!(int4(Int4Rule::Lattice, &weights).err(), expected, "{value}");
         assert_eq!(int4(Int4Rule::Absmax, &weights).err(), expected, "{value}");
         let (mut codes, mut scales, mut halves) = ([0; 4 * BLOCK], [f16::ONE; 4], [f16::ONE; 4 * BLOCK]);
-        assert_eq!(quantize_int8_serial(&weights, &mut codes, &mut scales).err(), expected, "{value}");
-        assert_eq!(to_f16_serial(&weights, &mut halves).err(), expected, "{value}");
+        assert_eq!(quantize_int8(&weights, &mut codes, &mut scales).err(), expected, "{value}");
+        assert_eq!(to_f16(&weights, &mut halves).err(), expected, "{value}");
     }
 }
 
@@ -46,7 +43,7 @@ fn q4_0_takes_what_its_scale_can_hold() {
 }
 
 #[test]
-fn the_first_fault_in_order_is_told_whichever_thread_finds_one() {
+fn the_first_fault_in_order_is_told_in_whichever_chunk_it_is() {
     let mut weights = vec![bf16::from_f32(0.25); MANY * BLOCK];
     for (element, value) in
         [(5000 * BLOCK + 3, f32::NAN), (2048 * BLOCK + 40, 1e6), (2048 * BLOCK + 100, f32::INFINITY)]
@@ -67,7 +64,7 @@ fn buffers_that_do_not_go_together_are_refused() {
     let weights = [bf16::ONE; 2 * BLOCK];
     let refused = |weights: &[bf16], codes: usize, scales: usize| {
         let (mut codes, mut scales) = (vec![0; codes], vec![f16::ONE; scales]);
-        quantize_int4_serial(Int4Rule::Q4_0, weights, &mut codes, &mut scales).is_err()
+        quantize_int4(Int4Rule::Q4_0, weights, &mut codes, &mut scales).is_err()
     };
     assert!(!refused(&weights, 32, 2));
     assert!(!refused(&[], 0, 0));

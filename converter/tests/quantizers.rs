@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
 use converter::quant::{
-    self, BLOCK, Int4Rule, QuantizeError, Statistics, fit, fit_int8, quantize_int4, quantize_int4_serial,
-    quantize_int8, quantize_int8_serial,
+    self, BLOCK, Int4Rule, QuantizeError, Statistics, fit, fit_int8, quantize_int4, quantize_int8,
 };
 use fixtures::Lattice;
 use half::{bf16, f16};
@@ -20,7 +19,7 @@ struct Quantized {
 
 fn int4(rule: Int4Rule, weights: &[bf16]) -> Quantized {
     let (mut packed, mut scales) = (vec![0; weights.len() / 2], vec![f16::ZERO; weights.len() / BLOCK]);
-    let statistics = quantize_int4_serial(rule, weights, &mut packed, &mut scales).unwrap();
+    let statistics = quantize_int4(rule, weights, &mut packed, &mut scales).unwrap();
     let codes = packed.iter().flat_map(|byte| [(byte << 4) as i8 >> 4, *byte as i8 >> 4]).collect();
     Quantized { codes, scales, statistics }
 }
@@ -118,26 +117,8 @@ fn lattice_is_never_worse_than_absmax() {
 }
 
 #[test]
-fn threads_and_chunks_change_nothing() {
+fn chunks_change_nothing() {
     let weights = [lattice_weights(Lattice::Bf16DivUniform, 9_000), normal_weights(9_000)].concat();
-    let on = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let mut all = Vec::new();
-            for rule in RULES {
-                let (mut codes, mut scales) =
-                    (vec![0; weights.len() / 2], vec![f16::ZERO; weights.len() / BLOCK]);
-                let statistics = quantize_int4(rule, &weights, &mut codes, &mut scales).unwrap();
-                all.push((codes, scales, format!("{statistics:?}")));
-            }
-            let (mut codes, mut scales) = (vec![0_i8; weights.len()], vec![f16::ZERO; weights.len() / BLOCK]);
-            let statistics = quantize_int8(&weights, &mut codes, &mut scales).unwrap();
-            let bytes = codes.iter().map(|code| *code as u8).collect();
-            all.push((bytes, scales, format!("{statistics:?}")));
-            all
-        })
-    };
-    assert!(on(1) == on(2));
     // In one piece, or block by block: the same codes and scales.
     for rule in RULES {
         let whole = int4(rule, &weights);
@@ -156,16 +137,16 @@ fn what_is_not_finite_or_too_large_is_named() {
         weights[element] = bf16::from_bits(bits);
         let (mut codes, mut scales) = (vec![0; 48], vec![f16::ZERO; 3]);
         for rule in RULES {
-            let error = quantize_int4_serial(rule, &weights, &mut codes, &mut scales).unwrap_err();
+            let error = quantize_int4(rule, &weights, &mut codes, &mut scales).unwrap_err();
             assert_eq!(error, QuantizeError::NotFinite { element }, "{rule:?}");
         }
-        let error = quantize_int8_serial(&weights, &mut [0; 96], &mut scales).unwrap_err();
+        let error = quantize_int8(&weights, &mut [0; 96], &mut scales).unwrap_err();
         assert_eq!(error, QuantizeError::NotFinite { element });
-        assert!(quant::to_f16_serial(&weights, &mut [f16::ZERO; 96]).is_err());
+        assert!(quant::to_f16(&weights, &mut [f16::ZERO; 96]).is_err());
     }
     let mut large = vec![bf16::ZERO; 32];
     large[5] = bf16::from_f32(1e6);
-    let error = quant::to_f16_serial(&large, &mut [f16::ZERO; 32]).unwrap_err();
+    let error = quant::to_f16(&large, &mut [f16::ZERO; 32]).unwrap_err();
     assert!(error.to_string().contains('5'), "{error}");
 }
 
@@ -192,7 +173,7 @@ proptest! {
             prop_assert_eq!(vector.scales[0].to_bits(), reference.scale.to_bits(), "{:?}", rule);
         }
         let (mut codes, mut scales) = ([0; BLOCK], [f16::ZERO]);
-        quantize_int8_serial(&block, &mut codes, &mut scales).unwrap();
+        quantize_int8(&block, &mut codes, &mut scales).unwrap();
         let reference = fit_int8(&block).unwrap();
         prop_assert_eq!(codes, reference.codes);
         prop_assert_eq!(scales[0].to_bits(), reference.scale.to_bits());

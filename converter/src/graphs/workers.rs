@@ -104,20 +104,20 @@ impl<'s> Workers<'s> {
             Treatment::Int4(rule) => {
                 let (mut bytes, mut scales) =
                     (self.outputs.take(count / 2), self.scales.take(count / quant::BLOCK));
-                let statistics = quant::quantize_int4_serial(rule, weights, &mut bytes, &mut scales)?;
+                let statistics = quant::quantize_int4(rule, weights, &mut bytes, &mut scales)?;
                 Ok(Product { bytes, scales, statistics: Some(statistics) })
             }
             Treatment::Int8 => {
                 let (mut bytes, mut scales) =
                     (self.outputs.take(count), self.scales.take(count / quant::BLOCK));
                 let codes = bytemuck::cast_slice_mut(&mut bytes);
-                let statistics = quant::quantize_int8_serial(weights, codes, &mut scales)?;
+                let statistics = quant::quantize_int8(weights, codes, &mut scales)?;
                 Ok(Product { bytes, scales, statistics: Some(statistics) })
             }
             Treatment::F16 => {
                 // Rounded through f16 scratch that becomes bytes.
                 let mut halves = self.scales.take(count);
-                quant::to_f16_serial(weights, &mut halves)?;
+                quant::to_f16(weights, &mut halves)?;
                 let mut bytes = self.outputs.take(count * size_of::<f16>());
                 bytes.copy_from_slice(bytemuck::cast_slice(&halves));
                 self.scales.give(halves);

@@ -1,11 +1,9 @@
 //! Whole tensors, in chunks.
 //!
-//! Slices are cut into chunks of a fixed size whatever the number of threads, and the chunks' statistics are merged in order, so
-//! neither bytes nor figures depend on it.
+//! Slices are cut into chunks of a fixed size that a core's own cache holds. Conversions give each worker a slice of its own.
 
 use fearless_simd::Level;
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::block::BLOCK;
 use super::{Int4Rule, QuantizeError, Statistics, vector};
@@ -16,7 +14,7 @@ const CHUNK: usize = 2048;
 /// Bytes of 4-bit codes of a block.
 const NIBBLES: usize = BLOCK / 2;
 
-/// Quantizes weights to 4-bit codes by a rule, on all threads of the current rayon pool.
+/// Quantizes weights to 4-bit codes by a rule.
 ///
 /// `weights` are whole blocks of 32; `codes` takes half as many bytes, two codes each in two's complement, the even-numbered
 /// element in the low half; `scales` takes a number for each block. On an error their contents are unspecified.
@@ -31,28 +29,13 @@ pub fn quantize_int4(
 ) -> Result<Statistics, QuantizeError> {
     let level = Level::new();
     let (weights, codes) = blocks::<NIBBLES>(weights, codes, scales)?;
-    parallel(weights, codes, scales, |weights, codes, scales| {
+    in_chunks(weights, codes, scales, |weights, codes, scales| {
         vector::int4(level, rule, weights, codes, scales)
     })
 }
 
-/// [`quantize_int4`] on the calling thread alone; same bytes, same figures.
-///
-/// # Errors
-/// As [`quantize_int4`].
-pub fn quantize_int4_serial(
-    rule: Int4Rule,
-    weights: &[bf16],
-    codes: &mut [u8],
-    scales: &mut [f16],
-) -> Result<Statistics, QuantizeError> {
-    let level = Level::new();
-    let (weights, codes) = blocks::<NIBBLES>(weights, codes, scales)?;
-    serial(weights, codes, scales, |weights, codes, scales| vector::int4(level, rule, weights, codes, scales))
-}
-
-/// Quantizes weights to 8-bit codes by the `absmax` rule (largest magnitude over 127.5, codes -128..127), on all threads of the
-/// current rayon pool. `codes` takes as many as there are weights, `scales` a number for each block of 32.
+/// Quantizes weights to 8-bit codes by the `absmax` rule (largest magnitude over 127.5, codes -128..127). `codes` takes as many as
+/// there are weights, `scales` a number for each block of 32.
 ///
 /// # Errors
 /// As [`quantize_int4`].
@@ -63,45 +46,14 @@ pub fn quantize_int8(
 ) -> Result<Statistics, QuantizeError> {
     let level = Level::new();
     let (weights, codes) = blocks::<BLOCK>(weights, bytemuck::cast_slice_mut(codes), scales)?;
-    parallel(weights, codes, scales, |weights, codes, scales| vector::int8(level, weights, codes, scales))
+    in_chunks(weights, codes, scales, |weights, codes, scales| vector::int8(level, weights, codes, scales))
 }
 
-/// [`quantize_int8`] on the calling thread alone; same bytes, same figures.
-///
-/// # Errors
-/// As [`quantize_int4`].
-pub fn quantize_int8_serial(
-    weights: &[bf16],
-    codes: &mut [i8],
-    scales: &mut [f16],
-) -> Result<Statistics, QuantizeError> {
-    let level = Level::new();
-    let (weights, codes) = blocks::<BLOCK>(weights, bytemuck::cast_slice_mut(codes), scales)?;
-    serial(weights, codes, scales, |weights, codes, scales| vector::int8(level, weights, codes, scales))
-}
-
-/// Rounds weights to f16, ties to even, on all threads of the current rayon pool.
+/// Rounds weights to f16, ties to even.
 ///
 /// # Errors
 /// If a weight is not finite or too large (the first one in order), or the lengths differ.
 pub fn to_f16(weights: &[bf16], halves: &mut [f16]) -> Result<(), QuantizeError> {
-    let level = Level::new();
-    same_length(weights, halves)?;
-    let elements = CHUNK * BLOCK;
-    let chunks = weights.par_chunks(elements).zip(halves.par_chunks_mut(elements)).enumerate();
-    let results: Vec<_> = chunks
-        .map(|(chunk, (weights, halves))| {
-            vector::to_f16(level, weights, halves).map_err(|error| error.shifted(chunk * elements))
-        })
-        .collect();
-    results.into_iter().collect()
-}
-
-/// [`to_f16`] on the calling thread alone.
-///
-/// # Errors
-/// As [`to_f16`].
-pub fn to_f16_serial(weights: &[bf16], halves: &mut [f16]) -> Result<(), QuantizeError> {
     let level = Level::new();
     same_length(weights, halves)?;
     let elements = CHUNK * BLOCK;
@@ -136,37 +88,17 @@ fn blocks<'w, 'c, const BYTES: usize>(
     }
 }
 
-fn parallel<const BYTES: usize>(
-    weights: &[[bf16; BLOCK]],
-    codes: &mut [[u8; BYTES]],
-    scales: &mut [f16],
-    quantize: impl Fn(&[[bf16; BLOCK]], &mut [[u8; BYTES]], &mut [f16]) -> Result<Statistics, QuantizeError>
-    + Sync,
-) -> Result<Statistics, QuantizeError> {
-    let outputs = codes.par_chunks_mut(CHUNK).zip(scales.par_chunks_mut(CHUNK));
-    let chunks = weights.par_chunks(CHUNK).zip(outputs);
-    let results: Vec<_> = chunks.map(|(weights, (codes, scales))| quantize(weights, codes, scales)).collect();
-    merge(results)
-}
-
-fn serial<const BYTES: usize>(
+fn in_chunks<const BYTES: usize>(
     weights: &[[bf16; BLOCK]],
     codes: &mut [[u8; BYTES]],
     scales: &mut [f16],
     quantize: impl Fn(&[[bf16; BLOCK]], &mut [[u8; BYTES]], &mut [f16]) -> Result<Statistics, QuantizeError>,
 ) -> Result<Statistics, QuantizeError> {
     let outputs = codes.chunks_mut(CHUNK).zip(scales.chunks_mut(CHUNK));
-    let chunks = weights.chunks(CHUNK).zip(outputs);
-    merge(chunks.map(|(weights, (codes, scales))| quantize(weights, codes, scales)))
-}
-
-/// Merges the results of chunks in order; the first error ends it.
-fn merge(
-    results: impl IntoIterator<Item = Result<Statistics, QuantizeError>>,
-) -> Result<Statistics, QuantizeError> {
     let mut sum = Statistics::default();
-    for (chunk, result) in results.into_iter().enumerate() {
-        sum.merge(&result.map_err(|error| error.shifted(chunk * CHUNK * BLOCK))?);
+    for (chunk, (weights, (codes, scales))) in weights.chunks(CHUNK).zip(outputs).enumerate() {
+        let made = quantize(weights, codes, scales);
+        sum.merge(&made.map_err(|error| error.shifted(chunk * CHUNK * BLOCK))?);
     }
     Ok(sum)
 }

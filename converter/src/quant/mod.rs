@@ -25,9 +25,7 @@ mod statistics;
 mod vector;
 
 pub use block::{BLOCK, Fit};
-pub use chunks::{
-    quantize_int4, quantize_int4_serial, quantize_int8, quantize_int8_serial, to_f16, to_f16_serial,
-};
+pub use chunks::{quantize_int4, quantize_int8, to_f16};
 pub use error::QuantizeError;
 pub use fit::{fit, fit_int8};
 pub use rule::Int4Rule;

@@ -1,5 +1,6 @@
 //! Rows as int8: `scale = max|row| / 127`, `code = clamp(round_half_even(row / scale), -127, 127)`, all in f32.
 
+use fearless_simd::{Level, dispatch};
 use half::bf16;
 
 use crate::quant::QuantizeError;
@@ -24,9 +25,10 @@ pub fn quantize_rows(
     scales: &mut [f32],
 ) -> Result<(), QuantizeError> {
     debug_assert!(weights.len() == codes.len() && weights.len() == scales.len() * width);
+    let level = Level::new();
     let rows = weights.chunks_exact(width).zip(codes.chunks_exact_mut(width)).zip(scales);
     for (row, ((weights, codes), scale)) in rows.enumerate() {
-        let finite = dispatch(weights, codes, scale);
+        let finite = dispatch!(level, _simd => quantize_row(weights, codes, scale));
         if !finite {
             let at = weights.iter().position(|weight| !weight.is_finite()).unwrap_or(0);
             return Err(QuantizeError::NotFinite { element: row * width + at });
@@ -35,23 +37,8 @@ pub fn quantize_rows(
     Ok(())
 }
 
-/// One row; false if an element is not finite.
-fn dispatch(weights: &[bf16], codes: &mut [u8], scale: &mut f32) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2.
-        return unsafe { quantize_row_avx2(weights, codes, scale) };
-    }
-    quantize_row(weights, codes, scale)
-}
-
-/// The same code as [`quantize_row`], compiled for AVX2; there is no rounding that the instructions could change.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn quantize_row_avx2(weights: &[bf16], codes: &mut [u8], scale: &mut f32) -> bool {
-    quantize_row(weights, codes, scale)
-}
-
+/// One row; false if an element is not finite. The compiler makes vectors of it for each level of instructions; no rounding depends
+/// on that.
 #[inline(always)]
 fn quantize_row(weights: &[bf16], codes: &mut [u8], scale: &mut f32) -> bool {
     // The magnitude of a bf16 grows with its bits, so the extremum is found among integers.
