@@ -4,7 +4,8 @@
 
 #![allow(clippy::print_stdout, reason = "the count is what it is run for")]
 
-#[path = "../tests/common/mod.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "helpers of tests, of which this uses a part")]
+#[path = "../tests/it/common/mod.rs"]
 mod common;
 
 use std::env;

@@ -1,0 +1,10 @@
+//! From a checkpoint to the content of bundles.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not know as tests")]
+
+mod quant_gguf;
+mod quant_lattice;
+mod quant_limits;
+mod quant_reference;
+mod quantizers;
+mod resume;

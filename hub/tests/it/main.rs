@@ -1,0 +1,6 @@
+//! The client against the local Hub.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not know as tests")]
+
+mod answers;
+mod waits;

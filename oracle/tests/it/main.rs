@@ -1,0 +1,12 @@
+//! The fp32 reference, the interpreter, and the gate that compares them.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not know as tests")]
+
+mod gate;
+mod interpreter_apple;
+mod reference;
+mod run;
+mod spoiled;
+mod support;
+mod verdict;
+mod wide;

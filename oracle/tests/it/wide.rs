@@ -1,0 +1,96 @@
+//! Speed and memory on a synthetic model as wide as E4B, six layers deep.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::support::data;
+use aimodel::bytecode::layout::Layout;
+use aimodel::package::{PackageMetadata, PackageWriter};
+use checkpoint::config::DecoderConfig;
+use converter::decoder::{GraphOptions, Variant, build};
+use converter::quant::Int4Rule;
+use converter::recipe::{Recipe, Treatment};
+use oracle::interpreter::Session;
+use oracle::stepper::Stepper;
+use oracle::tables::Tables;
+
+const LAYERS: usize = 6;
+/// Seconds a token, on two cores.
+const LIMIT: f64 = 1.5;
+
+fn config() -> DecoderConfig {
+    let json = fs::read(data().join("configs/gemma-4-e4b.json")).unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let text = &mut json["text_config"];
+    text["num_hidden_layers"] = LAYERS.into();
+    text["num_kv_shared_layers"] = 0.into();
+    text["layer_types"].as_array_mut().unwrap().truncate(LAYERS);
+    DecoderConfig::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+/// Every blob is a run of one small half, which is as good a row of codes as any.
+fn write_package(config: &DecoderConfig, dir: &Path) {
+    let options = GraphOptions {
+        variant: Variant::Provider,
+        recipe: Recipe {
+            projections: Treatment::Int4(Int4Rule::Lattice),
+            head: Treatment::Int4(Int4Rule::Lattice),
+        },
+        tied_head: true,
+    };
+    let graph = build(config, options, &BTreeMap::new()).unwrap();
+    let layout = Layout::new(&graph.module).unwrap();
+    let mut writer = PackageWriter::create(dir, &layout).unwrap();
+    let chunk = half::f16::from_f32(0.002).to_le_bytes().repeat(1 << 19);
+    while let Some(placement) = writer.next_blob() {
+        let mut left = placement.length as usize;
+        while left > 0 {
+            let part = left.min(chunk.len());
+            writer.write(&chunk[..part]).unwrap();
+            left -= part;
+        }
+    }
+    writer.finish(&PackageMetadata::new("test", "20260101T000000Z")).unwrap();
+}
+
+fn write_tables(config: &DecoderConfig, dir: &Path) {
+    let file =
+        |name: &str, length: usize| fs::File::create(dir.join(name)).unwrap().set_len(length as u64).unwrap();
+    file("embed_per_layer.i8", config.vocab * config.per_layer.unwrap().total);
+    file("embed_per_layer.scale.f32", 4 * config.vocab);
+    let meta = serde_json::json!({
+        "V": config.vocab, "PLD": config.per_layer.unwrap().total, "L": LAYERS, "ld": config.per_layer.unwrap().width, "embed_scale_pl": 16.0,
+    });
+    fs::write(dir.join("meta.json"), meta.to_string()).unwrap();
+}
+
+/// Largest resident memory of this process so far, in bytes, without pages of mapped files.
+fn anonymous_memory() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<usize>().ok()? * 1024)
+}
+
+#[test]
+#[ignore = "writes 2.5 GB"]
+fn a_token_of_the_wide_model_is_fast_and_small() {
+    let config = config();
+    let dir = tempfile::tempdir().unwrap();
+    let package = dir.path().join("wide.aimodel");
+    write_package(&config, &package);
+    write_tables(&config, dir.path());
+    let mut stepper =
+        Stepper::new(Session::open(&package).unwrap(), Some(Tables::open(dir.path()).unwrap())).unwrap();
+    stepper.feed(2).unwrap();
+    let start = Instant::now();
+    let tokens = 10;
+    for token in 0..tokens {
+        stepper.feed(token * 7).unwrap();
+    }
+    let seconds = start.elapsed().as_secs_f64() / f64::from(tokens);
+    println!("{seconds:.3} s a token, {:?} bytes of anonymous memory", anonymous_memory());
+    assert!(seconds <= LIMIT, "{seconds} s a token");
+    assert!(anonymous_memory().is_none_or(|bytes| bytes < 256 << 20));
+}

@@ -1,0 +1,63 @@
+//! Every byte of `convert`, `tables` and `pack`, as digests that were taken before code was rearranged: what is written may
+//! change only together with the golden file, and then on purpose.
+
+use std::fmt::Write;
+
+use crate::common::{Dir, golden, tiny, tree};
+use fixtures::{Recipe, Shape, Weights};
+use sha2::{Digest, Sha256};
+
+/// Runs of the command, by the folder that each writes.
+const TINY: [(&str, &[&str]); 9] = [
+    ("int4", &["convert", "--variant", "both"]),
+    ("int4-stock", &["convert", "--variant", "stock"]),
+    ("int4-absmax", &["convert", "--rule", "absmax", "--head", "int8", "--no-tables"]),
+    ("int4-q4_0", &["convert", "--rule", "q4_0", "--head", "f16", "--no-tables"]),
+    ("int8", &["convert", "--weights", "int8", "--variant", "both", "--no-tables"]),
+    ("int8-stock", &["convert", "--weights", "int8", "--variant", "stock", "--max-context", "512"]),
+    ("f16", &["convert", "--weights", "f16", "--no-tables"]),
+    ("f16-stock", &["convert", "--weights", "f16", "--head", "f16", "--variant", "stock"]),
+    ("tables", &["tables", "--ple", "safetensors"]),
+];
+const SYNTHETIC: [(&str, &[&str]); 3] = [
+    ("int4", &["convert", "--variant", "both"]),
+    ("int4-stock", &["convert", "--variant", "stock", "--head", "int4"]),
+    ("int8-head", &["convert", "--head", "int8"]),
+];
+
+/// Runs commands on a checkpoint and appends a line for each file that they write.
+fn list(dir: &Dir, checkpoint: &str, name: &str, runs: &[(&str, &[&str])], listing: &mut String) {
+    for (run, arguments) in runs {
+        let out = format!("{name}/{run}");
+        dir.ok(&[arguments, &[checkpoint, "-o", &out][..]].concat());
+        for (path, bytes) in tree(&dir.path(&out)) {
+            writeln!(listing, "{}  {out}/{}", hex(&bytes), path.display()).unwrap();
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+#[test]
+fn every_output_byte_is_what_it_was() {
+    let dir = Dir::new();
+    let mut listing = String::new();
+    list(&dir, &tiny(), "tiny", &TINY, &mut listing);
+    dir.ok(&["pack", "tiny/int4", "-o", "tiny.zip"]);
+    writeln!(listing, "{}  tiny.zip", hex(&std::fs::read(dir.path("tiny.zip")).unwrap())).unwrap();
+    // Untied head, off any lattice, and several files; then the other shape, with double-wide layers.
+    let head = Recipe {
+        shards: 3,
+        body: Weights::Off,
+        untied_head: Some(Weights::Off),
+        dead_kv: true,
+        ..Recipe::new(Shape::small())
+    };
+    head.write(&dir.path("off")).unwrap();
+    list(&dir, "off", "out-off", &SYNTHETIC, &mut listing);
+    Recipe::new(Shape::e2b_like()).write(&dir.path("e2b")).unwrap();
+    list(&dir, "e2b", "out-e2b", &SYNTHETIC, &mut listing);
+    golden::check("digests", &listing);
+}
