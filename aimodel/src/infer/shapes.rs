@@ -96,12 +96,25 @@ impl<'a> Context<'a> {
     pub(super) fn reshape(&self) -> Inferred {
         self.exactly(2)?;
         let source = self.operand(0)?;
-        let shape = self.vector(1)?.into_iter().map(extent).collect::<Result<Vec<_>, _>>()?;
-        let result = TensorType::new(shape, source.element);
-        match (source.elements(), result.elements()) {
-            (Some(from), Some(to)) if from != to => Err(format!("cannot make {result} of {source}")),
-            _ => Ok(result),
+        let shape = self.vector(1)?;
+        let open = shape.iter().filter(|extent| **extent == Some(FOLLOWS)).count();
+        if open > 1 {
+            return Err("only one extent can follow from the others".to_owned());
         }
+        let known = shape.into_iter().filter(|extent| *extent != Some(FOLLOWS)).map(extent);
+        let known = TensorType::new(known.collect::<Result<Vec<_>, _>>()?, source.element);
+        let fits =
+            |from: u64, to: u64| if open == 1 { to > 0 && from.is_multiple_of(to) } else { from == to };
+        let follows = match (source.elements(), known.elements()) {
+            (Some(from), Some(to)) if !fits(from, to) => {
+                return Err(format!("cannot make {known} of {source}"));
+            }
+            (Some(from), Some(to)) => Dim::Fixed(from / to.max(1)),
+            _ => Dim::Dynamic,
+        };
+        let extents = self.vector(1)?.into_iter();
+        let shape = extents.map(|at| if at == Some(FOLLOWS) { Ok(follows) } else { extent(at) });
+        Ok(TensorType::new(shape.collect::<Result<_, _>>()?, source.element))
     }
 
     pub(super) fn transpose(&self) -> Inferred {
@@ -386,6 +399,9 @@ impl<'a> Context<'a> {
 fn at_least_a_vector(ty: TensorType) -> TensorType {
     if ty.rank() == 0 { TensorType::fixed(&[1], ty.element) } else { ty }
 }
+
+/// The extent of a reshape that follows from the number of elements.
+const FOLLOWS: i64 = -1;
 
 /// An element of a shape vector as an extent.
 fn extent(element: Option<i64>) -> Result<Dim, String> {

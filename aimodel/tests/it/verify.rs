@@ -39,6 +39,22 @@ fn sound() -> Module {
     graph.finish(&[written, other_read], &[("mean", mean), ("chosen", chosen)]).unwrap().finish()
 }
 
+#[test]
+fn one_extent_of_a_reshape_may_follow_from_the_others() {
+    let reshaped = |from: &[u64], to: &[i32]| {
+        let mut graph = AssetBuilder::new().function("main");
+        let x = graph.input("x", &fixed(from, F16));
+        let shape = graph.si32(to);
+        graph.reshape(x, shape).ok().and_then(|y| graph.tensor(y)).map(|ty| ty.to_string())
+    };
+    assert_eq!(reshaped(&[2, 6], &[-1]), Some(fixed(&[12], F16).to_string()));
+    assert_eq!(reshaped(&[2, 6], &[3, -1]), Some(fixed(&[3, 4], F16).to_string()));
+    assert_eq!(reshaped(&[0, 6], &[-1, 6]), Some(fixed(&[0, 6], F16).to_string()));
+    for wrong in [&[5, -1][..], &[-1, -1], &[0, -1], &[-2, 6], &[13]] {
+        assert_eq!(reshaped(&[2, 6], wrong), None, "{wrong:?}");
+    }
+}
+
 fn graph_of(module: &Module) -> OpId {
     module.graphs()[0]
 }

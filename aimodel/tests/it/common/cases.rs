@@ -236,6 +236,10 @@ impl Cases {
             let target = graph.concat(axis, &[length, heads])?;
             graph.reshape(x[0], target)
         });
+        self.add("reshape to what follows", &[tensor(&[1, D, 8], F16)], |graph, x| {
+            let shape = graph.si32(&[-1, 4]);
+            graph.reshape(x[0], shape)
+        });
         self.add("reshape with a declared type", &[tensor(&[D, 8], F16), tensor(&[2], Ui32)], |graph, x| {
             graph.reshape_as(x[0], x[1], &tensor(&[D, 4], F16))
         });
