@@ -30,7 +30,6 @@ mod stage;
 mod tables;
 mod template;
 mod terminal;
-mod weights;
 
 use std::process::ExitCode;
 

@@ -17,9 +17,6 @@ use crate::module::{BlockId, Definition, Module, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::types::TensorType;
 
-/// Bytes of a blob that are read at a time.
-const CHUNK: usize = 1 << 20;
-
 /// A place where two graphs differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -209,11 +206,7 @@ fn inline_content(ty: &TensorType, splat: bool, bytes: &[u8]) -> Content {
     {
         return Content::Splat(bytes.get(..width).unwrap_or_default().to_vec());
     }
-    let packed = match ty.element.bits() {
-        4 => bytes.chunks(2).map(|pair| (pair[0] & 15) | (pair.get(1).copied().unwrap_or(0) << 4)).collect(),
-        _ => bytes.to_vec(),
-    };
-    Content::Bytes(Sha256::digest(&packed).into())
+    Content::Bytes(Sha256::digest(ty.element.as_in_a_blob(bytes)).into())
 }
 
 /// Content of a blob, read in pieces.
@@ -224,15 +217,10 @@ fn blob_content(file: &File, range: BlobRange, element: Element) -> io::Result<C
     let mut uniform =
         element.bits() >= 8 || (element.bits() == 4 && first.iter().all(|byte| byte & 15 == byte >> 4));
     let mut hasher = Sha256::new();
-    let mut chunk = vec![0; CHUNK];
-    let mut position = 0;
-    while position < range.length {
-        let size = usize::try_from(range.length - position).unwrap_or(CHUNK).min(CHUNK);
-        file.read_exact_at(&mut chunk[..size], range.offset + position)?;
-        uniform = uniform && chunk[..size].chunks(unit).all(|part| part == first);
-        hasher.update(&chunk[..size]);
-        position += size as u64;
-    }
+    range.scan(file, |piece| {
+        uniform = uniform && piece.chunks(unit).all(|part| part == first);
+        hasher.update(piece);
+    })?;
     if uniform {
         let element_bytes =
             if element.bits() < 8 { first.iter().map(|byte| byte & 15).collect() } else { first };

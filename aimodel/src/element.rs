@@ -76,6 +76,14 @@ impl Element {
         self.bits().div_ceil(8)
     }
 
+    /// Elements that stand in the program, with a byte for each of 4 bits, as blobs have them.
+    pub(crate) fn as_in_a_blob(self, inline: &[u8]) -> Vec<u8> {
+        if self.bits() != 4 {
+            return inline.to_vec();
+        }
+        inline.chunks(2).map(|pair| (pair[0] & 15) | (pair.get(1).copied().unwrap_or(0) << 4)).collect()
+    }
+
     /// Whether this is an integer type (bool is not one).
     pub fn is_integer(self) -> bool {
         self.is_signed_integer() || self.is_unsigned_integer()

@@ -3,7 +3,7 @@
 //! A graph is built with [`build::AssetBuilder`] (types and shapes are inferred, decomposition regions are made), held as a
 //! [`Module`], checked by [`verify`], printed by [`mod@print`], laid out by [`bytecode::layout::Layout`] and written as a package
 //! directory by [`package`]. [`bytecode::reader`] reads any package back without touching its blobs; [`compare`] says
-//! where two graphs differ, [`mod@align`] which of their ops are the same. Nothing here knows of Gemma, of quantization or of the network.
+//! where two graphs differ, [`mod@align`] which of their ops are the same, [`view`] what functions, ports and weights there are. Nothing here knows of Gemma, of quantization or of the network.
 
 pub mod align;
 pub mod attribute;
@@ -20,6 +20,7 @@ pub mod package;
 pub mod print;
 pub mod types;
 pub mod verify;
+pub mod view;
 
 pub use attribute::{Attribute, AttributeId, Enumeration, ResourceId};
 pub use element::Element;

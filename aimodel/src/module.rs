@@ -396,6 +396,13 @@ impl Module {
         }
     }
 
+    /// An attribute of an op by the name of the property, `?` included.
+    pub(crate) fn property(&self, op: OpId, name: &str) -> Option<&Attribute> {
+        let op = self.op(op);
+        let at = op.opcode.properties().iter().position(|known| *known == name)?;
+        op.properties.get(at).copied().flatten().map(|id| self.attribute(id))
+    }
+
     /// The text of a named entry, such as [`NAME_KEY`], among the attributes of one argument or result.
     pub fn named_entry(&self, entries: AttributeId, key: &str) -> Option<&str> {
         let Attribute::Array(entries) = self.attribute(entries) else { return None };

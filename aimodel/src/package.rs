@@ -251,7 +251,7 @@ fn begins_with(path: &Path, front: &[u8]) -> io::Result<bool> {
     Ok(begin == front)
 }
 
-/// A package on disk: its program, read without the blobs, and its metadata.
+/// A package on disk: its program, read without the blobs, and its metadata. [`crate::view`] reads the blobs.
 #[derive(Debug)]
 pub struct Package {
     /// The directory.
@@ -260,13 +260,17 @@ pub struct Package {
     pub bytecode: Bytecode,
     /// Contents of `metadata.json`; loaders do without the file.
     pub metadata: Option<PackageMetadata>,
+    /// The program, for its blobs.
+    pub(crate) file: File,
 }
 
 impl Package {
     /// Opens a package directory.
     pub fn open(directory: &Path) -> Result<Package, PackageError> {
         let path = directory.join(PROGRAM);
-        let bytecode = Bytecode::open(&path).map_err(|source| PackageError::Read { path, source })?;
+        let program = File::open(&path).map_err(ReadError::from);
+        let program = program.and_then(|file| Ok((Bytecode::read(&file)?, file)));
+        let (bytecode, file) = program.map_err(|source| PackageError::Read { path, source })?;
         let path = directory.join(METADATA);
         let metadata = match small::read(&path, small::JSON) {
             Ok(text) => Some(
@@ -275,7 +279,7 @@ impl Package {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(PackageError::Io { path, source }),
         };
-        Ok(Package { directory: directory.to_owned(), bytecode, metadata })
+        Ok(Package { directory: directory.to_owned(), bytecode, metadata, file })
     }
 
     /// Path of the program.

@@ -13,9 +13,10 @@ use std::fmt;
 use crate::align::SMALL;
 use crate::attribute::{Attribute, AttributeId};
 use crate::describe::{describe_attribute_within, describe_type_within};
-use crate::module::{BlockId, Module, NAME_KEY, Op, OpId, RegionId, ValueId};
+use crate::module::{BlockId, Module, Op, OpId, RegionId, ValueId};
 use crate::opcode::Opcode;
-use crate::types::{Type, TypeId};
+use crate::types::TypeId;
+use crate::view::{Function, Port};
 use literal::write_literal;
 
 /// Bytes after which a type or an attribute is cut.
@@ -138,9 +139,10 @@ impl Printer<'_, '_> {
         for region in &op.regions {
             for block in &self.module.region(*region).blocks {
                 for op in &self.module.block(*block).ops {
-                    match (self.module.op(*op).opcode, self.module.body(*op)) {
-                        (Opcode::Graph, Some(body)) => self.graph(*op, body)?,
-                        _ => self.op(*op, 0)?,
+                    let is_graph = self.module.op(*op).opcode == Opcode::Graph;
+                    match is_graph.then(|| Function::of(self.module, *op)).flatten() {
+                        Some(function) => self.function(&function)?,
+                        None => self.op(*op, 0)?,
                     }
                 }
             }
@@ -148,37 +150,28 @@ impl Printer<'_, '_> {
         Ok(())
     }
 
-    fn graph(&mut self, graph: OpId, body: BlockId) -> fmt::Result {
-        self.name_block(body, 0);
-        let module = self.module;
-        let op = module.op(graph);
-        let property = |name: &str| property(op, name).map(|id| module.attribute(id));
-        let title = match property("name") {
-            Some(Attribute::String(name)) => format!("{name:?}"),
-            _ => "without a name".to_owned(),
-        };
-        writeln!(self.out, "graph {title} {{")?;
-        let arguments = &module.block(body).arguments;
-        for (argument, name) in arguments.iter().zip(names(module, property("argAttrs"), arguments.len())) {
-            let ty = module.value(*argument).ty;
-            let kind = if matches!(module.ty(ty), Type::Handle(_)) { "state" } else { "input" };
-            write!(self.out, "  {kind} ")?;
-            self.value(*argument)?;
-            write!(self.out, " {name} : ")?;
-            self.ty(ty)?;
-            writeln!(self.out)?;
+    fn function(&mut self, function: &Function<'_>) -> fmt::Result {
+        self.name_block(function.body, 0);
+        match function.name {
+            Some(name) => writeln!(self.out, "graph {name:?} {{")?,
+            None => writeln!(self.out, "graph without a name {{")?,
         }
-        let last = module.block(body).ops.last().map(|op| module.op(*op));
-        let results = last.filter(|op| op.opcode == Opcode::Output).map_or(&[][..], |op| &op.operands);
-        for (result, name) in results.iter().zip(names(module, property("resAttrs"), results.len())) {
-            write!(self.out, "  output ")?;
-            self.value(*result)?;
-            write!(self.out, " {name} : ")?;
-            self.ty(module.value(*result).ty)?;
-            writeln!(self.out)?;
+        for port in &function.arguments {
+            self.port(if port.is_state { "state" } else { "input" }, port)?;
         }
-        self.ops(body, 0)?;
+        for port in &function.results {
+            self.port("output", port)?;
+        }
+        self.ops(function.body, 0)?;
         writeln!(self.out, "}}")
+    }
+
+    fn port(&mut self, kind: &str, port: &Port<'_>) -> fmt::Result {
+        write!(self.out, "  {kind} ")?;
+        self.value(port.value)?;
+        write!(self.out, " {} : ", port.quoted_name())?;
+        self.ty(self.module.value(port.value).ty)?;
+        writeln!(self.out)
     }
 
     /// Ops of a block. In a graph, those that were not picked are left out; one line tells how many stood in a row, constants
@@ -340,22 +333,6 @@ pub(crate) fn name_block(
         let op = module.op(*op);
         op.results.iter().for_each(|result| name(result, op.opcode == Opcode::Constant));
     }
-}
-
-/// An op's property by name, if it is there.
-pub(crate) fn property(op: &Op, name: &str) -> Option<AttributeId> {
-    let names = op.opcode.properties().iter();
-    names.zip(&op.properties).find(|(known, _)| known.trim_end_matches('?') == name)?.1.as_ref().copied()
-}
-
-/// The names among attributes of arguments or results, quoted; an empty string where there is none.
-pub(crate) fn names(module: &Module, attributes: Option<&Attribute>, count: usize) -> Vec<String> {
-    let entries = match attributes {
-        Some(Attribute::Array(entries)) => entries.as_slice(),
-        _ => &[],
-    };
-    let name = |at: usize| entries.get(at).and_then(|entry| module.named_entry(*entry, NAME_KEY));
-    (0..count).map(|at| name(at).map_or(String::new(), |name| format!("{name:?}"))).collect()
 }
 
 /// An op's name without its prefix and version.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use aimodel::package::PROGRAM;
 use serde::Deserialize;
 use text::{names, small};
 
@@ -9,8 +10,6 @@ use text::{names, small};
 const METADATA: &str = "metadata.json";
 /// Folder of a bundle's tokenizer.
 const TOKENIZER: &str = "tokenizer";
-/// File that makes a folder a package.
-const PROGRAM: &str = "main.mlirb";
 
 /// A folder that is neither a bundle nor a package.
 #[derive(Debug, thiserror::Error)]

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use aimodel::align::Graph;
+use aimodel::package::Package;
 use serde::Serialize;
 
 use super::Verdict;
 use super::graph::{self, GraphDifference};
 use super::weights::{self, WeightsDifference};
-use crate::weights::Program;
 
 /// Graphs and weights of two programs.
 #[derive(Debug, Serialize)]
@@ -30,9 +30,9 @@ fn by_name<'g, 'm>(graphs: &'g [Graph<'m>]) -> HashMap<&'g str, &'g Graph<'m>> {
 
 /// Compares two programs whose bytes differ.
 pub(super) fn compare(left: &Path, right: &Path) -> anyhow::Result<Verdict> {
-    let open = |path: &Path| Program::open(path.parent().unwrap_or(path));
+    let open = |path: &Path| Package::open(path.parent().unwrap_or(path));
     let (left, right) = (open(left)?, open(right)?);
-    let (ours, theirs) = (Graph::all(&left.bytecode().module), Graph::all(&right.bytecode().module));
+    let (ours, theirs) = (Graph::all(&left.bytecode.module), Graph::all(&right.bytecode.module));
     let lacking = |graphs: &[Graph<'_>], others: &[Graph<'_>]| -> Vec<String> {
         let others = by_name(others);
         let absent = |graph: &&Graph<'_>| !others.contains_key(graph.name());

@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use aimodel::Opcode;
 use aimodel::align::{Graph, SMALL, Step};
+use aimodel::package::Package;
+use aimodel::view::{Place, Stored, Weight, piece};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::bytes::first_difference;
-use crate::weights::{Place, Program, Stored, Weight, piece};
 
 /// The weights of two programs.
 #[derive(Debug, Serialize)]
@@ -79,7 +80,7 @@ pub(super) struct First {
 }
 
 /// A package and a weight of it.
-type Side<'a> = (&'a Program, &'a Weight);
+type Side<'a> = (&'a Package, &'a Weight);
 
 /// Weights that stand for each other.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,10 +106,10 @@ pub(super) struct Pairs(Vec<Pair>);
 
 impl Pairs {
     /// Adds those that ops of an alignment use in the same place.
-    pub(super) fn add(&mut self, graph: &Graph<'_>, left: &Program, right: &Program, steps: &[Step]) {
+    pub(super) fn add(&mut self, graph: &Graph<'_>, left: &Package, right: &Package, steps: &[Step]) {
         for step in steps {
             let Step::Both { left: op, right: other, .. } = step else { continue };
-            let (a, b) = (left.bytecode().module.op(*op), right.bytecode().module.op(*other));
+            let (a, b) = (left.bytecode.module.op(*op), right.bytecode.module.op(*other));
             // Codes and scales are compared as one weight, where they meet.
             let (a, b, part) = match a.opcode {
                 Opcode::BlockwiseShiftScale => (&a.results, &b.results, "result"),
@@ -124,7 +125,7 @@ impl Pairs {
 }
 
 /// Compares weights that stand for each other, then those of the same name, and lists the rest.
-pub(super) fn compare(left: &Program, right: &Program, pairs: Pairs) -> anyhow::Result<WeightsDifference> {
+pub(super) fn compare(left: &Package, right: &Package, pairs: Pairs) -> anyhow::Result<WeightsDifference> {
     let (ours, theirs) = (left.weights(), right.weights());
     let mut seen = BTreeSet::new();
     let mut pairs: Vec<Pair> = pairs.0;
@@ -205,21 +206,21 @@ fn compare_weight(left: Side<'_>, right: Side<'_>, pair: &Pair) -> anyhow::Resul
 
 /// First element that is not stored as the same bits, of two tensors of one type.
 fn first_element(
-    (left, ours): (&Program, &Stored),
-    (right, theirs): (&Program, &Stored),
+    (left, ours): (&Package, &Stored),
+    (right, theirs): (&Package, &Stored),
 ) -> anyhow::Result<Option<u64>> {
     let length = ours.bytes().min(theirs.bytes());
     let found = first_difference(length, &|a, b, offset| {
-        left.read(ours, offset, a)?;
-        right.read(theirs, offset, b)
+        left.read_stored(ours, offset, a)?;
+        Ok(right.read_stored(theirs, offset, b)?)
     })?;
     let bits = ours.element.bits();
     let Some(byte) = found else {
         return Ok((ours.bytes() != theirs.bytes()).then_some(length * 8 / bits));
     };
     let (mut a, mut b) = ([0], [0]);
-    left.read(ours, byte, &mut a)?;
-    right.read(theirs, byte, &mut b)?;
+    left.read_stored(ours, byte, &mut a)?;
+    right.read_stored(theirs, byte, &mut b)?;
     // The first element of a byte is in its lowest bits.
     let within = u64::from((a[0] ^ b[0]).trailing_zeros());
     Ok(Some((byte * 8 + within) / bits))
@@ -227,15 +228,15 @@ fn first_element(
 
 /// An element on both sides.
 fn first_at(left: Side<'_>, right: Side<'_>, index: u64) -> anyhow::Result<First> {
-    let value = |(program, weight): Side<'_>| -> anyhow::Result<f32> {
+    let value = |(package, weight): Side<'_>| -> anyhow::Result<f32> {
         let start = index - index % weight.block().unwrap_or(2);
         let count = usize::try_from(index - start + 1)?;
-        Ok(program.values(weight, start, count)?.last().copied().unwrap_or_default())
+        Ok(package.values(weight, start, count)?.last().copied().unwrap_or_default())
     };
-    let code = |(program, weight): Side<'_>| -> anyhow::Result<Option<i32>> {
+    let code = |(package, weight): Side<'_>| -> anyhow::Result<Option<i32>> {
         let Weight::Blocks { codes, .. } = weight else { return Ok(None) };
         let start = index - index % 2;
-        let codes = program.elements(codes, start, usize::try_from(index - start + 1)?)?;
+        let codes = package.elements(codes, start, usize::try_from(index - start + 1)?)?;
         Ok(codes.last().map(|code| *code as i32))
     };
     let codes = code(left)?.zip(code(right)?).map(|(left, right)| [left, right]);

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use aimodel::package::Package;
+use aimodel::view::Weight;
 use anyhow::Context;
 use half::f16;
 use serde::Serialize;
@@ -11,7 +13,6 @@ use text::terminal::word;
 use super::{Arguments, check_place, find, print_numbers, scale_text};
 use crate::digits;
 use crate::terminal::{STRONG, paint};
-use crate::weights::{Program, Weight};
 
 /// Weights that are shown of a tensor that is not in blocks.
 const SHOWN: u64 = 32;
@@ -40,11 +41,11 @@ struct Codes {
     codes: Vec<i32>,
 }
 
-pub(super) fn explain(package: &Path, arguments: &Arguments) -> anyhow::Result<Packed> {
-    let program = Program::open(package)?;
-    let weights = program.weights();
+pub(super) fn explain(path: &Path, arguments: &Arguments) -> anyhow::Result<Packed> {
+    let package = Package::open(path)?;
+    let weights = package.weights();
     let names: Vec<&str> = weights.iter().map(Weight::name).collect();
-    let at = find(&names, &arguments.tensor, package)?;
+    let at = find(&names, &arguments.tensor, path)?;
     let weight = weights.get(at).context("the tensor is gone")?;
     let stored = weight.stored();
     let columns = stored.shape.last().copied().unwrap_or(1).max(1);
@@ -56,8 +57,8 @@ pub(super) fn explain(package: &Path, arguments: &Arguments) -> anyhow::Result<P
     let codes = match weight {
         Weight::Whole(_) => None,
         Weight::Blocks { codes, scales } => {
-            let scale = program.elements(scales, start / width, 1)?.first().copied().unwrap_or_default();
-            let codes = program.elements(codes, start, count)?.into_iter().map(|code| code as i32).collect();
+            let scale = package.elements(scales, start / width, 1)?.first().copied().unwrap_or_default();
+            let codes = package.elements(codes, start, count)?.into_iter().map(|code| code as i32).collect();
             Some(Codes { scale, scale_bits: f16::from_f32(scale).to_bits(), codes })
         }
     };
@@ -69,7 +70,7 @@ pub(super) fn explain(package: &Path, arguments: &Arguments) -> anyhow::Result<P
         block: arguments.block,
         column,
         codes,
-        values: program.values(weight, start, count)?,
+        values: package.values(weight, start, count)?,
     })
 }
 

@@ -6,25 +6,25 @@ use std::path::Path;
 use ::oracle::bundle::BundlePaths;
 use aimodel::align::adopt_names;
 use aimodel::describe::describe_type_within;
+use aimodel::package::Package;
 use aimodel::print::{Listing, Part};
-use aimodel::{Attribute, Module, OpId, Opcode};
+use aimodel::view::{Function, Port};
+use aimodel::{Module, Opcode};
 use anyhow::bail;
 use serde_json::{Value, json};
 use text::terminal::word;
 
 use super::{Lines, Report, Shown, weights};
 use crate::digits;
-use crate::weights::Program;
 
 /// Bytes of a type, in text and JSON: that of a tensor of 16 axes is far below it.
 const LONGEST_TYPE: usize = 512;
 
 pub(super) fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
-    let mut program = Program::open(path)?;
+    let mut package = Package::open(path)?;
     if let Some(other) = &shown.names {
-        take_names(&mut program, path, other)?;
+        take_names(&mut package, path, other)?;
     }
-    let package = &program.package;
     let module = &package.bytecode.module;
     let mut lines = Lines::default();
     lines.title(format_args!("package {}", path.display()));
@@ -32,7 +32,7 @@ pub(super) fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
     lines.field("producer", producer.as_deref().unwrap_or("not stated"));
     lines.field("program", digits::bytes(package.bytecode.length));
     let graphs: Vec<Value> =
-        module.graphs().into_iter().map(|graph| inspect_graph(module, graph, &mut lines)).collect();
+        Function::all(module).map(|function| inspect_function(module, function, &mut lines)).collect();
     let blob_bytes: u64 = package.bytecode.blobs.iter().map(|blob| blob.length).sum();
     lines.field("blobs", format!("{}, {}", package.bytecode.blobs.len(), digits::bytes(blob_bytes)));
     let blobs: Vec<Value> = module
@@ -48,7 +48,7 @@ pub(super) fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
     }
     let listing = shown.graph.then(|| listing(path, module, shown)).transpose()?;
     lines.0.push_str(listing.as_deref().unwrap_or_default());
-    let statistics = shown.weights.then(|| weights::read(&program)).transpose()?;
+    let statistics = shown.weights.then(|| weights::read(&package)).transpose()?;
     if let Some(statistics) = &statistics {
         lines.0.push_str(&weights::text(statistics));
     }
@@ -70,9 +70,9 @@ pub(super) fn inspect(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
 }
 
 /// Names weights after those of another package.
-pub(super) fn take_names(program: &mut Program, path: &Path, other: &Path) -> anyhow::Result<()> {
-    let named = Program::open(&BundlePaths::find(other)?.package)?;
-    if adopt_names(&mut program.package.bytecode.module, &named.bytecode().module) == 0 {
+pub(super) fn take_names(package: &mut Package, path: &Path, other: &Path) -> anyhow::Result<()> {
+    let named = Package::open(&BundlePaths::find(other)?.package)?;
+    if adopt_names(&mut package.bytecode.module, &named.bytecode.module) == 0 {
         bail!("{}: none of its weights is used as one of {}", path.display(), other.display());
     }
     Ok(())
@@ -92,73 +92,33 @@ fn listing(path: &Path, module: &Module, shown: &Shown) -> anyhow::Result<String
     Ok(listing.to_string())
 }
 
-fn inspect_graph(module: &Module, graph: OpId, lines: &mut Lines) -> Value {
-    let properties = &module.op(graph).properties;
-    let property = |name: &str| {
-        let at = Opcode::Graph.properties().iter().position(|known| *known == name)?;
-        properties.get(at).copied().flatten()
-    };
-    let name = match property("name").map(|id| module.attribute(id)) {
-        Some(Attribute::String(name)) => name.as_str(),
-        _ => "?",
-    };
-    let Some(body) = module.body(graph) else { return Value::Null };
-    let block = module.block(body);
+fn inspect_function(module: &Module, function: Option<Function<'_>>, lines: &mut Lines) -> Value {
+    let Some(function) = function else { return Value::Null };
+    let name = function.name.unwrap_or("?");
     let mut counts: BTreeMap<Opcode, u64> = BTreeMap::new();
-    for op in &block.ops {
+    for op in &module.block(function.body).ops {
         *counts.entry(module.op(*op).opcode).or_default() += 1;
     }
     let constants = counts.remove(&Opcode::Constant).unwrap_or_default();
     let ops: u64 = counts.values().sum();
     lines.field("graph", format!("{name}: {ops} ops, {constants} constants"));
-    let outputs = block.ops.last().map(|op| module.op(*op).operands.clone()).unwrap_or_default();
-    let describe = |names: Option<aimodel::AttributeId>,
-                    values: &[aimodel::ValueId]|
-     -> Vec<(String, String)> {
-        let names = names.map(|id| argument_names(module, id)).unwrap_or_default();
-        let types =
-            values.iter().map(|value| describe_type_within(module, module.value(*value).ty, LONGEST_TYPE));
-        types
-            .enumerate()
-            .map(|(at, ty)| (names.get(at).cloned().unwrap_or_else(|| "?".to_owned()), ty))
-            .collect()
+    let mut list = |what: &str, ports: &[Port<'_>]| -> Vec<Value> {
+        let one = |port: &Port<'_>| {
+            let name = port.name.unwrap_or("?");
+            let ty = describe_type_within(module, module.value(port.value).ty, LONGEST_TYPE);
+            lines.field(what, format!("{name}: {ty}"));
+            json!({"name": name, "type": ty})
+        };
+        ports.iter().map(one).collect()
     };
-    let inputs = describe(property("argAttrs"), &block.arguments);
-    let outputs = describe(property("resAttrs"), &outputs);
-    inputs.iter().for_each(|(name, ty)| lines.field("in", format!("{name}: {ty}")));
-    outputs.iter().for_each(|(name, ty)| lines.field("out", format!("{name}: {ty}")));
-    let list = |values: &[(String, String)]| -> Vec<Value> {
-        values.iter().map(|(name, ty)| json!({"name": name, "type": ty})).collect()
-    };
+    let (inputs, outputs) = (list("in", &function.arguments), list("out", &function.results));
     let counts: BTreeMap<&str, u64> =
         counts.into_iter().map(|(opcode, count)| (opcode.name(), count)).collect();
     json!({
         "name": name,
         "ops": counts,
         "constants": constants,
-        "inputs": list(&inputs),
-        "outputs": list(&outputs),
-    })
-}
-
-/// The `aicode.name` of each argument or result.
-fn argument_names(module: &Module, list: aimodel::AttributeId) -> Vec<String> {
-    let Attribute::Array(arguments) = module.attribute(list) else { return Vec::new() };
-    arguments
-        .iter()
-        .map(|argument| argument_name(module, *argument).unwrap_or_else(|| "?".to_owned()))
-        .collect()
-}
-
-fn argument_name(module: &Module, argument: aimodel::AttributeId) -> Option<String> {
-    let Attribute::Array(entries) = module.attribute(argument) else { return None };
-    entries.iter().find_map(|entry| match module.attribute(*entry) {
-        Attribute::Opaque { name, parameters } if name == "aicode.name" => {
-            match parameters.first().map(|id| module.attribute(*id)) {
-                Some(Attribute::String(name)) => Some(name.clone()),
-                _ => None,
-            }
-        }
-        _ => None,
+        "inputs": inputs,
+        "outputs": outputs,
     })
 }

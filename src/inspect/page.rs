@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use aimodel::package::{PROGRAM, Package};
 use anyhow::{Context, bail};
 use packer::manifest::{self, Manifest};
 use packer::metadata::{self, BundleMetadata, MAIN_ASSET};
@@ -10,7 +11,6 @@ use report::{Gate, Group, Origin, Recovery, Report, Size, Tensor, layer_of};
 use serde_json::Value;
 
 use super::{Shown, package, weights};
-use crate::weights::Program;
 use crate::{outputs, reporting};
 
 /// Writes the page of what is at `path` to a file; gives the file.
@@ -31,7 +31,7 @@ pub(super) fn write(path: &Path, shown: &Shown) -> anyhow::Result<PathBuf> {
 
 fn read(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
     // A package has a metadata.json too.
-    let is_package = path.join(aimodel::package::PROGRAM).exists();
+    let is_package = path.join(PROGRAM).exists();
     let is_bundle = !is_package && path.join(metadata::FILE_NAME).exists();
     let directory = if is_bundle {
         let metadata = BundleMetadata::read(path)?;
@@ -40,14 +40,14 @@ fn read(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
     } else {
         path.to_owned()
     };
-    if !directory.join(aimodel::package::PROGRAM).exists() {
+    if !directory.join(PROGRAM).exists() {
         bail!("{}: --html is for packages, and for bundles that hold one", directory.display());
     }
-    let mut program = Program::open(&directory)?;
+    let mut package = Package::open(&directory)?;
     if let Some(other) = &shown.names {
-        package::take_names(&mut program, &directory, other)?;
+        package::take_names(&mut package, &directory, other)?;
     }
-    let mut report = of_package(&program, path)?;
+    let mut report = of_package(&package, path)?;
     if is_bundle && path.join(manifest::FILE_NAME).exists() {
         add_manifest(&mut report, &Manifest::read(path)?);
     }
@@ -57,8 +57,8 @@ fn read(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn of_package(program: &Program, path: &Path) -> anyhow::Result<Report> {
-    let weights = weights::read(program)?;
+fn of_package(package: &Package, path: &Path) -> anyhow::Result<Report> {
+    let weights = weights::read(package)?;
     let mut sizes: Vec<Size> = weights
         .iter()
         .map(|weight| Size {
@@ -67,7 +67,7 @@ fn of_package(program: &Program, path: &Path) -> anyhow::Result<Report> {
             bytes: weight.bytes,
         })
         .collect();
-    let length = program.package.bytecode.length;
+    let length = package.bytecode.length;
     let known: u64 = sizes.iter().map(|size| size.bytes).sum();
     sizes.push(Size { group: Group::Program, layer: None, bytes: length.saturating_sub(known) });
     Ok(Report {

@@ -1,5 +1,7 @@
 //! Statistics of weights, read from the packed blobs.
 
+use aimodel::package::Package;
+use aimodel::view::{Weight, WeightError, piece};
 use anyhow::Context;
 use half::f16;
 use rayon::prelude::*;
@@ -8,7 +10,6 @@ use serde::Serialize;
 use crate::columns::Columns;
 use crate::digits;
 use crate::terminal;
-use crate::weights::{Program, Weight, piece};
 
 /// Figures of one weight.
 #[derive(Debug, Serialize)]
@@ -70,15 +71,15 @@ impl Statistics {
 }
 
 /// Reads all weights of a package, on all cores.
-pub(super) fn read(program: &Program) -> anyhow::Result<Vec<Statistics>> {
-    let weights = program.weights();
+pub(super) fn read(package: &Package) -> anyhow::Result<Vec<Statistics>> {
+    let weights = package.weights();
     let one = |weight: &Weight| {
-        statistics(program, weight).with_context(|| format!("weights of {}", weight.name()))
+        statistics(package, weight).with_context(|| format!("weights of {}", weight.name()))
     };
     weights.par_iter().map(one).collect()
 }
 
-fn statistics(program: &Program, weight: &Weight) -> anyhow::Result<Statistics> {
+fn statistics(package: &Package, weight: &Weight) -> Result<Statistics, WeightError> {
     let stored = weight.stored();
     let is_readable = weight.is_readable();
     let four_bits = matches!(weight, Weight::Blocks { codes, .. } if codes.element.bits() == 4);
@@ -87,9 +88,9 @@ fn statistics(program: &Program, weight: &Weight) -> anyhow::Result<Statistics> 
         format: weight.format(),
         shape: stored.shape.clone(),
         bytes: weight.bytes(),
-        values: is_readable.then(|| values(program, weight)).transpose()?,
-        scales: if is_readable { scales(program, weight)? } else { None },
-        codes: (is_readable && four_bits).then(|| codes(program, weight)).transpose()?,
+        values: is_readable.then(|| values(package, weight)).transpose()?,
+        scales: if is_readable { scales(package, weight)? } else { None },
+        codes: (is_readable && four_bits).then(|| codes(package, weight)).transpose()?,
     })
 }
 
@@ -98,12 +99,12 @@ fn pieces(count: u64, size: u64) -> impl Iterator<Item = (u64, usize)> {
     (0..count.div_ceil(size)).map(move |at| (at * size, (count - at * size).min(size) as usize))
 }
 
-fn values(program: &Program, weight: &Weight) -> anyhow::Result<Values> {
+fn values(package: &Package, weight: &Weight) -> Result<Values, WeightError> {
     let count = weight.stored().count();
     let mut values = Values { rms: 0.0, largest: 0.0, zeros: 0 };
     let mut squares = 0.0;
     for (start, size) in pieces(count, piece(&[weight])) {
-        for value in program.values(weight, start, size)? {
+        for value in package.values(weight, start, size)? {
             squares += f64::from(value) * f64::from(value);
             values.largest = values.largest.max(value.abs());
             values.zeros += u64::from(value == 0.0);
@@ -113,23 +114,23 @@ fn values(program: &Program, weight: &Weight) -> anyhow::Result<Values> {
     Ok(values)
 }
 
-fn codes(program: &Program, weight: &Weight) -> anyhow::Result<[u64; 16]> {
+fn codes(package: &Package, weight: &Weight) -> Result<[u64; 16], WeightError> {
     let mut codes = [0; 16];
     for (start, size) in pieces(weight.stored().count(), piece(&[weight])) {
-        for code in program.elements(weight.stored(), start, size)? {
+        for code in package.elements(weight.stored(), start, size)? {
             codes[(code + 8.0) as usize & 15] += 1;
         }
     }
     Ok(codes)
 }
 
-fn scales(program: &Program, weight: &Weight) -> anyhow::Result<Option<Scales>> {
+fn scales(package: &Package, weight: &Weight) -> Result<Option<Scales>, WeightError> {
     let Weight::Blocks { scales: stored, .. } = weight else { return Ok(None) };
     let count = stored.count();
     let mut scales =
         Scales { count, smallest: f32::INFINITY, largest: 0.0, zeros: 0, negative: 0, exponents: [0; 32] };
     for (start, size) in pieces(count, piece(&[])) {
-        for scale in program.elements(stored, start, size)? {
+        for scale in package.elements(stored, start, size)? {
             scales.zeros += u64::from(scale == 0.0);
             scales.negative += u64::from(scale < 0.0);
             scales.largest = scales.largest.max(scale.abs());

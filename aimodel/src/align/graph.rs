@@ -14,8 +14,9 @@ use crate::fingerprint::Fingerprints;
 use crate::module::{BlockId, Definition, Module, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::print::literal::write_literal;
-use crate::print::{Name, name_block, names, plain, property, short_name};
-use crate::types::{Dim, Type};
+use crate::print::{Name, name_block, plain, short_name};
+use crate::types::Dim;
+use crate::view::{self, Function};
 
 /// An input, a state or an output.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,7 +33,7 @@ pub struct Port {
 pub struct Graph<'m> {
     module: &'m Module,
     body: BlockId,
-    name: String,
+    name: &'m str,
     names: HashMap<ValueId, Name>,
     prints: Rc<Fingerprints>,
     inputs: Vec<Port>,
@@ -43,42 +44,34 @@ impl<'m> Graph<'m> {
     /// All graphs of a module that have a body.
     pub fn all(module: &'m Module) -> Vec<Self> {
         let prints = Rc::new(Fingerprints::of(module));
-        let graphs = module.graphs().into_iter();
-        graphs.filter_map(|graph| Some(Graph::new(module, graph, module.body(graph)?, &prints))).collect()
+        let functions = Function::all(module).flatten();
+        functions.map(|function| Graph::new(module, &function, Rc::clone(&prints))).collect()
     }
 
-    fn new(module: &'m Module, graph: OpId, body: BlockId, prints: &Rc<Fingerprints>) -> Self {
-        let attribute = |name: &str| property(module.op(graph), name).map(|id| module.attribute(id));
-        let name = match attribute("name") {
-            Some(Attribute::String(name)) => name.clone(),
-            _ => String::new(),
+    fn new(module: &'m Module, function: &Function<'m>, prints: Rc<Fingerprints>) -> Self {
+        let port = |port: &view::Port<'_>| Port {
+            name: port.quoted_name(),
+            ty: describe_type_within(module, module.value(port.value).ty, LONGEST),
+            is_state: port.is_state,
         };
-        let ports = |values: &[ValueId], names: Vec<String>| -> Vec<Port> {
-            let port = |(value, name): (&ValueId, String)| {
-                let ty = module.value(*value).ty;
-                Port {
-                    name,
-                    ty: describe_type_within(module, ty, LONGEST),
-                    is_state: matches!(module.ty(ty), Type::Handle(_)),
-                }
-            };
-            values.iter().zip(names).map(port).collect()
-        };
-        let block = module.block(body);
-        let inputs = ports(&block.arguments, names(module, attribute("argAttrs"), block.arguments.len()));
-        let last = block.ops.last().map(|op| module.op(*op));
-        let results = last.filter(|op| op.opcode == Opcode::Output).map_or(&[][..], |op| &op.operands);
-        let outputs = ports(results, names(module, attribute("resAttrs"), results.len()));
         let mut names = HashMap::new();
-        name_block(module, body, 0, |value, name| {
+        name_block(module, function.body, 0, |value, name| {
             names.insert(value, name);
         });
-        Graph { module, body, name, names, prints: Rc::clone(prints), inputs, outputs }
+        Graph {
+            module,
+            body: function.body,
+            name: function.name.unwrap_or_default(),
+            names,
+            prints,
+            inputs: function.arguments.iter().map(port).collect(),
+            outputs: function.results.iter().map(port).collect(),
+        }
     }
 
     /// Its name; empty if it has none.
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn name(&self) -> &'m str {
+        self.name
     }
 
     /// The module that it is part of.

@@ -10,16 +10,9 @@ use crate::module::{BlockId, Definition, MUTATION_KEY, Module, NAME_KEY, OpId, V
 use crate::opcode::Opcode;
 use crate::types::{Type, TypeId};
 
-/// An attribute of a graph by the name of the property.
-fn property<'m>(module: &'m Module, graph: OpId, name: &str) -> Option<&'m Attribute> {
-    let op = module.op(graph);
-    let at = op.opcode.properties().iter().position(|known| *known == name)?;
-    op.properties.get(at).copied().flatten().map(|id| module.attribute(id))
-}
-
 /// Name of a graph, if it has one.
 pub(super) fn name(module: &Module, graph: OpId) -> Option<&str> {
-    match property(module, graph, "name")? {
+    match module.property(graph, "name")? {
         Attribute::String(name) if !name.is_empty() => Some(name),
         _ => None,
     }
@@ -47,14 +40,14 @@ pub(super) fn check(module: &Module, graph: OpId, attributes: &mut Attributes<'_
         ("argAttrs", "argument", arguments.as_slice(), Some(MUTATION_KEY)),
         ("resAttrs", "result", results, None),
     ] {
-        let entries = property(module, graph, name);
+        let entries = module.property(graph, name);
         check_entries(module, entries, what, values, mutation)?;
         check_values(module, entries, what, attributes)?;
     }
-    if let Some(Attribute::Opaque { parameters, .. }) = property(module, graph, "compositeDecl?") {
+    if let Some(Attribute::Opaque { parameters, .. }) = module.property(graph, "compositeDecl?") {
         parameters.iter().try_for_each(|parameter| attributes.entry(*parameter))?;
     }
-    let is_set = |name| matches!(property(module, graph, name), Some(Attribute::Integer { value: 1, .. }));
+    let is_set = |name| matches!(module.property(graph, name), Some(Attribute::Integer { value: 1, .. }));
     if is_set("externalize") && is_set("isPrivate") {
         return Err("it is marked externalize and private, which loaders refuse together".to_owned());
     }
@@ -93,7 +86,7 @@ fn is_token(module: &Module, value: ValueId) -> bool {
 }
 
 fn check_function_type(module: &Module, graph: OpId, arguments: &[ValueId], results: &[ValueId]) -> Checked {
-    let Some(Attribute::Type(ty)) = property(module, graph, "functionType") else {
+    let Some(Attribute::Type(ty)) = module.property(graph, "functionType") else {
         return Err("it has no function type".to_owned());
     };
     let Type::Function { operands, results: declared } = module.ty(*ty) else {

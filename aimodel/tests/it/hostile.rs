@@ -13,8 +13,10 @@ use aimodel::Module;
 use aimodel::align::{Graph, adopt_names};
 use aimodel::bytecode::layout::Layout;
 use aimodel::bytecode::reader::{Bytecode, ReadError};
+use aimodel::package::{PROGRAM, Package};
 use aimodel::print::{Listing, Part};
 use aimodel::verify::{only_unknown_locations, verify, verify_decompositions};
+use aimodel::view::piece;
 
 /// Counts the bytes that each thread holds.
 struct Counting;
@@ -179,6 +181,30 @@ fn eighteen_thousand_damaged_files_do_no_harm() {
         readable > 1_800 && sound > 400 && sound + 400 < readable,
         "{readable} could be read, {sound} verified"
     );
+}
+
+#[test]
+fn weights_of_changed_packages_do_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut numbers = Numbers(20_260_104);
+    let (mut found, mut read) = (0, 0);
+    let cases = cases::all().into_iter().filter(|case| case.name.starts_with("blockwise_shift_scale"));
+    let cases: Vec<_> = cases.collect();
+    for round in 0..600 {
+        let bytes = mutant(&cases[round % cases.len()].module, &mut numbers);
+        std::fs::write(directory.path().join(PROGRAM), &bytes).unwrap();
+        let Ok(package) = Package::open(directory.path()) else { continue };
+        for weight in package.weights() {
+            let count = weight.stored().count();
+            assert_eq!(weight.place(count).block.is_some(), weight.block().is_ok());
+            let size = piece(&[&weight]).min(count);
+            found += 1;
+            for start in [0, 2, count, u64::MAX] {
+                read += usize::from(package.values(&weight, start, size as usize).is_ok());
+            }
+        }
+    }
+    assert!(found > 300 && read > 100 && read < 2 * found, "{found} weights, {read} pieces of them read");
 }
 
 #[test]

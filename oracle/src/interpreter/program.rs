@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aimodel::bytecode::reader::{BlobRange, Bytecode};
+use aimodel::package::PROGRAM;
 use aimodel::verify::verify;
-use aimodel::{Attribute, AttributeId, Definition, Element, Module, OpId, Opcode, TensorType, Type, ValueId};
+use aimodel::view::{self, Function};
+use aimodel::{Attribute, Definition, Element, Module, OpId, Opcode, TensorType, ValueId};
 use memmap2::Mmap;
 
 use super::arithmetic::{Approximation, Combine};
@@ -66,10 +68,23 @@ fn graph_error(reason: impl Into<String>) -> InterpretError {
     InterpretError::Graph(reason.into())
 }
 
+/// Ports with their slots.
+fn ports<'p>(
+    ports: impl Iterator<Item = &'p view::Port<'p>>,
+    what: &str,
+) -> Result<Vec<(usize, Port)>, InterpretError> {
+    let owned = |port: &view::Port<'_>| {
+        let name = port.name.unwrap_or_default().to_owned();
+        let ty = port.tensor.clone().ok_or_else(|| graph_error(format!("{what} {name:?} is no tensor")))?;
+        Ok((port.value.index(), Port { name, ty }))
+    };
+    ports.map(owned).collect()
+}
+
 impl Program {
     /// Reads and maps a package's program.
     pub(super) fn open(package: &Path) -> Result<Program, InterpretError> {
-        let path = package.join("main.mlirb");
+        let path = package.join(PROGRAM);
         let Bytecode { module, blobs, .. } =
             Bytecode::open(&path).map_err(|source| InterpretError::Read { path: path.clone(), source })?;
         verify(&module).map_err(|error| graph_error(error.to_string()))?;
@@ -85,23 +100,25 @@ impl Program {
             [graph] => graph,
             ref graphs => return Err(graph_error(format!("{} graphs where one is expected", graphs.len()))),
         };
-        let body = module.body(graph).ok_or_else(|| graph_error("the graph has no single block"))?;
-        let mut program = Program {
-            steps: Vec::new(),
-            constants: vec![None; module.value_count()],
-            inputs: Vec::new(),
-            states: Vec::new(),
-            outputs: Vec::new(),
-            module,
-        };
-        program.arguments(graph, &program.module.block(body).arguments.clone())?;
-        let ops = program.module.block(body).ops.clone();
+        let function = Function::of(&module, graph);
+        let function = function.ok_or_else(|| graph_error("the graph has no single block"))?;
+        let (inputs, states) = (ports(function.inputs(), "input")?, ports(function.states(), "state")?);
+        let outputs = ports(function.outputs(), "output")?;
+        if outputs.is_empty() {
+            return Err(graph_error("there is no output"));
+        }
+        let mut constants = vec![None; module.value_count()];
+        for (state, (slot, _)) in states.iter().enumerate() {
+            constants[*slot] = Some(Value::State(state));
+        }
+        let ops = module.block(function.body).ops.clone();
+        let mut program = Program { module, steps: Vec::new(), constants, inputs, states, outputs };
         for (at, op) in ops.iter().enumerate() {
             let opcode = program.module.op(*op).opcode;
             let fault = |reason| InterpretError::Op { at, opcode, reason };
             match opcode {
                 Opcode::Constant => program.constant(*op, blobs, map).map_err(fault)?,
-                Opcode::Output => program.results(graph, *op)?,
+                Opcode::Output => {}
                 _ => {
                     let step = program.step(*op).map_err(fault)?;
                     program.steps.push(step);
@@ -111,64 +128,6 @@ impl Program {
         program.find_last_uses();
         program.find_overwrites();
         Ok(program)
-    }
-
-    /// Names in `argAttrs` or `resAttrs`, in order; empty where there is none.
-    fn names(&self, graph: OpId, property: &str) -> Vec<String> {
-        let op = self.module.op(graph);
-        let at = Opcode::Graph.properties().iter().position(|name| *name == property);
-        let list = at.and_then(|at| op.properties.get(at).copied().flatten());
-        let Some(Attribute::Array(entries)) = list.map(|id| self.module.attribute(id)) else {
-            return Vec::new();
-        };
-        entries.iter().map(|entry| self.name(*entry).unwrap_or_default()).collect()
-    }
-
-    fn name(&self, entries: AttributeId) -> Option<String> {
-        let Attribute::Array(entries) = self.module.attribute(entries) else { return None };
-        entries.iter().find_map(|entry| match self.module.attribute(*entry) {
-            Attribute::Opaque { name, parameters } if name == "aicode.name" => {
-                match self.module.attribute(*parameters.first()?) {
-                    Attribute::String(text) => Some(text.clone()),
-                    _ => None,
-                }
-            }
-            _ => None,
-        })
-    }
-
-    fn arguments(&mut self, graph: OpId, arguments: &[ValueId]) -> Result<(), InterpretError> {
-        let names = self.names(graph, "argAttrs");
-        for (at, argument) in arguments.iter().enumerate() {
-            let name = names.get(at).cloned().unwrap_or_default();
-            let ty = self.module.value(*argument).ty;
-            let slot = argument.index();
-            match self.module.ty(ty) {
-                Type::Handle(inner) => {
-                    let ty = self.module.as_tensor(*inner);
-                    let ty = ty.ok_or_else(|| graph_error(format!("state {name:?} is no tensor")))?;
-                    self.constants[slot] = Some(Value::State(self.states.len()));
-                    self.states.push((slot, Port { name, ty }));
-                }
-                _ => {
-                    let ty = self.module.as_tensor(ty);
-                    let ty = ty.ok_or_else(|| graph_error(format!("input {name:?} is no tensor")))?;
-                    self.inputs.push((slot, Port { name, ty }));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn results(&mut self, graph: OpId, output: OpId) -> Result<(), InterpretError> {
-        let names = self.names(graph, "resAttrs");
-        for (at, value) in self.module.op(output).operands.iter().enumerate() {
-            if let Some(ty) = self.module.tensor(*value) {
-                let name = names.get(at).cloned().unwrap_or_default();
-                self.outputs.push((value.index(), Port { name, ty }));
-            }
-        }
-        if self.outputs.is_empty() { Err(graph_error("there is no output")) } else { Ok(()) }
     }
 
     fn constant(&mut self, op: OpId, blobs: &[BlobRange], map: &Arc<Mmap>) -> Result<(), String> {

@@ -4,19 +4,15 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
-use aimodel::bytecode::reader::{BlobRange, Bytecode, ReadAt};
+use aimodel::bytecode::reader::{BlobRange, Bytecode};
 use aimodel::package::PROGRAM;
 use aimodel::verify::verify;
+use aimodel::view::{self, Function};
 use aimodel::{
-    Attribute, AttributeId, BlockId, Definition, Element, Module, OpId, Opcode, TensorType, Type, ValueId,
+    Attribute, AttributeId, BlockId, Definition, Element, Module, OpId, Opcode, TensorType, ValueId,
 };
 
 use super::facts::{FunctionFacts, GraphFacts, Port, RotationFacts, WeightFacts};
-
-/// Name of the attribute that names an argument or a result.
-const NAME: &str = "aicode.name";
-/// Bytes of a blob that are read at a time.
-const CHUNK: usize = 1 << 20;
 
 impl GraphFacts {
     /// Reads the facts of the package at `folder`.
@@ -57,12 +53,12 @@ impl Extractor<'_> {
         let root = module.root().ok_or("the program is empty")?;
         let mut floats = vec![0; module.value_count()];
         self.visit(root, &mut |op| self.look_at(op, &mut facts));
-        for graph in module.graphs() {
-            facts.functions.push(self.function(graph)?);
+        for function in Function::all(module) {
+            let function = function.ok_or("a function without a body")?;
+            facts.functions.push(function_facts(&function)?);
             // Decompositions repeat what their ops do: only ops of the graph itself count.
-            let body = module.body(graph).ok_or("a function without a body")?;
-            self.follow_floats(body, &mut floats);
-            for &op in &module.block(body).ops {
+            self.follow_floats(function.body, &mut floats);
+            for &op in &module.block(function.body).ops {
                 match module.op(op).opcode {
                     Opcode::BlockwiseShiftScale => facts.weights.push(self.weight(op, facts.weights.len())?),
                     Opcode::Cos | Opcode::Sin => {
@@ -107,62 +103,6 @@ impl Extractor<'_> {
         empty && name == "-" && *self.module.attribute(*scope) == Attribute::Unit
     }
 
-    fn function(&self, graph: OpId) -> Result<FunctionFacts, String> {
-        let name = match self.property(graph, "name") {
-            Some(Attribute::String(name)) => name.clone(),
-            _ => return Err("a function without a name".to_owned()),
-        };
-        let body = self.module.body(graph).ok_or("a function without a body")?;
-        let mut facts = FunctionFacts { name, ..FunctionFacts::default() };
-        let arguments = &self.module.block(body).arguments;
-        for (&argument, name) in arguments.iter().zip(self.names(graph, "argAttrs", arguments.len())) {
-            match self.module.ty(self.module.value(argument).ty) {
-                Type::Handle(state) => {
-                    facts.states.extend(self.module.as_tensor(*state).map(|ty| port(name, &ty)));
-                }
-                _ => facts.inputs.extend(self.module.tensor(argument).map(|ty| port(name, &ty))),
-            }
-        }
-        let output =
-            self.module.block(body).ops.last().filter(|&&op| self.module.op(op).opcode == Opcode::Output);
-        let results = output.map(|&op| self.module.op(op).operands.clone()).unwrap_or_default();
-        for (&result, name) in results.iter().zip(self.names(graph, "resAttrs", results.len())) {
-            // States come back as tokens and are no outputs.
-            facts.outputs.extend(self.module.tensor(result).map(|ty| port(name, &ty)));
-        }
-        Ok(facts)
-    }
-
-    fn property(&self, op: OpId, name: &str) -> Option<&Attribute> {
-        let op = self.module.op(op);
-        let at = op.opcode.properties().iter().position(|&known| known == name)?;
-        op.properties.get(at).copied().flatten().map(|id| self.module.attribute(id))
-    }
-
-    /// Names of arguments or results, empty where there is none.
-    fn names(&self, graph: OpId, property: &str, count: usize) -> Vec<String> {
-        let lists = match self.property(graph, property) {
-            Some(Attribute::Array(lists)) => lists.as_slice(),
-            _ => &[],
-        };
-        let mut names: Vec<String> = lists.iter().map(|&list| self.name(list).unwrap_or_default()).collect();
-        names.resize(count, String::new());
-        names
-    }
-
-    fn name(&self, list: AttributeId) -> Option<String> {
-        let Attribute::Array(entries) = self.module.attribute(list) else { return None };
-        entries.iter().find_map(|&entry| match self.module.attribute(entry) {
-            Attribute::Opaque { name, parameters } if name == NAME => {
-                match self.module.attribute(*parameters.first()?) {
-                    Attribute::String(text) => Some(text.clone()),
-                    _ => None,
-                }
-            }
-            _ => None,
-        })
-    }
-
     fn weight(&mut self, op: OpId, ordinal: usize) -> Result<WeightFacts, String> {
         let [codes, scale, shift, offset] = self.module.op(op).operands[..] else {
             return Err("a dequantization without four operands".to_owned());
@@ -204,37 +144,23 @@ impl Extractor<'_> {
             return Ok(Some(*content));
         }
         let mut content = Content { zero: true, not_finite: 0 };
-        self.scan(self.module.attribute(constant), &mut |bytes| {
+        let mut look = |bytes: &[u8]| {
             content.zero &= bytes.iter().all(|&byte| byte == 0);
             let (elements, _) = bytes.as_chunks::<2>();
             let is_bad = |element: &&[u8; 2]| u16::from_le_bytes(**element) & EXPONENT == EXPONENT;
             content.not_finite += elements.iter().filter(is_bad).count() as u64;
-        })?;
-        self.contents.insert(constant, content);
-        Ok(Some(content))
-    }
-
-    /// Passes the bytes of a constant in pieces of whole elements.
-    fn scan(&self, constant: &Attribute, look: &mut dyn FnMut(&[u8])) -> Result<(), String> {
-        match constant {
+        };
+        match self.module.attribute(constant) {
             Attribute::DenseElements { bytes, .. } => look(bytes),
             Attribute::DenseResource(id) => {
-                let Some(BlobRange { mut offset, length }) = self.blobs.get(id.index()).copied() else {
-                    return Ok(());
-                };
-                let mut buffer = vec![0; CHUNK];
-                let end = offset.saturating_add(length);
-                while offset < end {
-                    let size = usize::try_from(end - offset).map_or(CHUNK, |left| left.min(CHUNK));
-                    let Some(piece) = buffer.get_mut(..size) else { break };
-                    self.file.read_exact_at(piece, offset).map_err(|e| e.to_string())?;
-                    look(piece);
-                    offset += size as u64;
+                if let Some(blob) = self.blobs.get(id.index()) {
+                    blob.scan(self.file, look).map_err(|e| e.to_string())?;
                 }
             }
             _ => {}
         }
-        Ok(())
+        self.contents.insert(constant, content);
+        Ok(Some(content))
     }
 
     /// Notes for each value of a block which float types it is made of, its own included: one bit for each of [`Element::ALL`].
@@ -271,9 +197,21 @@ fn made_of(values: &[ValueId], floats: &[u64]) -> u64 {
     values.iter().fold(0, |bits, value| bits | floats[value.index()])
 }
 
-fn port(name: String, ty: &TensorType) -> Port {
+fn function_facts(function: &Function<'_>) -> Result<FunctionFacts, String> {
+    let name = function.name.ok_or("a function without a name")?.to_owned();
+    Ok(FunctionFacts {
+        name,
+        inputs: function.inputs().filter_map(port).collect(),
+        states: function.states().filter_map(port).collect(),
+        outputs: function.outputs().filter_map(port).collect(),
+    })
+}
+
+fn port(port: &view::Port<'_>) -> Option<Port> {
+    let ty = port.tensor.as_ref()?;
     let shape = ty.shape.iter().map(|dim| dim.fixed()).collect();
-    Port { name, element: ty.element.name().to_owned(), shape }
+    let name = port.name.unwrap_or_default().to_owned();
+    Some(Port { name, element: ty.element.name().to_owned(), shape })
 }
 
 /// How many codes share a scale along each axis.

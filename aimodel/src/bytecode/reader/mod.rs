@@ -66,6 +66,9 @@ pub enum ReadError {
     },
 }
 
+/// Bytes of a blob that are read at a time.
+const PIECE: usize = 1 << 20;
+
 /// Place of a blob in a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BlobRange {
@@ -73,6 +76,24 @@ pub struct BlobRange {
     pub offset: u64,
     /// Number of bytes.
     pub length: u64,
+}
+
+impl BlobRange {
+    /// Passes the bytes in pieces of [`PIECE`], the last one shorter.
+    ///
+    /// # Errors
+    /// If the system refuses to read, or the file does not hold them.
+    pub fn scan<R: ReadAt + ?Sized>(self, source: &R, mut look: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut buffer = vec![0; PIECE];
+        let mut done = 0;
+        while done < self.length {
+            let size = usize::try_from(self.length - done).unwrap_or(PIECE).min(PIECE);
+            source.read_exact_at(&mut buffer[..size], self.offset.saturating_add(done))?;
+            look(&buffer[..size]);
+            done += size as u64;
+        }
+        Ok(())
+    }
 }
 
 /// A file as read: the module, and where the blobs of its resources are.

@@ -1,43 +1,82 @@
 //! The weights of a package as tensors: a blob, or codes with the scales that dequantize them.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
 
-use aimodel::bytecode::reader::{BlobRange, Bytecode, ReadAt};
-use aimodel::package::Package;
-use aimodel::{Attribute, Definition, Element, Opcode, ValueId};
-use anyhow::{Context, bail};
 use half::{bf16, f16};
+use indexmap::IndexSet;
 use serde::Serialize;
+use text::bounds;
 
-use crate::digits;
+use crate::attribute::Attribute;
+use crate::bytecode::reader::{BlobRange, ReadAt};
+use crate::element::Element;
+use crate::module::{Definition, ValueId};
+use crate::opcode::Opcode;
+use crate::package::Package;
 
 /// Elements that are read at a time, about.
 const PIECE: u64 = 1 << 18;
 /// How keys end that belong together.
 const CODES: &str = "/codes";
 
-/// A package whose blobs can be read.
-pub(crate) struct Program {
-    pub(crate) package: Package,
-    file: File,
+/// Why a weight cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightError {
+    /// The system refused to read the program.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The program.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What was asked for ends behind the stored bytes.
+    #[error("the package holds too few bytes of {name}")]
+    TooShort {
+        /// Name of the blob.
+        name: String,
+    },
+    /// The elements are of a type that weights never have.
+    #[error("{name}: cannot read {} elements", element.name())]
+    Element {
+        /// Name of the blob.
+        name: String,
+        /// Type of its elements.
+        element: Element,
+    },
+    /// A weight without scales was asked for its blocks.
+    #[error("{name} is not stored in blocks")]
+    NotInBlocks {
+        /// Name of the weight.
+        name: String,
+    },
+    /// The shapes of codes and scales do not make blocks of the last axis.
+    #[error("{name}: scales {scales} for codes {codes} are not understood")]
+    Blocks {
+        /// Name of the weight.
+        name: String,
+        /// Shape of the codes, such as `[4, 64]`.
+        codes: String,
+        /// Shape of the scales.
+        scales: String,
+    },
 }
 
 /// Elements that are stored as they are.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Stored {
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Stored {
     /// Element type.
-    pub(crate) element: Element,
+    pub element: Element,
     /// Extents, outermost first.
-    pub(crate) shape: Vec<u64>,
+    pub shape: Vec<u64>,
     /// Name of the blob; none for a constant that stands in the program.
-    pub(crate) key: Option<String>,
+    pub key: Option<String>,
     bytes: Bytes,
 }
 
 /// Where elements are.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Bytes {
     Blob { offset: u64, length: u64 },
     Inline(Vec<u8>),
@@ -52,52 +91,36 @@ impl Bytes {
     }
 }
 
-/// Elements that stand in the program with a byte for each of 4 bits, packed as blobs have them.
-fn as_in_a_blob(element: Element, bytes: &[u8]) -> Vec<u8> {
-    if element.bits() != 4 {
-        return bytes.to_vec();
-    }
-    bytes.chunks(2).map(|pair| (pair[0] & 15) | (pair.get(1).copied().unwrap_or_default() << 4)).collect()
-}
-
 /// A weight.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Weight {
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Weight {
     /// Stored as it is.
     Whole(Stored),
     /// Codes, and a scale for each block of the last axis.
-    Blocks { codes: Stored, scales: Stored },
+    Blocks {
+        /// The codes: the shape is the weight's.
+        codes: Stored,
+        /// The scales: as the codes, but for the last axis, which has one for each block.
+        scales: Stored,
+    },
 }
 
 /// Place of an element.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub(crate) struct Place {
+pub struct Place {
     /// All axes but the last, as one.
-    pub(crate) row: u64,
+    pub row: u64,
     /// Block of the row; none where nothing is in blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) block: Option<u64>,
+    pub block: Option<u64>,
     /// Column.
-    pub(crate) column: u64,
+    pub column: u64,
 }
 
-impl Program {
-    /// Opens a package.
-    pub(crate) fn open(directory: &Path) -> anyhow::Result<Self> {
-        let package = Package::open(directory)?;
-        let path = package.program();
-        let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Program { package, file })
-    }
-
-    /// The program itself.
-    pub(crate) fn bytecode(&self) -> &Bytecode {
-        &self.package.bytecode
-    }
-
+impl Package {
     /// The weight that a value is, if it is one: a constant, or constant codes that are dequantized.
-    pub(crate) fn weight(&self, value: ValueId) -> Option<Weight> {
-        let module = &self.bytecode().module;
+    pub fn weight(&self, value: ValueId) -> Option<Weight> {
+        let module = &self.bytecode.module;
         if module.constant(value).is_some() {
             return self.stored(value).map(Weight::Whole);
         }
@@ -113,15 +136,15 @@ impl Program {
 
     /// A constant; as plain bytes if its size is not that of its type.
     fn stored(&self, value: ValueId) -> Option<Stored> {
-        let module = &self.bytecode().module;
+        let module = &self.bytecode.module;
         let ty = module.tensor(value)?;
         let (key, bytes) = match module.constant(value)? {
             Attribute::DenseResource(id) => {
-                let BlobRange { offset, length } = *self.bytecode().blobs.get(id.index())?;
+                let BlobRange { offset, length } = *self.bytecode.blobs.get(id.index())?;
                 (Some(module.resource(*id).key.clone()), Bytes::Blob { offset, length })
             }
             Attribute::DenseElements { splat: false, bytes } => {
-                (None, Bytes::Inline(as_in_a_blob(ty.element, bytes)))
+                (None, Bytes::Inline(ty.element.as_in_a_blob(bytes)))
             }
             _ => return None,
         };
@@ -135,61 +158,65 @@ impl Program {
     }
 
     /// The weights in blobs, each once, in the order of their first use.
-    pub(crate) fn weights(&self) -> Vec<Weight> {
-        let module = &self.bytecode().module;
-        let mut seen = BTreeSet::new();
-        let mut found = Vec::new();
+    pub fn weights(&self) -> Vec<Weight> {
+        let module = &self.bytecode.module;
+        let mut found = IndexSet::new();
         for body in module.graphs().into_iter().filter_map(|graph| module.body(graph)) {
             for op in &module.block(body).ops {
                 let op = module.op(*op);
                 let values =
                     if op.opcode == Opcode::BlockwiseShiftScale { &op.results } else { &op.operands };
                 let weights = values.iter().filter_map(|value| self.weight(*value));
-                for weight in weights.filter(|weight| weight.key().is_some()) {
-                    if seen.insert(weight.clone()) {
-                        found.push(weight);
-                    }
-                }
+                found.extend(weights.filter(|weight| weight.key().is_some()));
             }
         }
-        found
+        found.into_iter().collect()
     }
 
-    /// Bytes of stored elements from `offset` on.
-    pub(crate) fn read(&self, stored: &Stored, offset: u64, out: &mut [u8]) -> anyhow::Result<()> {
-        let end = offset.checked_add(out.len() as u64).filter(|end| *end <= stored.bytes());
-        let end = end.with_context(|| format!("the package holds too few bytes of {}", stored.name()))?;
+    /// Fills `out` with the bytes of stored elements from `offset` on.
+    ///
+    /// # Errors
+    /// [`WeightError::TooShort`] if they are not that many, [`WeightError::Io`] if the system refuses.
+    pub fn read_stored(&self, stored: &Stored, offset: u64, out: &mut [u8]) -> Result<(), WeightError> {
+        stored.check_range(offset, out.len() as u64)?;
         match &stored.bytes {
             Bytes::Blob { offset: start, .. } => self
                 .file
                 .read_exact_at(out, start + offset)
-                .with_context(|| format!("cannot read {}", self.package.program().display())),
-            Bytes::Inline(bytes) => {
-                let range = usize::try_from(offset)?..usize::try_from(end)?;
-                out.copy_from_slice(bytes.get(range).unwrap_or_default());
-                Ok(())
-            }
+                .map_err(|source| WeightError::Io { path: self.program(), source })?,
+            Bytes::Inline(bytes) => out.copy_from_slice(&bytes[offset as usize..][..out.len()]),
         }
+        Ok(())
     }
 
     /// Elements as numbers, from an even index on.
-    pub(crate) fn elements(&self, stored: &Stored, start: u64, count: usize) -> anyhow::Result<Vec<f32>> {
+    ///
+    /// # Errors
+    /// As [`Package::read_stored`]; [`WeightError::Element`] for types that are never weights.
+    pub fn elements(&self, stored: &Stored, start: u64, count: usize) -> Result<Vec<f32>, WeightError> {
         let bits = stored.element.bits();
-        let length = (count as u64 * bits).div_ceil(8);
-        let mut bytes = vec![0; usize::try_from(length)?];
-        self.read(stored, start * bits / 8, &mut bytes)?;
-        let mut values = decode(stored.element, &bytes)
-            .with_context(|| format!("{}: cannot read {} elements", stored.name(), stored.element.name()))?;
+        let length = (count as u64).saturating_mul(bits).div_ceil(8);
+        let offset = start.saturating_mul(bits) / 8;
+        stored.check_range(offset, length)?;
+        let mut bytes = vec![0; length as usize];
+        self.read_stored(stored, offset, &mut bytes)?;
+        let mut values = decode(stored.element, &bytes).ok_or_else(|| WeightError::Element {
+            name: stored.name().to_owned(),
+            element: stored.element,
+        })?;
         values.truncate(count);
         Ok(values)
     }
 
     /// Values (codes times scales), from an index on that starts a block.
-    pub(crate) fn values(&self, weight: &Weight, start: u64, count: usize) -> anyhow::Result<Vec<f32>> {
+    ///
+    /// # Errors
+    /// As [`Package::elements`] and [`Weight::block`].
+    pub fn values(&self, weight: &Weight, start: u64, count: usize) -> Result<Vec<f32>, WeightError> {
         let mut values = self.elements(weight.stored(), start, count)?;
         if let Weight::Blocks { scales, .. } = weight {
             let block = weight.block()?;
-            let size = usize::try_from(block)?;
+            let size = usize::try_from(block).unwrap_or(usize::MAX);
             let scales = self.elements(scales, start / block, count.div_ceil(size))?;
             for (values, scale) in values.chunks_mut(size).zip(scales) {
                 values.iter_mut().for_each(|value| *value *= scale);
@@ -200,7 +227,7 @@ impl Program {
 }
 
 /// Elements of several weights of one shape to read at a time: whole blocks of each, about 2^18.
-pub(crate) fn piece(weights: &[&Weight]) -> u64 {
+pub fn piece(weights: &[&Weight]) -> u64 {
     let unit = weights.iter().fold(2, |unit: u64, weight| {
         let block = weight.block().unwrap_or(2);
         if unit.is_multiple_of(block) { unit } else { unit.saturating_mul(block) }
@@ -229,13 +256,19 @@ fn decode(element: Element, bytes: &[u8]) -> Option<Vec<f32>> {
 
 impl Stored {
     /// Number of elements.
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.shape.iter().fold(1, |count, extent| count.saturating_mul(*extent))
     }
 
     /// Number of bytes.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.bytes.length()
+    }
+
+    /// Whether the range lies within the stored bytes: before anything is allocated for it.
+    fn check_range(&self, offset: u64, length: u64) -> Result<(), WeightError> {
+        let is_within = offset.checked_add(length).is_some_and(|end| end <= self.bytes());
+        is_within.then_some(()).ok_or_else(|| WeightError::TooShort { name: self.name().to_owned() })
     }
 
     fn name(&self) -> &str {
@@ -245,19 +278,19 @@ impl Stored {
 
 impl Weight {
     /// What is stored as the values, scales apart.
-    pub(crate) fn stored(&self) -> &Stored {
+    pub fn stored(&self) -> &Stored {
         match self {
             Weight::Whole(stored) | Weight::Blocks { codes: stored, .. } => stored,
         }
     }
 
     /// Key of its blob.
-    pub(crate) fn key(&self) -> Option<&str> {
+    pub fn key(&self) -> Option<&str> {
         self.stored().key.as_deref()
     }
 
     /// Name of the tensor, if the package was written with names: foreign ones have digests for keys.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         let key = self.stored().name();
         // A blob may carry a `~` that keeps the file from a size that is never mapped.
         let key = key.trim_end_matches('~');
@@ -265,12 +298,12 @@ impl Weight {
     }
 
     /// Whether the name is one that a person gave.
-    pub(crate) fn has_name(&self) -> bool {
+    pub fn has_name(&self) -> bool {
         self.key().is_some_and(|key| !key.starts_with("resource_"))
     }
 
     /// Bytes of all parts.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         match self {
             Weight::Whole(stored) => stored.bytes(),
             Weight::Blocks { codes, scales } => codes.bytes().saturating_add(scales.bytes()),
@@ -281,21 +314,27 @@ impl Weight {
     ///
     /// # Errors
     /// If it is not stored in blocks of its last axis, of an even size, with scales of whole bytes.
-    pub(crate) fn block(&self) -> anyhow::Result<u64> {
-        let Weight::Blocks { codes, scales } = self else { bail!("{} is not stored in blocks", self.name()) };
-        let told = || {
-            let (codes, scales) = (digits::shape(&codes.shape), digits::shape(&scales.shape));
-            format!("{}: scales {scales} for codes {codes} are not understood", self.name())
+    pub fn block(&self) -> Result<u64, WeightError> {
+        let Weight::Blocks { codes, scales } = self else {
+            return Err(WeightError::NotInBlocks { name: self.name().to_owned() });
         };
-        let axes = codes.shape.split_last().zip(scales.shape.split_last());
-        let ((columns, rows), (blocks, scale_rows)) = axes.with_context(told)?;
-        let fits = rows == scale_rows && *blocks > 0 && columns.is_multiple_of(*blocks);
-        let block = fits.then(|| columns / blocks).filter(|block| *block > 0 && block.is_multiple_of(2));
-        block.filter(|_| scales.element.bits() >= 8).with_context(told)
+        let block = || {
+            let (columns, rows) = codes.shape.split_last()?;
+            let (blocks, scale_rows) = scales.shape.split_last()?;
+            let fits = rows == scale_rows && *blocks > 0 && columns.is_multiple_of(*blocks);
+            let block = fits.then(|| columns / blocks).filter(|block| *block > 0 && block.is_multiple_of(2));
+            block.filter(|_| scales.element.bits() >= 8)
+        };
+        let shape = |stored: &Stored| format!("[{}]", bounds::extents(&stored.shape, ", "));
+        block().ok_or_else(|| WeightError::Blocks {
+            name: self.name().to_owned(),
+            codes: shape(codes),
+            scales: shape(scales),
+        })
     }
 
     /// Whether its values can be computed here.
-    pub(crate) fn is_readable(&self) -> bool {
+    pub fn is_readable(&self) -> bool {
         let readable = |stored: &Stored| decode(stored.element, &[]).is_some();
         match self {
             Weight::Whole(stored) => readable(stored),
@@ -304,7 +343,7 @@ impl Weight {
     }
 
     /// Format in words.
-    pub(crate) fn format(&self) -> String {
+    pub fn format(&self) -> String {
         match self {
             Weight::Whole(stored) => stored.element.name().to_owned(),
             Weight::Blocks { codes, .. } => match self.block() {
@@ -315,7 +354,7 @@ impl Weight {
     }
 
     /// Where element `index` is.
-    pub(crate) fn place(&self, index: u64) -> Place {
+    pub fn place(&self, index: u64) -> Place {
         let columns = self.stored().shape.last().copied().unwrap_or(1).max(1);
         let column = index % columns;
         let block = self.block().ok().map(|block| column / block);
