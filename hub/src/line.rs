@@ -4,7 +4,7 @@
 //! left behind. TLS and proxies lie on top and need nothing of their own.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use ureq::config::Config;
@@ -59,6 +59,11 @@ impl Line {
     }
 }
 
+/// Whether a host is an address, which needs no lookup and so no thread.
+fn is_address(host: &str) -> bool {
+    host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+}
+
 impl Resolver for Line {
     fn resolve(
         &self,
@@ -66,6 +71,9 @@ impl Resolver for Line {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
+        if uri.host().is_some_and(is_address) {
+            return DefaultResolver::default().resolve(uri, config, NextTimeout::default());
+        }
         let (uri, config) = (uri.clone(), config.clone());
         self.wait(timeout, move || DefaultResolver::default().resolve(&uri, &config, NextTimeout::default()))
     }

@@ -96,28 +96,20 @@ fn both_variants_pass_with_the_tables_found_beside_them() {
     assert_eq!(probe["generated_ids"].as_array().unwrap()[..continued.len()], continued[..]);
 }
 
-/// Over 511 distinct positions the lattice is at least ten times nearer to the checkpoint than the rule that ignores it; the figures are in
+/// Over the 493 positions of the longer sequence the lattice is at least ten times nearer to the checkpoint than the rule that ignores it; the figures are in
 /// `docs/oracle.md`.
 #[test]
 fn the_lattice_diverges_ten_times_less_and_what_ignores_it_fails() {
+    let mut oracle = read_json(stored_oracle("oracle-long.json").into());
+    oracle["cases"].as_array_mut().unwrap().remove(0);
     let mean = |rule: &str, code: i32| {
         let dir = converted(rule);
-        let arguments = [
-            "gate",
-            BUNDLE,
-            "--oracle",
-            &stored_oracle("oracle-long.json"),
-            "--checkpoint",
-            &tiny(),
-            "--json",
-        ];
+        fs::write(dir.path("longer.json"), oracle.to_string()).unwrap();
+        let arguments = ["gate", BUNDLE, "--oracle", "longer.json", "--checkpoint", &tiny(), "--json"];
         let output = dir.command(&arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let count = |key: &str| -> u64 {
-            report["cases"].as_array().unwrap().iter().map(|case| case[key].as_u64().unwrap()).sum()
-        };
-        assert_eq!((count("positions"), count("repeated")), (831, 320), "both sequences begin alike");
+        assert_eq!(report["cases"][0]["positions"], 493);
         report["distances"]["mean_kl"].as_f64().unwrap()
     };
     let (lattice, absmax) = (mean("lattice", 0), mean("absmax", 1));
