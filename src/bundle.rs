@@ -47,7 +47,7 @@ pub(crate) struct FinishedBundle {
     pub(crate) bytes: u64,
     /// SHA-256 of its program.
     pub(crate) program_sha256: String,
-    /// What was mended in its tokenizer.
+    /// What was fixed in its tokenizer.
     pub(crate) repairs: Vec<String>,
     /// What the gate found, if it was asked.
     #[serde(skip_serializing_if = "Option::is_none")]

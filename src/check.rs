@@ -74,5 +74,5 @@ fn print_finding(out: &mut impl Write, title: &str, finding: &Finding) -> io::Re
     let width = terminal::width();
     let wrapped = |text: &str, indent: usize| terminal::wrap(text, indent, indent, width);
     writeln!(out, "{title} {}\n  {}", finding.id, wrapped(&format!("{place}{}", finding.what), 2))?;
-    writeln!(out, "  why:  {}\n  mend: {}", wrapped(finding.why, 8), wrapped(&finding.mend, 8))
+    writeln!(out, "  why:  {}\n  fix:  {}", wrapped(finding.why, 8), wrapped(&finding.fix, 8))
 }

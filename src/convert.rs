@@ -29,7 +29,7 @@ use crate::cli::{Rule, Weights};
 use crate::origin::Origin;
 use crate::outputs::Common;
 use crate::progress::Progress;
-use crate::reporting::{self, Clock, Course, Facts};
+use crate::reporting::{self, Clock, Facts, Timeline};
 use crate::stage::{Options, Stage, Target};
 use crate::{
     digits, gate, interrupt, oracle, origin, outputs, plan_text, published, stage, tables, terminal,
@@ -257,7 +257,7 @@ struct Finished {
     tables: Option<tables::FinishedTables>,
     written: Written,
     timings: Vec<Timing>,
-    course: Course,
+    timeline: Timeline,
 }
 
 impl Finished {
@@ -322,7 +322,7 @@ impl Job<'_> {
         let table_folder = table_folder.first();
 
         let started = Instant::now();
-        let (written, course) = self.write(names, folders, table_folder, &work, journal)?;
+        let (written, timeline) = self.write(names, folders, table_folder, &work, journal)?;
         let bytes = self.plan.input_bytes() + self.plan.bytes();
         let mut timings = vec![timing("reading, quantizing, writing", started, Some(bytes))];
         let started = Instant::now();
@@ -354,7 +354,7 @@ impl Job<'_> {
             bundle::assemble(folder, &facts, tokenizer)
         });
         let bundles = bundles.collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Finished { bundles, tables, written, timings, course })
+        Ok(Finished { bundles, tables, written, timings, timeline })
     }
 
     /// Holds the packages against the checkpoint, if that was asked.
@@ -385,7 +385,7 @@ impl Job<'_> {
         tables: Option<&StagedDirectory>,
         work: &Path,
         journal: &mut Journal,
-    ) -> anyhow::Result<(Written, Course)> {
+    ) -> anyhow::Result<(Written, Timeline)> {
         let packages: Vec<PathBuf> = folders
             .iter()
             .zip(names)
@@ -429,7 +429,7 @@ impl Job<'_> {
             statistics: &finished.written.statistics,
             gates: gates.collect(),
             timings: &finished.timings,
-            course: &finished.course,
+            timeline: &finished.timeline,
         });
         files.write(&report, &self.arguments.outputs())
     }

@@ -13,7 +13,7 @@ const USER: u8 = 1;
 /// The machine failed, or this program did.
 const MACHINE: u8 = 2;
 
-/// Prints an error with its causes, and gives the exit status. A closed pipe is no error.
+/// Prints an error with its causes, and gives the exit status. A closed pipe is not an error.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;

@@ -80,7 +80,7 @@ fn folder_name(path: &Path) -> anyhow::Result<String> {
     Ok(whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
 }
 
-/// A bar for one file after another; hidden where standard error is no terminal.
+/// A bar for one file after another; hidden where standard error is not a terminal.
 struct DownloadBar(ProgressBar);
 
 impl DownloadBar {

@@ -33,7 +33,7 @@ pub(crate) struct Common {
     /// Print the result, and events on the way, as JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Go on where a conversion of the same commit, with the same options, was cut off
+    /// Continue an interrupted conversion of the same commit with the same options
     #[arg(long)]
     pub(crate) resume: bool,
     /// Replace bundles and tables that exist; what this tool did not write stays
@@ -59,7 +59,9 @@ impl Common {
     /// Name of the model: as typed, else made of the checkpoint's own.
     pub(crate) fn model_name(&self, origin: &str, config: &DecoderConfig) -> anyhow::Result<ModelName> {
         match &self.name {
-            Some(name) => ModelName::given(name).with_context(|| format!("--name {name:?} is no file name")),
+            Some(name) => {
+                ModelName::given(name).with_context(|| format!("--name {name:?} is not a file name"))
+            }
             None => Ok(ModelName::new(origin, config)),
         }
     }

@@ -12,7 +12,7 @@ use crate::{interrupt, terminal};
 /// Bytes between two events for machines.
 const EVENT_STEP: u64 = 64 << 20;
 
-/// Shows how a conversion goes on, and ends it when it was interrupted.
+/// Shows the progress of a conversion, and ends it when it was interrupted.
 pub(crate) struct Progress {
     bar: ProgressBar,
     events: Option<Events>,

@@ -108,7 +108,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn checked(folder: &Path) -> anyhow::Result<(Manifest, Vec<LocalFile>)> {
     let report = check::check(folder, &Options::new(&template::render))?;
     if report.target != check::Target::Release {
-        bail!("{} is no release tree: make one with `coreai-bundle release`", folder.display());
+        bail!("{} is not a release tree: make one with `coreai-bundle release`", folder.display());
     }
     if report.has_defects() {
         let (shown, defects) = (folder.display(), defects_in_words(&report));

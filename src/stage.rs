@@ -1,4 +1,4 @@
-//! A run's hidden folders: made anew, or taken over from a run that was cut off.
+//! A run's hidden folders: made anew, or taken over from an interrupted run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,7 +45,7 @@ impl Stage {
     /// Makes or takes over the hidden folders of these outputs.
     ///
     /// # Errors
-    /// If an output exists and is not to be replaced, the system refuses, or the run that was cut off was to do something else.
+    /// If an output exists and is not to be replaced, the system refuses, or the interrupted run was to do something else.
     pub(crate) fn open(
         common: &Common,
         work: &str,
@@ -70,7 +70,7 @@ impl Stage {
                 }
             }
         }
-        terminal::tell("nothing is there to be resumed: beginning anew");
+        terminal::tell("nothing is there to resume: starting over");
         Self::begin(common, &work, names, Some(header))
     }
 
@@ -129,7 +129,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Takes over one hidden folder. `finished` is the file that describes it, if the run that was cut off had finished.
+    /// Takes over one hidden folder. `finished` is the file that describes it, if the interrupted run had finished.
     fn take_over_output(
         &mut self,
         common: &Common,
@@ -168,7 +168,7 @@ impl Stage {
         self.held
     }
 
-    /// Whether the run that was cut off had finished all outputs: then they only have to be published.
+    /// Whether the interrupted run had finished all outputs: then they only have to be published.
     pub(crate) fn is_finished(&self) -> bool {
         self.journal.finished().is_some()
     }

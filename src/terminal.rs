@@ -91,7 +91,7 @@ pub(crate) fn tell_json(event: &serde_json::Value) {
     tell(text::terminal::json(&event.to_string()));
 }
 
-/// A progress bar on standard error; hidden where that is no terminal.
+/// A progress bar on standard error; hidden where that is not a terminal.
 #[expect(clippy::disallowed_methods, reason = "the door itself")]
 pub(crate) fn bar(length: Option<u64>, template: &str) -> ProgressBar {
     let is_drawn = io::stderr().is_terminal();

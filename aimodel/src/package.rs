@@ -80,7 +80,7 @@ pub enum PackageError {
         source: serde_json::Error,
     },
     /// A package that was left incomplete is not what it is said to be.
-    #[error("{path} is not as the run that was cut off left it: begin anew", path = path.display())]
+    #[error("{path} is not as the interrupted run left it: leave --resume out to start over", path = path.display())]
     NotResumable {
         /// The program.
         path: PathBuf,

@@ -187,8 +187,8 @@ impl<'a> Inspection<'a> {
             Err(defect) => defect,
             Ok(bytes) => match serde_json::from_slice::<serde_json::Value>(&bytes) {
                 Ok(value) if value.is_object() => return,
-                Ok(_) => format!("{name} is no JSON object"),
-                Err(e) => format!("{name} is no JSON: {e}"),
+                Ok(_) => format!("{name} is not a JSON object"),
+                Err(e) => format!("{name} is not JSON: {e}"),
             },
         };
         self.defects.push(defect);

@@ -15,13 +15,13 @@ use crate::log::{KnownFault, LogExcerpt, METAL_TOOLCHAIN_HINT};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not a platform's name.
-    #[error("'{name}' is no platform: ios or macos")]
+    #[error("'{name}' is not a platform: ios or macos")]
     UnknownPlatform {
         /// As typed.
         name: String,
     },
     /// Text that no architecture could have.
-    #[error("'{name}' is no architecture: lower-case letters and digits such as h18p")]
+    #[error("'{name}' is not an architecture: lower-case letters and digits such as h18p")]
     BadArchitecture {
         /// As typed.
         name: String,
@@ -43,13 +43,13 @@ pub enum Error {
         name: String,
     },
     /// A value that is not of the form of a version.
-    #[error("'{value}' is no OS version: digits and dots such as 27.0")]
+    #[error("'{value}' is not an OS version: digits and dots such as 27.0")]
     BadVersion {
         /// As typed.
         value: String,
     },
     /// Not a way to compute.
-    #[error("'{value}' is no compute unit: gpu, neural-engine or none")]
+    #[error("'{value}' is not a compute unit: gpu, neural-engine or none")]
     BadCompute {
         /// As typed.
         value: String,
@@ -58,7 +58,7 @@ pub enum Error {
     #[error("no architecture given")]
     NoArchitecture,
 
-    /// The folder is no bundle to compile.
+    /// The folder is not a bundle to compile.
     #[error("{} cannot be compiled: {reason}", path.display())]
     NotCompilable {
         /// The bundle.

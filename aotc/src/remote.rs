@@ -143,7 +143,7 @@ impl RemoteOptions {
         // A host that begins with a dash would be an option of ssh.
         if self.host.is_empty() || self.host.starts_with('-') || !self.host.chars().all(plain) {
             return Err(
-                self.error("this is no host name", "pass a host, user@host, or an alias of ~/.ssh/config")
+                self.error("this is not a host name", "pass a host, user@host, or an alias of ~/.ssh/config")
             );
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);

@@ -63,7 +63,7 @@ impl SourceBundle {
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| refused("its name is not UTF-8".into()))?.to_owned();
         if !path.is_dir() {
-            return Err(refused("it is no folder".into()));
+            return Err(refused("it is not a folder".into()));
         }
         let metadata = BundleMetadata::read(&path)?;
         let package = package_name(&metadata).map_err(&refused)?;
@@ -147,14 +147,15 @@ fn is_listed(manifest: Option<&Manifest>, file: &FileRecord) -> bool {
 fn package_name(metadata: &BundleMetadata) -> Result<String, String> {
     let name = metadata.assets.get(MAIN_ASSET).ok_or("its metadata.json has no assets.main")?;
     match Path::new(name).extension().and_then(|extension| extension.to_str()) {
-        _ if names::component(name).is_err() || name.starts_with(['.', '-']) => {
-            Err(format!("assets.main of its metadata.json is '{}', which is no plain file name", word(name)))
-        }
+        _ if names::component(name).is_err() || name.starts_with(['.', '-']) => Err(format!(
+            "assets.main of its metadata.json is '{}', which is not a plain file name",
+            word(name)
+        )),
         Some(EXTENSION) => Ok(name.clone()),
         Some("aimodelc") => {
             Err(format!("it is compiled already ({name}): pass the bundle that it was made from"))
         }
-        _ => Err(format!("assets.main of its metadata.json is '{}', which is no .aimodel", word(name))),
+        _ => Err(format!("assets.main of its metadata.json is '{}', which is not an .aimodel", word(name))),
     }
 }
 

@@ -51,7 +51,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     entries.map(|entry| Ok(entry?.path())).collect()
 }
 
-/// Reads these tensors front to back and writes so many bytes to a file, which is then removed.
+/// Reads these tensors front to back and writes this many bytes to a file, which is then removed.
 pub(crate) fn copy(source: &LocalSource, tensors: &[&TensorEntry], bytes: u64, target: &Path) -> Result<()> {
     let mut file = File::create(target).with_context(|| format!("cannot write {}", target.display()))?;
     let (mut buffer, mut left) = (vec![0; STEP], bytes);

@@ -30,7 +30,7 @@ pub enum ConvertError {
     /// The package cannot be written.
     #[error(transparent)]
     Package(#[from] PackageError),
-    /// The journal cannot be written, or the run cannot go on.
+    /// The journal cannot be written, or the run cannot resume.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// A file cannot be written.
@@ -49,7 +49,7 @@ pub enum ConvertError {
         /// Which element, and why.
         source: QuantizeError,
     },
-    /// Somebody asked for the end.
+    /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
 }

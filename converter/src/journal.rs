@@ -1,4 +1,4 @@
-//! What a run has finished, so that another one can go on where it was cut off.
+//! What a run has finished, so that another one can continue where it was interrupted.
 //!
 //! A journal is a file in a folder beside the outputs. Each line is one JSON value behind the digest of all lines up to it: first
 //! what the run was to do, then, for each tensor that is wholly in the outputs' files, their sizes and digests up to there, at last
@@ -28,7 +28,7 @@ const NEW: &str = "journal.new";
 /// Largest journal that is read, in bytes. That of a run over 42 layers has less than 2 MB.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// What a run was to do. One that goes on must be to do the same.
+/// What a run was to do. One that resumes must do the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Header {
     /// Name and version of the tool.
@@ -45,7 +45,7 @@ pub struct Header {
     pub folders: Vec<String>,
 }
 
-/// Why a run does not go on.
+/// Why a run does not resume.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The system refused.
@@ -67,8 +67,8 @@ pub enum JournalError {
     },
     /// The repository has moved on.
     #[error(
-        "the run that was cut off was of commit {then}, and {now} is asked for: give --revision {then} to go on with it, or leave \
-         --resume out to begin anew"
+        "the interrupted run was of commit {then}, and {now} is asked for: give --revision {then} to continue it, or leave \
+         --resume out to start over"
     )]
     Revision {
         /// Its commit.
@@ -78,12 +78,12 @@ pub enum JournalError {
     },
     /// The runs are to do different things.
     #[error(
-        "the run that was cut off had {what} {then}, this one has {now}: give the same to go on, or leave --resume out to begin anew"
+        "the interrupted run had {what} {then}, this one has {now}: give the same to continue, or leave --resume out to start over"
     )]
     Different {
         /// In which point.
         what: String,
-        /// Its value in the run that was cut off.
+        /// Its value in the interrupted run.
         then: String,
         /// Its value now.
         now: String,
@@ -204,7 +204,7 @@ impl Done {
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    /// Nothing if no other run is to go on with this one.
+    /// Nothing if no other run is to resume this one.
     file: Option<File>,
     /// Of all lines so far.
     digest: Sha256,

@@ -1,14 +1,14 @@
 //! How a long run is watched, and stopped.
 
-/// Hears how a run goes on. Called from the thread that started it.
+/// Hears of the progress of a run. Called from the thread that started it.
 pub trait Observer: Sync {
     /// The bytes that follow belong to this tensor.
     fn tensor(&self, _name: &str) {}
 
-    /// So many bytes of the checkpoint were read, converted and written.
+    /// This many bytes of the checkpoint were read, converted and written.
     fn advance(&self, _bytes: u64) {}
 
-    /// So many bytes were read, converted and written by an earlier run.
+    /// This many bytes were read, converted and written by an earlier run.
     fn resume(&self, _bytes: u64) {}
 
     /// Whether the run is to end now.
@@ -17,7 +17,7 @@ pub trait Observer: Sync {
     }
 }
 
-/// Nobody watches.
+/// Ignores everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unobserved;
 

@@ -81,7 +81,7 @@ impl Cache {
         self.folder().join("blobs").join(digits)
     }
 
-    /// Waits until nobody else fetches this blob, or `cancelled` says that somebody asked for the end. Others wait until the file is
+    /// Waits until nobody else fetches this blob, or `cancelled` says that the user asked to stop. Others wait until the file is
     /// dropped.
     pub(crate) fn lock(&self, digits: &str, cancelled: fn() -> bool) -> Result<File, Error> {
         let path = self.root.join(".locks").join(&self.name).join(format!("{digits}.lock"));

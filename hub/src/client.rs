@@ -222,7 +222,7 @@ impl Client {
         }
     }
 
-    /// As [`ask`](Self::ask): `PUT`s so many bytes as they are read.
+    /// As [`ask`](Self::ask): `PUT`s this many bytes as they are read.
     pub(crate) fn put(&self, url: &str, length: u64, body: &mut dyn Read) -> Result<Answer, Failure> {
         let request = self.request("PUT", url, &[("Content-Length", &length.to_string())]);
         self.send(url, request.body(SendBody::from_reader(body)))

@@ -19,15 +19,15 @@ const CONNECTIONS: usize = 4;
 /// Bytes of one request.
 const PART: u64 = 8 << 20;
 
-/// Hears how a download goes on.
+/// Hears of the progress of a download.
 pub trait Observer {
-    /// A file of so many bytes is next, of which so many are here already.
+    /// A file of this many bytes is next, and this many of them are here already.
     fn file(&self, _path: &str, _size: u64, _here: u64) {}
-    /// So many bytes more are on the disk.
+    /// This many more bytes are on the disk.
     fn advance(&self, _bytes: u64) {}
 }
 
-/// Nobody watches.
+/// Ignores everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unobserved;
 

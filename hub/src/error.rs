@@ -201,7 +201,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Not a name of a repository, or one that leads out of the cache.
-    #[error("{id:?} is no repository: give owner/name, as in google/gemma-4-E2B-it")]
+    #[error("{id:?} is not a repository: give owner/name, as in google/gemma-4-E2B-it")]
     BadName {
         /// What was given.
         id: String,
@@ -275,7 +275,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// Somebody asked for the end.
+    /// The user asked to stop.
     #[error("interrupted")]
     Cancelled,
 }

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::retry::Passing;
 use crate::snapshot::{RepositoryId, escape};
 
-/// A server that ignores ranges sends everything: up to so many bytes are then skipped.
+/// A server that ignores ranges sends everything: up to this many bytes are then skipped.
 const MAX_SKIPPED: u64 = 16 << 20;
 /// Largest size to believe.
 const MAX_SIZE: u64 = 1 << 42;
@@ -149,7 +149,7 @@ impl RemoteFile {
         while filled < out.len() {
             let before = filled;
             let missed = self.read_part(client, start, out, &mut filled);
-            // A trickle is no progress: it would never end.
+            // A trickle is not progress: it would never end.
             if filled > before && !matches!(&missed, Err(missed) if missed.is_too_slow()) {
                 attempts.progress();
             }
@@ -260,7 +260,7 @@ pub(crate) fn retry(attempts: &mut crate::retry::Attempts, failure: Failure) -> 
     }
 }
 
-/// A refusal of a link is no refusal yet.
+/// A refusal of a link is not a refusal yet.
 fn passing(failure: Failure) -> Failure {
     match failure {
         Failure::Final(error) => Failure::Passing(Passing { error, retry_after: None }),

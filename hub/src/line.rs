@@ -1,4 +1,4 @@
-//! The connection under HTTP: every wait of it ends soon after somebody asks for the end, and a transfer that trickles is cut.
+//! The connection under HTTP: every wait of it ends soon after the user asks to stop, and a transfer that trickles is cut.
 //!
 //! Sockets wait in short steps. Looking up a name and opening a connection have no steps: they are done in a thread that can be
 //! left behind. TLS and proxies lie on top and need nothing of their own.
@@ -204,7 +204,7 @@ impl Transport for Wire {
     }
 }
 
-/// The speed of a transfer in one direction, over the time that was spent waiting: who takes bytes slowly is no slow server.
+/// The speed of a transfer in one direction, over the time that was spent waiting: who takes bytes slowly is not a slow server.
 #[derive(Debug)]
 struct Pace {
     limits: Limits,
@@ -224,7 +224,7 @@ impl Pace {
         *self = Pace::new(self.limits);
     }
 
-    /// So many bytes were moved after a wait.
+    /// This many bytes were moved after a wait.
     fn moved(&mut self, bytes: usize, waited: Duration) -> Result<(), Error> {
         if !std::mem::replace(&mut self.begun, true) {
             return Ok(());
@@ -250,7 +250,7 @@ mod tests {
 
     use super::{Limits, Pace, is_too_slow};
 
-    /// Moves so many bytes each second until the transfer is cut; gives the seconds.
+    /// Moves this many bytes each second until the transfer is cut; gives the seconds.
     fn cut_after(bytes: usize) -> Option<usize> {
         let mut pace = Pace::new(Limits::default());
         (0..200).find(|_| match pace.moved(bytes, Duration::from_secs(1)) {

@@ -63,7 +63,7 @@ impl Attempts {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// What went wrong, if that was the last attempt or the wait is too long; [`Error::Cancelled`] if somebody asked for the end.
+    /// What went wrong, if that was the last attempt or the wait is too long; [`Error::Cancelled`] if the user asked to stop.
     pub(crate) fn failed(&mut self, passing: Passing) -> Result<(), Error> {
         self.failed += 1;
         let Policy { attempts, first_pause, longest_pause, longest_request, second } = self.policy;

@@ -85,7 +85,7 @@ impl Settings {
 
 /// What a token's file holds, if it is a file.
 fn read_token(path: &Path) -> Option<String> {
-    /// What is longer is no token.
+    /// What is longer is not a token.
     const LONGEST: u64 = 4096;
     // A pipe would keep whoever opens it waiting.
     fs::metadata(path).ok().filter(fs::Metadata::is_file)?;

@@ -30,7 +30,7 @@ impl Token {
 
     /// Whether bytes hold the token.
     pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
-        /// What is shorter is no secret, and may well be part of a word.
+        /// What is shorter is not a secret, and may well be part of a word.
         const SHORTEST: usize = 8;
         let secret = self.secret.as_bytes();
         secret.len() >= SHORTEST && bytes.windows(secret.len()).any(|window| window == secret)

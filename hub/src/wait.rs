@@ -1,4 +1,4 @@
-//! Waits that end soon after somebody asks for the end.
+//! Waits that end soon after the user asks to stop.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -10,7 +10,7 @@ pub(crate) const STEP: Duration = Duration::from_millis(50);
 /// Why a wait ended without a result.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// Somebody asked for the end.
+    /// The user asked to stop.
     Cancelled,
     /// The time was up.
     TimedOut,

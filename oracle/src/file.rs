@@ -1,4 +1,4 @@
-//! The oracle file: what the checkpoint says in fp32, for bundles to be held against.
+//! The oracle file: what the checkpoint says in fp32, for bundles to be compared with.
 //!
 //! A superset of the files that `transformers` makes in the same shape: those read too, without the fields that are new here.
 

@@ -26,7 +26,7 @@ pub enum TextError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A configuration file is no JSON object.
+    /// A configuration file is not a JSON object.
     #[error("{path}: {source}", path = path.display())]
     Json {
         /// The file.

@@ -13,7 +13,7 @@ pub struct Digest([u8; 32]);
 
 /// A text that is not a digest.
 #[derive(Debug, thiserror::Error)]
-#[error("'{0}' is no SHA-256 digest: 64 hexadecimal digits are expected")]
+#[error("'{0}' is not a SHA-256 digest: 64 hexadecimal digits are expected")]
 pub struct ParseDigestError(String);
 
 impl Digest {

@@ -29,7 +29,7 @@ pub enum ManifestError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The text is not the expected JSON.
-    #[error("{} is no manifest: {source}", path.display())]
+    #[error("{} is not a manifest: {source}", path.display())]
     Json {
         /// The file.
         path: PathBuf,

@@ -41,7 +41,7 @@ pub enum MetadataError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The text is not the expected JSON.
-    #[error("{} is no bundle metadata: {source}", path.display())]
+    #[error("{} is not bundle metadata: {source}", path.display())]
     Json {
         /// The file.
         path: PathBuf,

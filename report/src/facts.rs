@@ -25,7 +25,7 @@ pub struct Report {
     pub timings: Vec<Timing>,
     /// How the time of the conversion went by: consecutive tensors of one layer are one stretch.
     pub stretches: Vec<Stretch>,
-    /// A verdict for each bundle that was held against the checkpoint.
+    /// A verdict for each bundle that was compared with the checkpoint.
     pub gates: Vec<Gate>,
     /// Sentences about what could not be told.
     pub unknown: Vec<String>,
@@ -178,7 +178,7 @@ pub struct Gate {
     pub passed: bool,
     /// The verdict in a line.
     pub verdict: String,
-    /// What computed the figures that it is held against.
+    /// What computed the figures that it is compared with.
     pub reference: String,
     /// What was found wrong.
     pub causes: Vec<String>,

@@ -130,8 +130,8 @@ fn inspect(arguments: &Arguments) -> anyhow::Result<Report> {
         folder::inspect_bundle(path, shown)
     } else {
         bail!(
-            "{}: this is no checkpoint (config.json), no package (main.mlirb), no bundle (metadata.json) \
-             and no table folder (meta.json)",
+            "{}: this is not a checkpoint (config.json), a package (main.mlirb), a bundle (metadata.json) \
+             or a table folder (meta.json)",
             path.display()
         );
     }

@@ -16,7 +16,7 @@ pub(crate) struct Clock<'p> {
 
 /// How a conversion went.
 #[derive(Default)]
-pub(crate) struct Course {
+pub(crate) struct Timeline {
     /// Consecutive tensors of one layer are one.
     pub(crate) stretches: Vec<Stretch>,
     /// Whether an earlier run had done a part.
@@ -24,7 +24,7 @@ pub(crate) struct Course {
 }
 
 struct State {
-    course: Course,
+    timeline: Timeline,
     /// When the last stretch began.
     since: Instant,
 }
@@ -32,7 +32,7 @@ struct State {
 impl State {
     fn close(&mut self) {
         let now = Instant::now();
-        if let Some(last) = self.course.stretches.last_mut() {
+        if let Some(last) = self.timeline.stretches.last_mut() {
             last.seconds += (now - self.since).as_secs_f64();
         }
         self.since = now;
@@ -42,14 +42,14 @@ impl State {
 impl<'p> Clock<'p> {
     /// Begins now.
     pub(crate) fn new(progress: &'p Progress) -> Self {
-        Clock { progress, state: Mutex::new(State { course: Course::default(), since: Instant::now() }) }
+        Clock { progress, state: Mutex::new(State { timeline: Timeline::default(), since: Instant::now() }) }
     }
 
     /// Ends now.
-    pub(crate) fn finish(self) -> Course {
+    pub(crate) fn finish(self) -> Timeline {
         let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.close();
-        state.course
+        state.timeline
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -72,22 +72,22 @@ impl Observer for Clock<'_> {
         self.progress.tensor(name);
         let name = name_of(name);
         let mut state = self.state();
-        if state.course.stretches.last().is_none_or(|last| last.name != name) {
+        if state.timeline.stretches.last().is_none_or(|last| last.name != name) {
             state.close();
-            state.course.stretches.push(Stretch { name, seconds: 0.0, bytes: 0 });
+            state.timeline.stretches.push(Stretch { name, seconds: 0.0, bytes: 0 });
         }
     }
 
     fn advance(&self, bytes: u64) {
         self.progress.advance(bytes);
-        if let Some(last) = self.state().course.stretches.last_mut() {
+        if let Some(last) = self.state().timeline.stretches.last_mut() {
             last.bytes += bytes;
         }
     }
 
     fn resume(&self, bytes: u64) {
         self.progress.resume(bytes);
-        self.state().course.resumed |= bytes > 0;
+        self.state().timeline.resumed |= bytes > 0;
     }
 
     fn cancelled(&self) -> bool {

@@ -14,7 +14,7 @@ use report::{
     Worst,
 };
 
-use super::Course;
+use super::Timeline;
 use crate::{gate, outputs};
 
 /// What a conversion left behind.
@@ -28,7 +28,7 @@ pub(crate) struct Facts<'a> {
     /// Names of bundles that were gated, with what was found.
     pub(crate) gates: Vec<(String, &'a GateReport)>,
     pub(crate) timings: &'a [Timing],
-    pub(crate) course: &'a Course,
+    pub(crate) timeline: &'a Timeline,
 }
 
 /// The report of a conversion.
@@ -51,7 +51,7 @@ pub(crate) fn of_conversion(facts: &Facts<'_>) -> Report {
         slots: slots(&facts.model.config),
         gates: facts.gates.iter().map(|(bundle, report)| verdict(bundle, report)).collect(),
         timings: facts.timings.to_vec(),
-        stretches: facts.course.stretches.clone(),
+        stretches: facts.timeline.stretches.clone(),
         unknown,
     }
 }
@@ -68,7 +68,7 @@ fn conversion(facts: &Facts<'_>) -> Option<Conversion> {
         weights: graph.recipe.projections.format().to_owned(),
         head: head.treatment.format().to_owned(),
         head_reason: head.reason.clone(),
-        resumed: facts.course.resumed,
+        resumed: facts.timeline.resumed,
     })
 }
 

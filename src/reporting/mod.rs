@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::outputs;
 
-pub(crate) use clock::{Clock, Course};
+pub(crate) use clock::{Clock, Timeline};
 pub(crate) use conversion::{Facts, of_conversion};
 
 /// The files of a report.

@@ -73,7 +73,7 @@ impl Place<'_> {
         )
     }
 
-    /// Makes the outputs if that is still to be done, and publishes them on a disk that fails after so many steps, each byte of the
+    /// Makes the outputs if that is still to be done, and publishes them on a disk that fails after this many steps, each byte of the
     /// journal being one. Gives the steps that were taken.
     fn run(&self, more: &[&str], steps: u64) -> anyhow::Result<u64> {
         let mut stage = self.open(more)?;

@@ -15,7 +15,7 @@ static IS_LIMITED: AtomicBool = AtomicBool::new(false);
 /// Bytes that may still be allocated. What was allocated before the limit was set and is freed later adds to them.
 static LEFT: AtomicIsize = AtomicIsize::new(0);
 
-/// Ends the process with [`OUT_OF_MEMORY`] once it has allocated so many bytes more than it freed.
+/// Ends the process with [`OUT_OF_MEMORY`] once it has allocated this many bytes more than it freed.
 pub(super) fn limit(bytes: usize) {
     LEFT.store(bytes.cast_signed(), Ordering::Relaxed);
     IS_LIMITED.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The text of each command at 80 and 100 columns, plain and in color, held against files in `tests/golden`.
+//! The text of each command at 80 and 100 columns, plain and in color, compared with files in `tests/golden`.
 
 use std::fs;
 

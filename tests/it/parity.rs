@@ -50,7 +50,7 @@ fn provider_f16_equals_the_pipelines() {
     check(&["--weights", "f16"], "gemma4_e4b_qat_decode_f16", Reference::ProviderF16);
 }
 
-/// The comparison is no rubber stamp: another rule changes constants and nothing else, another variant changes ops.
+/// The comparison is not a rubber stamp: another rule changes constants and nothing else, another variant changes ops.
 #[test]
 fn other_weights_and_other_graphs_differ() {
     let dir = Dir::new();

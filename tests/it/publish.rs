@@ -423,12 +423,12 @@ fn the_command_publishes_a_release_and_never_shows_the_token() {
         (
             &["out/gemma4_e4b_qat_gather_raw", "--repo-id", ID],
             Some(TOKEN),
-            "error: out/gemma4_e4b_qat_gather_raw is no release tree: make one with `coreai-bundle release`",
+            "error: out/gemma4_e4b_qat_gather_raw is not a release tree: make one with `coreai-bundle release`",
         ),
         (
             &["release", "--repo-id", "tiny"],
             Some(TOKEN),
-            "error: \"tiny\" is no repository: give owner/name, as in google/gemma-4-E2B-it",
+            "error: \"tiny\" is not a repository: give owner/name, as in google/gemma-4-E2B-it",
         ),
     ] {
         assert_eq!(refused(arguments, token), expected);

@@ -73,7 +73,7 @@ impl Line {
         Some(self.dir.path("out").join(name).join("journal"))
     }
 
-    /// Starts a run, does something to it as soon as it has finished so many tensors, and gives what it ended with.
+    /// Starts a run, does something to it as soon as it has finished this many tensors, and gives what it ended with.
     fn disturb(&self, arguments: &[&str], tensors: usize, disturb: &dyn Fn(&mut Child)) -> Output {
         let mut child = self.command(arguments).stderr(Stdio::piped()).spawn().unwrap();
         while self.finished().len() < tensors {
@@ -159,7 +159,7 @@ fn a_run_goes_on_only_with_the_same_commit_and_options() {
     let commit = line.hub.change(ID, |repository| repository.commit_folder(&line.dir.path("model"))).unwrap();
     assert_ne!(commit, line.commit);
     let moved = line.fails(&with(&["--resume"]));
-    assert!(moved.contains(&format!("give --revision {} to go on", line.commit)), "{moved}");
+    assert!(moved.contains(&format!("give --revision {} to continue", line.commit)), "{moved}");
     assert_eq!(line.dir.names("out"), held, "what is there waits for the right command");
     line.ok(&[&run[..], &["--resume", "--revision", &line.commit]].concat());
     assert_eq!(line.dir.names("out"), ["m_decode_int4lin", "m_gather_raw"]);
@@ -168,7 +168,7 @@ fn a_run_goes_on_only_with_the_same_commit_and_options() {
     line.break_line(&with(&["--force"]));
     line.ok(&with(&["--force"]));
     assert_eq!(line.dir.names("out"), ["m_decode_int4lin", "m_gather_raw"]);
-    // Nothing to go on with is no reason not to begin.
+    // Nothing to resume is no reason not to begin.
     line.ok(&["tables", ID, "-o", "new", "--name", "m", "--resume"]);
     let folder = line.fails(&["convert", "model", "-o", "other", "--resume"]);
     assert!(folder.contains("only a conversion of a repository's commit can be resumed"), "{folder}");

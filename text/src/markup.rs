@@ -34,7 +34,7 @@ pub fn quoted_yaml(text: &str) -> String {
     scalar
 }
 
-/// Letters first, so that it is no number or date, and none of the words that are something else.
+/// Letters first, so that it is not a number or date, and none of the words that are something else.
 fn is_plain_yaml(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
     let other = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];

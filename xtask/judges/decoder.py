@@ -1,7 +1,7 @@
 """The Gemma 4 text decoder in f32 numpy: the reference that a package's logits are measured against.
 
 It is written from the description of the forward pass alone and shares nothing with the converter, so that both
-being wrong in the same way is unlikely. `check_reference` in `apple.py` holds it against the oracle of `transformers`.
+being wrong in the same way is unlikely. `check_reference` in `apple.py` compares it with the oracle of `transformers`.
 """
 
 from __future__ import annotations

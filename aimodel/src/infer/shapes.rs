@@ -124,7 +124,7 @@ impl<'a> Context<'a> {
         let mut sorted = order.clone();
         sorted.sort_unstable();
         if sorted != (0..source.rank()).collect::<Vec<_>>() {
-            return Err(format!("{order:?} is no permutation of {} axes", source.rank()));
+            return Err(format!("{order:?} is not a permutation of {} axes", source.rank()));
         }
         Ok(TensorType::new(order.iter().map(|axis| source.shape[*axis]).collect(), source.element))
     }
@@ -407,7 +407,9 @@ const FOLLOWS: i64 = -1;
 fn extent(element: Option<i64>) -> Result<Dim, String> {
     match element {
         None => Ok(Dim::Dynamic),
-        Some(extent) => u64::try_from(extent).map(Dim::Fixed).map_err(|_| format!("{extent} is no extent")),
+        Some(extent) => {
+            u64::try_from(extent).map(Dim::Fixed).map_err(|_| format!("{extent} is not an extent"))
+        }
     }
 }
 

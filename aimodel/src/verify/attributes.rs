@@ -11,7 +11,7 @@ pub(super) struct Attributes<'m> {
     values: Vec<bool>,
 }
 
-/// Whether a value of so many bits is one: the bits above them must be zero, as they are stored.
+/// Whether a value of this many bits is one: the bits above them must be zero, as they are stored.
 pub(super) fn fits(width: u64, value: i64) -> bool {
     width >= 64 || (value as u64) >> width == 0
 }

@@ -165,7 +165,7 @@ fn check_values(
 /// Entries of one argument or result are sorted by their keys.
 fn sorted_keys(module: &Module, entries: AttributeId) -> Checked {
     let Attribute::Array(entries) = module.attribute(entries) else {
-        return Err("its entries are no list".to_owned());
+        return Err("its entries are not a list".to_owned());
     };
     let keys: Option<Vec<&str>> = entries
         .iter()

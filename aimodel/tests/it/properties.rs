@@ -223,7 +223,7 @@ proptest! {
         let read = Bytecode::read(file_with_any_blobs(&module).as_slice()).unwrap();
         let ty = |module: &Module, attribute: AttributeId| match module.attribute(attribute) {
             Attribute::Type(ty) => describe_type(module, *ty),
-            other => panic!("{other:?} is no type"),
+            other => panic!("{other:?} is not a type"),
         };
         prop_assert_eq!(ty(&module, attribute), ty(&read.module, source_of(&read.module)));
     }

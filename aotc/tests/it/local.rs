@@ -215,7 +215,7 @@ fn silent_failures_are_found() {
         ("empty-program", "main-h18p.mlirb is empty"),
         ("no-hash", "main.hash is missing"),
         ("no-metadata", "metadata.json is missing"),
-        ("bad-metadata", "metadata.json is no JSON"),
+        ("bad-metadata", "metadata.json is not JSON"),
         ("no-statistics", "stats.json is missing"),
         ("no-delegates", "main-h18p-delegates/ is missing"),
         ("no-weights", "weights are missing"),

@@ -18,8 +18,8 @@ pub enum ConfigError {
         limit: usize,
     },
 
-    /// The file is no JSON.
-    #[error("config.json is no valid JSON: {0}")]
+    /// The file is not JSON.
+    #[error("config.json is not valid JSON: {0}")]
     Json(#[from] serde_json::Error),
 
     /// One field cannot be accepted.

@@ -3,7 +3,7 @@
 use super::fields::Fields;
 use super::{ConfigError, Layer, LayerKind, MAX_LAYERS};
 
-/// Reads `layer_types` and holds it against the number of layers.
+/// Reads `layer_types` and compares it with the number of layers.
 pub(super) fn kinds(text: &Fields<'_>) -> Result<Vec<LayerKind>, ConfigError> {
     let count = text.size_up_to("num_hidden_layers", MAX_LAYERS)?;
     let names = text.list("layer_types")?;

@@ -151,7 +151,7 @@ impl DecoderConfig {
     /// Reads the bytes of `config.json`.
     ///
     /// # Errors
-    /// [`ConfigError::Json`] if they are no JSON object, [`ConfigError::Field`] for the first field that is missing,
+    /// [`ConfigError::Json`] if they are not a JSON object, [`ConfigError::Field`] for the first field that is missing,
     /// malformed, or asks for something this decoder does not do.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
         parse::decoder_config(bytes)

@@ -62,7 +62,7 @@ pub enum SourceError {
     /// The first eight bytes promise a header that the file cannot hold.
     #[error(
         "{file}: the header is said to have {stated} bytes, but at most {possible} are possible: \
-         this is no safetensors file, or it is damaged; download it again"
+         this is not a safetensors file, or it is damaged; download it again"
     )]
     HeaderLength {
         /// File name.
@@ -96,7 +96,7 @@ pub enum SourceError {
         actual: u64,
     },
 
-    /// The index is no index.
+    /// The index is not an index.
     #[error("{file}: {reason}")]
     Index {
         /// File name of the index.

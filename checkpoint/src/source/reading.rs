@@ -20,7 +20,7 @@ impl<'s> Reading<'s> {
         Reading { source, tensor, read: 0, told: 0 }
     }
 
-    /// So many more bytes were read.
+    /// This many more bytes were read.
     pub fn advance(&mut self, bytes: u64) {
         self.read += bytes;
         if self.read - self.told >= STEP || self.read == self.tensor.byte_len() {

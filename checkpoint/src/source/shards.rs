@@ -2,7 +2,7 @@
 
 use super::{Header, ShardIndex, SourceError, TensorEntry};
 
-/// Merges the files' tensors into one list sorted by name and holds it against the index, if there is one.
+/// Merges the files' tensors into one list sorted by name and compares it with the index, if there is one.
 ///
 /// # Errors
 /// A tensor in two files, in another file than the index says, in no file, or unknown to the index.

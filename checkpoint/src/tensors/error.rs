@@ -56,7 +56,7 @@ pub enum CheckpointError {
 
     /// A matrix cannot be cut into blocks.
     #[error(
-        "{name} has the shape {shape:?}: its last axis is no multiple of {}, so it cannot be quantized in blocks; \
+        "{name} has the shape {shape:?}: its last axis is not a multiple of {}, so it cannot be quantized in blocks; \
          keep it in f16",
         super::BLOCK
     )]

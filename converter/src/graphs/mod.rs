@@ -101,7 +101,7 @@ impl GraphPass<'_> {
         sink.finish(self.metadata, journal)
     }
 
-    /// Packages that a run that was cut off has finished.
+    /// Packages that an interrupted run has finished.
     fn whole_packages(
         &self,
         destinations: &[Destination<'_>],

@@ -88,7 +88,7 @@ impl<'d> Sink<'d> {
             match (done.next_blob, done.packages.get(at)) {
                 (Some(next), Some(front)) => PackageWriter::resume_on(disk, directory, layout, next, front),
                 _ => {
-                    // A run that was cut off may have left the beginning of one.
+                    // An interrupted run may have left the beginning of one.
                     let _ = fs::remove_dir_all(directory);
                     PackageWriter::create_on(disk, directory, layout)
                 }

@@ -45,7 +45,7 @@ impl Spool {
     /// Begins in this folder.
     pub(super) fn new(disk: &Disk, directory: &Path, blob: usize) -> Result<Self, ConvertError> {
         let path = path_of(directory, blob);
-        // A run that was cut off may have left the beginning of one.
+        // An interrupted run may have left the beginning of one.
         let _ = fs::remove_file(&path);
         let file = StreamedFile::create_on(disk, &path).map_err(failure(&path))?;
         Ok(Spool { path, file, blob, matrix: Matrix::default() })
@@ -67,7 +67,7 @@ impl Spool {
 }
 
 impl WaitingBlob {
-    /// One that a run that was cut off has left.
+    /// One that an interrupted run has left.
     pub(super) fn resume(directory: &Path, record: &SpoolRecord) -> Result<Self, ConvertError> {
         let path = path_of(directory, record.blob);
         if !record.file.is_whole(&path).map_err(failure(&path))? {

@@ -24,7 +24,7 @@ pub struct Fit {
     /// Sum of `weight^2`, in f32.
     pub squared_weights: f32,
     /// Whether the block is known to lie on a lattice: the codes reproduce every weight with this scale, or would with a scale
-    /// that is no f16 number. Only [`super::Int4Rule::Lattice`] looks for the latter.
+    /// that is not an f16 number. Only [`super::Int4Rule::Lattice`] looks for the latter.
     pub on_lattice: bool,
 }
 

@@ -42,7 +42,7 @@ struct Output {
 impl Output {
     fn create(disk: &Disk, directory: &Path, name: &'static str) -> Result<Self, ConvertError> {
         let path = directory.join(name);
-        // A run that was cut off may have left the beginning of one.
+        // An interrupted run may have left the beginning of one.
         let _ = fs::remove_file(&path);
         let file = StreamedFile::create_on(disk, &path);
         match file {
@@ -63,7 +63,7 @@ impl Output {
     }
 }
 
-/// A table folder under way, or one that a run that was cut off has left. Tables of tensors that are read for a graph anyhow are made in that pass; [`TableWriter::finish`]
+/// A table folder under way, or one that an interrupted run has left. Tables of tensors that are read for a graph anyhow are made in that pass; [`TableWriter::finish`]
 /// makes the others.
 #[derive(Debug)]
 pub(crate) struct TableWriter<'p> {
@@ -74,7 +74,7 @@ pub(crate) struct TableWriter<'p> {
 }
 
 impl<'p> TableWriter<'p> {
-    /// Begins in an empty folder, or goes on behind the files that the journal holds.
+    /// Begins in an empty folder, or continues behind the files that the journal holds.
     ///
     /// # Errors
     /// If one of them is not as it was.

@@ -308,7 +308,7 @@ fn finished(out: &Path) -> BTreeSet<String> {
     lines(&out.join("work")).iter().skip(1).filter_map(name).collect()
 }
 
-/// So many numbers below a limit, the same in every run.
+/// This many numbers below a limit, the same in every run.
 fn sample(seed: u64, count: usize, limit: u64) -> impl Iterator<Item = u64> {
     (0..count as u64).map(move |at| {
         // SplitMix64.
@@ -378,7 +378,7 @@ fn cut_off(job: &Job, place: usize) -> TempDir {
 /// Resumes a run that must be refused.
 fn refuse(job: &Job, out: &Path, what: &str) {
     let error = job.run(out, Cut::Never).result.expect_err(what).to_string();
-    let is_clear = ["is damaged or missing", "not as the run that was cut off left it"];
+    let is_clear = ["is damaged or missing", "not as the interrupted run left it"];
     assert!(is_clear.iter().any(|words| error.contains(words)), "{what}: {error}");
 }
 

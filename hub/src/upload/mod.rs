@@ -27,17 +27,17 @@ pub const LARGEST_INLINE: u64 = 10_000_000;
 /// Files that one request asks about.
 const ASKED_AT_ONCE: usize = 256;
 
-/// Hears how an upload goes on.
+/// Hears of the progress of an upload.
 pub trait Observer {
-    /// A large file of so many bytes is next.
+    /// A large file of this many bytes is next.
     fn file(&self, _path: &str, _size: u64) {}
-    /// So many bytes of it were sent; less than before when a part is sent again.
+    /// This many bytes of it were sent; less than before when a part is sent again.
     fn position(&self, _bytes: u64) {}
     /// The storage holds this file already.
     fn held(&self, _path: &str, _size: u64) {}
 }
 
-/// Nobody watches.
+/// Ignores everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unobserved;
 

@@ -1,4 +1,4 @@
-//! Every wait for a server ends when somebody asks for the end, while the server still holds the connection; and an answer that
+//! Every wait for a server ends when the user asks to stop, while the server still holds the connection; and an answer that
 //! trickles is cut.
 
 use std::net::TcpListener;

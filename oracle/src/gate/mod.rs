@@ -34,7 +34,7 @@ const TABLE_TOKENS: usize = 64;
 /// Tokens of the probe that devices repeat to see whether they compute the same each time.
 pub const PROBE_TOKENS: usize = 24;
 
-/// A gate that could not be run. A bundle that fails it is no error.
+/// A gate that could not be run. A bundle that fails it is not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
     /// The bundle cannot be run.

@@ -27,7 +27,7 @@ pub(super) fn matmul(a: &Tensor, b: &Value, rounding: Rounding) -> Result<Tensor
 fn split(x: &Tensor) -> Result<(&[usize], usize, usize), String> {
     match x.shape() {
         [batch @ .., m, n] => Ok((batch, *m, *n)),
-        shape => Err(format!("{shape:?} is no matrix")),
+        shape => Err(format!("{shape:?} is not a matrix")),
     }
 }
 

@@ -30,7 +30,7 @@ fn numbers(tensor: &Tensor) -> Result<Vec<i64>, String> {
 }
 
 pub(super) fn extents(tensor: &Tensor) -> Result<Vec<usize>, String> {
-    let extent = |number: i64| usize::try_from(number).map_err(|_| format!("{number} is no extent"));
+    let extent = |number: i64| usize::try_from(number).map_err(|_| format!("{number} is not an extent"));
     numbers(tensor)?.into_iter().map(extent).collect()
 }
 
@@ -61,7 +61,7 @@ pub(super) fn permutation(order: &Tensor, rank: usize) -> Result<Vec<usize>, Str
     if sorted == (0..rank).collect::<Vec<_>>() {
         Ok(order)
     } else {
-        Err(format!("{order:?} is no permutation of {rank} axes"))
+        Err(format!("{order:?} is not a permutation of {rank} axes"))
     }
 }
 

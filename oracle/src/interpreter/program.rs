@@ -75,7 +75,8 @@ fn ports<'p>(
 ) -> Result<Vec<(usize, Port)>, InterpretError> {
     let owned = |port: &view::Port<'_>| {
         let name = port.name.unwrap_or_default().to_owned();
-        let ty = port.tensor.clone().ok_or_else(|| graph_error(format!("{what} {name:?} is no tensor")))?;
+        let ty =
+            port.tensor.clone().ok_or_else(|| graph_error(format!("{what} {name:?} is not a tensor")))?;
         Ok((port.value.index(), Port { name, ty }))
     };
     ports.map(owned).collect()
@@ -132,7 +133,7 @@ impl Program {
 
     fn constant(&mut self, op: OpId, blobs: &[BlobRange], map: &Arc<Mmap>) -> Result<(), String> {
         let result = *self.module.op(op).results.first().ok_or("has no result")?;
-        let ty = self.module.tensor(result).ok_or("is no tensor")?;
+        let ty = self.module.tensor(result).ok_or("is not a tensor")?;
         let attribute = self.module.constant(result).ok_or("has no value")?;
         self.constants[result.index()] = Some(constant_value(attribute, &ty, blobs, map)?);
         Ok(())

@@ -238,7 +238,7 @@ impl Session {
     fn index(operands: &[Value]) -> Result<usize, String> {
         match operands.first() {
             Some(Value::State(state)) => Ok(*state),
-            _ => Err("operand 0 is no handle".to_owned()),
+            _ => Err("operand 0 is not a handle".to_owned()),
         }
     }
 

@@ -98,7 +98,7 @@ fn blob(module: &Module, at: usize, operand: usize) -> usize {
     let op = ops(module, Opcode::BlockwiseShiftScale)[at];
     match module.constant(module.op(op).operands[operand]) {
         Some(Attribute::DenseResource(resource)) => resource.index(),
-        other => panic!("{other:?} is no blob"),
+        other => panic!("{other:?} is not a blob"),
     }
 }
 

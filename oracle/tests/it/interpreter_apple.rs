@@ -41,7 +41,7 @@ fn digest(logits: &[f32]) -> String {
     hex::encode(&Sha256::digest(bytes)[..8])
 }
 
-/// Rounded as Apple's runtime rounds, the logits are the same bits, up to so many positions of each sequence; gives their number.
+/// Rounded as Apple's runtime rounds, the logits are the same bits, up to this many positions of each sequence; gives their number.
 fn same_bits(name: &str, long: usize, longest: usize) -> usize {
     let (golden, mut stepper) = (golden(name), stepper(&package(name)));
     stepper.set_rounding(Rounding::EachStep);

@@ -113,7 +113,7 @@ fn check_asset(
         return Ok(None);
     }
     if !part.path.is_dir() || !is_asset(asset) {
-        let what = format!("assets.main is '{asset}', which is no .aimodel or .aimodelc folder");
+        let what = format!("assets.main is '{asset}', which is not an .aimodel or .aimodelc folder");
         context.report(&rules::METADATA_ASSET_KIND, folder, FILE_NAME, what);
         return Ok(None);
     }

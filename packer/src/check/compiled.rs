@@ -98,7 +98,7 @@ fn check_files(context: &mut Context<'_>, part: &Folder, architecture: &str, ins
 fn check_hash(context: &mut Context<'_>, part: &Folder, architecture: &str) -> Result<(), FileError> {
     let Ok(hash) = small::read(&part.path.join(HASH), small::TEXT) else { return Ok(()) };
     let Some(stated) = as_digest(&hash) else {
-        let what = format!("{} bytes that are no SHA-256", hash.len());
+        let what = format!("{} bytes that are not a SHA-256", hash.len());
         context.report(&rules::COMPILED_HASH, part, HASH, what);
         return Ok(());
     };

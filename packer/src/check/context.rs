@@ -55,7 +55,7 @@ impl<'a> Context<'a> {
             path: folder.shown(file),
             what: shortened(&what.into(), LONGEST).into_owned(),
             why: rule.why,
-            mend: folder.mend(rule.mend, file),
+            fix: folder.fix(rule.fix, file),
         };
         // A release lists what its bundles list: one finding is enough.
         let is_same = |other: &Finding| {
@@ -139,9 +139,9 @@ impl Folder {
         format!("{}{file}", self.prefix).trim_end_matches('/').to_owned()
     }
 
-    fn mend(&self, mend: &str, file: &str) -> String {
+    fn fix(&self, fix: &str, file: &str) -> String {
         let file = if file.is_empty() { self.path.clone() } else { self.path.join(file) };
-        mend.replace("{remake}", &self.remake)
+        fix.replace("{remake}", &self.remake)
             .replace("{path}", &quoted(&self.path))
             .replace("{file}", &quoted(&file))
     }

@@ -1,4 +1,4 @@
-//! What a check says: findings, each with what is wrong, why it matters and what mends it.
+//! What a check says: findings, each with what is wrong, why it matters and what fixes it.
 
 use std::path::PathBuf;
 
@@ -23,9 +23,9 @@ pub struct Rule {
     pub severity: Severity,
     /// What happens if it is ignored.
     pub why: &'static str,
-    /// The command or step that mends it, with `{path}` for the folder, `{file}` for the file in it and `{remake}`
+    /// The command or step that fixes it, with `{path}` for the folder, `{file}` for the file in it and `{remake}`
     /// for the command that makes the folder anew.
-    pub mend: &'static str,
+    pub fix: &'static str,
 }
 
 /// A breach of a rule.
@@ -41,8 +41,8 @@ pub struct Finding {
     pub what: String,
     /// Why it matters.
     pub why: &'static str,
-    /// The command or step that mends it.
-    pub mend: String,
+    /// The command or step that fixes it.
+    pub fix: String,
 }
 
 /// What was checked.
@@ -71,7 +71,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The findings that must be mended.
+    /// The findings that must be fixed.
     pub fn defects(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.severity == Severity::Defect)
     }
@@ -81,7 +81,7 @@ impl Report {
         self.findings.iter().filter(|finding| finding.severity == Severity::Note)
     }
 
-    /// Whether something must be mended.
+    /// Whether something must be fixed.
     pub fn has_defects(&self) -> bool {
         self.defects().next().is_some()
     }

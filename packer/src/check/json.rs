@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use text::small;
 
-/// Why a file is no JSON object.
+/// Why a file is not a JSON object.
 pub(super) enum Unreadable {
     Missing,
     Malformed(String),

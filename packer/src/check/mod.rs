@@ -63,7 +63,7 @@ pub enum CheckError {
     File(#[from] FileError),
     /// The folder is none of the known kinds.
     #[error(
-        "{} is no bundle (metadata.json, *.aimodel), table folder (meta.json), graph package (main.mlirb) \
+        "{} is not a bundle (metadata.json, *.aimodel), table folder (meta.json), graph package (main.mlirb) \
          or release (gpu-pipelined/): pass one of these",
         path.display()
     )]

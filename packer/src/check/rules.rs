@@ -4,8 +4,8 @@ use super::finding::Rule;
 use super::finding::Severity::{Defect, Note};
 
 macro_rules! rules {
-    ($($name:ident, $severity:ident, $id:literal, $why:literal, $mend:literal;)*) => {
-        $(pub(super) const $name: Rule = Rule { id: $id, severity: $severity, why: $why, mend: $mend };)*
+    ($($name:ident, $severity:ident, $id:literal, $why:literal, $fix:literal;)*) => {
+        $(pub(super) const $name: Rule = Rule { id: $id, severity: $severity, why: $why, fix: $fix };)*
 
         /// All rules that `check` applies, in the order of its catalog.
         pub const ALL: &[Rule] = &[$($name),*];
@@ -51,7 +51,7 @@ rules! {
         "rm -r {file}";
 
     MANIFEST_GATE, Defect, "manifest.gate",
-        "the bundle was held against its checkpoint and says something else",
+        "the bundle was compared with its checkpoint and says something else",
         "{remake}";
 
     // metadata.json of a bundle.
@@ -141,7 +141,7 @@ rules! {
         "nobody can tell which checkpoint the weights come from",
         "{remake}";
     METADATA_SOURCE_ID, Note, "metadata.source-id",
-        "a local path is no model id and tells others nothing",
+        "a local path is not a model id and tells others nothing",
         "convert from the Hub, or {remake}";
     METADATA_COMPRESSION, Note, "metadata.compression",
         "the metadata should tell how the weights are stored",

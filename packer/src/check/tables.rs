@@ -225,7 +225,8 @@ fn safetensors_fault(path: &Path) -> Result<(), String> {
     let data = size - data.ok_or_else(|| format!("a header of {length} bytes in a file of {size}"))?;
     let mut header = Vec::new();
     source.take(length).read_to_end(&mut header).map_err(|e| e.to_string())?;
-    let header: Value = serde_json::from_slice(&header).map_err(|e| format!("the header is no JSON: {e}"))?;
+    let header: Value =
+        serde_json::from_slice(&header).map_err(|e| format!("the header is not JSON: {e}"))?;
     let tensor = header.get("embed_tokens_per_layer").ok_or("no tensor embed_tokens_per_layer")?;
     if tensor.get("dtype").is_none_or(|dtype| dtype != "I8") {
         return Err(format!("embed_tokens_per_layer is of type {}, not I8", tensor["dtype"]));

@@ -105,10 +105,10 @@ pub enum ReleaseError {
 }
 
 /// Makes a release in an empty folder. Large files are linked where the file system can do that, else copied; every byte is
-/// hashed again and held against the members' manifests.
+/// hashed again and compared with the members' manifests.
 ///
 /// # Errors
-/// If a member is no bundle or table folder, was changed since it was made, or comes from another checkpoint than the others;
+/// If a member is not a bundle or table folder, was changed since it was made, or comes from another checkpoint than the others;
 /// or a file cannot be read or written.
 pub fn assemble(folder: &StagedDirectory, release: &Release<'_>) -> Result<Manifest, ReleaseError> {
     let bundles = members(release.bundles, ManifestKind::Bundle)?;

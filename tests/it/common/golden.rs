@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// Holds a text against `tests/golden/NAME.txt`, or writes it there if `UPDATE_GOLDEN` is set.
+/// Compares a text with `tests/golden/NAME.txt`, or writes it there if `UPDATE_GOLDEN` is set.
 pub(crate) fn check(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {

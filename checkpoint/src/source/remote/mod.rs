@@ -3,15 +3,15 @@
 //! The revision is resolved once; from then on every request names the commit. Only headers and small files are fetched
 //! when the checkpoint is opened; then exactly the tensors that are read, ahead of the reader as far as it says what it will read.
 
-mod ahead;
 mod open;
+mod prefetch;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hub::{Client, RemoteFile, Snapshot};
 
-use self::ahead::{Ahead, Fetch, Stretch};
+use self::prefetch::{Fetch, Prefetch, Stretch};
 use super::fingerprint::fingerprint;
 use super::{
     Fingerprint, Header, INDEX_FILE, Identity, MAX_INDEX_BYTES, MAX_SIDE_FILE_BYTES, SINGLE_FILE, ShardIndex,
@@ -36,7 +36,7 @@ pub struct HubSource {
     index_digest: Option<[u8; 32]>,
     /// Small files that were fetched: nothing is fetched twice.
     side_files: Mutex<BTreeMap<String, Vec<u8>>>,
-    ahead: Ahead<Line>,
+    prefetch: Prefetch<Line>,
 }
 
 /// The way to the files with weights, by their numbers.
@@ -98,7 +98,7 @@ impl HubSource {
             shards: numbers.collect(),
             index_digest: index.map(|index| index.digest()),
             side_files,
-            ahead: Ahead::new(Line { client: Arc::clone(&client), files }),
+            prefetch: Prefetch::new(Line { client: Arc::clone(&client), files }),
             client,
             snapshot,
         })
@@ -165,7 +165,7 @@ impl Source for HubSource {
     fn read_at(&self, tensor: &TensorEntry, offset: u64, out: &mut [u8]) -> Result<(), SourceError> {
         let file = self.file_of(tensor)?;
         let position = tensor.position(offset, out.len())?;
-        Ok(self.ahead.read(file, position, out)?)
+        Ok(self.prefetch.read(file, position, out)?)
     }
 
     fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, SourceError> {
@@ -181,7 +181,7 @@ impl Source for HubSource {
             let file = self.file_of(tensor).ok()?;
             Some(Stretch { file, range: tensor.range.clone() })
         };
-        self.ahead.expect(tensors.iter().filter_map(stretch));
+        self.prefetch.expect(tensors.iter().filter_map(stretch));
     }
 
     fn readers(&self) -> usize {

@@ -17,7 +17,7 @@ pub struct Repository<'a> {
     pub revision: &'a str,
     /// Whether to bring the checkpoint into the cache instead of reading it from the Hub; who watches that.
     pub download: Option<&'a dyn download::Observer>,
-    /// Hears what the user should know, though it is no error.
+    /// Hears what the user should know, though it is not an error.
     pub notice: &'a dyn Fn(&str),
 }
 

@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(scale(1.0, 5.0), at(3.0));
         assert_eq!(scale(1.0, 4.0), at(2.0), "two are equally near the middle");
         assert_eq!(scale(1.1, 1.9), None);
-        assert_eq!(interval(0.0, 2.0_f64.powi(-25)).scale(), None, "zero is no scale");
+        assert_eq!(interval(0.0, 2.0_f64.powi(-25)).scale(), None, "zero is not a scale");
         assert!(!interval(1.5, 1.5).is_empty(), "one number is enough");
     }
 

@@ -5,7 +5,7 @@
 //! the f16 numbers on both sides of its middle are looked at: if the nearer one lies outside, all others do. A test with a
 //! tolerance settles almost every wrong code.
 //!
-//! Scales that are no normal f16 numbers, and intervals of a single number, are left to the plain rule.
+//! Scales that are not normal f16 numbers, and intervals of a single number, are left to the plain rule.
 
 use std::cell::Cell;
 

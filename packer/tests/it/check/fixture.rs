@@ -194,8 +194,8 @@ pub(crate) fn assert_found(report: &Report, expected: &[&str]) {
     let found = count(&mut report.findings.iter().map(|finding| finding.id));
     assert_eq!(found, count(&mut expected.iter().copied()), "{:#?}", report.findings);
     for finding in &report.findings {
-        assert!(!finding.what.is_empty() && !finding.why.is_empty() && !finding.mend.is_empty());
-        assert!(!finding.mend.contains('{') || finding.mend.contains("{\"main\""), "{}", finding.mend);
+        assert!(!finding.what.is_empty() && !finding.why.is_empty() && !finding.fix.is_empty());
+        assert!(!finding.fix.contains('{') || finding.fix.contains("{\"main\""), "{}", finding.fix);
     }
 }
 

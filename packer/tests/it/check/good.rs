@@ -123,7 +123,7 @@ fn commands_name_what_they_mend() {
     let finding = report.defects().find(|finding| finding.id == "tokenizer.file-missing").unwrap();
     let root = release.root.canonicalize().unwrap();
     assert_eq!(
-        finding.mend,
+        finding.fix,
         format!("coreai-bundle convert SOURCE --variant tbl -o {} --force", root.display())
     );
     assert_eq!(finding.path, "tokenizer/tokenizer.json");
@@ -134,5 +134,5 @@ fn commands_name_what_they_mend() {
     let report = compiled.check();
     let finding = report.defects().find(|finding| finding.id == "tokenizer.file-missing").unwrap();
     let source = root.join("gpu-pipelined").join(PROVIDER);
-    assert_eq!(finding.mend, format!("coreai-bundle aotc {} --arch h18p", source.display()));
+    assert_eq!(finding.fix, format!("coreai-bundle aotc {} --arch h18p", source.display()));
 }

@@ -1,4 +1,4 @@
-//! Look-ahead over a slow line: what will be read is fetched before it is asked for, in order, over several connections, in bounded
+//! Prefetch over a slow line: what will be read is fetched before it is asked for, in order, over several connections, in bounded
 //! memory.
 //!
 //! Readers are told nothing of it: a read that finds its bytes takes them, one whose bytes are under way waits, and any other
@@ -82,16 +82,16 @@ struct Shared<F: Fetch> {
 /// Bytes that are here, and where the first of them lies.
 type Here = (Arc<Vec<u8>>, u64);
 
-/// A source of bytes with look-ahead.
-pub(super) struct Ahead<F: Fetch>(Arc<Shared<F>>);
+/// A source of bytes with prefetch.
+pub(super) struct Prefetch<F: Fetch>(Arc<Shared<F>>);
 
-impl<F: Fetch> std::fmt::Debug for Ahead<F> {
+impl<F: Fetch> std::fmt::Debug for Prefetch<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ahead").finish_non_exhaustive()
+        f.debug_struct("Prefetch").finish_non_exhaustive()
     }
 }
 
-impl<F: Fetch> Ahead<F> {
+impl<F: Fetch> Prefetch<F> {
     pub(super) fn new(fetch: F) -> Self {
         let window = Window {
             queue: VecDeque::new(),
@@ -101,7 +101,7 @@ impl<F: Fetch> Ahead<F> {
             started: false,
             stopped: false,
         };
-        Ahead(Arc::new(Shared { fetch, window: Mutex::new(window), changed: Condvar::new() }))
+        Prefetch(Arc::new(Shared { fetch, window: Mutex::new(window), changed: Condvar::new() }))
     }
 
     /// Says what is read next, after all that was said before.
@@ -144,7 +144,7 @@ impl<F: Fetch> Ahead<F> {
     }
 }
 
-impl<F: Fetch> Drop for Ahead<F> {
+impl<F: Fetch> Drop for Prefetch<F> {
     fn drop(&mut self) {
         self.0.lock().stopped = true;
         self.0.changed.notify_all();
@@ -261,7 +261,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Ahead, BUDGET, Fetch, SEGMENT, Stretch};
+    use super::{BUDGET, Fetch, Prefetch, SEGMENT, Stretch};
 
     /// Files whose bytes tell where they lie; counts what is fetched.
     #[derive(Clone, Default)]
@@ -291,45 +291,45 @@ mod tests {
         Stretch { file, range }
     }
 
-    fn read(ahead: &Ahead<Counting>, file: usize, range: std::ops::Range<u64>) {
+    fn read(prefetch: &Prefetch<Counting>, file: usize, range: std::ops::Range<u64>) {
         let mut out = vec![0; (range.end - range.start) as usize];
-        ahead.read(file, range.start, &mut out).unwrap();
+        prefetch.read(file, range.start, &mut out).unwrap();
         assert!(range.clone().zip(&out).all(|(place, out)| *out == byte(file, place)), "{file} {range:?}");
     }
 
     #[test]
     fn what_is_expected_is_fetched_once_and_never_more_than_the_budget_ahead() {
         let fetch = Counting::default();
-        let ahead = Ahead::new(fetch.clone());
+        let prefetch = Prefetch::new(fetch.clone());
         let length = BUDGET + 5 * SEGMENT + 123;
-        ahead.expect([stretch(0, 100..length), stretch(1, 0..1000), stretch(0, 100..200)]);
+        prefetch.expect([stretch(0, 100..length), stretch(1, 0..1000), stretch(0, 100..200)]);
         std::thread::sleep(Duration::from_millis(200));
         assert!(fetch.0.load(Ordering::SeqCst) <= BUDGET);
         let step = 3_000_000;
         let mut start = 100;
         while start < length {
-            read(&ahead, 0, start..length.min(start + step));
+            read(&prefetch, 0, start..length.min(start + step));
             start += step;
         }
-        read(&ahead, 1, 0..1000);
-        read(&ahead, 0, 100..200);
+        read(&prefetch, 1, 0..1000);
+        read(&prefetch, 0, 100..200);
         assert_eq!(fetch.0.load(Ordering::SeqCst), length - 100 + 1000 + 100);
     }
 
     #[test]
     fn a_wrong_forecast_blocks_nobody() {
-        let ahead = Ahead::new(Counting::default());
-        ahead.expect([stretch(0, 0..3 * BUDGET), stretch(1, 0..10)]);
-        read(&ahead, 1, 0..10);
-        read(&ahead, 2, 5..5000);
-        read(&ahead, 0, 2 * BUDGET..2 * BUDGET + 10);
+        let prefetch = Prefetch::new(Counting::default());
+        prefetch.expect([stretch(0, 0..3 * BUDGET), stretch(1, 0..10)]);
+        read(&prefetch, 1, 0..10);
+        read(&prefetch, 2, 5..5000);
+        read(&prefetch, 0, 2 * BUDGET..2 * BUDGET + 10);
     }
 
     #[test]
     fn an_error_reaches_the_reader() {
-        let ahead = Ahead::new(Counting::default());
-        ahead.expect([stretch(9, 0..10)]);
-        assert_eq!(*ahead.read(9, 0, &mut [0; 10]).unwrap_err(), "no such file");
+        let prefetch = Prefetch::new(Counting::default());
+        prefetch.expect([stretch(9, 0..10)]);
+        assert_eq!(*prefetch.read(9, 0, &mut [0; 10]).unwrap_err(), "no such file");
     }
 
     proptest! {
@@ -339,13 +339,13 @@ mod tests {
             expected in proptest::collection::vec((0_usize..2, 0_u64..50_000, 1_u64..20_000), 0..6),
             reads in proptest::collection::vec((0_usize..2, 0_u64..60_000, 1_u64..30_000), 1..24),
         ) {
-            let ahead = Ahead::new(Counting::default());
-            ahead.expect(expected.into_iter().map(|(file, start, length)| stretch(file, start..start + length)));
+            let prefetch = Prefetch::new(Counting::default());
+            prefetch.expect(expected.into_iter().map(|(file, start, length)| stretch(file, start..start + length)));
             std::thread::scope(|scope| {
                 for part in reads.chunks(8) {
-                    let ahead = &ahead;
+                    let prefetch = &prefetch;
                     scope.spawn(move || {
-                        part.iter().for_each(|(file, start, length)| read(ahead, *file, *start..start + length));
+                        part.iter().for_each(|(file, start, length)| read(prefetch, *file, *start..start + length));
                     });
                 }
             });
