@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use converter::ConvertError;
-use converter::plan::PlanError;
+use converter::PlanError;
 
 use crate::terminal;
 

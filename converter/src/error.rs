@@ -1,4 +1,4 @@
-//! Why a conversion ends early.
+//! Why nothing can be planned, and why a conversion ends early.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,11 +6,38 @@ use std::path::PathBuf;
 use aimodel::package::PackageError;
 
 use crate::journal::JournalError;
-use crate::plan::PlanError;
 use crate::quant::QuantizeError;
 use checkpoint::CheckpointError;
 use checkpoint::config::ConfigError;
 use checkpoint::source::SourceError;
+
+/// Why nothing can be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A tensor does not fit.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The graph cannot be built.
+    #[error("the graph cannot be built: {0}; please report this with the checkpoint's config.json")]
+    Graph(#[from] aimodel::build::BuildError),
+    /// The graph breaks a rule of the format. None is written then.
+    #[error("the graph is not valid: {0}; please report this with the checkpoint's config.json")]
+    Invalid(#[from] aimodel::verify::VerifyError),
+    /// Something was asked for that only models with per-layer embeddings have.
+    #[error("this model has no per-layer embeddings: there are no tables to make of it")]
+    NoPerLayer,
+    /// A blob is a part of the per-layer table, and the table was not made.
+    #[error(
+        "blob {key} is a part of the per-layer table, which was not made; please report this with the checkpoint's config.json"
+    )]
+    NoTable {
+        /// Key of the blob.
+        key: String,
+    },
+    /// The sizes add up to more than a file can hold.
+    #[error("the graph's blobs add up to more than 2^63 bytes; the sizes in config.json are wrong")]
+    TooLarge,
+}
 
 /// Why a conversion ends early. Whatever it wrote so far is worthless.
 #[derive(Debug, thiserror::Error)]

@@ -22,5 +22,5 @@ mod error;
 mod graphs;
 mod model;
 
-pub use error::ConvertError;
+pub use error::{ConvertError, PlanError};
 pub use model::{Model, Outputs, Plan, Request, Written};

@@ -3,41 +3,17 @@
 //! It is what a dry run prints, what disk space is checked against, and what the writer obeys.
 
 use aimodel::bytecode::layout::Layout;
-use aimodel::verify::{VerifyError, verify};
+use aimodel::verify::verify;
 use aimodel::{Module, Opcode};
 use serde::Serialize;
 
 use crate::blob::Blob;
 use crate::decoder::{self, GraphOptions, InlineTensors, Variant};
+use crate::error::PlanError;
 use crate::graphs::schedule;
 use crate::recipe::Recipe;
 use checkpoint::config::DecoderConfig;
 use checkpoint::{Checkpoint, CheckpointError, Role};
-
-/// Why nothing can be planned.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// A tensor does not fit.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The graph cannot be built.
-    #[error("the graph cannot be built: {0}; please report this with the checkpoint's config.json")]
-    Graph(#[from] aimodel::build::BuildError),
-    /// The graph breaks a rule of the format. None is written then.
-    #[error("the graph is not valid: {0}; please report this with the checkpoint's config.json")]
-    Invalid(#[from] VerifyError),
-    /// A blob is a part of the per-layer table, and the table was not made.
-    #[error(
-        "blob {key} is a part of the per-layer table, which was not made; please report this with the checkpoint's config.json"
-    )]
-    NoTable {
-        /// Key of the blob.
-        key: String,
-    },
-    /// The sizes add up to more than a file can hold.
-    #[error("the graph's blobs add up to more than 2^63 bytes; the sizes in config.json are wrong")]
-    TooLarge,
-}
 
 /// A tensor that stands in the program itself, in half precision.
 #[derive(Clone, PartialEq, Debug, Serialize)]

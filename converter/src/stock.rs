@@ -13,7 +13,7 @@ use output::{Disk, WrittenFile};
 
 use crate::blob::Content;
 use crate::buffers::Pool;
-use crate::error::ConvertError;
+use crate::error::{ConvertError, PlanError};
 use crate::journal::{Entry, Journal, JournalError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
@@ -67,7 +67,7 @@ impl StockTable {
         let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
         observer.tensor(&tensor.name);
         source.will_read_in_order(&[tensor]);
-        let PerLayer { width: layer_width, total: width } = config.require_per_layer()?;
+        let PerLayer { width: layer_width, total: width } = config.per_layer.ok_or(PlanError::NoPerLayer)?;
         let layer_bytes = config.vocab as u64 * layer_width as u64;
         let spool =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).map_err(io)?;
@@ -127,7 +127,7 @@ impl StockTable {
     ) -> Result<Self, ConvertError> {
         let path = directory.join(FILE);
         let io = |source| ConvertError::Io { path: path.clone(), source };
-        let per_layer = config.require_per_layer()?;
+        let per_layer = config.per_layer.ok_or(PlanError::NoPerLayer)?;
         if file.bytes != StockTable::spool_bytes(config, per_layer) || !file.is_whole(&path).map_err(io)? {
             return Err(JournalError::Damaged { path }.into());
         }

@@ -16,7 +16,6 @@ mod unique;
 pub use error::ConfigError;
 
 use crate::source::Source;
-use crate::tensors::CheckpointError;
 
 /// Name of the configuration file.
 pub const CONFIG_FILE: &str = "config.json";
@@ -174,14 +173,6 @@ impl DecoderConfig {
     /// Cache slot that a layer reads, and writes if it owns it; `None` beyond the last layer.
     pub fn slot_of_layer(&self, layer: usize) -> Option<usize> {
         self.layers.get(layer).map(|layer| layer.slot)
-    }
-
-    /// The per-layer embeddings of a model that must have them.
-    ///
-    /// # Errors
-    /// [`CheckpointError::NoPerLayer`] if it has none.
-    pub fn require_per_layer(&self) -> Result<PerLayer, CheckpointError> {
-        self.per_layer.ok_or(CheckpointError::NoPerLayer)
     }
 
     /// Query heads of a layer that read one KV head.

@@ -73,9 +73,6 @@ pub enum CheckpointError {
         /// The name without prefix.
         name: String,
     },
-    /// Tables were asked for, and this model needs none.
-    #[error("this model has no per-layer embeddings: there are no tables to make of it")]
-    NoPerLayer,
 }
 
 fn count(names: &[String]) -> String {

@@ -4,6 +4,7 @@
 //! tables go to their files at once, a blob that stands further back in the package (the tied head, after the embedding) waits
 //! in a temporary file as the codes it will be.
 
+mod matrix;
 pub(crate) mod schedule;
 mod sink;
 mod spool;

@@ -2,8 +2,8 @@
 
 use crate::blob::{Blob, Content};
 use crate::error::ConvertError;
+use crate::error::PlanError;
 use crate::journal::Done;
-use crate::plan::PlanError;
 use crate::recipe::Treatment;
 use crate::stock::StockTable;
 use crate::tables::{Job, TableWriter};
@@ -186,7 +186,8 @@ mod tests {
     use super::Schedule;
     use crate::decoder::{InlineTensors, Variant};
     use crate::error::ConvertError;
-    use crate::plan::{GraphPlan, PlanError};
+    use crate::error::PlanError;
+    use crate::plan::GraphPlan;
     use crate::quant::Int4Rule;
     use crate::recipe::{Recipe, Treatment};
     use checkpoint::Checkpoint;

@@ -5,41 +5,21 @@ use std::fs;
 use std::path::Path;
 
 use aimodel::package::{PackageError, PackageMetadata, PackageWriter};
-use half::f16;
 use output::WrittenFile;
 
+use super::matrix::Matrix;
 use super::schedule::{Piece, Schedule, Step, Work};
 use super::spool::{Spool, Unspooled, WaitingBlob};
-use super::workers::{Made, Product};
+use super::workers::Made;
 use super::{Destination, GraphPass, WrittenGraphs};
 use crate::error::ConvertError;
 use crate::journal::{Entry, Journal};
-use crate::quant::Statistics;
 use crate::statistics::{TensorStatistics, WeightStatistics};
 use crate::tables::{TableOutput, TableWriter};
 use checkpoint::source::{Reading, bytes_of};
 
 /// Bytes that go from a spool to the packages at a time.
 const COPIED: usize = 1 << 20;
-
-/// What is known of a matrix besides its codes: its scales, which stand behind them, and what quantization did.
-#[derive(Default)]
-pub(super) struct Matrix {
-    pub(super) scales: Vec<f16>,
-    pub(super) statistics: Option<Statistics>,
-}
-
-impl Matrix {
-    /// Adds what was made of a piece.
-    pub(super) fn append(&mut self, product: &Product) {
-        self.scales.extend_from_slice(&product.scales);
-        let Some(statistics) = &product.statistics else { return };
-        match &mut self.statistics {
-            Some(sum) => sum.merge(statistics),
-            None => self.statistics = Some(statistics.clone()),
-        }
-    }
-}
 
 /// Everything that is being written.
 pub(super) struct Sink<'d> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use output::{Disk, StreamedFile};
 
-use super::sink::Matrix;
+use super::matrix::Matrix;
 use super::workers::Product;
 use crate::error::ConvertError;
 use crate::journal::{JournalError, SpoolRecord};

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::error::PlanError;
 use checkpoint::config::{DecoderConfig, PerLayer};
 use checkpoint::source::bytes_of;
 use checkpoint::{Checkpoint, CheckpointError, Role};
@@ -51,11 +52,11 @@ impl TablesPlan {
     ///
     /// # Errors
     /// If a tensor is missing, or the model has no per-layer embeddings.
-    pub fn new(config: &DecoderConfig, checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
+    pub fn new(config: &DecoderConfig, checkpoint: &Checkpoint) -> Result<Self, PlanError> {
         let quantized =
             |role, data, scales| job(config, checkpoint, role, data, TableTreatment::RowInt8 { scales });
         let widened = |role, data| job(config, checkpoint, role, data, TableTreatment::F32);
-        let per_layer = config.require_per_layer()?;
+        let per_layer = config.per_layer.ok_or(PlanError::NoPerLayer)?;
         Ok(TablesPlan {
             jobs: vec![
                 quantized(Role::EmbedTokensPerLayer, "embed_per_layer.i8", "embed_per_layer.scale.f32")?,

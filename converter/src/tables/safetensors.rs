@@ -10,7 +10,7 @@ use half::bf16;
 use serde::Serialize;
 
 use crate::buffers::Pool;
-use crate::error::ConvertError;
+use crate::error::{ConvertError, PlanError};
 use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::quant::QuantizeError;
@@ -75,7 +75,7 @@ pub fn write(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<(), ConvertError> {
-    let per_layer = config.require_per_layer()?;
+    let per_layer = config.per_layer.ok_or(PlanError::NoPerLayer)?;
     let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
     observer.tensor(&tensor.name);
     source.will_read_in_order(&[tensor, tensor]);
