@@ -1,6 +1,8 @@
 //! `inspect`, `check` and `pack` on what `convert` wrote.
 
-use crate::common::{Dir, tiny};
+use serde_json::{Value, json};
+
+use crate::common::{Dir, tiny, tree};
 
 #[test]
 fn everything_that_convert_writes_can_be_looked_at_and_is_without_defects() {
@@ -115,4 +117,30 @@ fn a_package_without_names_takes_those_of_one_that_is_alike() {
     let found = codes(&dir.ok(&[&["inspect", theirs, "--names", ours], &layer[..]].concat()));
     assert_eq!(expected.len(), 9);
     assert_eq!(found, expected);
+}
+
+/// What took time in the square of their number would not end while somebody waits.
+#[test]
+fn a_hundred_thousand_other_tensors_do_no_harm() {
+    const COUNT: u64 = 100_000;
+    let dir = Dir::new();
+    std::fs::create_dir(dir.path("model")).unwrap();
+    for (path, bytes) in tree(&fixtures::data::tiny_checkpoint()) {
+        std::fs::write(dir.path("model").join(path), bytes).unwrap();
+    }
+    let path = dir.path("model/model.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let (header, data) = (&whole[8..8 + length], &whole[8 + length..]);
+    let mut header: serde_json::Map<String, Value> = serde_json::from_slice(header).unwrap();
+    for number in 0..COUNT {
+        let empty = json!({"dtype": "BF16", "shape": [0], "data_offsets": [data.len(), data.len()]});
+        header.insert(format!("model.vision_tower.tensor{number}"), empty);
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes(), &header[..], data].concat()).unwrap();
+    let result = dir.json(&["inspect", "model", "--json"]);
+    assert!(result["skipped_tensors"].as_u64().unwrap() >= COUNT, "{result}");
+    let plan = dir.json(&["convert", "model", "--dry-run", "--json"]);
+    assert_eq!(plan["graphs"].as_array().unwrap().len(), 1);
 }
