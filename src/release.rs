@@ -27,8 +27,8 @@ const APACHE: (&str, &str) = ("apache-2.0", include_str!("../LICENSE"));
 
 /// Make a release tree of bundles and tables, with a model card and a license
 ///
-/// The card is made of what the manifests record: it names what was measured, and what was not. Every byte is hashed again and held
-/// against the manifests, then the tree is checked as `check` does; a tree with defects is not made.
+/// The card is made of what the manifests record: it names what was measured, and what was not. Every byte is hashed again and compared
+/// with the manifests, then the tree is checked as `check` does; a tree with defects is not made.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   coreai-bundle release out/gemma4_e4b_qat_decode_int4lin out/gemma4_e4b_qat_decode_int4lin_aotc_h18p out/gemma4_e4b_qat_gather_raw -o release")]

@@ -46,7 +46,7 @@ fn a_flipped_bit_is_found() {
 fn what_is_no_model_at_all_is_said() {
     let dir = Dir::new();
     std::fs::create_dir(dir.path("empty")).unwrap();
-    assert!(dir.fails(&["inspect", "empty"]).contains("no checkpoint"));
+    assert!(dir.fails(&["inspect", "empty"]).contains("not a checkpoint"));
     assert!(dir.fails(&["inspect", "absent"]).contains("absent"));
 }
 

@@ -553,7 +553,7 @@ fn sources_that_cannot_be_compiled_are_refused() {
     let link = refusal(&|scene| std::os::unix::fs::symlink("x", scene.bundle.join("tokenizer/x")).unwrap());
     assert!(link.contains("symbolic link"), "{link}");
     let no_bundle = refusal(&|scene| fs::remove_dir_all(&scene.bundle).unwrap());
-    assert!(no_bundle.contains("no folder"), "{no_bundle}");
+    assert!(no_bundle.contains("not a folder"), "{no_bundle}");
     assert!(matches!(Stage::open(Scene::new().request(&[])), Err(Error::NoArchitecture)));
 }
 

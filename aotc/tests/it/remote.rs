@@ -237,7 +237,7 @@ fn hosts_that_would_be_options_are_refused() {
     for bad in ["", "-oProxyCommand=touch x", "mac; touch x", "mac x", "$(id)"] {
         let error =
             Remote::connect(RemoteOptions::new(bad), stage.source(), false, &scene.interrupt).unwrap_err();
-        assert!(error.to_string().contains("no host name"), "{error}");
+        assert!(error.to_string().contains("not a host name"), "{error}");
     }
     let mut options = RemoteOptions::new("mac");
     options.directory = "$HOME/x".into();

@@ -232,9 +232,9 @@ fn a_text_only_configuration_is_named_without_its_part() {
 #[test]
 fn no_configuration_at_all() {
     for (text, part) in [
-        ("", "no valid JSON"),
-        ("{\"model_type\":", "no valid JSON"),
-        ("{\"model_type\": NaN}", "no valid JSON"),
+        ("", "not valid JSON"),
+        ("{\"model_type\":", "not valid JSON"),
+        ("{\"model_type\": NaN}", "not valid JSON"),
         ("[]", "the whole file is a list of 0, expected an object"),
         ("{}", "model_type is missing"),
         ("{\"model_type\": \"gemma4\"}", "text_config is missing, expected an object"),

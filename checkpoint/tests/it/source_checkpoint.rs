@@ -246,7 +246,7 @@ fn blocks_along_the_last_axis() {
     let checkpoint = build(&odd, &tensors_of(&odd, true)).unwrap();
     let error = checkpoint.check_blocks(Role::Layer(0, LayerRole::DownProj)).unwrap_err().to_string();
     assert!(error.contains("layers.0.mlp.down_proj.weight has the shape [64, 112]"), "{error}");
-    assert!(error.contains("no multiple of 32"), "{error}");
+    assert!(error.contains("not a multiple of 32"), "{error}");
     checkpoint.check_blocks(Role::Layer(0, LayerRole::UpProj)).unwrap();
     checkpoint.check_blocks(Role::Layer(3, LayerRole::DownProj)).unwrap();
 }
