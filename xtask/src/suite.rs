@@ -2,35 +2,52 @@
 
 use crate::judges;
 use crate::workspace::{cargo, run, show};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Environment variable that makes golden tests rewrite their files; `insta` has its own.
+/// Environment variable that makes golden tests rewrite their files.
 const UPDATE_GOLDEN: &str = "UPDATE_GOLDEN";
 
-/// Runs everything; with `strict`, judges that cannot run are a failure.
+/// Runs everything; with `strict`, a program that is not installed and judges that cannot run are a failure.
 pub(crate) fn test(strict: bool) -> Result<()> {
     step(&mut cargo(["fmt", "--all", "--check"]))?;
     step(&mut cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    step(&mut unit_tests())?;
+    if is_installed("deny", "licenses and versions of dependencies are not checked", strict)? {
+        step(&mut cargo(["deny", "--workspace", "check", "bans", "licenses", "sources"]))?;
+    }
+    step(&mut unit_tests(strict)?)?;
     step(&mut cargo(["test", "--workspace", "--doc"]))?;
     judges::run(&judges::Options::default(), strict)
 }
 
 /// Runs the tests so that they rewrite their golden files.
 pub(crate) fn golden(arguments: &[String]) -> Result<()> {
-    step(cargo(["test", "--workspace"]).args(arguments).env(UPDATE_GOLDEN, "1").env("INSTA_UPDATE", "always"))
+    step(cargo(["test", "--workspace"]).args(arguments).env(UPDATE_GOLDEN, "1"))
 }
 
-/// `cargo nextest` where it is installed, for it runs the test programs side by side; else `cargo test`.
-fn unit_tests() -> Command {
-    let found = cargo(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_ok_and(|status| status.success()) {
-        cargo(["nextest", "run", "--workspace"])
-    } else {
-        cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--examples"])
+/// `cargo nextest`, which runs all tests side by side, or `cargo test`, which runs one program after the other.
+fn unit_tests(strict: bool) -> Result<Command> {
+    Ok(match is_installed("nextest", "the tests take longer", strict)? {
+        true => cargo(["nextest", "run", "--workspace"]),
+        false => cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--examples"]),
+    })
+}
+
+/// Whether cargo has this command; says what follows if it has not.
+///
+/// # Errors
+/// If it has not and `strict` is set: CI installs it.
+fn is_installed(command: &str, without: &str, strict: bool) -> Result<bool> {
+    let found = cargo([command, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = found.is_ok_and(|status| status.success());
+    if !found && strict {
+        bail!("cargo-{command} is not installed; .ci/requirements.txt names a package of it");
     }
+    if !found {
+        println!("cargo-{command} is not installed: {without}");
+    }
+    Ok(found)
 }
 
 fn step(command: &mut Command) -> Result<()> {

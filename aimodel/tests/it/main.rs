@@ -4,6 +4,7 @@
 
 mod align;
 mod common;
+mod format;
 mod hostile;
 mod layout;
 mod listing;

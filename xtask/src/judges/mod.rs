@@ -17,6 +17,7 @@ use clap::Args;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Instant;
 use task::{Plan, Tally};
 
 use self::environment::Environment;
@@ -103,7 +104,17 @@ pub(crate) fn run(options: &Options, strict: bool) -> Result<()> {
             task::run_all(
                 tasks,
                 workers,
-                |task| environment.run(task),
+                |task| {
+                    let begun = Instant::now();
+                    let outcome = environment.run(task);
+                    println!(
+                        "       {} {}: {:.1} s",
+                        judge.name,
+                        task.subject,
+                        begun.elapsed().as_secs_f64()
+                    );
+                    outcome
+                },
                 |check| tally.report(judge.name, check),
             );
         }
