@@ -43,8 +43,8 @@ pub(crate) struct Arguments {
     #[arg(long, requires = "checkpoint")]
     layers: bool,
     /// Fewest distinct positions with a clear choice that are enough to pass
-    #[arg(long, value_name = "N", default_value_t = Bounds::LOSSLESS.min_positions)]
-    min_positions: usize,
+    #[arg(long, value_name = "N", default_value_t = Bounds::LOSSLESS.min_positions as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    min_positions: u32,
     /// Least cosine of the logits at any position [default: 0.995; 0.99 with int8 weights]
     #[arg(long, value_name = "X", value_parser = cosine, requires = "checkpoint")]
     min_cosine: Option<f64>,
@@ -66,7 +66,7 @@ impl Arguments {
     /// The bounds of the bundle's format, but for those that were typed.
     fn bounds(&self, of_format: Bounds) -> Bounds {
         Bounds {
-            min_positions: self.min_positions,
+            min_positions: self.min_positions as usize,
             min_cosine: self.min_cosine.unwrap_or(of_format.min_cosine),
             min_mean_cosine: self.min_mean_cosine.unwrap_or(of_format.min_mean_cosine),
             max_mean_kl: self.max_kl.unwrap_or(of_format.max_mean_kl),

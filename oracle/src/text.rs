@@ -88,6 +88,7 @@ impl Text {
     /// Reads files by name; `dir` is for messages.
     fn read(dir: &Path, file: Files<'_>) -> Result<Text, TextError> {
         let bytes = file(TOKENIZER)?.ok_or_else(|| TextError::Missing { path: dir.to_owned() })?;
+        packer::tokenizer::check_steps(&bytes).map_err(|error| TextError::Tokenizer(error.to_string()))?;
         let tokenizer =
             Tokenizer::from_bytes(bytes).map_err(|error| TextError::Tokenizer(error.to_string()))?;
         let json = |name: &str| match file(name)? {

@@ -13,6 +13,7 @@ mod front_matter;
 mod json_text;
 pub mod manifest;
 pub mod metadata;
+mod normalizer;
 pub mod release;
 pub mod replace;
 pub mod template;

@@ -89,6 +89,14 @@ pub enum TokenizerError {
     },
 }
 
+/// Checks that a `tokenizer.json` has nothing in it that makes texts grow without bound or the library that runs it fail.
+///
+/// # Errors
+/// What it has, or that it is not a tokenizer.
+pub fn check_steps(bytes: &[u8]) -> Result<(), serde_json::Error> {
+    Vocabulary::read(bytes).map(drop)
+}
+
 /// A change to the checkpoint's files, or a file that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "repair")]

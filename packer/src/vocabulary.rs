@@ -3,8 +3,9 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::normalizer::Steps;
 use crate::template::AddedToken;
 
 /// The end of a turn in the Gemma 4 family, looked up by text where there is no template to render.
@@ -18,9 +19,12 @@ pub(crate) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Reads the bytes of a `tokenizer.json`.
+    /// Reads the bytes of a `tokenizer.json`, and refuses one whose steps are not to be run.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let file: TokenizerFile = serde_json::from_slice(bytes)?;
+        if let Some(reason) = file.steps.refusal() {
+            return Err(serde_json::Error::custom(reason));
+        }
         let added = file.added_tokens.iter().map(|token| token.id).max();
         let model = file.model.and_then(|model| model.vocab).and_then(|vocab| vocab.0);
         Ok(Self { largest_id: added.max(model), added_tokens: file.added_tokens })
@@ -48,6 +52,8 @@ struct TokenizerFile {
     added_tokens: Vec<AddedToken>,
     #[serde(default)]
     model: Option<Model>,
+    #[serde(flatten)]
+    steps: Steps,
 }
 
 #[derive(Deserialize)]

@@ -90,7 +90,7 @@ impl<'c> Tally<'c> {
     fn measure(&mut self, position: usize, found: &[f32], expected: Option<(&[f32], f64)>) {
         self.counted += 1;
         if let Some(expected_norm) = self.case.logit_norms.get(position).copied().map(f64::from) {
-            self.norm_differences += norm(found) / expected_norm - 1.0;
+            self.norm_differences += (norm(found) / expected_norm - 1.0).abs();
         }
         if let Some((expected, cosine)) = expected {
             self.distances.add(cosine, kl_divergence(expected, found));
@@ -99,7 +99,7 @@ impl<'c> Tally<'c> {
 
     /// The sequence's report, and the sums of its distances.
     pub(super) fn finish(mut self) -> (CaseReport, Sums) {
-        self.report.norm_difference = (self.norm_differences / self.counted.max(1) as f64).abs();
+        self.report.norm_difference = self.norm_differences / self.counted.max(1) as f64;
         self.report.distances = self.distances.distances();
         (self.report, self.distances)
     }

@@ -161,6 +161,20 @@ fn positions_of_the_same_context_count_once_and_repeated_sequences_are_not_run()
     assert!(alone.judged_by(bounds).passed);
 }
 
+/// Norms that are off by half either way are as they should be on average.
+#[test]
+fn norms_are_bounded_position_by_position() {
+    let mut oracle = oracle_of(3);
+    for case in &mut oracle.cases {
+        for (at, norm) in case.logit_norms.iter_mut().enumerate() {
+            *norm /= if at % 2 == 0 { 0.5 } else { 1.5 };
+        }
+    }
+    let (report, _) = gated(&oracle);
+    assert!(report.norm_difference() > 0.4, "{}", report.norm_difference());
+    assert!(!report.passed);
+}
+
 /// Below the margin a winner says little, but not nothing: it counts if the bundle is surer of another one than rounding makes it.
 #[test]
 fn near_ties_alone_do_not_pass_and_wrong_ones_fail() {
