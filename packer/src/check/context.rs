@@ -151,25 +151,57 @@ impl Folder {
 fn remake(path: &Path, target: Target) -> String {
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let parent = path.parent().unwrap_or(Path::new("."));
-    let in_release = parent.file_name().is_some_and(|name| name == super::release::GRAPHS);
-    let output = quoted(if in_release { parent.parent().unwrap_or(parent) } else { parent });
+    if target == Target::Package
+        && parent.file_name().is_some_and(|bundle| name.starts_with(&*bundle.to_string_lossy()))
+    {
+        // It is made together with the bundle around it.
+        return remake(parent, Target::Bundle);
+    }
     match target {
         Target::Package | Target::Bundle => match name.rsplit_once("_aotc_") {
             Some((source, architecture)) => {
                 format!("coreai-bundle aotc {} --arch {architecture}", quoted(&parent.join(source)))
             }
-            None => {
-                format!("coreai-bundle convert SOURCE --variant {} -o {output} --force", variant(&name))
-            }
+            None => convert(&name, parent),
         },
-        Target::Tables => format!("coreai-bundle tables SOURCE -o {} --force", quoted(parent)),
-        Target::Release => format!("coreai-bundle release BUNDLES.. TABLES.. -o {} --force", quoted(path)),
+        Target::Tables => {
+            let base = name.strip_suffix("_gather_raw").map(given_name).unwrap_or_default();
+            format!("coreai-bundle tables SOURCE{base} -o {} --force", quoted(parent))
+        }
+        Target::Release => release(path),
     }
+}
+
+fn release(path: &Path) -> String {
+    format!("coreai-bundle release BUNDLES.. TABLES.. -o {} --force", quoted(path))
+}
+
+/// The command that makes a bundle of this name in a folder. In a release it is made elsewhere first: a release has its own card and
+/// manifest.
+fn convert(name: &str, folder: &Path) -> String {
+    let name = name.trim_end_matches(".aimodel");
+    let mut command = format!("coreai-bundle convert SOURCE --variant {}", variant(name));
+    if let Some((base, kind)) = name.rsplit_once("_decode_") {
+        for (prefix, weights) in [("int8lin", "int8"), ("f16", "f16")] {
+            if kind.starts_with(prefix) {
+                command.push_str(&format!(" --weights {weights}"));
+            }
+        }
+        command.push_str(&given_name(base));
+    }
+    if folder.file_name().is_some_and(|name| name == super::release::GRAPHS) {
+        let root = folder.parent().unwrap_or(folder);
+        return format!("{command} -o DIR, then {}", release(root));
+    }
+    format!("{command} -o {} --force", quoted(folder))
+}
+
+fn given_name(base: &str) -> String {
+    format!(" --name {}", quoted(Path::new(base)))
 }
 
 /// The graph variant that a bundle's name tells.
 fn variant(name: &str) -> &'static str {
-    let name = name.trim_end_matches(".aimodel");
     if name.ends_with("_tbl") {
         "tbl"
     } else if name.ends_with("_stock") {

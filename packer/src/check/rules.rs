@@ -22,7 +22,7 @@ rules! {
         "rm {file}";
     FILE_EMPTY, Defect, "files.empty",
         "an empty file is what an interrupted copy leaves behind",
-        "{remake}";
+        "rm {file}, then copy or download it again, or {remake}";
     FILE_LEFTOVER, Note, "files.leftover",
         "it would be published and downloaded with the rest",
         "rm -r {file}";
@@ -338,7 +338,7 @@ rules! {
         "{remake}";
     RELEASE_MANIFEST, Defect, "release.manifest",
         "a release lists the SHA-256 of every file, so that partial downloads are noticed",
-        "{remake}";
+        "move {path} away, then {remake}";
     RELEASE_EMPTY, Defect, "release.no-bundle",
         "there is nothing to run in the release",
         "{remake}";

@@ -115,7 +115,7 @@ fn other_folders_are_refused() {
 }
 
 #[test]
-fn commands_name_what_they_mend() {
+fn commands_name_what_they_fix() {
     let release = Release::new();
     let bundle = release.bundle(TBL);
     bundle.remove("tokenizer/tokenizer.json");
@@ -124,7 +124,12 @@ fn commands_name_what_they_mend() {
     let root = release.root.canonicalize().unwrap();
     assert_eq!(
         finding.fix,
-        format!("coreai-bundle convert SOURCE --variant tbl -o {} --force", root.display())
+        format!(
+            "coreai-bundle convert SOURCE --variant tbl --name {} -o DIR, then coreai-bundle release BUNDLES.. TABLES.. -o {} \
+             --force",
+            TBL.split("_decode_").next().unwrap(),
+            root.display()
+        )
     );
     assert_eq!(finding.path, "tokenizer/tokenizer.json");
     assert!(report.has_defects());
