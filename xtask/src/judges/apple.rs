@@ -148,7 +148,8 @@ const CONVERSIONS: [Conversion; 7] = [
         arguments: &["--weights", "int4", "--head", "int4", "--rule", "q4_0"],
         variants: &["provider"],
         all: false,
-        bounds: LOSSY,
+        // It flips no position of the first two sequences; the cosines show the damage.
+        bounds: Bounds { flips: (0, 30), ..LOSSY },
     },
     Conversion {
         name: "tiny-int8",
