@@ -1,6 +1,6 @@
 //! How a long run is watched, and stopped.
 
-/// Hears of the progress of a run. Called from the thread that started it.
+/// Receives the progress of a run. Called from the thread that started it.
 pub trait Observer: Sync {
     /// The bytes that follow belong to this tensor.
     fn tensor(&self, _name: &str) {}

@@ -19,7 +19,7 @@ const CONNECTIONS: usize = 4;
 /// Bytes of one request.
 const PART: u64 = 8 << 20;
 
-/// Hears of the progress of a download.
+/// Receives the progress of a download.
 pub trait Observer {
     /// A file of this many bytes is next, and this many of them are here already.
     fn file(&self, _path: &str, _size: u64, _here: u64) {}

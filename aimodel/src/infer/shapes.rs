@@ -101,7 +101,7 @@ impl<'a> Context<'a> {
         if open > 1 {
             return Err("only one extent can follow from the others".to_owned());
         }
-        let known = shape.into_iter().filter(|extent| *extent != Some(FOLLOWS)).map(extent);
+        let known = shape.iter().copied().filter(|extent| *extent != Some(FOLLOWS)).map(extent);
         let known = TensorType::new(known.collect::<Result<Vec<_>, _>>()?, source.element);
         let fits =
             |from: u64, to: u64| if open == 1 { to > 0 && from.is_multiple_of(to) } else { from == to };
@@ -112,8 +112,7 @@ impl<'a> Context<'a> {
             (Some(from), Some(to)) => Dim::Fixed(from / to.max(1)),
             _ => Dim::Dynamic,
         };
-        let extents = self.vector(1)?.into_iter();
-        let shape = extents.map(|at| if at == Some(FOLLOWS) { Ok(follows) } else { extent(at) });
+        let shape = shape.into_iter().map(|at| if at == Some(FOLLOWS) { Ok(follows) } else { extent(at) });
         Ok(TensorType::new(shape.collect::<Result<_, _>>()?, source.element))
     }
 

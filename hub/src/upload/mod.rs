@@ -27,7 +27,7 @@ pub const LARGEST_INLINE: u64 = 10_000_000;
 /// Files that one request asks about.
 const ASKED_AT_ONCE: usize = 256;
 
-/// Hears of the progress of an upload.
+/// Receives the progress of an upload.
 pub trait Observer {
     /// A large file of this many bytes is next.
     fn file(&self, _path: &str, _size: u64) {}
