@@ -7,16 +7,18 @@ A job of `judge`:
 
     package     the .aimodel folder
     variant     provider, tbl or stock
+    queries     tokens that a call of each function takes, by its name; -1 for any number
+    feedings    how sequences are fed, see `runtime.Feeding.parse`; the first one's logits are stored and must be of all positions
     checkpoint  the folder that it was converted from
     tables      the gather tables as dumped, or null: then the rows are computed from the checkpoint
-    oracles     oracle files: their sequences are fed, and the numpy reference is held against them first
-    sequences   token ids to feed where no oracle exists
-    most_cases  only so many of the first cases are fed; null for all
+    oracles     oracle files: their sequences are fed, and the numpy reference is compared with them first
+    most_cases  how many of the oracles' cases are fed, the first ones; null for all
+    sequences   token ids to feed besides, which no oracle knows
     bounds      {"flips" | "mean_cosine" | "min_cosine": [low, high]}
     rounding_cosine
                 the least cosine between logits that are only rounded differently
     logits      a .npz file for the package's logits, or null
-    interpreter our own interpreter (`oracle/examples/logits.rs`), to be held against Apple's runtime, or null
+    interpreter our own interpreter (`oracle/examples/logits.rs`), to be compared with Apple's runtime, or null
 
 A job of `compare`: `left` and `right`, two such .npz files, the left one with at least the sequences of the right one,
 and `min_cosine`.
@@ -42,12 +44,15 @@ from coreai.authoring import AIModelAsset
 import package
 from checkpoint import Checkpoint
 from decoder import Decoder
-from runtime import open_session
+from runtime import Feeding, open_session
 from scores import QUALIFYING_MARGIN, Score, cosines, margins, violations
 from tables import PerLayerTable
 
 SAME_ROUNDING_COSINE = 0.99999
 """The least cosine of our interpreter's logits with Apple's, rounded as Apple's."""
+
+SAME_FEEDING_COSINE = 0.99999
+"""The least cosine between logits of one package that was fed in two ways."""
 
 INTERPRETED_CASES = 2
 """Cases that our interpreter is fed: `oracle/tests/it/interpreter_apple.rs` compares its bits with Apple's at every position of a
@@ -102,6 +107,8 @@ class Job:
 
     package: Path
     variant: str
+    queries: dict[str, int]
+    feedings: list[str]
     checkpoint: Checkpoint
     tables: Path | None
     cases: list[Case]
@@ -118,13 +125,16 @@ class Job:
             for oracle in job["oracles"]
             for index, case in enumerate(json.loads(Path(oracle).read_text())["cases"])
         ]
+        cases = cases[: job["most_cases"]]
         cases += [Case(f"sequence[{index}]", ids) for index, ids in enumerate(job["sequences"])]
         return Job(
             package=Path(job["package"]),
             variant=job["variant"],
+            queries=job["queries"],
+            feedings=job["feedings"],
             checkpoint=Checkpoint(Path(job["checkpoint"])),
             tables=Path(job["tables"]) if job["tables"] else None,
-            cases=cases[: job["most_cases"]],
+            cases=cases,
             bounds={name: (low, high) for name, (low, high) in job["bounds"].items()},
             rounding_cosine=job["rounding_cosine"],
             logits=Path(job["logits"]) if job["logits"] else None,
@@ -139,7 +149,7 @@ def reference_logits(job: Job) -> list[np.ndarray]:
 
 
 def check_reference(job: Job, references: list[np.ndarray]) -> Detail:
-    """Holds the numpy reference against the oracle: every arg-max above a tie, every margin, every norm."""
+    """Compares the numpy reference with the oracle: every arg-max above a tie, every margin, every norm."""
     worst_margin = worst_norm = 0.0
     known = [
         (case.name, case.oracle, logits) for case, logits in zip(job.cases, references, strict=True) if case.oracle
@@ -172,19 +182,45 @@ def per_layer_table(job: Job) -> PerLayerTable:
 async def run_cases(
     job: Job, asset: AIModelAsset, references: list[np.ndarray], stored: dict[str, np.ndarray]
 ) -> Detail:
-    """Feeds every case token by token, scores the logits and stores them."""
+    """Feeds every case in the first way, scores the logits and stores them."""
     score = Score()
-    async with open_session(asset, per_layer_table(job), job.checkpoint.config) as session:
-        signature = package.check_signature(session.description, job.variant, job.checkpoint.config)
+    config = job.checkpoint.config
+    async with open_session(asset, per_layer_table(job), config) as session:
+        signatures = {}
+        for name, description in session.descriptions.items():
+            # Apple's engine refuses a prefill of any length that has outputs; others want the logits of one of fixed length.
+            has_logits = name == "main" or job.queries[name] != package.DYNAMIC
+            signature = package.check_signature(description, job.variant, job.queries[name], has_logits, config)
+            signatures |= {f"{name} {kind}": names for kind, names in signature.items()}
         for case, reference in zip(job.cases, references, strict=True):
-            logits = await session.logits(case.ids)
+            logits = await session.logits(case.ids, Feeding.parse(job.feedings[0]))
             score.add(case.name, logits, reference)
             stored[case.name] = logits
     if job.logits:
         np.savez(job.logits, allow_pickle=False, **stored)
-    detail = {**score.report(), **signature}
+    detail = {**score.report(), **signatures}
     if problems := "; ".join(violations(score.figures(), job.bounds)):
         raise Failed(problems, detail)
+    return detail
+
+
+async def run_feeding(
+    job: Job, asset: AIModelAsset, feeding: str, references: list[np.ndarray], stored: dict[str, np.ndarray]
+) -> Detail:
+    """Feeds every case in another way: as good as the first, and the same but for the order of sums."""
+    score = Score()
+    nearest = 1.0
+    async with open_session(asset, per_layer_table(job), job.checkpoint.config) as session:
+        for case, reference in zip(job.cases, references, strict=True):
+            logits = await session.logits(case.ids, Feeding.parse(feeding))
+            score.add(case.name, logits, reference[-len(logits) :])
+            nearest = min(nearest, float(cosines(stored[case.name][-len(logits) :], logits).min()))
+    detail = {**score.report(), "cosine with the first": round(nearest, 9)}
+    problems = list(violations(score.figures(), job.bounds))
+    if not nearest >= SAME_FEEDING_COSINE:
+        problems.append(f"minimum cosine with {job.feedings[0]} is {nearest:.9f}, {SAME_FEEDING_COSINE} is the least")
+    if problems:
+        raise Failed("; ".join(problems), detail)
     return detail
 
 
@@ -202,7 +238,7 @@ def interpreted(job: Job, cases: list[Case], interpreter: Path, rounding: str) -
 def check_interpreter(
     job: Job, interpreter: Path, references: list[np.ndarray], stored: dict[str, np.ndarray]
 ) -> Detail:
-    """Holds our interpreter against Apple's runtime on the first cases: every winner, and how far the logits lie apart.
+    """Compares our interpreter with Apple's runtime on the first cases: every winner, and how far the logits lie apart.
 
     Rounded as Apple's, they must be as good as the same. With wide sums, as GPUs have them, Apple's own rounding remains.
     """
@@ -229,7 +265,7 @@ def judge(job: Job) -> None:
     opened: list[AIModelAsset] = []
 
     def load() -> Detail:
-        asset, facts = package.load(job.package)
+        asset, facts = package.load(job.package, list(job.queries))
         opened.append(asset)
         return facts
 
@@ -240,6 +276,10 @@ def judge(job: Job) -> None:
         run_check("fixed point", lambda: package.check_fixed_point(job.package, opened[0]))
         stored: dict[str, np.ndarray] = {}
         run_check("run", lambda: asyncio.run(run_cases(job, opened[0], references, stored)))
+        if len(stored) == len(job.cases):
+            for feeding in job.feedings[1:]:
+                body = run_feeding(job, opened[0], feeding, references, stored)
+                run_check(f"fed by {feeding}", lambda body=body: asyncio.run(body))
         if job.interpreter and len(stored) == len(job.cases):
             interpreter = job.interpreter
             run_check("interpreter", lambda: check_interpreter(job, interpreter, references, stored))

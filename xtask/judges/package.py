@@ -28,14 +28,14 @@ class Rejected(Exception):
     """A package does not hold what it must; the text says what."""
 
 
-def load(path: Path) -> tuple[AIModelAsset, dict[str, object]]:
+def load(path: Path, functions: list[str]) -> tuple[AIModelAsset, dict[str, object]]:
     """Loads, verifies and summarizes a package: the asset, and its facts for the report."""
     asset = AIModelAsset.load(path)
     if not AIModelAsset.is_valid(path):
         raise Rejected("AIModelAsset.is_valid says no")
     summary = asset.summary(include_statistics=True)
-    if summary is None or list(summary.function_names) != ["main"]:
-        raise Rejected(f"functions are {summary and list(summary.function_names)}, expected main alone")
+    if summary is None or sorted(summary.function_names) != sorted(functions):
+        raise Rejected(f"functions are {summary and list(summary.function_names)}, expected {functions}")
     asset.program._module.verify()  # The facade has no verify of its own; saving runs the same one.
     return asset, {
         "bytes": (path / "main.mlirb").stat().st_size,
@@ -87,10 +87,10 @@ class Argument:
         return Argument(tuple(DYNAMIC if size is None else size for size in descriptor.shape), descriptor.dtype)
 
 
-def expected_inputs(variant: str, config: Config) -> dict[str, Argument]:
-    """The inputs of a variant's `main`, in order."""
+def expected_inputs(variant: str, queries: int, config: Config) -> dict[str, Argument]:
+    """The inputs of a variant's function, in order."""
     inputs = {
-        "input_ids": Argument((1, 1), "int32"),
+        "input_ids": Argument((1, queries), "int32"),
         "position_ids": Argument((1, DYNAMIC), "int32"),
     }
     if variant == "provider":
@@ -103,13 +103,15 @@ def expected_inputs(variant: str, config: Config) -> dict[str, Argument]:
     return inputs
 
 
-def check_signature(description: InferenceFunctionDescriptor, variant: str, config: Config) -> dict[str, object]:
-    """Compares inputs, states and outputs of `main`, in order, with the engine's contract."""
+def check_signature(
+    description: InferenceFunctionDescriptor, variant: str, queries: int, has_logits: bool, config: Config
+) -> dict[str, object]:
+    """Compares inputs, states and outputs of a function, in order, with the engine's contract."""
     cache = Argument((config.owners, 1, config.kv_heads, DYNAMIC, config.global_head_dim), "float16")
     expected = {
-        "inputs": expected_inputs(variant, config),
+        "inputs": expected_inputs(variant, queries, config),
         "states": {"keyCache": cache, "valueCache": cache},
-        "outputs": {"logits": Argument((1, 1, config.vocabulary), "float16")},
+        "outputs": {"logits": Argument((1, queries, config.vocabulary), "float16")} if has_logits else {},
     }
     found = {
         "inputs": {name: Argument.of(description.input_descriptor(name)) for name in description.input_names},

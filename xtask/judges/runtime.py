@@ -1,9 +1,10 @@
-"""Steps a package through Apple's runtime, one token at a time, as the engine does.
+"""Feeds a package through Apple's runtime as the engine does: one token at a time, or a prompt in chunks.
 
 What the wheel (coreai-core 1.0.0b3) asks of a caller:
 
 - `AIModelAsset.executable()` is an async context manager that lowers the program into a temporary folder and loads
   it; `model.load_function("main")` gives an awaitable function, called as `await function(inputs=..., state=...)`.
+  Functions of one package share states by being passed the same arrays.
   On Linux the runtime computes on one thread; calls in one process run one after the other.
 - Inputs and states are dictionaries of `NDArray`, by the `aicode.name` of the argument. `NDArray(array)` takes the
   dtype of the numpy array, which must be the argument's own (int32, float16, int8, float32).
@@ -15,8 +16,9 @@ What the wheel (coreai-core 1.0.0b3) asks of a caller:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from coreai.authoring import AIModelAsset
@@ -29,10 +31,43 @@ FIRST_CAPACITY = 256
 """Positions of a fresh cache; the engine starts here and doubles."""
 
 
+@dataclass(frozen=True)
+class Feeding:
+    """How a sequence is fed: how many tokens go through `prefill` first, and the longest chunks of either function."""
+
+    prefilled: float = 0.0
+    """The part of the sequence that `prefill` reads; its positions have no logits."""
+    prefill_width: int = 1
+    main_width: int = 1
+    garbage: bool = False
+    """Whether the caches hold noise at first: what is beyond the cursor must not matter."""
+
+    @staticmethod
+    def parse(text: str) -> Feeding:
+        """`one`, `main N`, `prefill N` (then one by one) or `prefill N main M`; caches of all but `one` begin as noise."""
+        match text.split():
+            case ["one"]:
+                return Feeding()
+            case ["main", width]:
+                return Feeding(main_width=int(width), garbage=True)
+            case ["prefill", width]:
+                return Feeding(0.75, int(width), garbage=True)
+            case ["prefill", width, "main", main]:
+                return Feeding(0.5, int(width), int(main), garbage=True)
+        raise ValueError(f"unknown feeding {text!r}")
+
+
+def chunks(count: int, width: int) -> list[int]:
+    """Lengths of the fewest chunks of at most `width`, which differ by at most one."""
+    number = -(-count // width)
+    return [count // number + (at < count % number) for at in range(number)]
+
+
 class Caches:
     """The two states, grown by doubling axis 3."""
 
-    def __init__(self, description: InferenceFunctionDescriptor) -> None:
+    def __init__(self, description: InferenceFunctionDescriptor, garbage: bool = False) -> None:
+        self._noise = np.random.default_rng(0) if garbage else None
         self._names = list(description.state_names)
         self._shapes = {name: list(description.state_descriptor(name).shape) for name in self._names}
         self.capacity = FIRST_CAPACITY
@@ -41,6 +76,8 @@ class Caches:
     def _array(self, name: str, content: np.ndarray | None = None) -> NDArray:
         shape = [*self._shapes[name][:3], self.capacity, *self._shapes[name][4:]]
         array = np.zeros(shape, np.float16)
+        if self._noise is not None:
+            array[:] = self._noise.normal(scale=100, size=shape)
         if content is not None:
             array[:, :, :, : content.shape[3]] = content
         return NDArray(array)
@@ -63,40 +100,51 @@ class PerLayerRows:
             {"ple_table": NDArray(table.codes), "ple_scale": NDArray(table.scale)} if "ple_table" in names else {}
         )
 
-    def inputs(self, token: int) -> dict[str, NDArray]:
-        """The inputs besides `input_ids` and `position_ids` of the step that feeds `token`."""
+    def inputs(self, tokens: Sequence[int]) -> dict[str, NDArray]:
+        """The inputs besides `input_ids` and `position_ids` of the call that feeds these tokens."""
         if not self._per_token:
             return self._bound
+        [token] = tokens
         rows = self._table.tokens(token, self._config.layers, self._config.per_layer)
         return {"ple_tokens": NDArray(rows)}
 
 
 class Session:
-    """A loaded function `main` of a package."""
+    """The loaded functions of a package."""
 
-    def __init__(self, function: InferenceFunction, table: PerLayerTable, config: Config) -> None:
-        self._function = function
-        self.description = function.desc
-        self._rows = PerLayerRows(self.description.input_names, table, config)
+    def __init__(self, functions: dict[str, InferenceFunction], table: PerLayerTable, config: Config) -> None:
+        self._functions = functions
+        self.descriptions = {name: function.desc for name, function in functions.items()}
+        self._rows = PerLayerRows(self.descriptions["main"].input_names, table, config)
 
-    async def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """f32 [positions, vocabulary] of one sequence fed token by token from empty caches."""
-        caches = Caches(self.description)
-        steps = []
-        for position, token in enumerate(ids):
-            caches.reserve(position + 1)
-            inputs = {
-                "input_ids": NDArray(np.array([[token]], np.int32)),
-                "position_ids": NDArray(np.arange(position + 1, dtype=np.int32)[None]),
-                **self._rows.inputs(token),
-            }
-            outputs = await self._function(inputs=inputs, state=caches.state)
-            steps.append(outputs["logits"].numpy().reshape(-1).astype(np.float32))
-        return np.stack(steps)
+    async def _call(self, name: str, caches: Caches, past: int, tokens: Sequence[int]) -> Mapping[str, NDArray]:
+        caches.reserve(past + len(tokens))
+        inputs = {
+            "input_ids": NDArray(np.array([tokens], np.int32)),
+            "position_ids": NDArray(np.arange(past + len(tokens), dtype=np.int32)[None]),
+            **self._rows.inputs(tokens),
+        }
+        return await self._functions[name](inputs=inputs, state=caches.state)
+
+    async def logits(self, ids: Sequence[int], feeding: Feeding) -> np.ndarray:
+        """f32 [positions, vocabulary] of the last positions of one sequence: those that `main` is fed."""
+        caches = Caches(self.descriptions["main"], feeding.garbage)
+        past = 0
+        if prefilled := min(int(len(ids) * feeding.prefilled), len(ids) - 1):
+            for count in chunks(prefilled, feeding.prefill_width):
+                await self._call("prefill", caches, past, ids[past : past + count])
+                past += count
+        rows = []
+        for count in chunks(len(ids) - past, feeding.main_width):
+            outputs = await self._call("main", caches, past, ids[past : past + count])
+            rows.append(outputs["logits"].numpy().astype(np.float32).reshape(count, -1))
+            past += count
+        return np.concatenate(rows)
 
 
 @asynccontextmanager
 async def open_session(asset: AIModelAsset, table: PerLayerTable, config: Config) -> AsyncIterator[Session]:
-    """Loads the package's `main`; the runtime's resources live as long as the block."""
+    """Loads the package's functions; the runtime's resources live as long as the block."""
+    names = asset.summary().function_names
     async with asset.executable() as model:
-        yield Session(model.load_function("main"), table, config)
+        yield Session({name: model.load_function(name) for name in names}, table, config)

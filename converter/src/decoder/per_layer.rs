@@ -26,8 +26,7 @@ impl Decoder<'_> {
                 self.dequantize_rows(per_layer, codes, scales)?
             }
         };
-        let weight = self.model_projection(per_layer)?;
-        let projected = self.product(self.stream, weight)?;
+        let projected = self.model_projection(per_layer)?;
         let scale = self.graph.scalar(Scalar::F16((self.config.hidden as f64).powf(-0.5)));
         let projected = self.graph.mul(projected, scale)?;
         let projected = self.split_layers(per_layer, projected)?;
@@ -37,18 +36,31 @@ impl Decoder<'_> {
         self.graph.mul(sum, half)
     }
 
-    /// The projection to the inputs of the layers that run: f16 `[H, L * ld]`.
+    /// The stream, projected to the inputs of the layers that run: f16 `[1, queries, L * ld]`.
     fn model_projection(&mut self, per_layer: PerLayer) -> Result<ValueId, BuildError> {
         let role = Role::PerLayerModelProjection;
         if self.layers.len() == self.config.layers.len() {
-            return self.transposed(role);
+            return self.projection(self.stream, role);
         }
-        let weight = self.weights.matrix(&mut self.graph, role)?;
-        let (start, stride) = (self.graph.si32(&[0, 0]), self.graph.si32(&[1, 1]));
-        let end = self.graph.si32(&[si32(self.layers.len() * per_layer.width), TO_END]);
-        let weight = self.graph.slice(weight, start, end, stride)?;
-        let order = self.graph.ui32(&[1, 0]);
-        self.graph.transpose(weight, order)
+        let width = si32(self.layers.len() * per_layer.width);
+        if self.weights.has_codes(role) {
+            let weight = self.weights.matrix(&mut self.graph, role)?;
+            let rows = self.first(weight, &[width, TO_END])?;
+            let order = self.graph.ui32(&[1, 0]);
+            let weight = self.graph.transpose(rows, order)?;
+            return self.product(self.stream, weight);
+        }
+        // Apple's tools replace a part of a constant by another constant when they save, so it is the product that is cut.
+        let projected = self.projection(self.stream, role)?;
+        self.first(projected, &[TO_END, TO_END, width])
+    }
+
+    /// The first elements along each axis.
+    fn first(&mut self, x: ValueId, extents: &[i32]) -> Result<ValueId, BuildError> {
+        let start = self.graph.si32(&vec![0; extents.len()]);
+        let stride = self.graph.si32(&vec![1; extents.len()]);
+        let end = self.graph.si32(extents);
+        self.graph.slice(x, start, end, stride)
     }
 
     /// The tokens as a vector, which the row scales are gathered by: si32 `[queries]`.

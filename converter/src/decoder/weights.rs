@@ -76,10 +76,15 @@ impl<'c> Weights<'c> {
         self.blob(graph, (role, ""), &shape, Content::Tensor(Treatment::F16))
     }
 
+    /// Whether a matrix is dequantized in the graph.
+    pub(super) fn has_codes(&self, role: Role) -> bool {
+        self.options.recipe.treatment(role).has_codes()
+    }
+
     /// A matrix as f16 `[n, k]`, dequantized in the graph if it is stored as codes.
     pub(super) fn matrix(&mut self, graph: &mut FunctionBuilder, role: Role) -> Result<ValueId, BuildError> {
         let treatment = self.options.recipe.treatment(role);
-        if !treatment.has_codes() {
+        if !self.has_codes(role) {
             let is_shared = role == Role::Head && self.options.tied_head;
             return self.whole(graph, if is_shared { Role::EmbedTokens } else { role });
         }

@@ -201,7 +201,8 @@ mod tests {
         let checkpoint = Checkpoint::new(&config, source.tensors()).unwrap();
         let recipe = Recipe { projections: Treatment::Int4(Int4Rule::Lattice), head: Treatment::Int8 };
         let inline = InlineTensors::new();
-        let plan = GraphPlan::new(&config, &checkpoint, (Variant::Stock, Functions::MAIN), recipe, &inline).unwrap();
+        let plan =
+            GraphPlan::new(&config, &checkpoint, (Variant::Stock, Functions::MAIN), recipe, &inline).unwrap();
         let error = Schedule::new(&plan.blobs, &checkpoint, None, None).err();
         let Some(ConvertError::Plan(PlanError::NoTable { key })) = error else { panic!("{error:?}") };
         assert!(key.starts_with("embed_tokens_per_layer.weight/"), "{key}");

@@ -15,24 +15,25 @@ pub(super) fn check(
     facts: Option<&GraphFacts>,
     metadata: &MetadataFacts,
 ) {
-    let stated = [
-        (user_data::QUERY_LENGTH, metadata.query_length.as_deref()),
-        (user_data::PREFILL_QUERY_LENGTH, metadata.prefill_query_length.as_deref()),
-    ];
-    let lengths = match facts {
+    let (said, prefill_said) = (metadata.query_length.as_deref(), metadata.prefill_query_length.as_deref());
+    let (main, prefill) = match facts {
         Some(facts) => {
-            [facts.main(), facts.prefill()].map(|found| found.and_then(FunctionFacts::query_length))
+            // Another number than one is a fault of the inputs, and reported there.
+            let is_understood =
+                |length: &QueryLength| !matches!(length, QueryLength::Fixed(tokens) if *tokens != 1);
+            let main = facts.main().and_then(FunctionFacts::query_length).filter(is_understood);
+            let prefill = facts.prefill().and_then(FunctionFacts::query_length);
+            if main.is_some() {
+                check_stated(context, folder, user_data::QUERY_LENGTH, said, main);
+            }
+            if prefill.is_some() || facts.prefill().is_none() {
+                check_stated(context, folder, user_data::PREFILL_QUERY_LENGTH, prefill_said, prefill);
+            }
+            (main, prefill)
         }
-        None => stated.map(|(_, text)| text.and_then(parse)),
+        None => (said.and_then(parse).or(Some(QueryLength::Fixed(1))), prefill_said.and_then(parse)),
     };
-    if facts.is_some() {
-        for ((key, text), length) in stated.into_iter().zip(lengths) {
-            check_stated(context, folder, key, text, length);
-        }
-    }
-    let [main, prefill] = lengths;
-    let reader = prefill.or(main).or(facts.is_none().then_some(QueryLength::Fixed(1)));
-    let (Some(reader), Some(chunk)) = (reader, &metadata.chunk) else { return };
+    let (Some(reader), Some(chunk)) = (prefill.or(main), &metadata.chunk) else { return };
     match reader {
         QueryLength::Fixed(tokens) => {
             for (key, value) in [(CHUNK_SIZE, &chunk.size), (CHUNK_THRESHOLD, &chunk.threshold)] {

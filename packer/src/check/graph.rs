@@ -44,9 +44,8 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder, facts: &GraphFac
 }
 
 fn check_token_inputs(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
-    let queries = if main.query_length() == Some(QueryLength::Dynamic) { None } else { Some(1) };
     let inputs = [
-        (INPUT_IDS, [Some(1), queries], &rules::GRAPH_INPUT_IDS),
+        (INPUT_IDS, [Some(1), queries(main)], &rules::GRAPH_INPUT_IDS),
         ("position_ids", [Some(1), None], &rules::GRAPH_POSITION_IDS),
     ];
     for (name, shape, rule) in inputs {
@@ -56,6 +55,11 @@ fn check_token_inputs(context: &mut Context<'_>, folder: &Folder, main: &Functio
             None => context.report(rule, folder, PROGRAM, format!("there is no input {name}")),
         }
     }
+}
+
+/// Extent that `main` must have where its tokens are: one, or any number.
+fn queries(main: &FunctionFacts) -> Option<u64> {
+    if main.query_length() == Some(QueryLength::Dynamic) { None } else { Some(1) }
 }
 
 fn check_further_inputs(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
@@ -121,7 +125,7 @@ fn check_states(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts
 fn check_logits(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
     let what = match &main.outputs[..] {
         [logits] if logits.name == "logits" => {
-            let queries = main.input(INPUT_IDS).and_then(|ids| ids.shape.get(1).copied()).unwrap_or(Some(1));
+            let queries = queries(main);
             if logits.element == "f16"
                 && matches!(logits.shape[..], [Some(1), length, Some(_)] if length == queries)
             {

@@ -86,6 +86,8 @@ const AGREEMENT: f64 = 0.99999;
 struct Job<'a> {
     package: &'a Path,
     variant: Variant,
+    queries: Queries,
+    feedings: &'a [&'a str],
     checkpoint: &'a Path,
     tables: Option<&'a Path>,
     oracles: &'a [PathBuf],
@@ -97,15 +99,56 @@ struct Job<'a> {
     interpreter: Option<&'a Path>,
 }
 
+/// Tokens that a call of each function takes; [`ANY`] for any number.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Queries {
+    main: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefill: Option<i64>,
+}
+
+/// Any number of tokens, in Apple's words.
+const ANY: i64 = -1;
+
+impl Queries {
+    /// One token at a time.
+    const ONE: Self = Self { main: 1, prefill: None };
+}
+
 /// A checkpoint and what to feed to its packages.
 struct Subject {
     checkpoint: PathBuf,
     oracles: Vec<PathBuf>,
     sequences: Vec<Vec<u64>>,
-    /// So many of the first cases are fed, or all.
+    /// How many of the oracles' cases are fed, if not all.
     most_cases: Option<usize>,
     /// The least cosine between logits that are only rounded differently.
     rounding_cosine: f64,
+}
+
+impl Subject {
+    /// Chooses the sequences to feed; those of several hundred tokens only if they are wanted.
+    fn feed(&mut self, cases: Cases, long: bool) -> Result<()> {
+        self.oracles.truncate(1);
+        self.most_cases = match cases {
+            Cases::Few | Cases::FewAndLong => Some(FEW_CASES),
+            Cases::Short | Cases::All => None,
+        };
+        if !long || self.oracles.is_empty() {
+            return Ok(());
+        }
+        match cases {
+            Cases::All => self.oracles.push(data::tiny_oracle_long()),
+            Cases::FewAndLong => {
+                // The other long one begins with the same 320 tokens and needs no larger caches.
+                let first = Oracle::read(&data::tiny_oracle_long())?;
+                let ids = first.cases.first().map(|case| case.ids().map(u64::from).collect());
+                self.sequences = ids.into_iter().collect();
+            }
+            Cases::Few | Cases::Short => self.sequences.clear(),
+        }
+        Ok(())
+    }
 }
 
 /// One way to convert a subject.
@@ -116,38 +159,50 @@ struct Conversion {
     arguments: &'static [&'static str],
     /// Values of `--variant`, one run each into one folder.
     variants: &'static [&'static str],
-    /// Whether its provider package is fed every short sequence, and a long one beyond the first capacity of its caches. Apple's runtime
-    /// takes up to a third of a second a token. All other packages are fed a few: their codes and scales are those of others, bit for
-    /// bit, by other tests, and the variants of a conversion are held against the provider one besides.
-    all: bool,
+    cases: Cases,
     bounds: Bounds,
 }
 
-const LATTICE: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice"];
+/// Which sequences the first package of a conversion is fed. Apple's runtime takes up to half a second a call, so all others are fed
+/// [`FEW_CASES`]: their codes and scales are those of others, bit for bit, by other tests, and their logits are compared with those of
+/// the first package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cases {
+    Few,
+    /// Every short one.
+    Short,
+    /// A few, and a long one beyond the first capacity of the caches.
+    FewAndLong,
+    /// Every one of both oracles.
+    All,
+}
 
-const CONVERSIONS: [Conversion; 7] = [
+const LATTICE: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice"];
+const DYNAMIC: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice", "--main", "dynamic"];
+
+const CONVERSIONS: [Conversion; 8] = [
     Conversion {
         name: "tiny-int4-lattice",
         subject: tiny,
         arguments: LATTICE,
         variants: &["both", "stock"],
-        all: true,
+        cases: Cases::Short,
         bounds: LOSSLESS,
     },
     Conversion {
-        name: "tiny-int4-absmax",
+        name: "tiny-int4-lattice-dynamic",
         subject: tiny,
-        arguments: &["--weights", "int4", "--head", "int4", "--rule", "absmax"],
-        variants: &["provider"],
-        all: false,
-        bounds: LOSSY,
+        arguments: DYNAMIC,
+        variants: &["stock"],
+        cases: Cases::All,
+        bounds: LOSSLESS,
     },
     Conversion {
-        name: "tiny-int4-q4_0",
+        name: "tiny-int4-q4_0-dynamic",
         subject: tiny,
-        arguments: &["--weights", "int4", "--head", "int4", "--rule", "q4_0"],
-        variants: &["provider"],
-        all: false,
+        arguments: &["--weights", "int4", "--head", "int4", "--rule", "q4_0", "--main", "dynamic"],
+        variants: &["stock"],
+        cases: Cases::Few,
         // It flips no position of the first two sequences; the cosines show the damage.
         bounds: Bounds { flips: (0, 30), ..LOSSY },
     },
@@ -156,7 +211,7 @@ const CONVERSIONS: [Conversion; 7] = [
         subject: tiny,
         arguments: &["--weights", "int8", "--head", "int8"],
         variants: &["both", "stock"],
-        all: false,
+        cases: Cases::Few,
         bounds: LOSSLESS,
     },
     Conversion {
@@ -164,7 +219,7 @@ const CONVERSIONS: [Conversion; 7] = [
         subject: tiny,
         arguments: &["--weights", "f16", "--head", "f16"],
         variants: &["both", "stock"],
-        all: false,
+        cases: Cases::FewAndLong,
         bounds: LOSSLESS,
     },
     Conversion {
@@ -172,15 +227,23 @@ const CONVERSIONS: [Conversion; 7] = [
         subject: e2b_like,
         arguments: LATTICE,
         variants: &["both", "stock"],
-        all: false,
+        cases: Cases::Few,
+        bounds: LOSSLESS_RANDOM,
+    },
+    Conversion {
+        name: "e2b-like-int4-lattice-dynamic",
+        subject: e2b_like,
+        arguments: DYNAMIC,
+        variants: &["stock"],
+        cases: Cases::Few,
         bounds: LOSSLESS_RANDOM,
     },
     Conversion {
         name: "e2b-like-off-lattice-head",
         subject: e2b_like_off_lattice_head,
-        arguments: &["--weights", "int4", "--head", "auto", "--rule", "lattice"],
-        variants: &["provider"],
-        all: false,
+        arguments: &["--weights", "int4", "--head", "auto", "--rule", "lattice", "--main", "dynamic"],
+        variants: &["stock"],
+        cases: Cases::Few,
         bounds: LOSSLESS_RANDOM,
     },
 ];
@@ -252,7 +315,8 @@ fn reference_task(package: Reference) -> Result<Task> {
     let bundle = Bundle { variant, package: package.path() };
     // They never change, and what Apple's runtime makes of all sequences is stored: see `oracle/tests/it/interpreter_apple.rs`.
     let subject = Subject { most_cases: Some(FEW_CASES), ..tiny()? };
-    judge_task(&format!("reference {}", package.name()), &subject, &bundle, None, bounds, None)
+    let title = format!("reference {}", package.name());
+    judge_task(&title, &subject, &bundle, (Queries::ONE, &["one"]), None, bounds, None)
 }
 
 /// Our own interpreter as a program, built now.
@@ -278,22 +342,25 @@ fn plan_conversion(
     let output = Output::scan(&folder)?;
     output.expect(conversion.variants)?;
     plan.checks.push(Check::passed(name, "convert", format!("{} bundles", output.bundles.len())));
-    for bundle in &output.bundles {
+    for (at, bundle) in output.bundles.iter().enumerate() {
         let title = title(name, bundle.variant);
-        subject.oracles.truncate(1);
-        let all = conversion.all && bundle.variant == Variant::Provider;
-        subject.most_cases = (!all).then_some(FEW_CASES);
-        if all && long {
-            // The other long one begins with the same 320 tokens and needs no larger caches.
-            subject.most_cases = Some(Oracle::read(&data::tiny_oracle())?.cases.len() + 1);
-            subject.oracles.push(data::tiny_oracle_long());
-        }
+        let cases = if at == 0 { conversion.cases } else { Cases::Few };
+        subject.feed(cases, long)?;
+        let functions = functions(bundle.variant, conversion.arguments);
+        // The variants of one conversion are compared with one another, so the stock interpreter need be judged once only.
+        let is_judged = at == 0 || bundle.variant != Variant::Stock || conversion.name == "tiny-int4-lattice";
         let tables = output.tables.as_deref();
-        // The variants of one conversion are held against one another, so the stock interpreter need be judged once only.
-        let is_judged = conversion.all || bundle.variant != Variant::Stock;
         let interpreter = is_judged.then_some(interpreter);
-        let task = judge_task(&title, &subject, bundle, tables, conversion.bounds, interpreter)?;
-        plan.tasks.push(task);
+        let feedings = feedings(functions, cases);
+        plan.tasks.push(judge_task(
+            &title,
+            &subject,
+            bundle,
+            (functions, feedings),
+            tables,
+            conversion.bounds,
+            interpreter,
+        )?);
     }
     if let Some((first, others)) = output.bundles.split_first() {
         for other in others {
@@ -301,6 +368,24 @@ fn plan_conversion(
         }
     }
     Ok(())
+}
+
+/// Functions of a variant's package.
+fn functions(variant: Variant, arguments: &[&str]) -> Queries {
+    let is_dynamic = arguments.ends_with(&["--main", "dynamic"]);
+    Queries { main: if is_dynamic { ANY } else { 1 }, prefill: (variant == Variant::Stock).then_some(ANY) }
+}
+
+/// How a package is fed. The window of the tiny checkpoint ends at 16 positions: chunks of 16 end there, chunks of 7 around it.
+fn feedings(functions: Queries, cases: Cases) -> &'static [&'static str] {
+    match (functions.main, functions.prefill) {
+        (1, None) => &["one"],
+        (1, Some(_)) => &["one", "prefill 16"],
+        _ if cases == Cases::All => {
+            &["main 64", "main 16", "prefill 7 main 64", "prefill 64 main 16", "prefill 512 main 3"]
+        }
+        _ => &["main 64", "main 7", "prefill 16 main 3"],
+    }
 }
 
 fn title(conversion: &str, variant: Variant) -> String {
@@ -392,6 +477,7 @@ fn judge_task(
     title: &str,
     subject: &Subject,
     bundle: &Bundle,
+    (queries, feedings): (Queries, &[&str]),
     tables: Option<&Path>,
     bounds: Bounds,
     interpreter: Option<&Path>,
@@ -400,11 +486,14 @@ fn judge_task(
     for oracle in &subject.oracles {
         lengths.extend(Oracle::read(oracle)?.cases.iter().map(|case| case.ids().count()));
     }
+    lengths.truncate(subject.most_cases.unwrap_or(usize::MAX));
     lengths.extend(subject.sequences.iter().map(Vec::len));
-    let tokens = lengths.iter().take(subject.most_cases.unwrap_or(usize::MAX)).sum();
+    let tokens = lengths.iter().sum();
     let job = Job {
         package: &bundle.package,
         variant: bundle.variant,
+        queries,
+        feedings,
         checkpoint: &subject.checkpoint,
         tables,
         oracles: &subject.oracles,

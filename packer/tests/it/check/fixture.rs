@@ -10,7 +10,7 @@ use packer::check::facts::GraphFacts;
 use packer::check::{Options, Report, check};
 use packer::manifest::{self, CompiledFrom, Manifest, ManifestKind, Provenance, SourceRecord};
 use packer::metadata::{
-    BundleMetadata, Compilation, EngineInputs, LanguageBundle, PromptReading, SourceMetadata,
+    BundleMetadata, Compilation, EngineInputs, LanguageBundle, PromptReading, QueryLength, SourceMetadata,
 };
 use packer::template::Conversation;
 use packer::tokenizer::{self, SOURCE_FILES};
@@ -54,7 +54,8 @@ impl Release {
             (PROVIDER, "provider.int4-symmetric", EngineInputs::PerToken),
             (TBL, "tbl.int4-symmetric", EngineInputs::Static),
         ] {
-            write_bundle(&root.join("gpu-pipelined").join(name), package, inputs, stamp);
+            let target = root.join("gpu-pipelined").join(name);
+            write_bundle(&target, package, inputs, PromptReading::ONE_BY_ONE, Some(stamp));
         }
         write_compiled(
             &root.join("gpu-pipelined").join(COMPILED),
@@ -82,6 +83,23 @@ impl Release {
     /// A place outside of the release.
     pub(crate) fn elsewhere(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
+    }
+}
+
+/// A bundle for Apple's engine: its `main` and its `prefill` take any number of tokens.
+pub(crate) struct Stock {
+    _scratch: TempDir,
+    pub(crate) bundle: Folder,
+}
+
+impl Stock {
+    pub(crate) fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let bundle = scratch.path().join("gemma4_tiny_qat_decode_int4lin_stock");
+        let prompts =
+            PromptReading { main: QueryLength::Dynamic, prefill: Some(QueryLength::Dynamic), chunk: 512 };
+        write_bundle(&bundle, "stock-dyn-prefill.int4-symmetric", EngineInputs::None, prompts, None);
+        Self { _scratch: scratch, bundle: Folder(bundle) }
     }
 }
 
@@ -201,7 +219,13 @@ pub(crate) fn assert_found(report: &Report, expected: &[&str]) {
     }
 }
 
-fn write_bundle(target: &Path, package: &str, engine_inputs: EngineInputs, stamp: Digest) {
+fn write_bundle(
+    target: &Path,
+    package: &str,
+    engine_inputs: EngineInputs,
+    prompts: PromptReading,
+    stamp: Option<Digest>,
+) {
     let name = target.file_name().unwrap().to_str().unwrap();
     let asset = format!("{name}.aimodel");
     let staged = StagedDirectory::new(target, KeepExisting).unwrap();
@@ -225,7 +249,7 @@ fn write_bundle(target: &Path, package: &str, engine_inputs: EngineInputs, stamp
         max_context_length: 4096,
         eos_token_ids: &tokenizer.eos_token_ids,
         engine_inputs,
-        prompts: PromptReading::ONE_BY_ONE,
+        prompts,
         source: SourceMetadata { hf_model_id: Some(MODEL.into()), ..SourceMetadata::default() },
         scheme: Some("int4-absmax-block32"),
         tool: TOOL,
@@ -234,7 +258,7 @@ fn write_bundle(target: &Path, package: &str, engine_inputs: EngineInputs, stamp
         tool: TOOL.into(),
         source: Some(SourceRecord { repository: Some(MODEL.into()), ..SourceRecord::default() }),
         conversion: json!({"rule": "absmax"}),
-        tables_digest: Some(stamp),
+        tables_digest: stamp,
         compiled_from: None,
         gate: serde_json::Value::Null,
     };

@@ -3,6 +3,7 @@
 mod bundle;
 mod compiled;
 mod files;
+mod functions;
 mod graph;
 mod metadata;
 mod package;
@@ -36,6 +37,7 @@ fn every_rule_has_a_planted_fault() {
         include_str!("bundle.rs"),
         include_str!("compiled.rs"),
         include_str!("files.rs"),
+        include_str!("functions.rs"),
         include_str!("graph.rs"),
         include_str!("metadata.rs"),
         include_str!("package.rs"),
