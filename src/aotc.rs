@@ -8,20 +8,22 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use aotc::doctor::{self, DoctorOptions};
 use aotc::remote::RemoteOptions;
 use aotc::report::Report;
 use aotc::workflow::{DEFAULT_RUNNER, Workflow};
 use aotc::{
-    Architecture, Compiler, Device, Existing, Interrupt, MinimumOs, Outcome, PlannedSibling, Platform,
+    Architecture, Compiler, Device, Existing, Interrupt, MinimumOs, PlannedSibling, Platform,
     PreferredCompute, Remote, Request, Settings, Sibling, Stage, Toolchain, ToolchainOptions,
 };
 use clap::{ArgAction, Args};
 use output::StagedFile;
 use packer::replace::{FileKind, Output, Outputs};
 use serde_json::{Value, json};
+use workflow::doctor::{self, DoctorOptions};
+use workflow::outputs::creation_date;
 
-use crate::{digits, interrupt, outputs, terminal};
+use crate::progress::Lines;
+use crate::{digits, interrupt, terminal};
 
 /// Compile a bundle ahead of time for a device's architecture
 #[derive(Debug, Args)]
@@ -168,7 +170,7 @@ fn request(arguments: &Arguments) -> anyhow::Result<Request> {
     };
     // Without a wish, siblings carry no date: equal inputs make equal bytes.
     let dated = std::env::var_os("SOURCE_DATE_EPOCH").is_some();
-    let date = dated.then(outputs::creation_date).transpose()?;
+    let date = dated.then(creation_date).transpose()?;
     Ok(Request {
         output: arguments.output.clone(),
         settings,
@@ -234,11 +236,11 @@ fn compile_with(
     let outcome = match &arguments.elsewhere.ssh {
         Some(host) => {
             let mut remote = remote(arguments, host, stage, interrupt)?;
-            compile_by(&mut remote, stage, interrupt)
+            stage.run(&mut remote, interrupt, &Lines)
         }
         None => {
             let mut toolchain = Toolchain::find(&toolchain_options(arguments), interrupt)?;
-            compile_by(&mut toolchain, stage, interrupt)
+            stage.run(&mut toolchain, interrupt, &Lines)
         }
     };
     if let Some(report) = report {
@@ -252,13 +254,6 @@ fn compile_with(
         Some((_, error)) => Err(error.into()),
         None => Ok(()),
     }
-}
-
-fn compile_by(compiler: &mut dyn Compiler, stage: &Stage, interrupt: &Interrupt) -> Outcome {
-    stage.run(compiler, interrupt, &mut |step| {
-        // Nobody is to lose a compile because nobody reads how it goes on.
-        terminal::tell(step);
-    })
 }
 
 /// Prints the siblings that are there now.

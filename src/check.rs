@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 use packer::check::{Finding, Options, Report, check};
-use text::terminal::{line, word};
 
 use crate::template;
 use crate::terminal::{self, RED, YELLOW, paint};
@@ -45,17 +44,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         print(&mut terminal::out(), &report)?;
     }
     Ok(if report.has_defects() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// How many defects there are, and the first of them.
-pub(crate) fn defects_in_words(report: &Report) -> String {
-    /// Defects that are listed.
-    const LISTED: usize = 5;
-    let listed = report
-        .defects()
-        .take(LISTED)
-        .map(|finding| format!("\n  {}: {}", word(&finding.path), line(&finding.what)));
-    format!("{} defects:{}", report.defects().count(), listed.collect::<String>())
 }
 
 fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {

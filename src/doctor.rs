@@ -1,15 +1,12 @@
 //! `coreai-bundle doctor`: what this machine can do.
 
-mod hub;
-
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::hub::Settings;
-use aotc::doctor::{DoctorOptions, examine};
-use aotc::{Interrupt, ToolchainOptions};
+use aotc::ToolchainOptions;
 use clap::Args;
+use workflow::doctor::{DoctorOptions, examine_all};
 
 use crate::{interrupt, terminal};
 
@@ -52,11 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         output: arguments.output.clone(),
         python: arguments.python.clone(),
     };
-    let mut checks = examine(&options, &Interrupt::watching(interrupt::asked))?;
-    checks.extend(hub::examine(Settings { cancelled: interrupt::asked, ..Settings::from_environment() }));
-    if interrupt::asked() {
-        return Err(aotc::Error::Interrupted.into());
-    }
+    let checks = examine_all(&options, interrupt::asked)?;
     let mut out = terminal::out();
     if arguments.json {
         terminal::print_json(&checks)?;

@@ -1,22 +1,22 @@
 //! `coreai-bundle gate`: does a bundle say what its checkpoint says?
 
 use std::io::{self, Write};
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::oracle::file::{self, Case, Oracle};
-use ::oracle::gate::{self, Bounds, CaseReport, Flip, GateReport};
+use ::oracle::file::Oracle;
+use ::oracle::gate::{Bounds, CaseReport, Flip, GateReport};
 use ::oracle::reference::Reference;
-use ::oracle::stepper::Stepper;
-use anyhow::bail;
 use clap::Args;
 use output::StagedFile;
 use packer::replace::{FileKind, Output, Outputs};
+use workflow::gate::{check_context, check_identity, measure, verdict, write_probe};
+use workflow::origin::Access;
 
 use crate::oracle::shortened;
-use crate::runnable::Runnable;
-use crate::{interrupt, origin, outputs, terminal};
+use crate::progress::Bar;
+use crate::runnable::RunnableArguments;
+use crate::{interrupt, origin, terminal};
 
 /// Compare a bundle with an oracle
 ///
@@ -29,7 +29,7 @@ use crate::{interrupt, origin, outputs, terminal};
   coreai-bundle gate out/gemma4_e4b_qat_decode_int4lin --oracle oracle.json --checkpoint gemma-4-E4B-it-qat --layers")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    runnable: Runnable,
+    runnable: RunnableArguments,
     /// What the checkpoint says, made by `coreai-bundle oracle`
     #[arg(long, value_name = "FILE")]
     oracle: PathBuf,
@@ -93,19 +93,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         StagedFile::check(path, arguments.probe_output())?;
     }
     let oracle = Oracle::read(&arguments.oracle)?;
-    check_context(&oracle, &arguments.runnable)?;
-    let mut stepper = arguments.runnable.stepper()?;
-    let open = |source| origin::open_kept(source, arguments.revision.as_deref());
-    let origin = arguments.checkpoint.as_deref().map(open).transpose()?;
-    let mut reference = match &origin {
-        Some(origin) => {
-            check_identity(&oracle, &file::identity(&*origin.source)?.fingerprint, &arguments.oracle)?;
-            Some(Reference::open(&*origin.source)?)
+    let runnable = arguments.runnable.runnable();
+    check_context(&oracle, &runnable)?;
+    let mut stepper = runnable.stepper()?;
+    let open = |source| origin::open(source, &Access::kept(source, arguments.revision.as_deref()));
+    let opened = arguments.checkpoint.as_deref().map(open).transpose()?;
+    let mut reference = match &opened {
+        Some(opened) => {
+            check_identity(&oracle, &*opened.source, &arguments.oracle)?;
+            Some(Reference::open(&*opened.source)?)
         }
         None => None,
     };
     interrupt::listen()?;
-    let report = measure(&mut stepper, &oracle, reference.as_mut(), arguments.layers)?;
+    let bar = Bar::of_positions();
+    let report = measure(&mut stepper, &oracle, reference.as_mut(), arguments.layers, &bar)?;
     let bounds = arguments.bounds(report.bounds);
     let report = report.judged_by(bounds);
     if let Some(path) = &arguments.probe {
@@ -127,55 +129,6 @@ impl Arguments {
         let checkpoint = self.checkpoint.as_deref().map(PathBuf::from);
         Outputs::new(inputs.cloned().chain(checkpoint), true).file(FileKind::Probe)
     }
-}
-
-/// An oracle speaks for one checkpoint. Those made with `transformers` do not say for which.
-fn check_identity(oracle: &Oracle, fingerprint: &str, path: &Path) -> anyhow::Result<()> {
-    match &oracle.checkpoint {
-        Some(known) if known.fingerprint != fingerprint => bail!(
-            "{}: the oracle is of another checkpoint than --checkpoint; make it again with `coreai-bundle oracle`",
-            path.display()
-        ),
-        _ => Ok(()),
-    }
-}
-
-/// A sequence that the bundle has no positions for is of no use.
-fn check_context(oracle: &Oracle, runnable: &Runnable) -> anyhow::Result<()> {
-    let Some(limit) = runnable.max_context()? else { return Ok(()) };
-    let longest = oracle.cases.iter().map(Case::len).max().unwrap_or(0);
-    if longest as u64 > limit {
-        bail!(
-            "the oracle has a sequence of {longest} tokens, the bundle a context of {limit}: make one with shorter prompts, or convert \
-             with a larger --max-context"
-        );
-    }
-    Ok(())
-}
-
-/// Runs the gate with a bar over the positions.
-pub(crate) fn measure(
-    stepper: &mut Stepper,
-    oracle: &Oracle,
-    reference: Option<&mut Reference<'_>>,
-    layers: bool,
-) -> anyhow::Result<GateReport> {
-    let run = |(case, repeated): (&Case, usize)| if repeated < case.len() { case.len() } else { 0 };
-    let positions: usize = oracle.cases.iter().zip(oracle.repeated()).map(run).sum();
-    let bar = terminal::bar(Some(positions as u64), "gate {bar:30} {pos}/{len} positions, {per_sec}, {eta}");
-    let report = gate::run(stepper, oracle, reference, layers, &mut || {
-        bar.inc(1);
-        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    bar.finish_and_clear();
-    Ok(report?)
-}
-
-fn write_probe(stepper: &mut Stepper, oracle: &Oracle, path: &Path, output: Output) -> anyhow::Result<()> {
-    let prompt: Vec<u32> =
-        oracle.cases.first().map(|case: &Case| case.prompt_ids.clone()).unwrap_or_default();
-    let probe = gate::probe(stepper, &prompt)?;
-    outputs::write_text(path, output, &(serde_json::to_string(&probe)? + "\n"))
 }
 
 /// The report for people.
@@ -227,21 +180,6 @@ fn case_line(case: &CaseReport) -> String {
         line.push_str(&format!(", first other token at {position}"));
     }
     line
-}
-
-/// One line that says it all.
-pub(crate) fn verdict(report: &GateReport) -> String {
-    let word = if report.passed { "passed" } else { "FAILED" };
-    let cosine = report
-        .distances
-        .map(|distances| format!(", minimum cosine {:.6}", distances.min_cosine))
-        .unwrap_or_default();
-    format!(
-        "gate {word}: {} of {} qualified positions agree{cosine}, largest difference of norms {:.2} %",
-        report.agreed,
-        report.qualified,
-        100.0 * report.norm_difference()
-    )
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The command `coreai-bundle`: what was typed becomes what is meant, and the rooms do the work.
 
 mod aotc;
-mod bundle;
 mod check;
 mod cli;
 mod columns;
@@ -24,10 +23,8 @@ mod prompts;
 mod publish;
 mod published;
 mod release;
-mod reporting;
 mod run;
 mod runnable;
-mod stage;
 mod tables;
 mod template;
 mod terminal;

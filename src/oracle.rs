@@ -4,24 +4,21 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::oracle::file::{self, Case, Oracle, Prompt};
+use ::oracle::file::{Case, Oracle};
 use ::oracle::gate::Bounds;
-use ::oracle::prompts::default_prompts;
 use ::oracle::reference::Reference;
 use ::oracle::text::Text;
-use anyhow::{Context, bail};
-use checkpoint::source::Source;
+use anyhow::Context;
 use clap::Args;
 use output::StagedFile;
 use packer::replace::{FileKind, Outputs};
-use packer::template::Message;
 use serde_json::json;
-use text::small;
+use workflow::oracle::{GivenPrompts, NEW_TOKENS, compute};
+use workflow::origin::Access;
 
-use crate::{interrupt, origin, outputs, template, terminal};
+use crate::progress::Bar;
+use crate::{interrupt, origin, template, terminal};
 
-/// Tokens that a prompt is continued by, unless told.
-const NEW_TOKENS: usize = 8;
 /// Characters of a prompt that stand for it in messages.
 const SHOWN: usize = 32;
 
@@ -64,18 +61,17 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let origin = origin::open_kept(&arguments.source, arguments.revision.as_deref())?;
-    let text = Text::of_checkpoint(&*origin.source)?;
+    let access = Access::kept(&arguments.source, arguments.revision.as_deref());
+    let opened = origin::open(&arguments.source, &access)?;
+    let (source, tokens) = (&*opened.source, arguments.tokens);
+    let text = Text::of_checkpoint(source)?;
     let inputs = [PathBuf::from(&arguments.source)].into_iter().chain(arguments.prompt_file.clone());
     let output = Outputs::new(inputs, arguments.force).file(FileKind::Oracle);
     let staged = StagedFile::new(&arguments.output, output)?;
-    let mut reference = Reference::open(&*origin.source)?;
-    let mut prompts = arguments.typed(&text)?;
-    if prompts.is_empty() {
-        prompts = defaults(&text, &reference, arguments.tokens)?;
-    }
+    let mut reference = Reference::open(source)?;
+    let prompts = arguments.prompts().encode(&text, &reference, tokens, &template::render)?;
     interrupt::listen()?;
-    let made = compute(&*origin.source, &mut reference, &prompts, arguments.tokens, &text)?;
+    let made = compute(source, &mut reference, &prompts, tokens, &text, &Bar::of_positions())?;
     made.cases.iter().for_each(warn);
     warn_of_few(&made);
     staged
@@ -88,56 +84,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 impl Arguments {
-    /// The prompts that were typed, in the order of the options' names.
-    fn typed(&self, text: &Text) -> anyhow::Result<Vec<Prompt>> {
-        let mut texts = self.prompts.clone();
-        for content in &self.chats {
-            texts.push(text.chat(&[Message { role: "user", content }], &template::render)?);
+    fn prompts(&self) -> GivenPrompts {
+        GivenPrompts {
+            texts: self.prompts.clone(),
+            chats: self.chats.clone(),
+            file: self.prompt_file.clone(),
         }
-        if let Some(path) = &self.prompt_file {
-            let lines = small::read_text(path, small::TEXT)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let before = texts.len();
-            texts.extend(lines.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
-            if texts.len() == before {
-                bail!("{}: there is no prompt in it", path.display());
-            }
-        }
-        texts.into_iter().map(|text_| Ok(Prompt { ids: text.encode(&text_)?, text: text_ })).collect()
     }
-}
-
-/// The default oracle of a checkpoint.
-pub(crate) fn by_default(source: &dyn Source, reference: &mut Reference<'_>) -> anyhow::Result<Oracle> {
-    let text = Text::of_checkpoint(source)?;
-    let prompts = defaults(&text, reference, NEW_TOKENS)?;
-    compute(source, reference, &prompts, NEW_TOKENS, &text)
-}
-
-/// The default prompts, none so long that its continuation leaves the model's context.
-fn defaults(text: &Text, reference: &Reference<'_>, tokens: usize) -> anyhow::Result<Vec<Prompt>> {
-    let config = reference.config();
-    Ok(default_prompts(text, config.sliding_window, config.max_positions.saturating_sub(tokens))?)
-}
-
-fn compute(
-    source: &dyn Source,
-    reference: &mut Reference<'_>,
-    prompts: &[Prompt],
-    tokens: usize,
-    text: &Text,
-) -> anyhow::Result<Oracle> {
-    let mut cases = Vec::with_capacity(prompts.len());
-    for prompt in prompts {
-        if interrupt::asked() {
-            bail!("interrupted");
-        }
-        let decode = |ids: &[u32]| text.decode(ids).unwrap_or_default();
-        let case = file::make_case(reference, prompt, tokens, &decode)?;
-        cases.push(case);
-    }
-    let tool = format!("{}, fp32", outputs::tool());
-    Ok(Oracle { reference: tool, checkpoint: Some(file::identity(source)?), cases })
 }
 
 /// Names the positions that gate nothing.

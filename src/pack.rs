@@ -1,17 +1,15 @@
 //! `coreai-bundle pack`: a release tree as one zip file that can be read in place.
 
-use std::cell::Cell;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use ::progress::Progress as _;
 use clap::Args;
-use converter::observer::Observer;
 use packer::archive;
 use serde_json::json;
 
-use crate::progress::Progress;
+use crate::progress::Bar;
 use crate::{digits, interrupt, terminal};
 
 /// Pack a folder into a zip file: stored, zip64, data aligned to 4096 bytes
@@ -34,15 +32,10 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let total = archive::Plan::new(&arguments.folder)?.content_bytes();
-    let progress = Progress::new(total, arguments.json);
-    let shown = Cell::new(0);
+    let bar = Bar::or_events("tensor", arguments.json);
     interrupt::listen()?;
-    let report = archive::pack(&arguments.folder, &arguments.output, arguments.force, |written| {
-        progress.advance(written.saturating_sub(shown.replace(written)));
-        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    progress.finish();
+    let report = archive::pack(&arguments.folder, &arguments.output, arguments.force, &bar);
+    bar.finish();
     let report = report?;
     let mut out = terminal::out();
     if arguments.json {

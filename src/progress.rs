@@ -1,9 +1,9 @@
-//! One bar in bytes, or nothing where nobody looks, or events for machines.
+//! What standard error shows of long work: a bar, events for machines, or lines.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use converter::observer::Observer;
+use ::progress::Progress;
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -12,64 +12,80 @@ use crate::{interrupt, terminal};
 /// Bytes between two events for machines.
 const EVENT_STEP: u64 = 64 << 20;
 
-/// Shows the progress of a conversion, and ends it when it was interrupted.
-pub(crate) struct Progress {
+/// A bar, hidden where nobody looks; ends the work when it was interrupted.
+pub(crate) struct Bar {
     bar: ProgressBar,
     events: Option<Events>,
 }
 
 /// Lines of JSON on standard error.
 struct Events {
-    total: u64,
+    total: AtomicU64,
     done: AtomicU64,
     /// What the name below is the name of.
     noun: &'static str,
     name: Mutex<String>,
 }
 
-impl Progress {
-    /// A bar over `total` bytes of input; `json` writes events instead.
-    pub(crate) fn new(total: u64, json: bool) -> Self {
-        Self::of("tensor", total, json)
-    }
-
-    /// A bar over `total` bytes of things that events call `noun`.
-    pub(crate) fn of(noun: &'static str, total: u64, json: bool) -> Self {
+impl Bar {
+    /// A bar in bytes.
+    pub(crate) fn of_bytes() -> Self {
         let template =
             "{bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} {wide_msg}";
-        let bar = if json { ProgressBar::hidden() } else { terminal::bar(Some(total), template) };
-        let events =
-            json.then(|| Events { total, done: AtomicU64::new(0), noun, name: Mutex::new(String::new()) });
-        Progress { bar, events }
+        Bar { bar: terminal::bar(template), events: None }
     }
 
-    /// Clears the bar.
-    pub(crate) fn finish(&self) {
-        self.bar.finish_and_clear();
+    /// A bar over the positions of a gate.
+    pub(crate) fn of_positions() -> Self {
+        Bar { bar: terminal::bar("gate {bar:30} {pos}/{len} positions, {per_sec}, {eta}"), events: None }
+    }
+
+    /// A bar over the bytes of things that events call `noun`; `json` writes events instead.
+    pub(crate) fn or_events(noun: &'static str, json: bool) -> Self {
+        if !json {
+            return Self::of_bytes();
+        }
+        let (total, done) = (AtomicU64::new(0), AtomicU64::new(0));
+        let events = Events { total, done, noun, name: Mutex::new(String::new()) };
+        Bar { bar: ProgressBar::hidden(), events: Some(events) }
     }
 }
 
-impl Observer for Progress {
-    fn tensor(&self, name: &str) {
-        terminal::name_bar(&self.bar, name);
+impl Progress for Bar {
+    fn expect(&self, amount: u64) {
+        self.bar.reset();
+        self.bar.set_length(amount);
+        if let Some(events) = &self.events {
+            events.total.store(amount, Ordering::Relaxed);
+            events.done.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn begin(&self, item: &str) {
+        terminal::name_bar(&self.bar, item);
         if let Some(Ok(mut current)) = self.events.as_ref().map(|events| events.name.lock()) {
-            name.clone_into(&mut current);
+            item.clone_into(&mut current);
         }
     }
 
-    fn advance(&self, bytes: u64) {
-        self.bar.inc(bytes);
+    fn advance(&self, amount: u64) {
+        self.bar.inc(amount);
         if let Some(events) = &self.events {
-            events.advance(bytes);
+            events.advance(amount);
         }
     }
 
-    fn resume(&self, bytes: u64) {
-        self.bar.inc(bytes);
+    fn resume(&self, amount: u64) {
+        self.advance(amount);
         self.bar.reset_eta();
-        if let Some(events) = &self.events {
-            events.advance(bytes);
-        }
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn note(&self, text: &str) {
+        terminal::tell(text);
     }
 
     fn cancelled(&self) -> bool {
@@ -80,12 +96,29 @@ impl Observer for Progress {
 impl Events {
     fn advance(&self, bytes: u64) {
         let before = self.done.fetch_add(bytes, Ordering::Relaxed);
-        let after = before + bytes;
-        if before / EVENT_STEP == after / EVENT_STEP && after < self.total {
+        let (after, total) = (before + bytes, self.total.load(Ordering::Relaxed));
+        if before / EVENT_STEP == after / EVENT_STEP && after < total {
             return;
         }
         let name = self.name.lock().map(|name| name.clone()).unwrap_or_default();
-        let event = json!({"event": "progress", "bytes": after, "total": self.total, self.noun: name});
+        let event = json!({"event": "progress", "bytes": after, "total": total, self.noun: name});
         terminal::tell_json(&event);
+    }
+}
+
+/// Work that says what it does in lines. No work is to be lost because nobody reads them.
+pub(crate) struct Lines;
+
+impl Progress for Lines {
+    fn begin(&self, item: &str) {
+        terminal::tell(item);
+    }
+
+    fn note(&self, text: &str) {
+        terminal::tell(text);
+    }
+
+    fn cancelled(&self) -> bool {
+        interrupt::asked()
     }
 }

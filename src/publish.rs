@@ -1,23 +1,18 @@
 //! `coreai-bundle publish`: a release tree as a repository of the Hub.
 
-use std::cell::Cell;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Args;
-use converter::observer::Observer as _;
-use hub::upload::{self, Comparison, LocalFile, Published, State, Target};
-use hub::{Client, RepositoryId, Settings};
-use packer::check::{self, Options};
-use packer::manifest::{self, Manifest};
+use hub::upload::{Comparison, LocalFile, Published, State, Target};
+use hub::{RepositoryId, Settings};
 use serde_json::json;
+use workflow::publish::{self, Checked};
 
-use crate::check::defects_in_words;
-use crate::progress::Progress;
+use crate::progress::Bar;
 use crate::terminal::{self, GREEN, STRONG, YELLOW, paint};
-use crate::{digits, interrupt, outputs, template};
+use crate::{digits, interrupt, template};
 
 /// Publish a release tree on the Hub, in one commit
 ///
@@ -60,112 +55,30 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let id = RepositoryId::new(&arguments.repo_id)?;
-    let settings = Settings { cancelled: interrupt::asked, ..Settings::from_environment() };
-    if settings.offline {
-        bail!("HF_HUB_OFFLINE is set, and publishing needs the network: unset it");
-    }
-    let client = Client::new(settings);
-    // Nobody wants to wait for the digests of a whole release to be told this.
-    upload::need_token(&client)?;
-    let (manifest, files) = checked(&arguments.folder)?;
+    let client = publish::client(interrupt::asked)?;
+    let release = Checked::new(&arguments.folder, &template::render)?;
     // Until here nothing is under way that a signal could not simply end.
     interrupt::listen()?;
-    let message = match &arguments.message {
-        Some(message) => message.clone(),
-        None => format!("Publish {} with {}", manifest.name, outputs::tool()),
-    };
     let target = Target {
         id: &id,
         revision: &arguments.revision,
         private: arguments.private,
         pull_request: arguments.pr,
-        message: &message,
+        message: arguments.message.as_deref().unwrap_or(&release.message),
     };
-    let comparison = upload::compare(&client, &target, &files)?;
-    arguments.refuse(&client, &comparison)?;
+    let comparison = release.compare(&client, &target)?;
+    let files = &release.files;
     if !arguments.json {
-        print_comparison(&mut terminal::out(), &id, &files, &comparison)?;
+        print_comparison(&mut terminal::out(), &id, files, &comparison)?;
     }
-    let published = if arguments.dry_run {
-        None
-    } else {
-        let bytes = comparison.differing(&files).map(|file| file.size).sum();
-        let watched =
-            Watched { progress: Progress::of("file", bytes, arguments.json), reached: Cell::new(0) };
-        let published = upload::publish(&client, &target, &files, &comparison, &watched);
-        watched.progress.finish();
-        Some(published?)
-    };
+    let send = || release.send(&client, &target, &comparison, &Bar::or_events("file", arguments.json));
+    let published = (!arguments.dry_run).then(send).transpose()?;
     if arguments.json {
-        print_json(&id, &files, &comparison, published.as_ref())?;
+        print_json(&id, files, &comparison, published.as_ref())?;
     } else {
         print_result(&mut terminal::out(), client.settings(), &target, published.as_ref())?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The manifest of a release without defects, and all its files.
-fn checked(folder: &Path) -> anyhow::Result<(Manifest, Vec<LocalFile>)> {
-    let report = check::check(folder, &Options::new(&template::render))?;
-    if report.target != check::Target::Release {
-        bail!("{} is not a release tree: make one with `coreai-bundle release`", folder.display());
-    }
-    if report.has_defects() {
-        let (shown, defects) = (folder.display(), defects_in_words(&report));
-        bail!("{shown} is not fit to be published, it has {defects}\nrun `coreai-bundle check {shown}`");
-    }
-    let manifest = Manifest::read(folder)?;
-    let mut files = Vec::with_capacity(manifest.files.len() + 1);
-    for file in &manifest.files {
-        // The check has just compared this digest.
-        files.push(LocalFile::new(&file.path, &folder.join(&file.path), Some(&file.sha256.to_string()))?);
-    }
-    files.push(LocalFile::new(manifest::FILE_NAME, &folder.join(manifest::FILE_NAME), None)?);
-    Ok((manifest, files))
-}
-
-impl Arguments {
-    /// Refuses what would do something else than was asked for.
-    fn refuse(&self, client: &Client, comparison: &Comparison) -> anyhow::Result<()> {
-        let (id, endpoint) = (&self.repo_id, client.settings().public_endpoint());
-        match &comparison.head {
-            Some(head) if self.private && !head.private => bail!(
-                "{id} exists and is public: make it private at {endpoint}/{id}/settings first, or publish without --private"
-            ),
-            None if self.revision != "main" => bail!(
-                "there is no repository {id} yet, and a new one has the branch main only: publish without --revision"
-            ),
-            None if self.pr => bail!(
-                "there is no repository {id} that a pull request could be opened in: check the name, or publish without --pr"
-            ),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Passes on what was sent. Bytes that are sent again count once.
-struct Watched {
-    progress: Progress,
-    /// Furthest position in the current file.
-    reached: Cell<u64>,
-}
-
-impl upload::Observer for Watched {
-    fn file(&self, path: &str, _size: u64) {
-        self.reached.set(0);
-        self.progress.tensor(path);
-    }
-
-    fn position(&self, bytes: u64) {
-        if let Some(more @ 1..) = bytes.checked_sub(self.reached.get()) {
-            self.progress.advance(more);
-            self.reached.set(bytes);
-        }
-    }
-
-    fn held(&self, _path: &str, size: u64) {
-        self.progress.advance(size);
-    }
 }
 
 /// How many files are of a state.

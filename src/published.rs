@@ -1,35 +1,22 @@
 //! Outputs of a run that had finished them before it was cut off. What they are, their manifests say.
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
-use aimodel::package::PROGRAM;
-use output::WrittenFile;
-use packer::manifest::{self, Manifest, ManifestKind};
+use packer::manifest::{Manifest, ManifestKind};
 use serde_json::{Value, json};
+use workflow::bundle::program_path;
 
 use crate::outputs::Common;
-use crate::stage::Target;
-use crate::{bundle, digits, terminal};
-
-/// Whether a folder has this manifest, and the files that it lists, and no others.
-pub(crate) fn is_output(folder: &Path, described: &WrittenFile) -> anyhow::Result<bool> {
-    if !described.is_whole(&folder.join(manifest::FILE_NAME))? {
-        return Ok(false);
-    }
-    Ok(manifest::collect(folder, &[])? == Manifest::read(folder)?.files)
-}
+use crate::{digits, terminal};
 
 /// Prints what was published; gives 1 if a bundle had failed its gate.
-pub(crate) fn print(common: &Common, targets: &[Target]) -> anyhow::Result<ExitCode> {
-    let read = |(name, _): &Target| Manifest::read(&common.output.join(name));
-    let manifests = targets.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+pub(crate) fn print(common: &Common, manifests: &[Manifest]) -> anyhow::Result<ExitCode> {
     if common.json {
-        terminal::print_json(&done(common, &manifests))?;
+        terminal::print_json(&done(common, manifests))?;
     } else {
         let mut out = terminal::out();
-        for manifest in &manifests {
+        for manifest in manifests {
             let path = common.output.join(&manifest.name);
             writeln!(out, "{}  {}, {}", path.display(), kind(manifest), digits::bytes(bytes(manifest)))?;
         }
@@ -54,7 +41,7 @@ fn done(common: &Common, manifests: &[Manifest]) -> Value {
     let path = |manifest: &Manifest| common.output.join(&manifest.name);
     let is_tables = |manifest: &&Manifest| manifest.kind == ManifestKind::Tables;
     let bundle = |manifest: &Manifest| {
-        let program = format!("{}/{PROGRAM}", bundle::asset_name(&manifest.name));
+        let program = program_path(&manifest.name);
         let program = manifest.files.iter().find(|file| file.path == program);
         json!({
             "path": path(manifest),

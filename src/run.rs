@@ -10,7 +10,7 @@ use clap::Args;
 use packer::template::Message;
 use serde_json::json;
 
-use crate::runnable::Runnable;
+use crate::runnable::RunnableArguments;
 use crate::{template, terminal};
 
 /// Let a bundle answer a prompt, with the very bytes that a device gets
@@ -20,7 +20,7 @@ use crate::{template, terminal};
   coreai-bundle run out/gemma4_e4b_qat_decode_int4lin --raw --prompt \"Count up: 1, 2, 3,\" -n 8")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    runnable: Runnable,
+    runnable: RunnableArguments,
     /// What the user says
     #[arg(long, value_name = "TEXT")]
     prompt: String,
@@ -40,12 +40,13 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let text = arguments.runnable.text()?;
+    let runnable = arguments.runnable.runnable();
+    let text = runnable.text()?;
     let ids = text.encode(&arguments.shown(&text)?)?;
     if ids.is_empty() {
         bail!("--prompt {:?} has no tokens", arguments.prompt);
     }
-    let mut stepper = arguments.runnable.stepper()?;
+    let mut stepper = runnable.stepper()?;
     let mut reply = String::new();
     let mut broken = None;
     let made = generate(&mut stepper, &text, &ids, arguments.tokens, &mut |piece| {

@@ -93,10 +93,10 @@ pub(crate) fn tell_json(event: &serde_json::Value) {
 
 /// A progress bar on standard error; hidden where that is not a terminal.
 #[expect(clippy::disallowed_methods, reason = "the door itself")]
-pub(crate) fn bar(length: Option<u64>, template: &str) -> ProgressBar {
+pub(crate) fn bar(template: &str) -> ProgressBar {
     let is_drawn = io::stderr().is_terminal();
     let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(length, target);
+    let bar = ProgressBar::with_draw_target(None, target);
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }

@@ -10,6 +10,8 @@ mod names;
 
 use std::collections::HashMap;
 
+use serde::Serialize;
+
 use crate::describe::describe_attribute_within;
 use crate::module::{OpId, ValueId};
 use crate::opcode::Opcode;
@@ -24,7 +26,7 @@ pub const SMALL: usize = 64;
 const LONGEST: usize = 200;
 
 /// One way in which two ops differ that stand for each other.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Change {
     /// Part of the op, such as `operand 1`.
     pub what: String,

@@ -14,7 +14,7 @@ mod interrupt;
 mod local;
 mod log;
 mod process;
-mod program;
+pub mod program;
 pub mod remote;
 pub mod report;
 pub mod script;
@@ -32,7 +32,5 @@ pub use interrupt::Interrupt;
 pub use log::{KnownFault, Log, LogExcerpt};
 pub use remote::Remote;
 pub use sibling::Existing;
-pub use stage::{
-    CompileTask, Compiler, DEFAULT_TIMEOUT, Outcome, PlannedSibling, Progress, Request, Sibling, Stage,
-};
+pub use stage::{CompileTask, Compiler, DEFAULT_TIMEOUT, Outcome, PlannedSibling, Request, Sibling, Stage};
 pub use toolchain::{Toolchain, ToolchainOptions};

@@ -4,11 +4,13 @@ use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use progress::Progress;
+
 use crate::error::Error;
 use crate::log::Log;
 use crate::process::{self, End};
 use crate::shell;
-use crate::stage::{CompileTask, Compiler, Progress};
+use crate::stage::{CompileTask, Compiler};
 use crate::toolchain::Toolchain;
 
 impl Compiler for Toolchain {
@@ -20,12 +22,7 @@ impl Compiler for Toolchain {
         true
     }
 
-    fn compile(
-        &mut self,
-        task: &CompileTask<'_>,
-        log: &mut Log,
-        _: &mut dyn FnMut(Progress),
-    ) -> Result<(), Error> {
+    fn compile(&mut self, task: &CompileTask<'_>, log: &mut Log, _: &dyn Progress) -> Result<(), Error> {
         let package = task.source.package_path();
         let arguments =
             task.settings.arguments(package.as_os_str(), task.into.as_os_str(), task.architecture);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// If no folder has an executable file of that name.
-pub(crate) fn find(name: &Path) -> io::Result<PathBuf> {
+pub fn find(name: &Path) -> io::Result<PathBuf> {
     find_in(name, std::env::var_os("PATH").unwrap_or_default())
 }
 

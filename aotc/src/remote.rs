@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use output::Digest;
+use progress::Progress;
 
 use crate::error::Error;
 use crate::interrupt::Interrupt;
@@ -17,7 +18,7 @@ use crate::log::{Log, METAL_TOOLCHAIN_HINT};
 use crate::process::{self, Captured, End};
 use crate::program;
 use crate::source::SourceBundle;
-use crate::stage::{CompileTask, Compiler, Progress};
+use crate::stage::{CompileTask, Compiler};
 use crate::{script, shell};
 
 /// Exit code of `ssh` for a connection that failed, as opposed to a command that did.
@@ -345,22 +346,19 @@ impl Remote {
         folder: &str,
         task: &CompileTask<'_>,
         log: &mut Log,
-        progress: &mut dyn FnMut(Progress),
+        progress: &dyn Progress,
     ) -> Result<(), Error> {
         let variables = format!("{}folder={folder}\n{RUNNING}", self.environment());
         let architectures = std::slice::from_ref(task.architecture);
         let script = script::text(task.source, architectures, task.settings, task.timeout)?;
         let prepare = format!("{variables}{PREPARE}cat >compile.sh <<'{END}'\n{script}{END}\n");
         self.expect_success(&prepare, task.interrupt)?;
-        progress(Progress::Note(format!(
-            "sending {} bytes to {}",
-            task.source.package_bytes(),
-            self.options.host
-        )));
+        let bytes = task.source.package_bytes();
+        progress.note(&format!("sending {bytes} bytes to {}", self.options.host));
         self.transfer(&task.source.package_path(), &self.address(&format!("{folder}/")), task.interrupt)?;
         self.expect_success(&format!("{variables}{START}"), task.interrupt)?;
         self.wait(&format!("{variables}{WAIT}"), task, log)?;
-        progress(Progress::Note(format!("fetching the artifact from {}", self.options.host)));
+        progress.note(&format!("fetching the artifact from {}", self.options.host));
         self.transfer(&self.address(&format!("{folder}/out/")), task.into, task.interrupt)
     }
 
@@ -438,7 +436,7 @@ impl Compiler for Remote {
         &mut self,
         task: &CompileTask<'_>,
         log: &mut Log,
-        progress: &mut dyn FnMut(Progress),
+        progress: &dyn Progress,
     ) -> Result<(), Error> {
         let folder = self.folder(task);
         let result = self.compile_in(&folder, task, log, progress);
@@ -446,7 +444,7 @@ impl Compiler for Remote {
         if !matches!(result, Err(Error::ConnectionLost { .. }))
             && let Err(e) = self.remove(&folder, task.interrupt)
         {
-            progress(Progress::Note(format!("{folder} could not be removed: {e}")));
+            progress.note(&format!("{folder} could not be removed: {e}"));
         }
         result
     }

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use packer::TOOL;
 use packer::manifest::FileRecord;
 
 use crate::doctor::{self, Check};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
-use crate::sibling::TOOL;
 use crate::stage::{Outcome, Stage};
 use crate::toolchain::Toolchain;
 

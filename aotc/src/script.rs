@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use output::Digest;
+use packer::TOOL;
 use serde::Deserialize;
 use text::small;
 
@@ -13,7 +14,6 @@ use crate::compile::{Settings, artifact_name};
 use crate::error::Error;
 use crate::log::METAL_TOOLCHAIN_HINT;
 use crate::shell;
-use crate::sibling::TOOL;
 use crate::source::SourceBundle;
 use crate::stage::{Request, Stage};
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use output::StagedDirectory;
+use packer::TOOL;
 use packer::manifest::{self, CompiledFrom, FileRecord, Manifest, ManifestKind, Provenance};
 use packer::metadata::{self, BundleMetadata, Compilation, MAIN_ASSET};
 use serde_json::{Value, json};
@@ -13,9 +14,6 @@ use crate::artifact::{self, Artifact};
 use crate::compile::{Settings, artifact_name};
 use crate::error::Error;
 use crate::source::SourceBundle;
-
-/// Version of this program, as manifests name it.
-pub(crate) const TOOL: &str = concat!("coreai-bundle ", env!("CARGO_PKG_VERSION"));
 
 /// One artifact to be made: decides where the sibling goes and whether an existing one still fits.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! The stage as a whole: source in, sibling bundles out.
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use output::{StagedDirectory, StagedFile, WrittenFile, available_bytes};
 use packer::manifest::ManifestKind;
 use packer::replace::{FileKind, Outputs};
+use progress::Progress;
 
 use crate::architecture::Architecture;
 use crate::artifact::{self, Artifact, Origin};
@@ -77,7 +77,7 @@ pub trait Compiler {
         &mut self,
         task: &CompileTask<'_>,
         log: &mut Log,
-        progress: &mut dyn FnMut(Progress),
+        progress: &dyn Progress,
     ) -> Result<(), Error>;
 
     /// Whether artifacts carry times of this machine's clock.
@@ -99,33 +99,6 @@ pub struct CompileTask<'a> {
     pub timeout: Duration,
     /// Stops the compile.
     pub interrupt: &'a Interrupt,
-}
-
-/// What the stage is doing.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Progress {
-    /// The sibling is there and fits.
-    UpToDate(PathBuf),
-    /// The compiler starts.
-    Compiling(Architecture),
-    /// The artifact is checked.
-    Checking(Architecture),
-    /// The sibling is complete.
-    Written(PathBuf),
-    /// Something takes longer, or is tried again.
-    Note(String),
-}
-
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UpToDate(path) => write!(f, "{} is up to date", path.display()),
-            Self::Compiling(architecture) => write!(f, "compiling for {architecture}"),
-            Self::Checking(architecture) => write!(f, "checking the artifact for {architecture}"),
-            Self::Written(path) => write!(f, "wrote {}", path.display()),
-            Self::Note(text) => f.write_str(text),
-        }
-    }
 }
 
 /// A sibling bundle that is whole.
@@ -222,7 +195,7 @@ impl Stage {
         &self,
         compiler: &mut dyn Compiler,
         interrupt: &Interrupt,
-        progress: &mut dyn FnMut(Progress),
+        progress: &dyn Progress,
     ) -> Outcome {
         let mut outcome = Outcome { siblings: Vec::new(), failure: None };
         let mut log = match self.log() {
@@ -349,14 +322,14 @@ impl Stage {
         compiler: &mut dyn Compiler,
         log: &mut Log,
         interrupt: &Interrupt,
-        progress: &mut dyn FnMut(Progress),
+        progress: &dyn Progress,
     ) -> Result<Sibling, Error> {
         let version = compiler.version().to_owned();
         let spec = self.spec(architecture, &version);
         let target = self.target(architecture);
         let existing = spec.existing(&target);
         if existing == Existing::UpToDate && !self.request.force {
-            progress(Progress::UpToDate(target.clone()));
+            progress.note(&format!("{} is up to date", target.display()));
             let architecture = architecture.clone();
             return Ok(Sibling { path: target, architecture, compiled_in: None, artifact: None });
         }
@@ -364,7 +337,7 @@ impl Stage {
         let staged = self.stage(&target, existing, None)?;
         let into = staged.path().join(COMPILED);
         fs::create_dir(&into).map_err(Error::io("create", &into))?;
-        progress(Progress::Compiling(architecture.clone()));
+        progress.begin(&format!("compiling for {architecture}"));
         let started = Instant::now();
         let Request { settings, timeout, .. } = &self.request;
         let task = CompileTask {
@@ -378,12 +351,12 @@ impl Stage {
         compiler.compile(&task, log, progress)?;
         let compiled_in = Some(started.elapsed());
 
-        progress(Progress::Checking(architecture.clone()));
+        progress.begin(&format!("checking the artifact for {architecture}"));
         let name = spec.artifact_name();
         let (compiled, beside) = find_artifact(&into, &name, log)?;
         if !beside.is_empty() {
             let beside = beside.join(", ");
-            progress(Progress::Note(format!("left out what the compiler wrote beside {name}: {beside}")));
+            progress.note(&format!("left out what the compiler wrote beside {name}: {beside}"));
         }
         let modified = compiler.shares_clock().then_some(self.source.modified);
         let origin = Origin { modified, ..Origin::from(&self.source) };
@@ -398,7 +371,7 @@ impl Stage {
             return Err(Error::Interrupted);
         }
         let path = staged.commit()?;
-        progress(Progress::Written(path.clone()));
+        progress.note(&format!("wrote {}", path.display()));
         Ok(Sibling { path, architecture: architecture.clone(), compiled_in, artifact: Some(artifact) })
     }
 }

@@ -1,12 +1,12 @@
 //! A workflow for a hosted Mac: downloads a published bundle, compiles, checks and publishes.
 
+use packer::TOOL;
 use text::markup::quoted_yaml;
 
 use crate::architecture::Architecture;
 use crate::compile::Settings;
 use crate::error::Error;
 use crate::shell;
-use crate::sibling::TOOL;
 use crate::stage::DEFAULT_TIMEOUT;
 
 const TEMPLATE: &str = include_str!("workflow/aotc.yml");

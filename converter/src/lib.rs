@@ -8,7 +8,6 @@ pub mod decoder;
 pub mod head;
 pub mod journal;
 pub mod name;
-pub mod observer;
 pub mod ordered;
 pub mod plan;
 pub mod quant;

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use aimodel::package::PackageMetadata;
 use half::{bf16, f16};
 use output::WrittenFile;
+use progress::Progress;
 
 use crate::decoder::{Functions, INLINE_ELEMENTS, InlineTensors, Variant};
 use crate::error::ConvertError;
 use crate::graphs::{Destination, GraphPass};
 use crate::head::HeadDecision;
 use crate::journal::Journal;
-use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::plan::GraphPlan;
 use crate::quant;
@@ -183,17 +183,17 @@ impl<'s> Model<'s> {
     ///
     /// # Errors
     /// If the checkpoint cannot be read or changes meanwhile, holds an element that cannot be converted, an output cannot be
-    /// written, or the observer ends the run.
+    /// written, or it is cancelled.
     pub fn write(
         &self,
         plan: &Plan,
         outputs: &Outputs<'_>,
         threads: usize,
-        observer: &dyn Observer,
+        progress: &dyn Progress,
         journal: &mut Journal,
     ) -> Result<Written, ConvertError> {
         let stock =
-            if plan.stock_bytes > 0 { Some(self.stock(outputs, threads, observer, journal)?) } else { None };
+            if plan.stock_bytes > 0 { Some(self.stock(outputs, threads, progress, journal)?) } else { None };
         let destinations: Vec<Destination<'_>> = plan
             .graphs
             .iter()
@@ -207,7 +207,7 @@ impl<'s> Model<'s> {
             stock: stock.as_ref(),
             scratch: outputs.scratch,
             threads,
-            observer,
+            progress,
         };
         let mut tables = plan
             .tables
@@ -217,7 +217,7 @@ impl<'s> Model<'s> {
             .transpose()?;
         let graphs = pass.write(&destinations, tables.as_mut(), journal)?;
         let tables = tables
-            .map(|tables| tables.finish(self.source, &self.checkpoint, threads, observer, journal))
+            .map(|tables| tables.finish(self.source, &self.checkpoint, threads, progress, journal))
             .transpose()?;
         self.source.verify_unchanged()?;
         Ok(Written { packages: graphs.packages, tables, statistics: graphs.statistics })
@@ -227,15 +227,15 @@ impl<'s> Model<'s> {
         &self,
         outputs: &Outputs<'_>,
         threads: usize,
-        observer: &dyn Observer,
+        progress: &dyn Progress,
         journal: &mut Journal,
     ) -> Result<StockTable, ConvertError> {
         if let Some(file) = &journal.done.stock {
-            observer.resume(self.checkpoint.require(Role::EmbedTokensPerLayer)?.byte_len());
+            progress.resume(self.checkpoint.require(Role::EmbedTokensPerLayer)?.byte_len());
             return StockTable::resume(&self.config, outputs.scratch, file);
         }
         let place = (journal.disk(), outputs.scratch);
-        let table = StockTable::new(self.source, &self.config, &self.checkpoint, place, threads, observer)?;
+        let table = StockTable::new(self.source, &self.config, &self.checkpoint, place, threads, progress)?;
         table.note(journal)?;
         Ok(table)
     }

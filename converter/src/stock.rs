@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use half::bf16;
 use output::{Disk, WrittenFile};
+use progress::Progress;
 
 use crate::blob::Content;
 use crate::buffers::Pool;
 use crate::error::{ConvertError, PlanError};
 use crate::journal::{Entry, Journal, JournalError};
-use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::tables::rows::quantize_rows;
 use checkpoint::config::{DecoderConfig, PerLayer};
@@ -53,19 +53,19 @@ impl StockTable {
     /// Quantizes the table of a checkpoint into a file in a folder, on a disk.
     ///
     /// # Errors
-    /// If the table cannot be read, holds an element that is not finite, the file cannot be written, or the observer ends the run.
+    /// If the table cannot be read, holds an element that is not finite, the file cannot be written, or it is cancelled.
     pub fn new(
         source: &dyn Source,
         config: &DecoderConfig,
         checkpoint: &Checkpoint,
         (disk, directory): (&Disk, &Path),
         threads: usize,
-        observer: &dyn Observer,
+        progress: &dyn Progress,
     ) -> Result<Self, ConvertError> {
         let path = directory.join(FILE);
         let io = |source| ConvertError::Io { path: path.clone(), source };
         let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
-        observer.tensor(&tensor.name);
+        progress.begin(&tensor.name);
         source.will_read_in_order(&[tensor]);
         let PerLayer { width: layer_width, total: width } = config.per_layer.ok_or(PlanError::NoPerLayer)?;
         let layer_bytes = config.vocab as u64 * layer_width as u64;
@@ -106,12 +106,12 @@ impl StockTable {
         let mut all_scales = Vec::with_capacity(config.vocab);
         let pieces = config.vocab.div_ceil(rows_a_piece);
         for_each_in_order(pieces, threads, threads * 2, produce, |_, (rows, scales)| {
-            if observer.cancelled() {
+            if progress.cancelled() {
                 return Err(ConvertError::Interrupted);
             }
             all_scales.extend(scales);
             let bytes = bytes_of((rows * width) as u64);
-            observer.advance(bytes);
+            progress.advance(bytes);
             reading.advance(bytes);
             Ok(())
         })?;

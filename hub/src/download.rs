@@ -5,6 +5,7 @@ use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
+use progress::Progress;
 use text::names;
 
 use crate::cache::Cache;
@@ -19,20 +20,6 @@ const CONNECTIONS: usize = 4;
 /// Bytes of one request.
 const PART: u64 = 8 << 20;
 
-/// Receives the progress of a download.
-pub trait Observer {
-    /// A file of this many bytes is next, and this many of them are here already.
-    fn file(&self, _path: &str, _size: u64, _here: u64) {}
-    /// This many more bytes are on the disk.
-    fn advance(&self, _bytes: u64) {}
-}
-
-/// Ignores everything.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unobserved;
-
-impl Observer for Unobserved {}
-
 /// Brings files of a snapshot into the cache, those that are there left alone, and gives the snapshot's folder. `revision` is what
 /// was asked for; later, without a network, it leads to the same commit.
 ///
@@ -44,12 +31,12 @@ pub fn download(
     snapshot: &Snapshot,
     revision: &str,
     files: &[String],
-    observer: &dyn Observer,
+    progress: &dyn Progress,
 ) -> Result<PathBuf, Error> {
     let cache = Cache::new(&client.settings().cache, &snapshot.id);
     cache.tag()?;
     for path in files {
-        download_file(client, &cache, snapshot, path, observer)?;
+        download_file(client, &cache, snapshot, path, progress)?;
     }
     cache.set_commit_of(revision, &snapshot.commit)?;
     Ok(cache.snapshot_path(&snapshot.commit))
@@ -60,7 +47,7 @@ fn download_file(
     cache: &Cache,
     snapshot: &Snapshot,
     path: &str,
-    observer: &dyn Observer,
+    progress: &dyn Progress,
 ) -> Result<(), Error> {
     let odd = |what: &str| Error::protocol(&client.settings().endpoint, &format!("{path}: {what}"));
     names::path(path).map_err(|error| odd(error.why))?;
@@ -72,7 +59,7 @@ fn download_file(
     let blob = cache.blob(digest.as_str());
     let _lock = cache.lock(digest.as_str(), client.settings().cancelled)?;
     if !blob.exists() {
-        fetch(client, &file, &digest, &blob, observer)?;
+        fetch(client, &file, &digest, &blob, progress)?;
     }
     cache.link(&snapshot.commit, path, digest.as_str())
 }
@@ -83,7 +70,7 @@ fn fetch(
     file: &RemoteFile,
     digest: &Digest,
     blob: &Path,
-    observer: &dyn Observer,
+    progress: &dyn Progress,
 ) -> Result<(), Error> {
     let mut name = blob.as_os_str().to_owned();
     name.push(".incomplete");
@@ -105,11 +92,13 @@ fn fetch(
         out = File::create(&partial).map_err(Error::io("write", &partial))?;
         (hasher, here) = (digest.hasher(file.size), 0);
     }
-    observer.file(file.path(), file.size, here);
+    progress.begin(file.path());
+    progress.expect(file.size);
+    progress.resume(here);
     parts(client, file, here, |bytes| {
         out.write_all(&bytes).map_err(Error::io("write", &partial))?;
         hasher.update(&bytes);
-        observer.advance(bytes.len() as u64);
+        progress.advance(bytes.len() as u64);
         Ok(())
     })?;
     if let Err(error) = file.check(digest, &hasher.finish()) {

@@ -5,10 +5,10 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::mem::ManuallyDrop;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use output::{StagedFile, StagingError, available_bytes};
+use progress::Progress;
 use serde::Serialize;
 use text::names::{self, Collision, NameError};
 use zip::write::SimpleFileOptions;
@@ -70,7 +70,7 @@ pub enum ArchiveError {
         /// Bytes that are free.
         available: u64,
     },
-    /// Whoever watches asked for the end.
+    /// The work was cancelled.
     #[error("interrupted; nothing was kept")]
     Interrupted,
     /// Writing the archive failed.
@@ -99,8 +99,8 @@ pub struct ArchiveReport {
 /// How names of reports end, facts and page. They tell times, which differ from run to run, and are packed into no archive.
 pub const REPORTS: [&str; 2] = [".report.json", ".report.html"];
 
-/// Packs the folder `release` into `output`, which appears whole or not at all. `progress` is told the number of
-/// bytes of content written so far; `Break` ends the run.
+/// Packs the folder `release` into `output`, which appears whole or not at all, and tells `progress` of the
+/// content's bytes.
 ///
 /// # Errors
 /// When the folder holds links or devices, the disk is full, or a file changes meanwhile.
@@ -108,9 +108,10 @@ pub fn pack(
     release: &Path,
     output: &Path,
     is_forced: bool,
-    mut progress: impl FnMut(u64) -> ControlFlow<()>,
+    progress: &dyn Progress,
 ) -> Result<ArchiveReport, ArchiveError> {
     let plan = Plan::new(release)?;
+    progress.expect(plan.content_bytes());
     let guard = Outputs::new([release], is_forced).file(FileKind::Archive);
     let mut staged = StagedFile::new(output, guard)?;
     let (needed, available) = (plan.archive_bytes(), available_bytes(staged.path())?);
@@ -118,7 +119,7 @@ pub fn pack(
         return Err(ArchiveError::NoSpace { path: output.to_path_buf(), needed, available });
     }
     let mut writer = BufWriter::with_capacity(1 << 20, &mut staged);
-    let archive_bytes = plan.write(&mut writer, &mut progress)?;
+    let archive_bytes = plan.write(&mut writer, progress)?;
     drop(writer);
     staged.commit()?;
     Ok(plan.report(archive_bytes))
@@ -210,15 +211,11 @@ impl Plan {
         }
     }
 
-    /// Writes the archive to `sink` and returns its size; see [`pack`] for `progress`.
+    /// Writes the archive to `sink` and returns its size.
     ///
     /// # Errors
     /// When a file cannot be read or has another size than planned, or the sink fails.
-    pub fn write(
-        &self,
-        sink: impl Write + Seek,
-        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
-    ) -> Result<u64, ArchiveError> {
+    pub fn write(&self, sink: impl Write + Seek, progress: &dyn Progress) -> Result<u64, ArchiveError> {
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
             .large_file(true)
@@ -228,7 +225,6 @@ impl Plan {
         // Dropping an unfinished writer makes it finish the archive and print what goes wrong with that.
         let mut archive = ManuallyDrop::new(ZipWriter::new(sink));
         let mut buffer = vec![0; 1 << 20];
-        let mut done = 0;
         for (path, size) in &self.files {
             let entry = format!("{}{path}", self.prefix);
             let failed = |source| ArchiveError::Zip { entry: entry.clone(), source };
@@ -241,14 +237,14 @@ impl Plan {
                 let Some(chunk) = buffer.get(..count).filter(|chunk| !chunk.is_empty()) else { break };
                 archive.write_all(chunk).map_err(|e| failed(e.into()))?;
                 found += count as u64;
-                if progress(done + found).is_break() {
+                progress.advance(count as u64);
+                if progress.cancelled() {
                     return Err(ArchiveError::Interrupted);
                 }
             }
             if found != *size {
                 return Err(ArchiveError::Changed { path: source, expected: *size, found });
             }
-            done += found;
         }
         let finished = |source| ArchiveError::Zip { entry: "central directory".to_owned(), source };
         let mut sink = ManuallyDrop::into_inner(archive).finish().map_err(finished)?;

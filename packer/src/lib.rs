@@ -21,3 +21,6 @@ pub mod tokenizer;
 mod vocabulary;
 
 pub use files::{FileError, measure};
+
+/// Name and version of this program, as what it writes names it.
+pub const TOOL: &str = concat!("coreai-bundle ", env!("CARGO_PKG_VERSION"));

@@ -1,19 +1,11 @@
 //! `coreai-bundle diff`: in what two packages, bundles or table folders differ.
 
-mod bytes;
-mod folder;
-mod graph;
-mod json;
-mod program;
-mod tables;
 mod text;
-mod weights;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::Serialize;
 
 use crate::{failure, terminal};
 
@@ -49,55 +41,6 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Everything in which two folders differ.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    left: PathBuf,
-    right: PathBuf,
-    equal: bool,
-    files: Vec<FileReport>,
-}
-
-/// One file of both folders, or of one.
-#[derive(Debug, Serialize)]
-struct FileReport {
-    /// Path in the folder; the package's folder is called `package`, whatever its name.
-    path: String,
-    #[serde(flatten)]
-    verdict: Verdict,
-}
-
-/// What became of a file.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case", tag = "verdict")]
-enum Verdict {
-    /// The bytes are equal.
-    Equal {
-        /// They were not read: their digests are equal.
-        by_digest: bool,
-    },
-    /// Only one folder has it.
-    OnlyLeft { bytes: u64 },
-    /// Only the other has it.
-    OnlyRight { bytes: u64 },
-    /// The same content in other bytes.
-    Equivalent,
-    /// Fields of JSON differ.
-    Fields { fields: Vec<json::Field> },
-    /// Numbers of a table differ.
-    Table(tables::TableDifference),
-    /// Graphs or weights differ.
-    Program(program::ProgramDifference),
-    /// Bytes differ.
-    Bytes(bytes::ByteDifference),
-}
-
-impl Verdict {
-    fn is_equal(&self) -> bool {
-        matches!(self, Verdict::Equal { .. } | Verdict::Equivalent)
-    }
-}
-
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match compare(arguments) {
@@ -111,13 +54,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn compare(arguments: &Arguments) -> anyhow::Result<bool> {
-    let files = folder::compare(&arguments.left, &arguments.right, arguments.quick)?;
-    let equal = files.iter().all(|file| file.verdict.is_equal());
-    let report = Report { left: arguments.left.clone(), right: arguments.right.clone(), equal, files };
+    let found = workflow::diff::compare(&arguments.left, &arguments.right, arguments.quick)?;
     if arguments.json {
-        terminal::print_json(&report)?;
+        terminal::print_json(&found)?;
     } else {
-        text::print(&mut terminal::out(), &report, arguments.all)?;
+        text::print(&mut terminal::out(), &found, arguments.all)?;
     }
-    Ok(equal)
+    Ok(found.equal)
 }

@@ -4,11 +4,11 @@ use std::io::{self, Write};
 
 use anstyle::Style;
 use serde_json::Value;
+use workflow::diff::{
+    ChangeKind, FolderDifference, GraphDifference, LineDifference, ProgramDifference, Verdict,
+    WeightDifference, WeightVerdict, WeightsDifference,
+};
 
-use super::graph::{GraphDifference, Kind, Line};
-use super::program::ProgramDifference;
-use super::weights::{WeightDifference, WeightVerdict, WeightsDifference};
-use super::{Report, Verdict};
 use crate::digits;
 use crate::terminal::{self, GREEN, RED, STRONG, YELLOW, paint, shortened};
 
@@ -18,7 +18,7 @@ const MOST: usize = 20;
 const LONGEST_VALUE: usize = 60;
 
 /// Prints a report.
-pub(super) fn print(out: &mut impl Write, report: &Report, all: bool) -> io::Result<()> {
+pub(super) fn print(out: &mut impl Write, report: &FolderDifference, all: bool) -> io::Result<()> {
     let mut printer = Printer { out, width: terminal::width(), most: if all { usize::MAX } else { MOST } };
     printer.line(RED, 0, &format!("--- {}", report.left.display()))?;
     printer.line(GREEN, 0, &format!("+++ {}", report.right.display()))?;
@@ -111,7 +111,8 @@ impl<W: Write> Printer<'_, W> {
 
     fn graph(&mut self, graph: &GraphDifference) -> io::Result<()> {
         let count = |kind| graph.count(kind);
-        let (removed, added, changed) = (count(Kind::Removed), count(Kind::Added), count(Kind::Changed));
+        let (removed, added, changed) =
+            (count(ChangeKind::Removed), count(ChangeKind::Added), count(ChangeKind::Changed));
         let (name, same) = (&graph.name, graph.same);
         let title = if graph.is_equal() {
             format!("graph {name}: all {same} ops are the same")
@@ -125,7 +126,7 @@ impl<W: Write> Printer<'_, W> {
         self.list(&graph.ops, Self::op)
     }
 
-    fn op(&mut self, line: &Line) -> io::Result<()> {
+    fn op(&mut self, line: &LineDifference) -> io::Result<()> {
         if let Some(left) = &line.left {
             self.line(RED, 4, &format!("- {left}"))?;
         }

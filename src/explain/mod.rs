@@ -4,21 +4,20 @@ mod packed;
 mod source;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::oracle::bundle::BundlePaths;
-use aimodel::package::PROGRAM;
 use anyhow::bail;
 use clap::Args;
+use converter::quant::Int4Rule;
 use serde::Serialize;
+use workflow::explain::{BlockPlace, PackedBlock, SourceBlock, is_bundle};
 
 use crate::cli::Rule;
-use crate::origin::Access;
+use crate::origin::{self, AccessArguments};
+use crate::progress::Bar;
 use crate::terminal;
 
-/// Names that an error lists.
-const LISTED: usize = 8;
 /// Widest text, even where there is room for more.
 const WIDEST: usize = 100;
 
@@ -37,7 +36,7 @@ pub(crate) struct Arguments {
     /// Checkpoint, package or bundle; or a checkpoint's repository on the Hub, as owner/name
     path: PathBuf,
     #[command(flatten)]
-    access: Access,
+    access: AccessArguments,
     /// Name of the tensor, or the end of it
     tensor: String,
     /// Row: all axes but the last, as one
@@ -56,25 +55,22 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    if is_bundle(&arguments.path) {
+    let (path, tensor) = (&arguments.path, &arguments.tensor);
+    let place = BlockPlace { tensor, row: arguments.row, block: arguments.block };
+    if is_bundle(path) {
         if !arguments.rules.is_empty() {
-            bail!(
-                "--rule needs source values; {} holds codes: give the checkpoint",
-                arguments.path.display()
-            );
+            bail!("--rule needs source values; {} holds codes: give the checkpoint", path.display());
         }
-        let package = BundlePaths::find(&arguments.path)?.package;
-        let explained = packed::explain(&package, arguments)?;
+        let explained = PackedBlock::read(path, place)?;
         print(arguments, &explained, |out| packed::print(out, &explained))?;
     } else {
-        let explained = source::explain(arguments)?;
+        let rules: Vec<Int4Rule> = arguments.rules.iter().map(|rule| Int4Rule::from(*rule)).collect();
+        let bar = Bar::of_bytes();
+        let access = arguments.access.access();
+        let explained = SourceBlock::read(path, &access, place, &rules, origin::opener(&bar))?;
         print(arguments, &explained, |out| source::print(out, &explained))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn is_bundle(path: &Path) -> bool {
-    path.join(PROGRAM).exists() || path.join(packer::metadata::FILE_NAME).exists()
 }
 
 fn print(
@@ -86,40 +82,6 @@ fn print(
         terminal::print_json(explained)?;
     } else {
         as_text(&mut terminal::out())?;
-    }
-    Ok(())
-}
-
-/// Which of the names is meant: the whole of one, or the end of just one.
-fn find(names: &[&str], wanted: &str, path: &Path) -> anyhow::Result<usize> {
-    if let Some(at) = names.iter().position(|name| *name == wanted) {
-        return Ok(at);
-    }
-    let end = format!(".{wanted}");
-    let found: Vec<usize> = (0..names.len()).filter(|at| names[*at].ends_with(&end)).collect();
-    if let [only] = found[..] {
-        return Ok(only);
-    }
-    let like: Vec<&str> = names.iter().copied().filter(|name| name.contains(wanted)).take(LISTED).collect();
-    let hint = if like.is_empty() {
-        String::new()
-    } else {
-        format!("; names with it: {}", text::bounds::list(&like))
-    };
-    let problem = if found.is_empty() { "there is no tensor" } else { "more than one tensor ends with" };
-    bail!("{}: {problem} {wanted:?}{hint}", path.display());
-}
-
-/// Refuses a row or a block that the tensor does not have.
-fn check_place(arguments: &Arguments, name: &str, rows: u64, blocks: u64) -> anyhow::Result<()> {
-    if arguments.row >= rows || arguments.block >= blocks {
-        bail!(
-            "{name} has rows 0 to {} and blocks 0 to {} in each; row {}, block {} is not there",
-            rows.saturating_sub(1),
-            blocks.saturating_sub(1),
-            arguments.row,
-            arguments.block
-        );
     }
     Ok(())
 }
@@ -142,20 +104,4 @@ fn print_numbers(out: &mut dyn Write, numbers: &[String]) -> io::Result<()> {
 /// A scale with its bits, for those who want to find it in a file.
 fn scale_text(scale: half::f16) -> String {
     format!("{} (0x{:04x})", scale.to_f32(), scale.to_bits())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_name_will_do_if_it_is_the_end_of_one() {
-        let names = ["model.a.weight", "model.b.weight", "weight.a"];
-        let path = Path::new("x");
-        assert_eq!(find(&names, "b.weight", path).unwrap(), 1);
-        assert_eq!(find(&names, "weight.a", path).unwrap(), 2);
-        let many = find(&names, "weight", path).unwrap_err().to_string();
-        assert!(many.contains("more than one") && many.contains("model.a.weight"), "{many}");
-        assert!(find(&names, "c", path).unwrap_err().to_string().contains("no tensor \"c\""));
-    }
 }

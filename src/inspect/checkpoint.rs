@@ -1,76 +1,37 @@
-//! A checkpoint: its shape, its tensors, and whether they lie on a lattice.
+//! A checkpoint for people.
 
 use std::path::Path;
 
-use checkpoint::Role;
-use checkpoint::config::LayerKind;
-use converter::Model;
-use converter::head::HeadDecision;
-use converter::quant::Int4Rule;
-use converter::recipe::Treatment;
-use serde_json::json;
+use workflow::inspect::CheckpointSummary;
 
-use super::{Lines, Report};
+use super::Lines;
 use crate::digits;
-use crate::origin::{self, Access};
 
-pub(super) fn inspect(path: &Path, access: &Access) -> anyhow::Result<Report> {
-    let source = origin::open(&path.to_string_lossy(), access)?.source;
-    let source = &*source;
-    let model = Model::open(source)?;
-    let config = &model.config;
-    let int4 = Treatment::Int4(Int4Rule::default());
-    let head = HeadDecision::new(source, config, &model.checkpoint, int4, None)?;
-    let full: Vec<usize> =
-        config.layers.iter().filter(|layer| layer.kind == LayerKind::Full).map(|layer| layer.index).collect();
-    let shared = config.layers.iter().filter(|layer| !layer.owns_slot()).count();
-    let used: u64 = model
-        .checkpoint
-        .iter()
-        .filter(|(role, _)| *role != Role::Head || !model.checkpoint.head_is_tied())
-        .map(|(_, tensor)| tensor.byte_len())
-        .sum();
-    let skipped: u64 = source
-        .tensors()
-        .iter()
-        // Sorted: there may be any number of them.
-        .filter(|tensor| model.checkpoint.skipped().binary_search(&tensor.name).is_ok())
-        .map(checkpoint::source::TensorEntry::byte_len)
-        .sum();
-
-    let mut lines = Lines::default();
+pub(super) fn add(path: &Path, facts: &CheckpointSummary, lines: &mut Lines) {
     lines.title(format_args!("checkpoint {}", path.display()));
-    lines.field("model", config.architecture.as_deref().unwrap_or(&config.text_model_type));
-    lines.field("layers", format!("{}, full attention at {full:?}", config.layers.len()));
-    lines.field("hidden", config.hidden);
-    lines.field(
-        "heads",
-        format!(
-            "{} query, {} KV, width {} / {}",
-            config.heads, config.kv_heads, config.head_dim, config.global_head_dim
-        ),
-    );
-    lines.field("cache", format!("{} slots; {shared} layers read another layer's", config.slots()));
-    lines.field("window", config.sliding_window);
-    lines.field("vocabulary", digits::grouped(config.vocab as u64));
-    if let Some(per_layer) = config.per_layer {
-        lines.field("per layer", format!("{} each, {} in all", per_layer.width, per_layer.total));
+    lines.field("model", &facts.model);
+    let full = &facts.full_attention_layers;
+    lines.field("layers", format!("{}, full attention at {full:?}", facts.layers));
+    lines.field("hidden", facts.hidden);
+    let (heads, kv_heads) = (facts.heads, facts.kv_heads);
+    let (width, global) = (facts.head_dim, facts.global_head_dim);
+    lines.field("heads", format!("{heads} query, {kv_heads} KV, width {width} / {global}"));
+    let shared = facts.shared_layers;
+    lines.field("cache", format!("{} slots; {shared} layers read another layer's", facts.slots));
+    lines.field("window", facts.sliding_window);
+    lines.field("vocabulary", digits::grouped(facts.vocab as u64));
+    if let (Some(width), Some(total)) = (facts.ple_width, facts.ple_total) {
+        lines.field("per layer", format!("{width} each, {total} in all"));
     }
-    lines.field(
-        "head",
-        if model.checkpoint.head_is_tied() { "tied to the embedding" } else { "its own tensor" },
-    );
-    lines.field("decoder", digits::bytes(used));
-    lines.field(
-        "skipped",
-        format!("{} tensors, {}", model.checkpoint.skipped().len(), digits::bytes(skipped)),
-    );
-    if !model.checkpoint.ignored_kv().is_empty() {
-        lines.field(
-            "unused KV",
-            format!("{} tensors of layers that share a slot", model.checkpoint.ignored_kv().len()),
-        );
+    lines.field("head", if facts.tied_head { "tied to the embedding" } else { "its own tensor" });
+    lines.field("decoder", digits::bytes(facts.decoder_bytes));
+    let skipped = digits::bytes(facts.skipped_bytes);
+    lines.field("skipped", format!("{} tensors, {skipped}", facts.skipped_tensors));
+    if !facts.unused_kv.is_empty() {
+        let unused = format!("{} tensors of layers that share a slot", facts.unused_kv.len());
+        lines.field("unused KV", unused);
     }
+    let head = &facts.head;
     for (name, sample) in [("projections", head.body), ("head", head.head)] {
         if let Some(sample) = sample {
             let share = digits::percent(sample.on_lattice, sample.blocks);
@@ -83,27 +44,4 @@ pub(super) fn inspect(path: &Path, access: &Access) -> anyhow::Result<Report> {
         }
     }
     lines.field("--head auto", format!("{}, {}", head.treatment.format(), head.reason));
-    let json = json!({
-        "kind": "checkpoint",
-        "repository": source.identity().repository,
-        "revision": source.identity().revision,
-        "layers": config.layers.len(),
-        "full_attention_layers": full,
-        "hidden": config.hidden,
-        "heads": config.heads,
-        "kv_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "global_head_dim": config.global_head_dim,
-        "slots": config.slots(),
-        "sliding_window": config.sliding_window,
-        "vocab": config.vocab,
-        "ple_width": config.per_layer.map(|per_layer| per_layer.width),
-        "tied_head": model.checkpoint.head_is_tied(),
-        "decoder_bytes": used,
-        "skipped_tensors": model.checkpoint.skipped().len(),
-        "skipped_bytes": skipped,
-        "unused_kv": model.checkpoint.ignored_kv(),
-        "head": head,
-    });
-    Ok(Report { text: lines.0, json })
 }

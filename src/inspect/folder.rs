@@ -1,20 +1,16 @@
-//! Bundles and table folders: what their own files say.
+//! Bundles and table folders for people.
 
 use std::path::Path;
 
-use anyhow::Context;
-use packer::manifest::{self, Manifest};
-use packer::metadata::{BundleMetadata, MAIN_ASSET};
-use serde_json::{Value, json};
-use text::small;
+use packer::manifest::Manifest;
 use text::terminal::word;
+use workflow::inspect::{BundleSummary, TablesSummary};
 
-use super::{Lines, Report, Shown, package, tree};
+use super::{Lines, package, tree};
 use crate::digits;
 
-pub(super) fn inspect_bundle(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
-    let metadata = BundleMetadata::read(path)?;
-    let mut lines = Lines::default();
+pub(super) fn add_bundle(facts: &BundleSummary, blobs: bool, lines: &mut Lines) {
+    let metadata = &facts.metadata;
     lines.title(format_args!("bundle {}", metadata.name));
     lines.field("vocabulary", digits::grouped(metadata.language.vocab_size));
     lines.field("context", digits::grouped(metadata.language.max_context_length));
@@ -29,46 +25,26 @@ pub(super) fn inspect_bundle(path: &Path, shown: &Shown) -> anyhow::Result<Repor
         None => lines.field("tables", "no stamp"),
     }
     metadata.user_data.iter().for_each(|(key, value)| lines.field("user data", format!("{key}: {value}")));
-    let manifest = manifest_of(path, &mut lines)?;
-    let files = tree::add(path, &mut lines)?;
-    let mut asset = Value::Null;
-    if let Some(main) = metadata.assets.get(MAIN_ASSET) {
-        let report = package::inspect(&path.join(main), shown)?;
-        lines.add(report.text.trim_end());
-        asset = report.json;
+    add_manifest(facts.manifest.as_ref(), lines);
+    tree::add(&facts.files, lines);
+    if let Some(facts) = &facts.package {
+        package::add(facts, blobs, lines);
     }
-    let json = json!({"kind": "bundle", "metadata": metadata, "manifest": manifest, "files": files, "package": asset});
-    Ok(Report { text: lines.0, json })
 }
 
-pub(super) fn inspect_tables(path: &Path) -> anyhow::Result<Report> {
-    let meta = path.join("meta.json");
-    let text = small::read(&meta, small::JSON).with_context(|| format!("cannot read {}", meta.display()))?;
-    let meta: Value =
-        serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", meta.display()))?;
-    let mut lines = Lines::default();
+pub(super) fn add_tables(path: &Path, facts: &TablesSummary, lines: &mut Lines) {
     lines.title(format_args!("tables {}", path.display()));
-    for (name, value) in meta.as_object().into_iter().flatten() {
+    for (name, value) in facts.meta.as_object().into_iter().flatten() {
         lines.add(format!("  {:<16} {}", word(name), word(&value.to_string())));
     }
-    let manifest = manifest_of(path, &mut lines)?;
-    let files = tree::add(path, &mut lines)?;
-    Ok(Report {
-        text: lines.0,
-        json: json!({"kind": "tables", "meta": meta, "manifest": manifest, "files": files}),
-    })
+    add_manifest(facts.manifest.as_ref(), lines);
+    tree::add(&facts.files, lines);
 }
 
-/// What the manifest of a folder says, if it has one.
-fn manifest_of(path: &Path, lines: &mut Lines) -> anyhow::Result<Option<Manifest>> {
-    if !path.join(manifest::FILE_NAME).exists() {
-        lines.field("manifest", "none");
-        return Ok(None);
-    }
-    let manifest = Manifest::read(path)?;
+fn add_manifest(manifest: Option<&Manifest>, lines: &mut Lines) {
+    let Some(manifest) = manifest else { return lines.field("manifest", "none") };
     lines.field("made by", &manifest.tool);
     if let Some(stamp) = &manifest.tables_digest {
         lines.field("stamp", stamp);
     }
-    Ok(Some(manifest))
 }

@@ -3,7 +3,6 @@
 mod checkpoint;
 mod folder;
 mod package;
-mod page;
 mod tree;
 mod weights;
 
@@ -11,12 +10,13 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 use text::terminal::word;
+use workflow::inspect::{Inspected, Shown, inspect, write_page};
 
-use crate::origin::{self, Access};
+use crate::origin::{self, AccessArguments};
+use crate::progress::Bar;
 use crate::terminal::{self, STRONG, paint};
 
 /// Show what is in a checkpoint, an .aimodel, a bundle or a table folder
@@ -33,9 +33,9 @@ pub(crate) struct Arguments {
     /// Folder to look at, or a checkpoint's repository on the Hub, as owner/name
     path: PathBuf,
     #[command(flatten)]
-    access: Access,
+    access: AccessArguments,
     #[command(flatten)]
-    shown: Shown,
+    shown: ShownArguments,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
 
 /// Parts of a package, or of a bundle's, that are shown on demand.
 #[derive(Debug, Args)]
-struct Shown {
+struct ShownArguments {
     /// List every blob of a package
     #[arg(long)]
     blobs: bool,
@@ -70,23 +70,24 @@ struct Shown {
     output: Option<PathBuf>,
 }
 
-impl Shown {
-    /// Whether something is asked for that only packages have.
-    fn is_of_package(&self) -> bool {
-        self.blobs || self.graph || self.weights || self.names.is_some()
+impl ShownArguments {
+    fn shown(&self) -> Shown {
+        Shown {
+            blobs: self.blobs,
+            graph: self.graph,
+            layer: self.layer,
+            regions: self.regions,
+            weights: self.weights,
+            names: self.names.clone(),
+        }
     }
-}
-
-/// What was found: the same facts as text and as JSON.
-struct Report {
-    text: String,
-    json: Value,
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    if arguments.shown.html {
-        let page = page::write(&arguments.path, &arguments.shown)?;
+    let (path, shown) = (&arguments.path, &arguments.shown);
+    if shown.html {
+        let page = write_page(path, shown.names.as_deref(), shown.output.as_deref())?;
         if arguments.json {
             terminal::print_json(&json!({"event": "done", "html": page}))?;
         } else {
@@ -94,47 +95,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let report = inspect(arguments)?;
+    let bar = Bar::of_bytes();
+    let found = inspect(path, &arguments.access.access(), &shown.shown(), origin::opener(&bar))?;
     if arguments.json {
-        terminal::print_json(&report.json)?;
-    } else {
-        terminal::out().write_all(report.text.as_bytes())?;
+        // As a value, which prints 32-bit numbers with all digits of their 64-bit ones.
+        terminal::print_json(&serde_json::to_value(&found)?)?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let mut lines = Lines::default();
+    match &found {
+        Inspected::Checkpoint(facts) => checkpoint::add(path, facts, &mut lines),
+        Inspected::Package(facts) => package::add(facts, shown.blobs, &mut lines),
+        Inspected::Bundle(facts) => folder::add_bundle(facts, shown.blobs, &mut lines),
+        Inspected::Tables(facts) => folder::add_tables(path, facts, &mut lines),
+    }
+    terminal::out().write_all(lines.0.as_bytes())?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn inspect(arguments: &Arguments) -> anyhow::Result<Report> {
-    let (path, shown) = (arguments.path.as_path(), &arguments.shown);
-    let holds = |name: &str| path.join(name).exists();
-    if !path.exists() && path.to_str().is_some_and(origin::is_repository) {
-        return checkpoint::inspect(path, &arguments.access);
-    }
-    if !path.is_dir() {
-        bail!(
-            "{}: there is no such folder; give a checkpoint, a package, a bundle or a table folder",
-            path.display()
-        );
-    }
-    if holds(aimodel::package::PROGRAM) {
-        return package::inspect(path, shown);
-    }
-    let is_bundle = holds(packer::metadata::FILE_NAME);
-    if shown.is_of_package() && !is_bundle {
-        bail!("{}: --blobs, --graph, --weights and --names are for packages and bundles", path.display());
-    }
-    if holds(::checkpoint::config::CONFIG_FILE) {
-        checkpoint::inspect(path, &arguments.access)
-    } else if holds("meta.json") {
-        folder::inspect_tables(path)
-    } else if is_bundle {
-        folder::inspect_bundle(path, shown)
-    } else {
-        bail!(
-            "{}: this is not a checkpoint (config.json), a package (main.mlirb), a bundle (metadata.json) \
-             or a table folder (meta.json)",
-            path.display()
-        );
-    }
 }
 
 /// Lines of text, gathered.

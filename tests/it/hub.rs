@@ -14,7 +14,6 @@ use checkpoint::source::{
 };
 use converter::decoder::{Functions, Variant};
 use converter::journal::Journal;
-use converter::observer::Unobserved;
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{ConvertError, Model, Outputs, Plan, Request, Written};
@@ -22,6 +21,7 @@ use fixtures::hub::{Account, Entry, Fault, Faults, Host, Hub};
 use fixtures::{Recipe, Shape};
 use hub::{Client, RepositoryId, Settings, Snapshot};
 use output::Digest;
+use progress::Silent;
 use sha2::{Digest as _, Sha256};
 
 const ID: &str = "google/gemma-4-tiny";
@@ -63,7 +63,7 @@ fn convert(source: &dyn Source) -> Result<Written, ConvertError> {
         scratch: folder.path(),
         metadata: &PackageMetadata::new("test", "19700101T000000Z"),
     };
-    model.write(&plan, &outputs, 2, &Unobserved, &mut Journal::off())
+    model.write(&plan, &outputs, 2, &Silent, &mut Journal::off())
 }
 
 /// Digests of everything that was written.
@@ -231,9 +231,7 @@ fn a_download_is_continued_checked_and_used() {
     let commit = hub.add_folder(ID, &dir.path("model")).unwrap();
     let cache = dir.path("cache");
     let open = |download: bool| {
-        let watched = &hub::download::Unobserved as &dyn hub::download::Observer;
-        let download = download.then_some(watched);
-        let repository = Repository { id: ID, revision: "main", download, notice: &|_| () };
+        let repository = Repository { id: ID, revision: "main", download, progress: &Silent };
         open_repository(settings(&hub, &cache), &repository)
     };
     // Cut off for good in the weights, which are the last file but the tokenizer's.
@@ -281,7 +279,7 @@ fn refusal(hub: &Hub, id: &str, revision: &str, variables: &[(&str, &str)]) -> S
         known.find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
     };
     let settings = Settings { policy: QUICK, ..Settings::from_variables(found) };
-    let repository = Repository { id, revision, download: None, notice: &|_| () };
+    let repository = Repository { id, revision, download: false, progress: &Silent };
     let error = open_repository(settings, &repository).unwrap_err().to_string();
     error.replace(&endpoint, "HUB").replace(endpoint.trim_start_matches("http://"), "HUB")
 }

@@ -7,8 +7,9 @@ use std::process::{Command, Output, Stdio};
 use crate::common::{Dir, QUICK, both, tiny, tree};
 use fixtures::hub::upload::Uploads;
 use fixtures::hub::{Account, Content, Fault, Faults, Host, Hub, Repository};
-use hub::upload::{LocalFile, Published, State, Target, Unobserved, compare, publish};
+use hub::upload::{LocalFile, Published, State, Target, compare, publish};
 use hub::{Client, Error, RepositoryId, Settings, Snapshot};
+use progress::Silent;
 use serde_json::Value;
 
 const ID: &str = "ada/tiny";
@@ -65,7 +66,7 @@ impl Scene {
         let target = Target { id: &id, revision: "main", private: false, pull_request, message: "Publish" };
         let (client, files) = (self.client(token), self.files());
         let comparison = compare(&client, &target, &files)?;
-        publish(&client, &target, &files, &comparison, &Unobserved)
+        publish(&client, &target, &files, &comparison, &Silent)
     }
 
     fn publish(&self) -> Result<Published, Error> {
@@ -270,11 +271,11 @@ fn a_file_that_changes_meanwhile_is_refused() {
     assert_eq!(comparison.states, [State::New; 4]);
     // The same length, but other bytes: the storage notices.
     scene.write("table.i8", &noise(70_001, 9));
-    let error = publish(&client, &target, &files, &comparison, &Unobserved).unwrap_err().to_string();
+    let error = publish(&client, &target, &files, &comparison, &Silent).unwrap_err().to_string();
     assert!(error.contains("refuses table.i8"), "{error}");
     for (name, bytes) in [("table.i8", &b"short"[..]), ("config.json", b"longer")] {
         scene.write(name, bytes);
-        let error = publish(&client, &target, &files, &comparison, &Unobserved).unwrap_err();
+        let error = publish(&client, &target, &files, &comparison, &Silent).unwrap_err();
         assert!(matches!(&error, Error::LocalChanged { path } if path.ends_with(name)), "{error}");
         scene.write("table.i8", &noise(70_001, 2));
     }

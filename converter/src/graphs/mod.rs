@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 
 use aimodel::package::{self, PROGRAM, PackageMetadata};
 use output::WrittenFile;
+use progress::Progress;
 
 use self::schedule::Schedule;
 use self::sink::Sink;
 use self::workers::Workers;
 use crate::error::ConvertError;
 use crate::journal::{Journal, JournalError};
-use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::plan::GraphPlan;
 use crate::statistics::WeightStatistics;
@@ -57,7 +57,7 @@ pub(crate) struct GraphPass<'r> {
     /// A folder for temporary files.
     pub(crate) scratch: &'r Path,
     pub(crate) threads: usize,
-    pub(crate) observer: &'r dyn Observer,
+    pub(crate) progress: &'r dyn Progress,
 }
 
 impl GraphPass<'_> {
@@ -66,7 +66,7 @@ impl GraphPass<'_> {
     ///
     /// # Errors
     /// If the checkpoint cannot be read, holds an element that cannot be converted, a package cannot be written, or the
-    /// observer ends the run. The package directories are then incomplete.
+    /// run is cancelled. The package directories are then incomplete.
     pub(crate) fn write(
         &self,
         destinations: &[Destination<'_>],
@@ -80,11 +80,11 @@ impl GraphPass<'_> {
             return Err(journal.damaged().into());
         }
         if journal.done.has_packages {
-            self.observer.resume(schedule.input_bytes(&schedule.pieces));
+            self.progress.resume(schedule.input_bytes(&schedule.pieces));
             return self.whole_packages(destinations, journal);
         }
         let (before, pieces) = schedule.split(journal.done.next_blob.unwrap_or(0));
-        self.observer.resume(schedule.input_bytes(before));
+        self.progress.resume(schedule.input_bytes(before));
         self.source.will_read_in_order(&schedule.tensors(pieces));
         let workers = Workers::new(self.source, &schedule);
         let mut sink = Sink::new(self, destinations, &schedule, journal)?;

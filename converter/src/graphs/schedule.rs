@@ -143,7 +143,7 @@ impl<'p> Schedule<'p> {
         steps.filter(|step| matches!(step.work, Work::Read(_))).map(|step| step.tensor).collect()
     }
 
-    /// Bytes of the checkpoint that are reported to an observer for these pieces.
+    /// Bytes of the checkpoint that are reported for these pieces.
     pub(super) fn input_bytes(&self, pieces: &[Piece]) -> u64 {
         let is_read = |piece: &&Piece| matches!(self.step(piece).work, Work::Read(_) | Work::Table(_));
         pieces.iter().filter(is_read).map(|piece| bytes_of(piece.count as u64)).sum()

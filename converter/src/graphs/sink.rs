@@ -103,21 +103,21 @@ impl<'d> Sink<'d> {
         tables: Option<&mut TableWriter<'_>>,
         journal: &mut Journal,
     ) -> Result<Made, ConvertError> {
-        if self.pass.observer.cancelled() {
+        if self.pass.progress.cancelled() {
             return Err(ConvertError::Interrupted);
         }
         let step = self.schedule.step(piece);
         if piece.first {
             self.note(piece, tables.as_deref(), journal)?;
             self.last_tensor = &step.tensor.name;
-            self.pass.observer.tensor(&step.tensor.name);
+            self.pass.progress.begin(&step.tensor.name);
         }
         match step.work {
             Work::Read(_) => self.take_read(piece, step, &made, tables, journal)?,
             Work::Unspool => self.take_spooled(piece, step)?,
             Work::Table(_) => {
                 self.put(&made.now.bytes)?;
-                self.pass.observer.advance(bytes_of(piece.count as u64));
+                self.pass.progress.advance(bytes_of(piece.count as u64));
             }
             Work::Scales => {
                 let matrix = std::mem::take(&mut self.matrix);
@@ -149,7 +149,7 @@ impl<'d> Sink<'d> {
             table.put(rows)?;
         }
         let bytes = bytes_of(piece.count as u64);
-        self.pass.observer.advance(bytes);
+        self.pass.progress.advance(bytes);
         if let Some(reading) = &mut self.reading {
             reading.advance(bytes);
         }

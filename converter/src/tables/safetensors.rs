@@ -7,11 +7,11 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 
 use half::bf16;
+use progress::Progress;
 use serde::Serialize;
 
 use crate::buffers::Pool;
 use crate::error::{ConvertError, PlanError};
-use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::quant::QuantizeError;
 use checkpoint::config::DecoderConfig;
@@ -66,20 +66,20 @@ fn elements(config: &DecoderConfig) -> u64 {
 /// Writes the file.
 ///
 /// # Errors
-/// If the table cannot be read, holds an element that is not finite, the file cannot be written, or the observer ends the run.
+/// If the table cannot be read, holds an element that is not finite, the file cannot be written, or it is cancelled.
 pub fn write(
     source: &dyn Source,
     config: &DecoderConfig,
     checkpoint: &Checkpoint,
     file: &File,
     threads: usize,
-    observer: &dyn Observer,
+    progress: &dyn Progress,
 ) -> Result<(), ConvertError> {
     let per_layer = config.per_layer.ok_or(PlanError::NoPerLayer)?;
     let tensor = checkpoint.require(Role::EmbedTokensPerLayer)?;
-    observer.tensor(&tensor.name);
+    progress.begin(&tensor.name);
     source.will_read_in_order(&[tensor, tensor]);
-    let pass = Pass { source, tensor, threads, observer, inputs: Pool::new() };
+    let pass = Pass { source, tensor, threads, progress, inputs: Pool::new() };
     let factor = (per_layer.width as f64).sqrt();
     let scale = (pass.extremum()? * factor as f32).max(SMALLEST_EXTREMUM) / 127.0;
     let mut out = BufWriter::new(file);
@@ -115,7 +115,7 @@ struct Pass<'s> {
     source: &'s dyn Source,
     tensor: &'s TensorEntry,
     threads: usize,
-    observer: &'s dyn Observer,
+    progress: &'s dyn Progress,
     inputs: Pool<bf16>,
 }
 
@@ -141,10 +141,10 @@ impl Pass<'_> {
         };
         let pieces = elements.div_ceil(PIECE) as usize;
         for_each_in_order(pieces, self.threads, self.threads * 2, produce, |_, (made, bytes)| {
-            if self.observer.cancelled() {
+            if self.progress.cancelled() {
                 return Err(ConvertError::Interrupted);
             }
-            self.observer.advance(bytes);
+            self.progress.advance(bytes);
             take(made)
         })
     }

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use half::bf16;
 use output::{Disk, StreamedFile, WrittenFile};
+use progress::Progress;
 
 use super::plan::{Job, TableTreatment, TablesPlan};
 use super::rows::quantize_rows;
 use crate::buffers::Pool;
 use crate::error::ConvertError;
 use crate::journal::{Entry, Journal, JournalError};
-use crate::observer::Observer;
 use crate::ordered::for_each_in_order;
 use crate::quant::QuantizeError;
 use checkpoint::source::{Reading, Source, bytes_of};
@@ -139,17 +139,17 @@ impl<'p> TableWriter<'p> {
         source: &dyn Source,
         checkpoint: &Checkpoint,
         threads: usize,
-        observer: &dyn Observer,
+        progress: &dyn Progress,
         journal: &mut Journal,
     ) -> Result<WrittenTables, ConvertError> {
         let plan = self.plan;
-        observer.resume(journal.done.table_bytes);
+        progress.resume(journal.done.table_bytes);
         let left: Vec<&Job> = plan.jobs.iter().filter(|job| !self.files.contains_key(job.data)).collect();
         let tensors: Result<Vec<_>, _> = left.iter().map(|job| checkpoint.require(job.role)).collect();
         source.will_read_in_order(&tensors?);
         for job in left {
             let mut output = self.begin(job)?;
-            write_job(source, checkpoint, job, &mut output, threads, observer)?;
+            write_job(source, checkpoint, job, &mut output, threads, progress)?;
             self.end(output)?;
             self.note(job, checkpoint, journal)?;
         }
@@ -205,18 +205,17 @@ pub(crate) struct TableRows {
 /// Writes all files of a plan into a folder, which is empty or that of the journal.
 ///
 /// # Errors
-/// If the checkpoint cannot be read, holds an element that is not finite, the folder cannot be written, or the observer ends
-/// the run.
+/// If the checkpoint cannot be read, holds an element that is not finite, the folder cannot be written, or it is cancelled.
 pub fn write(
     source: &dyn Source,
     checkpoint: &Checkpoint,
     plan: &TablesPlan,
     directory: &Path,
     threads: usize,
-    observer: &dyn Observer,
+    progress: &dyn Progress,
     journal: &mut Journal,
 ) -> Result<WrittenTables, ConvertError> {
-    TableWriter::new(plan, directory, journal)?.finish(source, checkpoint, threads, observer, journal)
+    TableWriter::new(plan, directory, journal)?.finish(source, checkpoint, threads, progress, journal)
 }
 
 fn write_job(
@@ -225,10 +224,10 @@ fn write_job(
     job: &Job,
     output: &mut TableOutput,
     threads: usize,
-    observer: &dyn Observer,
+    progress: &dyn Progress,
 ) -> Result<(), ConvertError> {
     let tensor = checkpoint.require(job.role)?;
-    observer.tensor(&tensor.name);
+    progress.begin(&tensor.name);
     source.will_read(tensor);
     let mut reading = Reading::new(source, tensor);
     let rows_a_piece = (PIECE / job.width).clamp(1, job.rows.max(1));
@@ -247,11 +246,11 @@ fn write_job(
     };
     let pieces = job.rows.div_ceil(rows_a_piece) as usize;
     for_each_in_order(pieces, threads, threads * 2, produce, |_, (rows, read)| {
-        if observer.cancelled() {
+        if progress.cancelled() {
             return Err(ConvertError::Interrupted);
         }
         output.put(&rows)?;
-        observer.advance(read);
+        progress.advance(read);
         reading.advance(read);
         outputs.give(rows.bytes);
         Ok(())

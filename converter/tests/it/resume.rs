@@ -11,13 +11,13 @@ use aimodel::package::PackageMetadata;
 use checkpoint::source::{Fingerprint, Identity, LocalSource, Source, SourceError, TensorEntry};
 use converter::decoder::{Functions, Variant};
 use converter::journal::{Header, Journal};
-use converter::observer::Observer;
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{ConvertError, Model, Outputs, Plan, Request};
 use fixtures::shape::LayerType;
 use fixtures::{Recipe, Shape};
 use output::Disk;
+use progress::Progress;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -95,8 +95,8 @@ impl Places<'_> {
     }
 }
 
-impl Observer for Places<'_> {
-    fn tensor(&self, _name: &str) {
+impl Progress for Places<'_> {
+    fn begin(&self, _item: &str) {
         self.look();
     }
     fn advance(&self, _bytes: u64) {
@@ -486,8 +486,8 @@ struct Replacing<'r> {
     to: &'r Path,
 }
 
-impl Observer for Replacing<'_> {
-    fn tensor(&self, _name: &str) {
+impl Progress for Replacing<'_> {
+    fn begin(&self, _item: &str) {
         // Only the first time.
         let _ = fs::rename(self.from, self.to);
     }

@@ -10,6 +10,7 @@ mod local;
 mod object;
 mod repository;
 
+use progress::Progress;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -26,22 +27,6 @@ pub const LARGEST_INLINE: u64 = 10_000_000;
 
 /// Files that one request asks about.
 const ASKED_AT_ONCE: usize = 256;
-
-/// Receives the progress of an upload.
-pub trait Observer {
-    /// A large file of this many bytes is next.
-    fn file(&self, _path: &str, _size: u64) {}
-    /// This many bytes of it were sent; less than before when a part is sent again.
-    fn position(&self, _bytes: u64) {}
-    /// The storage holds this file already.
-    fn held(&self, _path: &str, _size: u64) {}
-}
-
-/// Ignores everything.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unobserved;
-
-impl Observer for Unobserved {}
 
 /// Where to publish, and as what.
 #[derive(Clone, Copy, Debug)]
@@ -98,9 +83,9 @@ pub fn publish(
     target: &Target<'_>,
     files: &[LocalFile],
     comparison: &Comparison,
-    observer: &dyn Observer,
+    progress: &dyn Progress,
 ) -> Result<Published, Error> {
-    send(client, target, files, comparison, observer).map_err(|error| of_writing(client, target, error))
+    send(client, target, files, comparison, progress).map_err(|error| of_writing(client, target, error))
 }
 
 fn send(
@@ -108,7 +93,7 @@ fn send(
     target: &Target<'_>,
     files: &[LocalFile],
     comparison: &Comparison,
-    observer: &dyn Observer,
+    progress: &dyn Progress,
 ) -> Result<Published, Error> {
     need_token(client)?;
     let head = match &comparison.head {
@@ -127,12 +112,12 @@ fn send(
     for (file, is_large) in differing.iter().zip(&large) {
         if !is_large {
             published.inline += 1;
-        } else if object::send(client, target, file, observer)? {
+        } else if object::send(client, target, file, progress)? {
             published.sent += 1;
             published.sent_bytes += file.size;
         } else {
             published.held += 1;
-            observer.held(&file.path, file.size);
+            progress.resume(file.size);
         }
     }
     let additions: Vec<(&LocalFile, bool)> = differing.into_iter().zip(large).collect();

@@ -1,14 +1,16 @@
 //! A large file on its way to the storage.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use progress::Progress;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::Target;
 use super::local::LocalFile;
-use super::{Observer, Target};
 use crate::answer::{Answer, quoted};
 use crate::client::{Client, Failure, host};
 use crate::error::Error;
@@ -56,7 +58,9 @@ struct Sending<'a> {
     client: &'a Client,
     target: &'a Target<'a>,
     file: &'a LocalFile,
-    observer: &'a dyn Observer,
+    progress: &'a dyn Progress,
+    /// Furthest position that was sent: bytes that are sent again count once.
+    reached: Cell<u64>,
 }
 
 /// Sends a file unless the storage holds it already; gives whether it was sent.
@@ -67,9 +71,9 @@ pub(super) fn send(
     client: &Client,
     target: &Target<'_>,
     file: &LocalFile,
-    observer: &dyn Observer,
+    progress: &dyn Progress,
 ) -> Result<bool, Error> {
-    let sending = Sending { client, target, file, observer };
+    let sending = Sending { client, target, file, progress, reached: Cell::new(0) };
     let mut attempts = client.attempts();
     let mut parts = Parts::default();
     let mut is_first = true;
@@ -77,7 +81,7 @@ pub(super) fn send(
         let Some(actions) = sending.batch()? else { return Ok(!is_first) };
         let Some(upload) = actions.upload else { return Ok(!is_first) };
         if is_first {
-            observer.file(&file.path, file.size);
+            progress.begin(&file.path);
             is_first = false;
         }
         let sent = match sending.chunk(&upload)? {
@@ -106,6 +110,14 @@ struct Parts {
 }
 
 impl Sending<'_> {
+    /// Everything before this position was sent.
+    fn reach(&self, position: u64) {
+        if let Some(more @ 1..) = position.checked_sub(self.reached.get()) {
+            self.progress.advance(more);
+            self.reached.set(position);
+        }
+    }
+
     fn odd(&self, what: String) -> Error {
         Error::protocol(&self.client.settings().endpoint, &what)
     }
@@ -263,7 +275,7 @@ impl Read for Part<'_> {
             }
             Ok(count) => {
                 (self.left, self.position) = (self.left - count as u64, self.position + count as u64);
-                self.sending.observer.position(self.position);
+                self.sending.reach(self.position);
                 Ok(count)
             }
             Err(error) => {

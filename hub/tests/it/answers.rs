@@ -74,7 +74,7 @@ fn publish_one(hub: &Hub, pull_request: bool) -> Result<hub::upload::Published, 
     let (client, id) = (client(hub), RepositoryId::new(ID).unwrap());
     let target = Target { id: &id, revision: "main", private: false, pull_request, message: "Publish" };
     let comparison = compare(&client, &target, &files)?;
-    publish(&client, &target, &files, &comparison, &hub::upload::Unobserved)
+    publish(&client, &target, &files, &comparison, &progress::Silent)
 }
 
 fn info(sha: &str, names: &[String]) -> Value {

@@ -87,7 +87,7 @@ fn waits_for_an_answer_end() {
             let run = || {
                 let snapshot = Snapshot::resolve(&client, &id(), "main")?;
                 if whole {
-                    let watched = &download::Unobserved;
+                    let watched = &progress::Silent;
                     return download::download(&client, &snapshot, "main", &snapshot.files, watched)
                         .map(drop);
                 }
@@ -118,7 +118,7 @@ fn uploads_end() {
             Target { id: &id, revision: "main", private: false, pull_request: false, message: "Publish" };
         let run = || {
             let comparison = compare(&client, &target, &files)?;
-            publish(&client, &target, &files, &comparison, &hub::upload::Unobserved).map(drop)
+            publish(&client, &target, &files, &comparison, &progress::Silent).map(drop)
         };
         ends(&ASKED, || hub.wait_held(1), run);
     }
@@ -172,7 +172,7 @@ fn an_upload_that_nobody_takes_ends() {
         Target { id: &id, revision: "main", private: false, pull_request: false, message: "Publish" };
     let run = || {
         let comparison = compare(&client, &target, &files)?;
-        publish(&client, &target, &files, &comparison, &hub::upload::Unobserved).map(drop)
+        publish(&client, &target, &files, &comparison, &progress::Silent).map(drop)
     };
     let (accepted, accept) = mpsc::channel();
     ends(&ASKED, || accepted.send(listener.accept().unwrap()).unwrap(), run);
@@ -201,7 +201,7 @@ fn pauses_and_locks_end() {
     lock.lock().unwrap();
     hub.clear_log();
     let files = ["a.safetensors".to_owned()];
-    let run = || download::download(&client, &snapshot, "main", &files, &download::Unobserved).map(drop);
+    let run = || download::download(&client, &snapshot, "main", &files, &progress::Silent).map(drop);
     ends(&ASKED, || wait_logged(&hub), run);
     drop(lock);
 }

@@ -4,11 +4,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use packer::archive::{ALIGNMENT, ArchiveError, Plan, pack};
+use progress::{Progress, Silent};
 use zip::{CompressionMethod, DateTime, ZipArchive};
 
 fn write(root: &Path, path: &str, content: &[u8]) {
@@ -38,6 +39,41 @@ fn assert_unzip_accepts(archive: &Path, entries: &[&str]) {
     }
 }
 
+/// Counts bytes, and stops a run that has had enough of them.
+struct Seen {
+    expected: AtomicU64,
+    advanced: AtomicU64,
+    enough: u64,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Seen { expected: AtomicU64::new(0), advanced: AtomicU64::new(0), enough: u64::MAX }
+    }
+}
+
+impl Progress for Seen {
+    fn expect(&self, bytes: u64) {
+        self.expected.store(bytes, Ordering::Relaxed);
+    }
+    fn advance(&self, bytes: u64) {
+        self.advanced.fetch_add(bytes, Ordering::Relaxed);
+    }
+    fn cancelled(&self) -> bool {
+        self.advanced.load(Ordering::Relaxed) >= self.enough
+    }
+}
+
+#[test]
+fn a_run_that_is_cancelled_keeps_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let release = release(scratch.path());
+    let output = scratch.path().join("release.zip");
+    let error = pack(&release, &output, false, &Seen { enough: 5, ..Seen::default() }).unwrap_err();
+    assert!(matches!(error, ArchiveError::Interrupted), "{error}");
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+}
+
 #[test]
 fn archive_holds_every_file_stored_and_aligned() {
     let scratch = tempfile::tempdir().unwrap();
@@ -45,14 +81,11 @@ fn archive_holds_every_file_stored_and_aligned() {
     write(&release, ".DS_Store", b"x");
     write(&release, "gpu-pipelined/.b.partial-1-0/half", b"x");
     let output = scratch.path().join("out/release.zip");
-    let mut seen = 0;
-    let report = pack(&release, &output, false, |bytes| {
-        seen = bytes;
-        ControlFlow::Continue(())
-    })
-    .unwrap();
+    let seen = Seen::default();
+    let report = pack(&release, &output, false, &seen).unwrap();
+    let [expected, seen] = [seen.expected, seen.advanced].map(AtomicU64::into_inner);
     assert_eq!(report.skipped, [".DS_Store", "gpu-pipelined/.b.partial-1-0/half"]);
-    assert_eq!((report.files, report.content_bytes), (9, seen));
+    assert_eq!((report.files, report.content_bytes, expected), (9, seen, seen));
     assert_eq!(report.archive_bytes, fs::metadata(&output).unwrap().len());
 
     let mut archive = ZipArchive::new(File::open(&output).unwrap()).unwrap();
@@ -77,7 +110,7 @@ fn same_files_give_the_same_bytes() {
     let pack_once = |place: &str| {
         let root = scratch.path().join(place);
         let release = release(&root);
-        pack(&release, &root.join("r.zip"), false, |_| ControlFlow::Continue(())).unwrap();
+        pack(&release, &root.join("r.zip"), false, &Silent).unwrap();
         fs::read(root.join("r.zip")).unwrap()
     };
     assert!(pack_once("first") == pack_once("second"));
@@ -87,7 +120,7 @@ fn same_files_give_the_same_bytes() {
 fn links_and_empty_or_missing_folders_are_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("r.zip");
-    let refused = |release: &Path| pack(release, &output, false, |_| ControlFlow::Continue(())).unwrap_err();
+    let refused = |release: &Path| pack(release, &output, false, &Silent).unwrap_err();
     let empty = scratch.path().join("empty");
     fs::create_dir(&empty).unwrap();
     assert!(matches!(refused(&empty), ArchiveError::Empty { .. }));
@@ -103,7 +136,7 @@ fn links_and_empty_or_missing_folders_are_refused() {
 fn output_inside_the_release_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let release = release(scratch.path());
-    let error = pack(&release, &release.join("new/r.zip"), false, |_| ControlFlow::Continue(())).unwrap_err();
+    let error = pack(&release, &release.join("new/r.zip"), false, &Silent).unwrap_err();
     assert!(error.to_string().contains("is inside the input"), "{error}");
     assert!(!release.join("new").exists());
 }
@@ -115,15 +148,15 @@ fn existing_output_is_replaced_only_when_asked() {
     let output = scratch.path().join("r.zip");
     fs::write(&output, "mine").unwrap();
     for is_forced in [false, true] {
-        let packed = pack(&release, &output, is_forced, |_| ControlFlow::Continue(()));
+        let packed = pack(&release, &output, is_forced, &Silent);
         assert!(matches!(packed, Err(ArchiveError::Staging(_))));
         assert_eq!(fs::read(&output).unwrap(), b"mine");
     }
     fs::remove_file(&output).unwrap();
-    pack(&release, &output, false, |_| ControlFlow::Continue(())).unwrap();
-    let error = pack(&release, &output, false, |_| ControlFlow::Continue(())).unwrap_err();
+    pack(&release, &output, false, &Silent).unwrap();
+    let error = pack(&release, &output, false, &Silent).unwrap_err();
     assert!(error.to_string().contains("pass --force"), "{error}");
-    pack(&release, &output, true, |_| ControlFlow::Continue(())).unwrap();
+    pack(&release, &output, true, &Silent).unwrap();
     assert_unzip_accepts(&output, &[]);
 }
 
@@ -133,7 +166,7 @@ fn file_that_changes_meanwhile_is_noticed() {
     let release = release(scratch.path());
     let plan = Plan::new(&release).unwrap();
     write(&release, "README.md", b"a longer card");
-    let error = plan.write(io::Cursor::new(Vec::new()), &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let error = plan.write(io::Cursor::new(Vec::new()), &Silent).unwrap_err();
     assert!(matches!(error, ArchiveError::Changed { expected: 4, found: 13, .. }), "{error}");
 }
 
@@ -157,7 +190,7 @@ fn failing_sink_is_an_error() {
     let scratch = tempfile::tempdir().unwrap();
     let plan = Plan::new(&release(scratch.path())).unwrap();
     for space in [0, 100, 10_000, 80_000] {
-        let error = plan.write(Full(space), &mut |_| ControlFlow::Continue(())).unwrap_err();
+        let error = plan.write(Full(space), &Silent).unwrap_err();
         assert!(matches!(error, ArchiveError::Zip { .. }), "{error}");
     }
 }
@@ -214,7 +247,7 @@ fn file_beyond_four_gibibytes_is_packed() {
     let output = scratch.path().join("release.zip");
     let plan = Plan::new(&release).unwrap();
     assert_eq!(plan.content_bytes(), SIZE + 9);
-    let size = plan.write(Sparse::create(&output), &mut |_| ControlFlow::Continue(())).unwrap();
+    let size = plan.write(Sparse::create(&output), &Silent).unwrap();
     assert_eq!(size, fs::metadata(&output).unwrap().len());
 
     let mut archive = ZipArchive::new(File::open(&output).unwrap()).unwrap();
@@ -247,7 +280,7 @@ fn names_that_are_other_files_elsewhere_are_in_no_archive() {
         write(&release, "README.md", b"card");
         write(&release, name, b"x");
         let output = scratch.path().join("x.zip");
-        let error = pack(&release, &output, false, |_| ControlFlow::Continue(())).unwrap_err();
+        let error = pack(&release, &output, false, &Silent).unwrap_err();
         assert!(matches!(error, ArchiveError::Name(_)), "{name:?}: {error}");
         assert!(!output.exists());
     }
@@ -256,7 +289,7 @@ fn names_that_are_other_files_elsewhere_are_in_no_archive() {
     write(&release, "a/y", b"x");
     // A file system that ignores case has one folder of the two.
     if fs::read_dir(&release).unwrap().count() == 2 {
-        let error = pack(&release, &scratch.path().join("x.zip"), false, |_| ControlFlow::Continue(()));
+        let error = pack(&release, &scratch.path().join("x.zip"), false, &Silent);
         assert!(matches!(error, Err(ArchiveError::Collision(_))));
     }
 }

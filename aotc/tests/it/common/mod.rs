@@ -6,11 +6,10 @@ pub(crate) mod ssh;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use aotc::{
-    Architecture, Error, Interrupt, Outcome, Platform, Progress, Request, Stage, Toolchain, ToolchainOptions,
-};
+use aotc::{Architecture, Error, Interrupt, Outcome, Platform, Request, Stage, Toolchain, ToolchainOptions};
 use fixtures::data::{self, Reference};
 use fixtures::toolchain::StandInXcode;
 use output::{KeepExisting, StagedDirectory};
@@ -19,6 +18,7 @@ use packer::manifest::{Provenance, SourceRecord};
 use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, PromptReading, SourceMetadata};
 use packer::template::Conversation;
 use packer::tokenizer::{self, Purpose};
+use progress::Progress;
 use tempfile::TempDir;
 
 pub(crate) const NAME: &str = "gemma4_tiny_decode_int4lin";
@@ -74,11 +74,11 @@ impl Scene {
     }
 
     /// Runs the request; returns what was reported too.
-    pub(crate) fn run_reporting(&self, request: Request) -> (Outcome, Vec<Progress>) {
-        let mut reported = Vec::new();
+    pub(crate) fn run_reporting(&self, request: Request) -> (Outcome, Vec<String>) {
+        let reported = Reported::default();
         let stage = Stage::open(request).unwrap();
-        let outcome = stage.run(&mut self.toolchain(), &self.interrupt, &mut |step| reported.push(step));
-        (outcome, reported)
+        let outcome = stage.run(&mut self.toolchain(), &self.interrupt, &reported);
+        (outcome, reported.0.into_inner().unwrap())
     }
 
     /// Runs the request, which must fail, and checks that nothing is left.
@@ -94,6 +94,19 @@ impl Scene {
     pub(crate) fn sibling(&self, architecture: &str) -> PathBuf {
         let name = self.bundle.file_name().unwrap().to_str().unwrap();
         self.bundle.with_file_name(format!("{name}_aotc_{architecture}"))
+    }
+}
+
+/// What a run tells of, in order.
+#[derive(Default)]
+struct Reported(Mutex<Vec<String>>);
+
+impl Progress for Reported {
+    fn begin(&self, item: &str) {
+        self.note(item);
+    }
+    fn note(&self, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
     }
 }
 

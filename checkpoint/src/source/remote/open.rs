@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hub::cache::Cache;
 use hub::{Client, Error, RepositoryId, Settings, Snapshot, download};
+use progress::Progress;
 
 use super::HubSource;
 use crate::source::{LocalSource, SINGLE_FILE, Source, SourceError};
@@ -15,10 +16,10 @@ pub struct Repository<'a> {
     pub id: &'a str,
     /// Branch, tag or commit.
     pub revision: &'a str,
-    /// Whether to bring the checkpoint into the cache instead of reading it from the Hub; who watches that.
-    pub download: Option<&'a dyn download::Observer>,
-    /// Hears what the user should know, though it is not an error.
-    pub notice: &'a dyn Fn(&str),
+    /// Whether to bring the checkpoint into the cache instead of reading it from the Hub.
+    pub download: bool,
+    /// Receives the progress of that, and what the user should know.
+    pub progress: &'a dyn Progress,
 }
 
 impl std::fmt::Debug for Repository<'_> {
@@ -53,7 +54,9 @@ pub fn open_repository(
         Err(error) if error.is_unreachable() => {
             let Some(source) = remembered() else { return Err(error.into()) };
             let commit = source.identity().revision.clone().unwrap_or_default();
-            (repository.notice)(&format!("{error}\nusing {id} from the cache, at commit {commit}"));
+            repository
+                .progress
+                .note(&format!("warning: {error}\nusing {id} from the cache, at commit {commit}"));
             return Ok(Box::new(source));
         }
         Err(error) => return Err(error.into()),
@@ -63,12 +66,10 @@ pub fn open_repository(
     if let Some(source) = cache.snapshot(&snapshot.commit).filter(|folder| whole(folder)).map(open_folder) {
         return source;
     }
-    match repository.download {
-        Some(observer) => {
-            open_folder(download::download(&client, &snapshot, repository.revision, &files, observer)?)
-        }
-        None => Ok(Box::new(HubSource::open(client, snapshot)?)),
+    if !repository.download {
+        return Ok(Box::new(HubSource::open(client, snapshot)?));
     }
+    open_folder(download::download(&client, &snapshot, repository.revision, &files, repository.progress)?)
 }
 
 fn open_folder(folder: PathBuf) -> Result<Box<dyn Source>, SourceError> {

@@ -13,7 +13,7 @@ use packer::manifest::{self, Manifest};
 use packer::metadata::{BundleMetadata, MAIN_ASSET};
 use serde_json::Value;
 
-use super::{FileReport, Verdict, bytes, json, program, tables};
+use super::{FileDifference, Verdict, bytes, json, program, tables};
 
 /// What the package's folder is called in reports, whatever its name.
 const PACKAGE: &str = "package";
@@ -83,7 +83,7 @@ fn list(folder: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -> a
 }
 
 /// Compares everything below two folders, in order of paths.
-pub(super) fn compare(left: &Path, right: &Path, quick: bool) -> anyhow::Result<Vec<FileReport>> {
+pub(super) fn compare(left: &Path, right: &Path, quick: bool) -> anyhow::Result<Vec<FileDifference>> {
     let (left, right) = (Folder::open(left)?, Folder::open(right)?);
     let paths: BTreeSet<&String> = left.files.keys().chain(right.files.keys()).collect();
     if paths.is_empty() {
@@ -100,14 +100,14 @@ pub(super) fn compare(left: &Path, right: &Path, quick: bool) -> anyhow::Result<
             (None, Some(theirs)) => Verdict::OnlyRight { bytes: size(theirs)? },
             (None, None) => continue,
         };
-        reports.push(FileReport { path: path.clone(), verdict });
+        reports.push(FileDifference { path: path.clone(), verdict });
     }
     leave_out_hashes(&mut reports);
     Ok(reports)
 }
 
 /// The hash of a program differs where the program does.
-fn leave_out_hashes(reports: &mut Vec<FileReport>) {
+fn leave_out_hashes(reports: &mut Vec<FileDifference>) {
     let programs: Vec<String> = reports
         .iter()
         .filter(|report| !report.verdict.is_equal())

@@ -1,35 +1,36 @@
 //! A run's hidden folders: made anew, or taken over from an interrupted run.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use checkpoint::source::{Source, SourceError};
-use clap::ValueEnum;
 use converter::ConvertError;
 use converter::journal::{Header, Journal, JournalError};
 use output::{StagedDirectory, WrittenFile};
-use packer::manifest;
+use packer::TOOL;
+use packer::manifest::{self, Manifest};
 use packer::replace::Output;
+use progress::Progress;
 
-use crate::outputs::{self, Common};
-use crate::{published, terminal};
-
-/// Options that outputs depend on, as a user gives them.
-pub(crate) type Options = BTreeMap<String, String>;
+use crate::outputs::{RunOptions, creation_date};
 
 /// Name of a folder to make, and what it may replace.
 pub(crate) type Target = (String, Output);
 
-/// An option's value, as a user gives it.
-pub(crate) fn typed(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+/// How a run ended well.
+#[derive(Debug)]
+pub enum RunOutcome<T> {
+    /// The outputs were made.
+    Made(T),
+    /// An earlier run had finished them, and they only had to be published: their manifests.
+    Published(Vec<Manifest>),
 }
 
 /// Outputs under way, a folder for what goes away with the run, and the journal in it.
-pub(crate) struct Stage {
+pub(crate) struct Stage<'p> {
+    progress: &'p dyn Progress,
     work: StagedDirectory,
     /// In the order of their names.
     pub(crate) folders: Vec<StagedDirectory>,
@@ -41,28 +42,29 @@ pub(crate) struct Stage {
     is_kept: bool,
 }
 
-impl Stage {
+impl<'p> Stage<'p> {
     /// Makes or takes over the hidden folders of these outputs.
     ///
     /// # Errors
     /// If an output exists and is not to be replaced, the system refuses, or the interrupted run was to do something else.
     pub(crate) fn open(
-        common: &Common,
+        run: &RunOptions,
         work: &str,
         names: &[Target],
         source: &dyn Source,
-        mut options: Options,
+        progress: &'p dyn Progress,
     ) -> anyhow::Result<Self> {
-        options.insert("SOURCE_DATE_EPOCH".to_owned(), outputs::creation_date()?);
-        let header = Header::new(outputs::tool(), source, options)?;
-        let work = common.output.join(format!("{work}.work"));
-        if !common.resume {
-            return Self::begin(common, &work, names, header);
+        let mut options = run.typed.clone();
+        options.insert("SOURCE_DATE_EPOCH".to_owned(), creation_date()?);
+        let header = Header::new(TOOL.to_owned(), source, options)?;
+        let work = run.output.join(format!("{work}.work"));
+        if !run.resume {
+            return Self::begin(run, &work, names, header, progress);
         }
         let Some(header) = header else { bail!(JournalError::NoCommit) };
-        if let Some(mut left) = StagedDirectory::adopt(&work, common.outputs([]).temporary(), None)? {
+        if let Some(mut left) = StagedDirectory::adopt(&work, run.outputs([]).temporary(), None)? {
             match Journal::header(left.path()) {
-                Ok(Some(then)) => return Self::resume(common, left, names, &header, &then.folders),
+                Ok(Some(then)) => return Self::resume(run, left, names, &header, &then.folders, progress),
                 Ok(None) => {}
                 Err(error) => {
                     left.leave();
@@ -70,20 +72,29 @@ impl Stage {
                 }
             }
         }
-        terminal::tell("nothing is there to resume: starting over");
-        Self::begin(common, &work, names, Some(header))
+        progress.note("nothing is there to resume: starting over");
+        Self::begin(run, &work, names, Some(header), progress)
     }
 
-    fn begin(common: &Common, work: &Path, names: &[Target], header: Option<Header>) -> anyhow::Result<Self> {
+    fn new(work: StagedDirectory, is_kept: bool, progress: &'p dyn Progress) -> Self {
+        Stage { progress, work, folders: Vec::new(), journal: Journal::off(), held: 0, is_kept }
+    }
+
+    fn begin(
+        run: &RunOptions,
+        work: &Path,
+        names: &[Target],
+        header: Option<Header>,
+        progress: &'p dyn Progress,
+    ) -> anyhow::Result<Self> {
         // Before anything of an earlier run is removed.
         for (name, output) in names {
-            StagedDirectory::check(&common.output.join(name), output.clone())?;
+            StagedDirectory::check(&run.output.join(name), output.clone())?;
         }
-        let work = StagedDirectory::new(work, common.outputs([]).temporary())?;
-        let mut stage =
-            Stage { work, folders: Vec::new(), journal: Journal::off(), held: 0, is_kept: common.resume };
+        let work = StagedDirectory::new(work, run.outputs([]).temporary())?;
+        let mut stage = Stage::new(work, run.resume, progress);
         for (name, output) in names {
-            stage.folders.push(StagedDirectory::new(&common.output.join(name), output.clone())?);
+            stage.folders.push(StagedDirectory::new(&run.output.join(name), output.clone())?);
         }
         if let Some(mut header) = header {
             header.folders = stage.folders.iter().map(|folder| hidden_name(folder.path())).collect();
@@ -93,14 +104,15 @@ impl Stage {
     }
 
     fn resume(
-        common: &Common,
+        run: &RunOptions,
         work: StagedDirectory,
         names: &[Target],
         header: &Header,
         hidden: &[String],
+        progress: &'p dyn Progress,
     ) -> anyhow::Result<Self> {
-        let mut stage = Stage { work, folders: Vec::new(), journal: Journal::off(), held: 0, is_kept: true };
-        match stage.take_over(common, names, header, hidden) {
+        let mut stage = Stage::new(work, true, progress);
+        match stage.take_over(run, names, header, hidden) {
             Ok(()) => Ok(stage),
             // What is there stays, for a run that gives the right options.
             Err(error) => Err(stage.end(error)),
@@ -109,7 +121,7 @@ impl Stage {
 
     fn take_over(
         &mut self,
-        common: &Common,
+        run: &RunOptions,
         names: &[Target],
         header: &Header,
         hidden: &[String],
@@ -123,7 +135,7 @@ impl Stage {
             None => vec![None; names.len()],
         };
         for ((target, hidden), finished) in names.iter().zip(hidden).zip(finished) {
-            self.take_over_output(common, target, hidden, finished)?;
+            self.take_over_output(run, target, hidden, finished)?;
         }
         self.held += bytes_in(self.work.path())?;
         Ok(())
@@ -132,14 +144,14 @@ impl Stage {
     /// Takes over one hidden folder. `finished` is the file that describes it, if the interrupted run had finished.
     fn take_over_output(
         &mut self,
-        common: &Common,
+        run: &RunOptions,
         (name, output): &Target,
         hidden: &str,
         finished: Option<WrittenFile>,
     ) -> anyhow::Result<()> {
-        let target = common.output.join(name);
+        let target = run.output.join(name);
         if let Some(finished) = &finished
-            && published::is_output(&target, finished)?
+            && is_output(&target, finished)?
         {
             // It has its name already. Under the hidden one there may be what it replaced, which goes away now.
             drop(StagedDirectory::adopt(&target, output.clone().always(), Some(hidden.as_ref())));
@@ -153,7 +165,7 @@ impl Stage {
         let path = self.folders.last().map(StagedDirectory::path).unwrap_or(&target);
         self.held += bytes_in(path)?;
         match finished {
-            Some(finished) if !published::is_output(path, &finished)? => bail!(damaged()),
+            Some(finished) if !is_output(path, &finished)? => bail!(damaged()),
             _ => Ok(()),
         }
     }
@@ -171,6 +183,13 @@ impl Stage {
     /// Whether the interrupted run had finished all outputs: then they only have to be published.
     pub(crate) fn is_finished(&self) -> bool {
         self.journal.finished().is_some()
+    }
+
+    /// Publishes what an interrupted run had finished; gives the manifests.
+    pub(crate) fn commit_finished(self, run: &RunOptions, names: &[Target]) -> anyhow::Result<Vec<Manifest>> {
+        self.commit()?;
+        let read = |(name, _): &Target| Ok(Manifest::read(&run.output.join(name))?);
+        names.iter().map(read).collect()
     }
 
     /// Publishes all outputs or none, the last one first: tables come before the bundles that need them.
@@ -224,16 +243,24 @@ impl Stage {
         self.folders.iter_mut().for_each(StagedDirectory::leave);
         self.work.leave();
         if self.journal.is_on() {
-            terminal::tell("what was finished is kept: run again with --resume to continue");
+            self.progress.note("what was finished is kept: run again with --resume to continue");
         }
     }
 }
 
-impl Drop for Stage {
+impl Drop for Stage<'_> {
     /// The first one made the folder that all are in, and removes it with itself; so it goes last.
     fn drop(&mut self) {
         while self.folders.pop().is_some() {}
     }
+}
+
+/// Whether a folder has this manifest, and the files that it lists, and no others.
+fn is_output(folder: &Path, described: &WrittenFile) -> anyhow::Result<bool> {
+    if !described.is_whole(&folder.join(manifest::FILE_NAME))? {
+        return Ok(false);
+    }
+    Ok(manifest::collect(folder, &[])? == Manifest::read(folder)?.files)
 }
 
 /// Whether the Hub, or the way to it, failed for now.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use checkpoint::source::LocalSource;
-use clap::Parser;
 use fixtures::{Recipe, Shape};
 use output::Disk;
 use packer::manifest::{ManifestKind, Provenance};
+use progress::Silent;
 use tempfile::TempDir;
 
 use super::*;
@@ -16,12 +16,6 @@ use super::*;
 const NAMES: [&str; 3] = ["m", "m_raw", "m_tbl"];
 /// More steps than any run takes.
 const ENOUGH: u64 = 1 << 40;
-
-#[derive(Parser)]
-struct Typed {
-    #[command(flatten)]
-    common: Common,
-}
 
 /// A checkpoint.
 struct Model {
@@ -60,17 +54,19 @@ impl Place<'_> {
         self.dir.path()
     }
 
-    fn open(&self, more: &[&str]) -> anyhow::Result<Stage> {
-        let typed = ["typed", "source", "-o", self.out().to_str().unwrap()];
-        let Typed { common } = Typed::parse_from(typed.iter().chain(more));
-        let bundle = common.outputs([]).folder(ManifestKind::Bundle);
-        Stage::open(
-            &common,
-            NAMES[0],
-            &NAMES.map(|name| (name.to_owned(), bundle.clone())),
-            self.source,
-            Options::new(),
-        )
+    fn open(&self, more: &[&str]) -> anyhow::Result<Stage<'static>> {
+        let run = RunOptions {
+            source: "source".to_owned(),
+            output: self.out().to_owned(),
+            name: None,
+            resume: more.contains(&"--resume"),
+            force: more.contains(&"--force"),
+            threads: 1,
+            typed: BTreeMap::new(),
+        };
+        let bundle = run.outputs([]).folder(ManifestKind::Bundle);
+        let names = NAMES.map(|name| (name.to_owned(), bundle.clone()));
+        Stage::open(&run, NAMES[0], &names, self.source, &Silent)
     }
 
     /// Makes the outputs if that is still to be done, and publishes them on a disk that fails after this many steps, each byte of the
@@ -137,7 +133,7 @@ impl Place<'_> {
     }
 }
 
-fn fill(stage: &Stage) {
+fn fill(stage: &Stage<'_>) {
     for (folder, name) in stage.folders.iter().zip(NAMES) {
         fs::create_dir_all(folder.path().join("inner")).unwrap();
         fs::write(folder.path().join("inner/content"), name).unwrap();

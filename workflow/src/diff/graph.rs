@@ -2,58 +2,58 @@
 
 use std::collections::HashMap;
 
-use aimodel::align::{Graph, Port, Step};
+use aimodel::align::{Change, Graph, Port, Step};
 use serde::Serialize;
 
 /// Differences of two graphs of one name.
 #[derive(Debug, Serialize)]
-pub(super) struct GraphDifference {
-    pub(super) name: String,
+pub struct GraphDifference {
+    /// Their name.
+    pub name: String,
     /// Ops that are the same in both.
-    pub(super) same: usize,
+    pub same: usize,
     /// Inputs, states and outputs.
-    pub(super) ports: Vec<Line>,
+    pub ports: Vec<LineDifference>,
     /// Ops, in the order of both graphs.
-    pub(super) ops: Vec<Line>,
+    pub ops: Vec<LineDifference>,
 }
 
 /// One op, input or output.
 #[derive(Debug, Serialize)]
-pub(super) struct Line {
-    pub(super) change: Kind,
+pub struct LineDifference {
+    /// Whether it is new, gone or another.
+    pub change: ChangeKind,
+    /// As a line of the left graph.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) left: Option<String>,
+    pub left: Option<String>,
+    /// As a line of the right graph.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) right: Option<String>,
+    pub right: Option<String>,
     /// What is changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) details: Vec<Detail>,
-}
-
-/// Part of an op.
-#[derive(Debug, Serialize)]
-pub(super) struct Detail {
-    pub(super) what: String,
-    pub(super) left: String,
-    pub(super) right: String,
+    pub details: Vec<Change>,
 }
 
 /// What happened on the way from left to right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
+pub enum ChangeKind {
+    /// Only the right graph has it.
     Added,
+    /// Only the left graph has it.
     Removed,
+    /// Both have it, with differences.
     Changed,
 }
 
 impl GraphDifference {
-    pub(super) fn is_equal(&self) -> bool {
+    /// Whether nothing differs.
+    pub fn is_equal(&self) -> bool {
         self.ports.is_empty() && self.ops.is_empty()
     }
 
     /// Number of ops of a kind.
-    pub(super) fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: ChangeKind) -> usize {
         self.ops.iter().filter(|line| line.change == kind).count()
     }
 }
@@ -67,27 +67,19 @@ pub(super) fn describe(left: &Graph<'_>, right: &Graph<'_>, steps: &[Step]) -> G
     compare_ports(left.outputs(), right.outputs(), &|_| "output", &mut ports);
     let mut difference = GraphDifference { name: left.name().to_owned(), same: 0, ports, ops: Vec::new() };
     for step in steps {
-        let line = |change, ours: Option<String>, theirs| Line {
+        let line = |change, ours: Option<String>, theirs| LineDifference {
             change,
             left: ours,
             right: theirs,
             details: Vec::new(),
         };
         match step {
-            Step::Left(op) => difference.ops.push(line(Kind::Removed, Some(left.line(*op)), None)),
-            Step::Right(op) => difference.ops.push(line(Kind::Added, None, Some(right.line(*op)))),
+            Step::Left(op) => difference.ops.push(line(ChangeKind::Removed, Some(left.line(*op)), None)),
+            Step::Right(op) => difference.ops.push(line(ChangeKind::Added, None, Some(right.line(*op)))),
             Step::Both { changes, .. } if changes.is_empty() => difference.same += 1,
             Step::Both { left: ours, right: theirs, changes } => {
-                let details = changes
-                    .iter()
-                    .map(|change| Detail {
-                        what: change.what.clone(),
-                        left: change.left.clone(),
-                        right: change.right.clone(),
-                    })
-                    .collect();
-                let changed = line(Kind::Changed, Some(left.line(*ours)), Some(right.line(*theirs)));
-                difference.ops.push(Line { details, ..changed });
+                let changed = line(ChangeKind::Changed, Some(left.line(*ours)), Some(right.line(*theirs)));
+                difference.ops.push(LineDifference { details: changes.clone(), ..changed });
             }
         }
     }
@@ -98,7 +90,7 @@ fn compare_ports<'p>(
     left: &'p [Port],
     right: &'p [Port],
     kind: &dyn Fn(&Port) -> &'static str,
-    lines: &mut Vec<Line>,
+    lines: &mut Vec<LineDifference>,
 ) {
     let text = |port: &Port| format!("{} {} : {}", kind(port), port.name, port.ty);
     // The first of several with one name, as in every search by name.
@@ -109,11 +101,21 @@ fn compare_ports<'p>(
     for port in left {
         let found = theirs.get(port.name.as_str()).copied();
         if found != Some(port) {
-            let change = if found.is_some() { Kind::Changed } else { Kind::Removed };
-            lines.push(Line { change, left: Some(text(port)), right: found.map(text), details: Vec::new() });
+            let change = if found.is_some() { ChangeKind::Changed } else { ChangeKind::Removed };
+            lines.push(LineDifference {
+                change,
+                left: Some(text(port)),
+                right: found.map(text),
+                details: Vec::new(),
+            });
         }
     }
     for port in right.iter().filter(|port| !ours.contains_key(port.name.as_str())) {
-        lines.push(Line { change: Kind::Added, left: None, right: Some(text(port)), details: Vec::new() });
+        lines.push(LineDifference {
+            change: ChangeKind::Added,
+            left: None,
+            right: Some(text(port)),
+            details: Vec::new(),
+        });
     }
 }

@@ -9,13 +9,14 @@ use converter::quant::{BLOCK, WorstBlock};
 use converter::recipe::Treatment;
 use converter::statistics::{TensorStatistics, WeightStatistics};
 use converter::{Model, Plan};
+use packer::TOOL;
 use report::{
     Codes, Conversion, Gate, Group, Origin, Position, Recovery, Report, Sequence, Size, Slot, Tensor, Timing,
     Worst,
 };
 
 use super::Timeline;
-use crate::{gate, outputs};
+use crate::gate;
 
 /// What a conversion left behind.
 pub(crate) struct Facts<'a> {
@@ -40,7 +41,7 @@ pub(crate) fn of_conversion(facts: &Facts<'_>) -> Report {
     };
     Report {
         name: facts.name.to_owned(),
-        tool: outputs::tool(),
+        tool: TOOL.to_owned(),
         origin: Some(Origin {
             name: facts.source.to_owned(),
             revision: facts.model.source.identity().revision.clone(),

@@ -3,14 +3,12 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use converter::observer::Observer;
+use progress::Progress;
 use report::{Stretch, layer_of};
-
-use crate::progress::Progress;
 
 /// Passes everything on, and notes when layers begin.
 pub(crate) struct Clock<'p> {
-    progress: &'p Progress,
+    progress: &'p dyn Progress,
     state: Mutex<State>,
 }
 
@@ -41,7 +39,7 @@ impl State {
 
 impl<'p> Clock<'p> {
     /// Begins now.
-    pub(crate) fn new(progress: &'p Progress) -> Self {
+    pub(crate) fn new(progress: &'p dyn Progress) -> Self {
         Clock { progress, state: Mutex::new(State { timeline: Timeline::default(), since: Instant::now() }) }
     }
 
@@ -67,9 +65,9 @@ fn name_of(tensor: &str) -> String {
     }
 }
 
-impl Observer for Clock<'_> {
-    fn tensor(&self, name: &str) {
-        self.progress.tensor(name);
+impl Progress for Clock<'_> {
+    fn begin(&self, name: &str) {
+        self.progress.begin(name);
         let name = name_of(name);
         let mut state = self.state();
         if state.timeline.stretches.last().is_none_or(|last| last.name != name) {

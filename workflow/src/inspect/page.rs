@@ -4,32 +4,38 @@ use std::path::{Path, PathBuf};
 
 use aimodel::package::{PROGRAM, Package};
 use anyhow::{Context, bail};
+use packer::TOOL;
 use packer::manifest::{self, Manifest};
 use packer::metadata::{self, BundleMetadata, MAIN_ASSET};
 use packer::replace::Outputs;
 use report::{Gate, Group, Origin, Recovery, Report, Size, Tensor, layer_of};
 use serde_json::Value;
 
-use super::{Shown, package, weights};
-use crate::{outputs, reporting};
+use super::package;
+use super::weights::{self, WeightSummary};
+use crate::reporting;
 
-/// Writes the page of what is at `path` to a file; gives the file.
-pub(super) fn write(path: &Path, shown: &Shown) -> anyhow::Result<PathBuf> {
-    let output = match &shown.output {
-        Some(output) => output.clone(),
+/// Writes the page of what is at `path`, with the names of weights in `names`, to a file; gives the file. Its name follows that of
+/// `path` unless it is given.
+///
+/// # Errors
+/// If this is no package or bundle, it cannot be read, or the page is not to be written.
+pub fn write(path: &Path, names: Option<&Path>, output: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let output = match output {
+        Some(output) => output.to_owned(),
         None => {
             let name = path.canonicalize()?;
             let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
             PathBuf::from(format!("{name}{}", packer::archive::REPORTS[1]))
         }
     };
-    let outputs = Outputs::new(std::iter::once(path).chain(shown.names.as_deref()), false);
-    let report = read(path, shown)?;
+    let outputs = Outputs::new(std::iter::once(path).chain(names), false);
+    let report = read(path, names)?;
     reporting::write_page(&report, &output, &outputs)?;
     Ok(output)
 }
 
-fn read(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
+fn read(path: &Path, names: Option<&Path>) -> anyhow::Result<Report> {
     // A package has a metadata.json too.
     let is_package = path.join(PROGRAM).exists();
     let is_bundle = !is_package && path.join(metadata::FILE_NAME).exists();
@@ -44,7 +50,7 @@ fn read(path: &Path, shown: &Shown) -> anyhow::Result<Report> {
         bail!("{}: --html is for packages, and for bundles that hold one", directory.display());
     }
     let mut package = Package::open(&directory)?;
-    if let Some(other) = &shown.names {
+    if let Some(other) = names {
         package::take_names(&mut package, &directory, other)?;
     }
     let mut report = of_package(&package, path)?;
@@ -72,9 +78,9 @@ fn of_package(package: &Package, path: &Path) -> anyhow::Result<Report> {
     sizes.push(Size { group: Group::Program, layer: None, bytes: length.saturating_sub(known) });
     Ok(Report {
         name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        tool: outputs::tool(),
+        tool: TOOL.to_owned(),
         sizes,
-        tensors: weights.iter().filter_map(weights::Statistics::tensor).collect(),
+        tensors: weights.iter().filter_map(WeightSummary::tensor).collect(),
         unknown: vec!["Which cache slot a layer uses: the graph does not name them.".to_owned()],
         ..Report::default()
     })

@@ -7,25 +7,25 @@ use serde_json::Value;
 
 /// A field that differs.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct Field {
+pub struct FieldDifference {
     /// Path of the field, such as `/language/vocab_size`.
-    pub(super) path: String,
+    pub path: String,
     /// Absent if it is missing on the left.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) left: Option<Value>,
+    pub left: Option<Value>,
     /// Absent if it is missing on the right.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) right: Option<Value>,
+    pub right: Option<Value>,
 }
 
 /// Fields in which two values differ, sorted by path within each object.
-pub(super) fn differences(left: &Value, right: &Value) -> Vec<Field> {
+pub(super) fn differences(left: &Value, right: &Value) -> Vec<FieldDifference> {
     let mut found = Vec::new();
     descend("", Some(left), Some(right), &mut found);
     found
 }
 
-fn descend(path: &str, left: Option<&Value>, right: Option<&Value>, found: &mut Vec<Field>) {
+fn descend(path: &str, left: Option<&Value>, right: Option<&Value>, found: &mut Vec<FieldDifference>) {
     if left == right {
         return;
     }
@@ -41,7 +41,10 @@ fn descend(path: &str, left: Option<&Value>, right: Option<&Value>, found: &mut 
                 descend(&format!("{path}/{at}"), ours.get(at), theirs.get(at), found);
             }
         }
-        _ => found.push(Field { path: path.to_owned(), left: left.cloned(), right: right.cloned() }),
+        _ => {
+            let (left, right) = (left.cloned(), right.cloned());
+            found.push(FieldDifference { path: path.to_owned(), left, right });
+        }
     }
 }
 

@@ -13,11 +13,13 @@ pub(super) const CHUNK: u64 = 1 << 20;
 
 /// Two files that are not equal.
 #[derive(Debug, Serialize)]
-pub(super) struct ByteDifference {
-    pub(super) left_bytes: u64,
-    pub(super) right_bytes: u64,
+pub struct ByteDifference {
+    /// Size of the left file.
+    pub left_bytes: u64,
+    /// Size of the right file.
+    pub right_bytes: u64,
     /// First byte that differs, or the end of the shorter file.
-    pub(super) first: u64,
+    pub first: u64,
 }
 
 /// Compares two files; `None` if they are equal.

@@ -10,17 +10,21 @@ use super::bytes::ByteDifference;
 
 /// Numbers that differ.
 #[derive(Debug, Serialize)]
-pub(super) struct TableDifference {
-    /// How many of how many.
-    pub(super) differing: u64,
-    pub(super) numbers: u64,
+pub struct TableDifference {
+    /// How many differ.
+    pub differing: u64,
+    /// How many there are.
+    pub numbers: u64,
     /// Root of the squared difference over the squared numbers on the left; none where those are zero.
-    pub(super) relative_error: Option<f64>,
-    /// The first: row, column, and both numbers. A row is a token, but for the projection and its norm.
-    pub(super) row: u64,
-    pub(super) column: u64,
-    pub(super) left: f64,
-    pub(super) right: f64,
+    pub relative_error: Option<f64>,
+    /// Row of the first: a token, but for the projection and its norm.
+    pub row: u64,
+    /// Its column.
+    pub column: u64,
+    /// The first on the left.
+    pub left: f64,
+    /// The first on the right.
+    pub right: f64,
 }
 
 /// Numbers of a row in a file of tables, after what `meta.json` says.

@@ -13,14 +13,15 @@ use super::weights::{self, WeightsDifference};
 
 /// Graphs and weights of two programs.
 #[derive(Debug, Serialize)]
-pub(super) struct ProgramDifference {
+pub struct ProgramDifference {
     /// Graphs that only the left program has, by name.
-    pub(super) only_left: Vec<String>,
+    pub only_left: Vec<String>,
     /// Graphs that only the right program has.
-    pub(super) only_right: Vec<String>,
+    pub only_right: Vec<String>,
     /// Graphs of both, those that are equal included.
-    pub(super) graphs: Vec<GraphDifference>,
-    pub(super) weights: WeightsDifference,
+    pub graphs: Vec<GraphDifference>,
+    /// Weights of all graphs.
+    pub weights: WeightsDifference,
 }
 
 /// Graphs by their names; the first of several with one name.

@@ -12,19 +12,19 @@ use converter::recipe::{Recipe, Treatment};
 use converter::statistics::WeightStatistics;
 use converter::{Model, Plan};
 use output::{Digest, StagedDirectory, WrittenFile};
+use packer::TOOL;
 use packer::bundle::BundleParts;
 use packer::manifest::{FileRecord, Provenance, SourceFile, SourceRecord};
 use packer::metadata::{
     BundleMetadata, EngineInputs, LanguageBundle, PromptReading, QueryLength, SourceMetadata,
 };
+use packer::template::Renderer;
 use packer::tokenizer::{self, PreparedTokenizer, Purpose};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{outputs, template};
-
 /// What a bundle is made of, besides its tokenizer.
-pub(crate) struct BundleFacts<'a> {
+pub(crate) struct BundleInputs<'a> {
     pub(crate) name: &'a str,
     pub(crate) graph: &'a GraphPlan,
     pub(crate) package: &'a WrittenFile,
@@ -33,7 +33,7 @@ pub(crate) struct BundleFacts<'a> {
     pub(crate) statistics: &'a WeightStatistics,
     pub(crate) max_context: u64,
     /// Tokens of a prompt that the engine is to read at a time.
-    pub(crate) chunk: u64,
+    pub(crate) prompt_chunk: u64,
     /// Stamp of the tables that belong to it.
     pub(crate) stamp: Option<Digest>,
     /// What the gate found, if it was asked.
@@ -42,20 +42,20 @@ pub(crate) struct BundleFacts<'a> {
 
 /// A bundle that is complete.
 #[derive(Debug, Serialize)]
-pub(crate) struct FinishedBundle {
+pub struct FinishedBundle {
     /// Its folder.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// Variant of its graph.
-    pub(crate) variant: &'static str,
+    pub variant: &'static str,
     /// Bytes of all its files.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// SHA-256 of its program.
-    pub(crate) program_sha256: String,
+    pub program_sha256: String,
     /// What was fixed in its tokenizer.
-    pub(crate) repairs: Vec<String>,
+    pub repairs: Vec<String>,
     /// What the gate found, if it was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) gate: Option<GateReport>,
+    pub gate: Option<GateReport>,
 }
 
 impl FinishedBundle {
@@ -70,8 +70,17 @@ pub(crate) fn asset_name(bundle: &str) -> String {
     format!("{bundle}.aimodel")
 }
 
+/// Path of a bundle's program.
+pub fn program_path(bundle: &str) -> String {
+    format!("{}/{PROGRAM}", asset_name(bundle))
+}
+
 /// The checkpoint's tokenizer, repaired.
-pub(crate) fn tokenizer(model: &Model<'_>, allow_no_template: bool) -> anyhow::Result<PreparedTokenizer> {
+pub(crate) fn tokenizer(
+    model: &Model<'_>,
+    allow_no_template: bool,
+    render: Renderer<'_>,
+) -> anyhow::Result<PreparedTokenizer> {
     let mut files = Vec::new();
     for name in tokenizer::SOURCE_FILES {
         if let Some(bytes) = model.source.read_file(name)? {
@@ -79,19 +88,19 @@ pub(crate) fn tokenizer(model: &Model<'_>, allow_no_template: bool) -> anyhow::R
         }
     }
     let vocab_size = model.config.vocab as u64;
-    let purpose = Purpose { vocab_size, allow_no_template, render: &template::render };
+    let purpose = Purpose { vocab_size, allow_no_template, render };
     Ok(tokenizer::prepare(files, &purpose)?)
 }
 
 /// Completes the bundle in `folder`, which holds its package.
 pub(crate) fn assemble(
     folder: &StagedDirectory,
-    facts: &BundleFacts<'_>,
+    facts: &BundleInputs<'_>,
     tokenizer: &PreparedTokenizer,
 ) -> anyhow::Result<FinishedBundle> {
     let asset = asset_name(facts.name);
     let program = FileRecord {
-        path: format!("{asset}/{PROGRAM}"),
+        path: program_path(facts.name),
         size: facts.package.bytes,
         sha256: facts.package.digest,
     };
@@ -99,7 +108,7 @@ pub(crate) fn assemble(
         metadata: metadata(facts, &asset, tokenizer),
         tokenizer: tokenizer.clone(),
         provenance: Provenance {
-            tool: outputs::tool(),
+            tool: TOOL.to_owned(),
             source: Some(source_record(facts.model.source)?),
             conversion: conversion(facts),
             gate: serde_json::to_value(&facts.gate)?,
@@ -119,7 +128,7 @@ pub(crate) fn assemble(
     })
 }
 
-fn metadata(facts: &BundleFacts<'_>, asset: &str, tokenizer: &PreparedTokenizer) -> BundleMetadata {
+fn metadata(facts: &BundleInputs<'_>, asset: &str, tokenizer: &PreparedTokenizer) -> BundleMetadata {
     let identity = facts.model.source.identity();
     let scheme = scheme(facts.graph.recipe);
     BundleMetadata::language_bundle(&LanguageBundle {
@@ -134,16 +143,16 @@ fn metadata(facts: &BundleFacts<'_>, asset: &str, tokenizer: &PreparedTokenizer)
             Variant::Table => EngineInputs::Static,
             Variant::Stock => EngineInputs::None,
         },
-        prompts: prompt_reading(facts.graph.functions, facts.chunk),
+        prompts: prompt_reading(facts.graph.functions, facts.prompt_chunk),
         source: SourceMetadata {
-            model_definition: Some(outputs::tool()),
+            model_definition: Some(TOOL.to_owned()),
             hf_model_id: identity.repository.clone(),
             hf_revision: identity.revision.clone(),
             weights: Some(weights_in_words(facts.graph.recipe)),
             ..SourceMetadata::default()
         },
         scheme: scheme.as_deref(),
-        tool: &outputs::tool(),
+        tool: TOOL,
     })
 }
 
@@ -199,7 +208,7 @@ pub(crate) fn source_record(source: &dyn Source) -> anyhow::Result<SourceRecord>
 }
 
 /// The rule and its measured figures, for the manifest.
-fn conversion(facts: &BundleFacts<'_>) -> Value {
+fn conversion(facts: &BundleInputs<'_>) -> Value {
     let tensors: Vec<Value> = facts
         .statistics
         .tensors

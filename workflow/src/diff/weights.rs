@@ -13,15 +13,19 @@ use super::bytes::first_difference;
 
 /// The weights of two programs.
 #[derive(Debug, Serialize)]
-pub(super) struct WeightsDifference {
-    pub(super) compared: usize,
-    pub(super) equal: usize,
+pub struct WeightsDifference {
+    /// Pairs of weights.
+    pub compared: usize,
+    /// Those that are equal.
+    pub equal: usize,
     /// Bytes on the left that were compared.
-    pub(super) bytes: u64,
-    pub(super) different: Vec<WeightDifference>,
-    /// Names of those that nothing on the other side stands for.
-    pub(super) only_left: Vec<String>,
-    pub(super) only_right: Vec<String>,
+    pub bytes: u64,
+    /// Those that are not.
+    pub different: Vec<WeightDifference>,
+    /// Names of those on the left that nothing on the right stands for.
+    pub only_left: Vec<String>,
+    /// Names of those on the right that nothing on the left stands for.
+    pub only_right: Vec<String>,
 }
 
 impl WeightsDifference {
@@ -32,20 +36,24 @@ impl WeightsDifference {
 
 /// One weight that differs.
 #[derive(Debug, Serialize)]
-pub(super) struct WeightDifference {
-    pub(super) name: String,
-    pub(super) verdict: WeightVerdict,
-    /// Format on each side, such as `si4/32`.
-    pub(super) left: String,
-    pub(super) right: String,
+pub struct WeightDifference {
+    /// Its name, or where it is used.
+    pub name: String,
+    /// In what way it differs.
+    pub verdict: WeightVerdict,
+    /// Format on the left, such as `si4/32`.
+    pub left: String,
+    /// Format on the right.
+    pub right: String,
+    /// How its values differ, where they can be compared.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) values: Option<Values>,
+    pub values: Option<ValuesDifference>,
 }
 
 /// In what way a weight differs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum WeightVerdict {
+pub enum WeightVerdict {
     /// The codes are equal, scales are not.
     OtherScales,
     /// Stored in the same way, with other values.
@@ -58,25 +66,30 @@ pub(super) enum WeightVerdict {
 
 /// What the graph computes with on either side.
 #[derive(Debug, Serialize)]
-pub(super) struct Values {
-    pub(super) weights: u64,
-    pub(super) differing: u64,
+pub struct ValuesDifference {
+    /// How many there are.
+    pub weights: u64,
+    /// How many differ.
+    pub differing: u64,
     /// Root of the squared difference over the squared weights on the left; none where those are zero.
-    pub(super) relative_error: Option<f64>,
+    pub relative_error: Option<f64>,
     /// The first that is stored otherwise, or of two formats has another value.
-    pub(super) first: Option<First>,
+    pub first: Option<FirstDifference>,
 }
 
 /// The first weight that differs.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct First {
+pub struct FirstDifference {
+    /// Where it is.
     #[serde(flatten)]
-    pub(super) place: Place,
-    pub(super) left: f32,
-    pub(super) right: f32,
+    pub place: Place,
+    /// Its value on the left.
+    pub left: f32,
+    /// Its value on the right.
+    pub right: f32,
     /// Codes on the left and on the right, where both have some.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) codes: Option<[i32; 2]>,
+    pub codes: Option<[i32; 2]>,
 }
 
 /// A package and a weight of it.
@@ -227,7 +240,7 @@ fn first_element(
 }
 
 /// An element on both sides.
-fn first_at(left: Side<'_>, right: Side<'_>, index: u64) -> anyhow::Result<First> {
+fn first_at(left: Side<'_>, right: Side<'_>, index: u64) -> anyhow::Result<FirstDifference> {
     let value = |(package, weight): Side<'_>| -> anyhow::Result<f32> {
         let start = index - index % weight.block().unwrap_or(2);
         let count = usize::try_from(index - start + 1)?;
@@ -241,7 +254,7 @@ fn first_at(left: Side<'_>, right: Side<'_>, index: u64) -> anyhow::Result<First
     };
     let codes = code(left)?.zip(code(right)?).map(|(left, right)| [left, right]);
     let in_blocks = if left.1.block().is_ok() { left.1 } else { right.1 };
-    Ok(First { place: in_blocks.place(index), left: value(left)?, right: value(right)?, codes })
+    Ok(FirstDifference { place: in_blocks.place(index), left: value(left)?, right: value(right)?, codes })
 }
 
 /// What a piece adds.
@@ -253,7 +266,7 @@ struct Piece {
 }
 
 /// Compares what the graph computes with. `stored` is the first element that is not stored alike, if that can be told.
-fn compare_values(left: Side<'_>, right: Side<'_>, stored: Option<u64>) -> anyhow::Result<Values> {
+fn compare_values(left: Side<'_>, right: Side<'_>, stored: Option<u64>) -> anyhow::Result<ValuesDifference> {
     let weights = left.1.stored().count();
     let size = piece(&[left.1, right.1]);
     let compare_piece = |piece: u64| -> anyhow::Result<Piece> {
@@ -275,7 +288,7 @@ fn compare_values(left: Side<'_>, right: Side<'_>, stored: Option<u64>) -> anyho
     // Sums are taken in the order of the pieces, so that they do not depend on the number of threads.
     let pieces: Vec<anyhow::Result<Piece>> =
         (0..weights.div_ceil(size)).into_par_iter().map(compare_piece).collect();
-    let mut values = Values { weights, differing: 0, relative_error: None, first: None };
+    let mut values = ValuesDifference { weights, differing: 0, relative_error: None, first: None };
     let (mut squared_error, mut squared_weights, mut first) = (0.0, 0.0, stored);
     for piece in pieces {
         let piece = piece?;

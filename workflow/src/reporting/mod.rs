@@ -17,19 +17,19 @@ pub(crate) use conversion::{Facts, of_conversion};
 
 /// The files of a report.
 #[derive(Debug, Serialize)]
-pub(crate) struct Written {
+pub struct ReportFiles {
     /// The facts.
-    pub(crate) json: PathBuf,
+    pub json: PathBuf,
     /// The page.
-    pub(crate) html: PathBuf,
+    pub html: PathBuf,
 }
 
-impl Written {
+impl ReportFiles {
     /// The files of a report of this name in a folder.
     pub(crate) fn at(folder: &Path, name: &str) -> Self {
         let path = |suffix: &str| folder.join(format!("{name}{suffix}"));
         let [json, html] = packer::archive::REPORTS.map(path);
-        Written { json, html }
+        ReportFiles { json, html }
     }
 
     /// Refuses what [`Self::write`] would refuse, before the work.

@@ -1,0 +1,33 @@
+//! How long work says what it does, and how it is stopped.
+
+/// Receives the progress of long work: conversions, downloads, uploads, archives, compiles. What is not of interest is ignored.
+pub trait Progress: Sync {
+    /// What comes is so much in all: bytes, or positions.
+    fn expect(&self, _amount: u64) {}
+
+    /// What follows belongs to this item: a tensor, a file, a compile.
+    fn begin(&self, _item: &str) {}
+
+    /// This much more is done.
+    fn advance(&self, _amount: u64) {}
+
+    /// This much was done by an earlier run.
+    fn resume(&self, _amount: u64) {}
+
+    /// Nothing more is to come.
+    fn finish(&self) {}
+
+    /// Something that the user should know, though it is not an error.
+    fn note(&self, _text: &str) {}
+
+    /// Whether the work is to end now.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Ignores everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {}

@@ -1,0 +1,320 @@
+//! A checkpoint becomes bundles and tables.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ::oracle::gate::GateReport;
+use ::oracle::interpreter::Session;
+use ::oracle::reference::Reference;
+use ::oracle::stepper::Stepper;
+use ::oracle::tables::Tables;
+use aimodel::package::PackageMetadata;
+use anyhow::bail;
+use converter::decoder::Variant;
+use converter::journal::Journal;
+use converter::name::ModelName;
+use converter::{Model, Plan, Request, Written};
+use output::{Digest, StagedDirectory};
+use packer::TOOL;
+use packer::manifest::ManifestKind;
+use packer::replace::Outputs;
+use packer::template::Renderer;
+use packer::tokenizer::PreparedTokenizer;
+use progress::Progress;
+use report::Timing;
+
+use crate::bundle::{self, BundleInputs, FinishedBundle};
+use crate::outputs::{RunOptions, creation_date};
+use crate::reporting::{self, Clock, Facts, ReportFiles, Timeline};
+use crate::stage::{RunOutcome, Stage, Target};
+use crate::tables::{self, FinishedTables};
+use crate::{gate, oracle};
+
+/// What is to be made of a checkpoint.
+#[derive(Debug)]
+pub struct ConversionOptions {
+    /// Where, and how.
+    pub run: RunOptions,
+    /// What to convert into. Whether tables are made follows from this and what is below.
+    pub request: Request,
+    /// Positions that the cache may grow to.
+    pub max_context: u64,
+    /// Tokens of a prompt that the engine is to read at a time, where a function takes any number.
+    pub prompt_chunk: u64,
+    /// Tables that were made before from the same checkpoint.
+    pub tables: Option<PathBuf>,
+    /// Whether every bundle is compared with the checkpoint.
+    pub is_gated: bool,
+    /// Whether a report is written beside the bundles.
+    pub has_report: bool,
+    /// Whether the checkpoint may be without a chat template.
+    pub allow_no_template: bool,
+}
+
+/// A conversion of which everything is known but the weights.
+pub struct Job<'a> {
+    conversion: &'a ConversionOptions,
+    model: &'a Model<'a>,
+    /// Every byte of the outputs.
+    pub plan: Plan,
+    /// Name of the model.
+    pub name: ModelName,
+    /// Stamp of tables that exist already.
+    stamp: Option<Digest>,
+}
+
+/// What a conversion left behind.
+pub struct Finished {
+    /// The bundles.
+    pub bundles: Vec<FinishedBundle>,
+    /// The tables, if some were made.
+    pub tables: Option<FinishedTables>,
+    /// What was written, with the statistics of all weights.
+    pub written: Written,
+    timings: Vec<Timing>,
+    timeline: Timeline,
+}
+
+/// Who watches a conversion, and renders its chat template.
+#[derive(Clone, Copy)]
+pub struct Watchers<'a> {
+    /// Receives the progress in bytes of the checkpoint.
+    pub bytes: &'a dyn Progress,
+    /// Receives the progress of the gate in positions.
+    pub positions: &'a dyn Progress,
+    /// Renders chat templates.
+    pub render: Renderer<'a>,
+}
+
+/// Refuses bundles that failed their gate where something would be replaced: who has a good bundle keeps it.
+fn refuse_failed<'f>(
+    names: &[String],
+    gates: &[GateReport],
+    mut folders: impl Iterator<Item = &'f StagedDirectory>,
+) -> anyhow::Result<()> {
+    if gates.iter().all(|report| report.passed) || !folders.any(StagedDirectory::replaces) {
+        return Ok(());
+    }
+    let mut text = "a bundle failed its gate, so nothing was replaced".to_owned();
+    for (name, report) in names.iter().zip(gates) {
+        text.push_str(&format!("\n  {name}: {}", gate::verdict(report)));
+        report.causes.iter().for_each(|cause| text.push_str(&format!("\n    cause: {cause}")));
+    }
+    text.push_str("\nto look at the bundles, convert into another folder with -o");
+    bail!(text)
+}
+
+/// The engine starts caches at 256 positions and doubles them.
+fn check_context(max_context: u64, model: u64) -> anyhow::Result<()> {
+    if max_context < 256 || !max_context.is_multiple_of(256) || !(max_context / 256).is_power_of_two() {
+        bail!(
+            "--max-context {max_context}: the engine doubles its caches from 256 on; give 256, 512, 1024, ..."
+        );
+    }
+    if max_context > model {
+        bail!("--max-context {max_context}: the model was made for {model} positions at most");
+    }
+    Ok(())
+}
+
+/// A stage that has just ended.
+fn timing(stage: &str, started: Instant, bytes: Option<u64>) -> Timing {
+    Timing { stage: stage.to_owned(), seconds: started.elapsed().as_secs_f64(), bytes }
+}
+
+impl ConversionOptions {
+    /// Outputs of this run, which reads the checkpoint and perhaps tables.
+    fn outputs(&self) -> Outputs {
+        self.run.outputs(self.tables.as_deref())
+    }
+}
+
+impl<'a> Job<'a> {
+    /// Plans the conversion of an opened checkpoint that has this name.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be converted so, or the given tables are none.
+    pub fn new(conversion: &'a ConversionOptions, model: &'a Model<'a>, name: &str) -> anyhow::Result<Self> {
+        check_context(conversion.max_context, model.config.max_positions as u64)?;
+        let name = conversion.run.model_name(name, &model.config)?;
+        let uses_tables = conversion.request.graphs.iter().any(|(variant, _)| *variant != Variant::Stock);
+        let tables = conversion.tables.as_deref().filter(|_| uses_tables);
+        let stamp = tables.map(tables::stamp_of).transpose()?;
+        Ok(Job { conversion, model, plan: model.plan(&conversion.request)?, name, stamp })
+    }
+
+    /// The outputs: the bundles, then the tables, if there are any.
+    fn targets(&self) -> Vec<Target> {
+        let outputs = self.conversion.outputs();
+        let (bundle, tables) = (outputs.folder(ManifestKind::Bundle), outputs.folder(ManifestKind::Tables));
+        let bundles =
+            self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.recipe.projections));
+        let bundles = bundles.map(|name| (name, bundle.clone()));
+        bundles.chain(self.plan.tables.as_ref().map(|_| (self.name.tables(), tables))).collect()
+    }
+
+    /// Makes and publishes the outputs; publishes only what an earlier run had finished.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be read, an output is not to be replaced or cannot be written, or the run is cancelled.
+    pub fn run(&self, watchers: Watchers<'_>) -> anyhow::Result<RunOutcome<Finished>> {
+        let run = &self.conversion.run;
+        let tokenizer = bundle::tokenizer(self.model, self.conversion.allow_no_template, watchers.render)?;
+        if let Some(report) = self.report() {
+            report.check(&self.conversion.outputs())?;
+        }
+        let targets = self.targets();
+        let names: Vec<String> = targets.iter().map(|(name, _)| name.clone()).collect();
+        let source = self.model.source;
+        let mut stage = Stage::open(run, &names[0], &targets, source, watchers.bytes)?;
+        if stage.is_finished() {
+            return stage.commit_finished(run, &targets).map(RunOutcome::Published);
+        }
+        match self.fill(&mut stage, &names[..self.plan.graphs.len()], &tokenizer, watchers) {
+            Ok(mut finished) => {
+                let started = Instant::now();
+                stage.commit()?;
+                finished.timings.push(timing("syncing and publishing", started, None));
+                Ok(RunOutcome::Made(finished))
+            }
+            Err(error) => Err(stage.end(error)),
+        }
+    }
+
+    /// Makes everything that is to be published; the tables' folder, if there is one, is the last.
+    fn fill(
+        &self,
+        stage: &mut Stage<'_>,
+        names: &[String],
+        tokenizer: &PreparedTokenizer,
+        watchers: Watchers<'_>,
+    ) -> anyhow::Result<Finished> {
+        let conversion = self.conversion;
+        conversion.run.check_space(self.plan.bytes().saturating_sub(stage.held()))?;
+        let work = stage.work();
+        let Stage { folders, journal, .. } = stage;
+        let (folders, table_folder) = folders.split_at(names.len());
+        let table_folder = table_folder.first();
+
+        let started = Instant::now();
+        let (written, timeline) = self.write(names, folders, table_folder, &work, journal, watchers.bytes)?;
+        let bytes = self.plan.input_bytes() + self.plan.bytes();
+        let mut timings = vec![timing("reading, quantizing, writing", started, Some(bytes))];
+        let started = Instant::now();
+        let gates = self.gate(names, folders, table_folder, watchers)?;
+        if conversion.is_gated {
+            timings.push(timing("gate", started, None));
+        }
+        refuse_failed(names, &gates, folders.iter().chain(table_folder))?;
+        let mut gates = gates.into_iter();
+        let tables = match (table_folder, &written.tables) {
+            (Some(folder), Some(written)) => {
+                Some(tables::finish(folder, written, &self.name.tables(), self.model.source)?)
+            }
+            _ => None,
+        };
+        let stamp = tables.as_ref().map(|tables| tables.stamp).or(self.stamp);
+        let bundles = folders.iter().enumerate().map(|(at, folder)| {
+            let facts = BundleInputs {
+                name: &names[at],
+                graph: &self.plan.graphs[at],
+                package: &written.packages[at],
+                model: self.model,
+                plan: &self.plan,
+                statistics: &written.statistics,
+                max_context: conversion.max_context,
+                prompt_chunk: conversion.prompt_chunk,
+                stamp,
+                gate: gates.next(),
+            };
+            bundle::assemble(folder, &facts, tokenizer)
+        });
+        let bundles = bundles.collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Finished { bundles, tables, written, timings, timeline })
+    }
+
+    /// Compares the packages with the checkpoint, if that was asked.
+    fn gate(
+        &self,
+        names: &[String],
+        folders: &[StagedDirectory],
+        made: Option<&StagedDirectory>,
+        watchers: Watchers<'_>,
+    ) -> anyhow::Result<Vec<GateReport>> {
+        if !self.conversion.is_gated {
+            return Ok(Vec::new());
+        }
+        let mut reference = Reference::open(self.model.source)?;
+        let oracle = oracle::by_default(self.model.source, &mut reference, watchers.positions)?;
+        let tables = made.map(StagedDirectory::path).or(self.conversion.tables.as_deref());
+        let reports = folders.iter().zip(names).map(|(folder, name)| {
+            let session = Session::open(&folder.path().join(bundle::asset_name(name)))?;
+            let mut stepper = Stepper::new(session, tables.map(Tables::open).transpose()?)?;
+            gate::measure(&mut stepper, &oracle, Some(&mut reference), false, watchers.positions)
+        });
+        reports.collect()
+    }
+
+    fn write(
+        &self,
+        names: &[String],
+        folders: &[StagedDirectory],
+        tables: Option<&StagedDirectory>,
+        work: &Path,
+        journal: &mut Journal,
+        progress: &dyn Progress,
+    ) -> anyhow::Result<(Written, Timeline)> {
+        let packages: Vec<PathBuf> = folders
+            .iter()
+            .zip(names)
+            .map(|(folder, name)| folder.path().join(bundle::asset_name(name)))
+            .collect();
+        let metadata = PackageMetadata::new(TOOL, &creation_date()?);
+        progress.expect(self.plan.input_bytes());
+        let clock = Clock::new(progress);
+        let places = converter::Outputs {
+            packages: &packages,
+            tables: tables.map(StagedDirectory::path),
+            scratch: work,
+            metadata: &metadata,
+        };
+        let threads = self.conversion.run.threads;
+        let written = self.model.write(&self.plan, &places, threads, &clock, journal);
+        progress.finish();
+        Ok((written?, clock.finish()))
+    }
+
+    /// Name of the first bundle, which is the report's too.
+    fn first_name(&self) -> String {
+        let name =
+            self.plan.graphs.first().map(|graph| self.name.bundle(graph.variant, graph.recipe.projections));
+        name.unwrap_or_default()
+    }
+
+    /// The report's files, if one is wanted.
+    fn report(&self) -> Option<ReportFiles> {
+        let is_wanted = self.conversion.has_report;
+        is_wanted.then(|| ReportFiles::at(&self.conversion.run.output, &self.first_name()))
+    }
+
+    /// Writes the report, if one is wanted; gives its files.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn write_report(&self, finished: &Finished) -> anyhow::Result<Option<ReportFiles>> {
+        let Some(files) = self.report() else { return Ok(None) };
+        let gates = finished.bundles.iter().filter_map(|bundle| Some((bundle.name(), bundle.gate.as_ref()?)));
+        let report = reporting::of_conversion(&Facts {
+            name: &self.first_name(),
+            source: &self.conversion.run.source,
+            model: self.model,
+            plan: &self.plan,
+            statistics: &finished.written.statistics,
+            gates: gates.collect(),
+            timings: &finished.timings,
+            timeline: &finished.timeline,
+        });
+        files.write(&report, &self.conversion.outputs())?;
+        Ok(Some(files))
+    }
+}

@@ -1,0 +1,83 @@
+//! One block of one tensor, and why its codes are what they are.
+
+mod packed;
+mod source;
+
+use std::path::Path;
+
+use aimodel::package::PROGRAM;
+use anyhow::bail;
+
+pub use packed::{ExplainedCodes, PackedBlock};
+pub use source::{ExplainedFit, ExplainedLattice, ScaleInterval, SourceBlock};
+
+/// Names that an error lists.
+const LISTED: usize = 8;
+
+/// Which block of which tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockPlace<'a> {
+    /// Name of the tensor, or the end of it.
+    pub tensor: &'a str,
+    /// Row: all axes but the last, as one.
+    pub row: u64,
+    /// Block of 32 weights within the row.
+    pub block: u64,
+}
+
+/// Whether this is a package or a bundle, and no checkpoint.
+pub fn is_bundle(path: &Path) -> bool {
+    path.join(PROGRAM).exists() || path.join(packer::metadata::FILE_NAME).exists()
+}
+
+/// Which of the names is meant: the whole of one, or the end of just one.
+fn find(names: &[&str], wanted: &str, path: &Path) -> anyhow::Result<usize> {
+    if let Some(at) = names.iter().position(|name| *name == wanted) {
+        return Ok(at);
+    }
+    let end = format!(".{wanted}");
+    let found: Vec<usize> = (0..names.len()).filter(|at| names[*at].ends_with(&end)).collect();
+    if let [only] = found[..] {
+        return Ok(only);
+    }
+    let like: Vec<&str> = names.iter().copied().filter(|name| name.contains(wanted)).take(LISTED).collect();
+    let hint = if like.is_empty() {
+        String::new()
+    } else {
+        format!("; names with it: {}", text::bounds::list(&like))
+    };
+    let problem = if found.is_empty() { "there is no tensor" } else { "more than one tensor ends with" };
+    bail!("{}: {problem} {wanted:?}{hint}", path.display());
+}
+
+impl BlockPlace<'_> {
+    /// Refuses a row or a block that the tensor does not have.
+    fn check(&self, name: &str, rows: u64, blocks: u64) -> anyhow::Result<()> {
+        if self.row >= rows || self.block >= blocks {
+            bail!(
+                "{name} has rows 0 to {} and blocks 0 to {} in each; row {}, block {} is not there",
+                rows.saturating_sub(1),
+                blocks.saturating_sub(1),
+                self.row,
+                self.block
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_name_will_do_if_it_is_the_end_of_one() {
+        let names = ["model.a.weight", "model.b.weight", "weight.a"];
+        let path = Path::new("x");
+        assert_eq!(find(&names, "b.weight", path).unwrap(), 1);
+        assert_eq!(find(&names, "weight.a", path).unwrap(), 2);
+        let many = find(&names, "weight", path).unwrap_err().to_string();
+        assert!(many.contains("more than one") && many.contains("model.a.weight"), "{many}");
+        assert!(find(&names, "c", path).unwrap_err().to_string().contains("no tensor \"c\""));
+    }
+}

@@ -1,0 +1,100 @@
+//! Does a bundle say what its checkpoint says?
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use ::oracle::file::{self, Case, Oracle};
+use ::oracle::gate::{self, GateReport};
+use ::oracle::reference::Reference;
+use ::oracle::stepper::Stepper;
+use anyhow::bail;
+use checkpoint::source::Source;
+use packer::replace::Output;
+use progress::Progress;
+
+use crate::outputs;
+use crate::runnable::Runnable;
+
+/// Refuses an oracle of another checkpoint: it speaks for one. Those made with `transformers` do not say for which.
+///
+/// # Errors
+/// If it is of another one, or the checkpoint cannot be read.
+pub fn check_identity(oracle: &Oracle, source: &dyn Source, path: &Path) -> anyhow::Result<()> {
+    let fingerprint = file::identity(source)?.fingerprint;
+    match &oracle.checkpoint {
+        Some(known) if known.fingerprint != fingerprint => bail!(
+            "{}: the oracle is of another checkpoint than --checkpoint; make it again with `coreai-bundle oracle`",
+            path.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an oracle with a sequence that the bundle has no positions for: it is of no use.
+///
+/// # Errors
+/// If there is one, or the bundle cannot be read.
+pub fn check_context(oracle: &Oracle, runnable: &Runnable) -> anyhow::Result<()> {
+    let Some(limit) = runnable.max_context()? else { return Ok(()) };
+    let longest = oracle.cases.iter().map(Case::len).max().unwrap_or(0);
+    if longest as u64 > limit {
+        bail!(
+            "the oracle has a sequence of {longest} tokens, the bundle a context of {limit}: make one with shorter prompts, or convert \
+             with a larger --max-context"
+        );
+    }
+    Ok(())
+}
+
+/// Runs the gate, and tells `progress` of its positions.
+///
+/// # Errors
+/// If the bundle cannot be run, or the run is cancelled.
+pub fn measure(
+    stepper: &mut Stepper,
+    oracle: &Oracle,
+    reference: Option<&mut Reference<'_>>,
+    layers: bool,
+    progress: &dyn Progress,
+) -> anyhow::Result<GateReport> {
+    let run = |(case, repeated): (&Case, usize)| if repeated < case.len() { case.len() } else { 0 };
+    let positions: usize = oracle.cases.iter().zip(oracle.repeated()).map(run).sum();
+    progress.expect(positions as u64);
+    let report = gate::run(stepper, oracle, reference, layers, &mut || {
+        progress.advance(1);
+        if progress.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    progress.finish();
+    Ok(report?)
+}
+
+/// Writes the bundle's own continuation of the first prompt, for devices to repeat.
+///
+/// # Errors
+/// If the bundle cannot be run, or the file cannot be written.
+pub fn write_probe(
+    stepper: &mut Stepper,
+    oracle: &Oracle,
+    path: &Path,
+    output: Output,
+) -> anyhow::Result<()> {
+    let prompt: Vec<u32> =
+        oracle.cases.first().map(|case: &Case| case.prompt_ids.clone()).unwrap_or_default();
+    let probe = gate::probe(stepper, &prompt)?;
+    outputs::write_text(path, output, &(serde_json::to_string(&probe)? + "\n"))
+}
+
+/// One line that says it all.
+pub fn verdict(report: &GateReport) -> String {
+    let word = if report.passed { "passed" } else { "FAILED" };
+    let cosine = report
+        .distances
+        .map(|distances| format!(", minimum cosine {:.6}", distances.min_cosine))
+        .unwrap_or_default();
+    format!(
+        "gate {word}: {} of {} qualified positions agree{cosine}, largest difference of norms {:.2} %",
+        report.agreed,
+        report.qualified,
+        100.0 * report.norm_difference()
+    )
+}

@@ -1,0 +1,101 @@
+//! A release tree as a repository of the Hub.
+
+use std::path::Path;
+
+use anyhow::bail;
+use hub::upload::{self, Comparison, LocalFile, Published, Target};
+use hub::{Client, Settings};
+use packer::TOOL;
+use packer::check::{self, Options};
+use packer::manifest::{self, Manifest};
+use packer::template::Renderer;
+use progress::Progress;
+
+use crate::release::defects_in_words;
+
+/// A client that may publish.
+///
+/// # Errors
+/// If the network is not to be used, or there is no token.
+pub fn client(cancelled: fn() -> bool) -> anyhow::Result<Client> {
+    let settings = Settings { cancelled, ..Settings::from_environment() };
+    if settings.offline {
+        bail!("HF_HUB_OFFLINE is set, and publishing needs the network: unset it");
+    }
+    let client = Client::new(settings);
+    // Nobody wants to wait for the digests of a whole release to be told this.
+    upload::need_token(&client)?;
+    Ok(client)
+}
+
+/// A release without defects.
+#[derive(Debug)]
+pub struct Checked {
+    /// All its files.
+    pub files: Vec<LocalFile>,
+    /// First line of a commit that publishes it, unless another one is given.
+    pub message: String,
+}
+
+impl Checked {
+    /// Checks a release tree.
+    ///
+    /// # Errors
+    /// If it is none, has defects, or cannot be read.
+    pub fn new(folder: &Path, render: Renderer<'_>) -> anyhow::Result<Self> {
+        let report = check::check(folder, &Options::new(render))?;
+        if report.target != check::Target::Release {
+            bail!("{} is not a release tree: make one with `coreai-bundle release`", folder.display());
+        }
+        if report.has_defects() {
+            let (shown, defects) = (folder.display(), defects_in_words(&report));
+            bail!("{shown} is not fit to be published, it has {defects}\nrun `coreai-bundle check {shown}`");
+        }
+        let manifest = Manifest::read(folder)?;
+        let mut files = Vec::with_capacity(manifest.files.len() + 1);
+        for file in &manifest.files {
+            // The check has just compared this digest.
+            files.push(LocalFile::new(&file.path, &folder.join(&file.path), Some(&file.sha256.to_string()))?);
+        }
+        files.push(LocalFile::new(manifest::FILE_NAME, &folder.join(manifest::FILE_NAME), None)?);
+        Ok(Checked { files, message: format!("Publish {} with {TOOL}", manifest.name) })
+    }
+
+    /// Compares the release with what the repository holds.
+    ///
+    /// # Errors
+    /// If the Hub refuses or does not answer, or publishing would do something else than is asked for.
+    pub fn compare(&self, client: &Client, target: &Target<'_>) -> anyhow::Result<Comparison> {
+        let comparison = upload::compare(client, target, &self.files)?;
+        let (id, endpoint) = (target.id, client.settings().public_endpoint());
+        match &comparison.head {
+            Some(head) if target.private && !head.private => bail!(
+                "{id} exists and is public: make it private at {endpoint}/{id}/settings first, or publish without --private"
+            ),
+            None if target.revision != "main" => bail!(
+                "there is no repository {id} yet, and a new one has the branch main only: publish without --revision"
+            ),
+            None if target.pull_request => bail!(
+                "there is no repository {id} that a pull request could be opened in: check the name, or publish without --pr"
+            ),
+            _ => Ok(comparison),
+        }
+    }
+
+    /// Sends what is new or changed.
+    ///
+    /// # Errors
+    /// If the Hub refuses or does not answer, a file cannot be read, or the run is cancelled.
+    pub fn send(
+        &self,
+        client: &Client,
+        target: &Target<'_>,
+        comparison: &Comparison,
+        progress: &dyn Progress,
+    ) -> anyhow::Result<Published> {
+        progress.expect(comparison.differing(&self.files).map(|file| file.size).sum());
+        let published = upload::publish(client, target, &self.files, comparison, progress);
+        progress.finish();
+        Ok(published?)
+    }
+}

@@ -1,0 +1,109 @@
+//! A bundle that is to be run here: its package, its tokenizer, and the tables that belong to it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ::oracle::bundle::BundlePaths;
+use ::oracle::interpreter::{Rounding, Session};
+use ::oracle::stepper::Stepper;
+use ::oracle::tables::Tables;
+use ::oracle::text::Text;
+use anyhow::{Context, bail};
+use output::Digest;
+use packer::manifest::{self, Manifest, ManifestKind};
+use packer::metadata::BundleMetadata;
+
+use crate::tables;
+
+/// Folder of a release tree that holds the tables.
+const RELEASE_TABLES: &str = "ios-frontend";
+
+/// A bundle, and how it is run.
+#[derive(Clone, Debug)]
+pub struct Runnable {
+    /// Bundle, or package.
+    pub bundle: PathBuf,
+    /// Table folder of the bundle; the one beside it that has its stamp otherwise.
+    pub tables: Option<PathBuf>,
+    /// How sums of half-precision numbers are rounded.
+    pub rounding: Rounding,
+}
+
+impl Runnable {
+    /// Opens the bundle with its tables.
+    ///
+    /// # Errors
+    /// If it cannot be read or run, or the tables are not its own.
+    pub fn stepper(&self) -> anyhow::Result<Stepper> {
+        let paths = BundlePaths::find(&self.bundle)?;
+        let session = Session::open(&paths.package).with_context(|| paths.package.display().to_string())?;
+        let folder = self.table_folder(&paths)?;
+        let tables = folder.map(|folder| Tables::open(&folder)).transpose()?;
+        let mut stepper = Stepper::new(session, tables)
+            .with_context(|| format!("{} cannot be run", self.bundle.display()))?;
+        stepper.set_rounding(self.rounding);
+        Ok(stepper)
+    }
+
+    /// The bundle's tokenizer.
+    ///
+    /// # Errors
+    /// If it has none, or one that cannot be read.
+    pub fn text(&self) -> anyhow::Result<Text> {
+        match BundlePaths::find(&self.bundle)?.tokenizer {
+            Some(folder) => Ok(Text::open(&folder)?),
+            None => bail!("{}: a bare package has no tokenizer; give the bundle", self.bundle.display()),
+        }
+    }
+
+    /// Positions that the bundle was made for; a bare package does not say.
+    pub(crate) fn max_context(&self) -> anyhow::Result<Option<u64>> {
+        match BundlePaths::find(&self.bundle)?.tokenizer {
+            Some(_) => Ok(Some(BundleMetadata::read(&self.bundle)?.language.max_context_length)),
+            None => Ok(None),
+        }
+    }
+
+    /// The tables that were given, if they can be the bundle's, or those found beside it.
+    fn table_folder(&self, paths: &BundlePaths) -> anyhow::Result<Option<PathBuf>> {
+        let stamp = match paths.tokenizer {
+            Some(_) => BundleMetadata::read(&self.bundle)?.tables_digest(),
+            None => None,
+        };
+        match (&self.tables, stamp) {
+            (Some(folder), Some(stamp)) if folder.join(manifest::FILE_NAME).exists() => {
+                let found = tables::stamp_of(folder)?;
+                if found != stamp {
+                    bail!(
+                        "{}: the tables are of another checkpoint or conversion: their stamp is {found}, the bundle's {stamp}",
+                        folder.display()
+                    );
+                }
+                Ok(Some(folder.clone()))
+            }
+            (Some(folder), _) => Ok(Some(folder.clone())),
+            (None, Some(stamp)) => Ok(beside(&self.bundle, stamp)),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// The table folder with that stamp beside a bundle, or in its place of a release tree.
+fn beside(bundle: &Path, stamp: Digest) -> Option<PathBuf> {
+    let bundle = bundle.canonicalize().ok()?;
+    let parent = bundle.parent()?;
+    let release = parent.parent().map(|release| release.join(RELEASE_TABLES));
+    let folders = std::iter::once(parent.to_owned()).chain(release);
+    let mut candidates: Vec<PathBuf> = folders
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flat_map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())))
+        .filter(|path| path.is_dir())
+        .collect();
+    candidates.sort();
+    let is_it = |path: &PathBuf| {
+        Manifest::read(path).is_ok_and(|manifest| {
+            manifest.kind == ManifestKind::Tables && manifest.tables_digest == Some(stamp)
+        })
+    };
+    candidates.into_iter().find(is_it)
+}
