@@ -22,10 +22,9 @@ fn width(tokens: usize) -> NonZeroUsize {
     NonZeroUsize::new(tokens).unwrap()
 }
 
-/// The short sequences and the longest one: the other long one begins with the same 320 tokens.
-fn sequences() -> Vec<Case> {
-    let mut long = cases("oracle-long.json");
-    [cases("oracle.json"), vec![long.remove(1)]].concat()
+/// A sequence far beyond the window, and beyond the first capacity of the caches.
+fn long_sequence() -> Case {
+    cases("oracle-long.json").remove(0)
 }
 
 /// Logits of all positions, fed in chunks of at most this many through `main`.
@@ -79,7 +78,8 @@ fn feedings_agree(package: PrefillReference, sequences: &[Case]) -> usize {
             stepper.set_feeding(Feeding::Prefill(width(most))).unwrap();
             stepper.reset().unwrap();
             let mut found = vec![stepper.read_prompt(&case.prompt_ids).unwrap().unwrap()];
-            found.extend(case.generated_ids.iter().map(|id| stepper.feed(*id).unwrap()));
+            let outputs = stepper.feed_chunk(&case.generated_ids).unwrap();
+            found.extend((0..case.generated_ids.len()).map(|at| outputs.logits(at).unwrap()));
             for (found, expected) in found.iter().zip(&expected[case.prompt_ids.len() - 1..]) {
                 assert_same_bits(found, expected, &what);
             }
@@ -90,8 +90,13 @@ fn feedings_agree(package: PrefillReference, sequences: &[Case]) -> usize {
 }
 
 #[test]
-fn f16_says_the_same_however_it_is_fed() {
-    assert_eq!(feedings_agree(PrefillReference::F16, &sequences()), 0);
+fn short_sequences_say_the_same_however_they_are_fed() {
+    assert_eq!(feedings_agree(PrefillReference::F16, &cases("oracle.json")), 0);
+}
+
+#[test]
+fn a_long_sequence_says_the_same_however_it_is_fed() {
+    assert_eq!(feedings_agree(PrefillReference::F16, &[long_sequence()]), 0);
 }
 
 /// The rule that ignores the lattice flips as many winners as it does in the packages of one function.
@@ -103,7 +108,7 @@ fn int4_says_the_same_however_it_is_fed() {
 /// A chunk that ends on the window's edge, before and after it, and one or two windows later.
 #[test]
 fn chunks_end_anywhere_about_the_window() {
-    let tokens = &sequences().pop().unwrap().ids()[..52];
+    let tokens = &long_sequence().ids()[..52];
     let mut stepper = prefill_stepper(PrefillReference::F16);
     let expected = through_main(&mut stepper, tokens, 1);
     for end in [14, 15, 16, 17, 18, 31, 32, 33, 47, 48, 49] {
@@ -142,7 +147,7 @@ fn spoil(stepper: &mut Stepper) {
 
 #[test]
 fn what_lies_beyond_the_last_position_changes_nothing() {
-    let tokens = &sequences().pop().unwrap().ids()[..60];
+    let tokens = &long_sequence().ids()[..60];
     let mut stepper = prefill_stepper(PrefillReference::F16);
     let expected = through_main(&mut stepper, tokens, 1);
     stepper.reset().unwrap();
@@ -162,7 +167,7 @@ fn what_lies_beyond_the_last_position_changes_nothing() {
 /// Rounded as Apple's runtime rounds, a token means the same in a chunk, too.
 #[test]
 fn rounding_each_step_does_not_depend_on_the_chunk() {
-    let tokens = sequences().pop().unwrap().ids()[..40].to_vec();
+    let tokens = long_sequence().ids()[..40].to_vec();
     let mut stepper = prefill_stepper(PrefillReference::Int4);
     stepper.set_rounding(Rounding::EachStep);
     let expected = through_main(&mut stepper, &tokens, 1);
@@ -173,7 +178,7 @@ fn rounding_each_step_does_not_depend_on_the_chunk() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    let tokens = sequences().pop().unwrap().ids()[..48].to_vec();
+    let tokens = long_sequence().ids()[..48].to_vec();
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| through_main(&mut prefill_stepper(PrefillReference::Int4), &tokens, 24))
@@ -213,9 +218,7 @@ fn the_gate_passes_the_package_however_it_is_fed() {
     let source = LocalSource::open(&checkpoint()).unwrap();
     let mut reference = Reference::open(&source).unwrap();
     let mut stepper = prefill_stepper(PrefillReference::F16);
-    for (feeding, qualified) in
-        [(Feeding::ONE_BY_ONE, 182), (Feeding::Main(width(7)), 182), (Feeding::Prefill(width(7)), 159)]
-    {
+    for (feeding, qualified) in [(Feeding::Main(width(7)), 182), (Feeding::Prefill(width(7)), 159)] {
         stepper.set_feeding(feeding).unwrap();
         let mut fed = 0;
         let report = gate::run(&mut stepper, &oracle_of(6), Some(&mut reference), false, &mut || {
