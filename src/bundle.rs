@@ -6,7 +6,7 @@ use ::oracle::gate::GateReport;
 use aimodel::package::PROGRAM;
 use checkpoint::config::CONFIG_FILE;
 use checkpoint::source::Source;
-use converter::decoder::Variant;
+use converter::decoder::{Functions, Sequence, Variant};
 use converter::plan::GraphPlan;
 use converter::recipe::{Recipe, Treatment};
 use converter::statistics::WeightStatistics;
@@ -14,7 +14,9 @@ use converter::{Model, Plan};
 use output::{Digest, StagedDirectory, WrittenFile};
 use packer::bundle::BundleParts;
 use packer::manifest::{FileRecord, Provenance, SourceFile, SourceRecord};
-use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, SourceMetadata};
+use packer::metadata::{
+    BundleMetadata, EngineInputs, LanguageBundle, PromptReading, QueryLength, SourceMetadata,
+};
 use packer::tokenizer::{self, PreparedTokenizer, Purpose};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -30,6 +32,8 @@ pub(crate) struct BundleFacts<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) statistics: &'a WeightStatistics,
     pub(crate) max_context: u64,
+    /// Tokens of a prompt that the engine is to read at a time.
+    pub(crate) chunk: u64,
     /// Stamp of the tables that belong to it.
     pub(crate) stamp: Option<Digest>,
     /// What the gate found, if it was asked.
@@ -130,6 +134,7 @@ fn metadata(facts: &BundleFacts<'_>, asset: &str, tokenizer: &PreparedTokenizer)
             Variant::Table => EngineInputs::Static,
             Variant::Stock => EngineInputs::None,
         },
+        prompts: prompt_reading(facts.graph.functions, facts.chunk),
         source: SourceMetadata {
             model_definition: Some(outputs::tool()),
             hf_model_id: identity.repository.clone(),
@@ -140,6 +145,16 @@ fn metadata(facts: &BundleFacts<'_>, asset: &str, tokenizer: &PreparedTokenizer)
         scheme: scheme.as_deref(),
         tool: &outputs::tool(),
     })
+}
+
+fn prompt_reading(functions: Functions, chunk: u64) -> PromptReading {
+    let length = |sequence| match sequence {
+        Sequence::One => QueryLength::Fixed(1),
+        Sequence::Fixed(tokens) => QueryLength::Fixed(tokens.into()),
+        Sequence::Dynamic => QueryLength::Dynamic,
+    };
+    let prefill = functions.prefill.map(|prefill| length(prefill.sequence()));
+    PromptReading { main: length(functions.main), prefill, chunk }
 }
 
 /// Name of the weight scheme; none for half precision throughout.

@@ -29,6 +29,7 @@ use crate::cli::{Rule, Weights};
 use crate::origin::Origin;
 use crate::outputs::Common;
 use crate::progress::Progress;
+use crate::prompts::Prompts;
 use crate::reporting::{self, Clock, Facts, Timeline};
 use crate::stage::{Options, Stage, Target};
 use crate::{
@@ -46,6 +47,8 @@ pub(crate) struct Arguments {
     /// Where the graph gets its per-layer rows from
     #[arg(long, value_enum, default_value_t = VariantChoice::Provider)]
     variant: VariantChoice,
+    #[command(flatten)]
+    prompts: Prompts,
     /// Format of projections
     #[arg(long, value_enum, default_value_t = Weights::Int4)]
     weights: Weights,
@@ -137,6 +140,9 @@ impl Arguments {
             ("--head", stage::typed(&self.head)),
             ("--rule", stage::typed(&self.rule)),
             ("--max-context", self.max_context.to_string()),
+            ("--main", stage::typed(&self.prompts.main)),
+            ("--prefill", self.prompts.prefill.to_string()),
+            ("--prefill-chunk", self.prompts.chunk.to_string()),
             ("--tables", tables),
             ("--no-tables", self.no_tables.to_string()),
         ];
@@ -164,13 +170,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let model = Model::open(&*origin.source)?;
     check_context(arguments.max_context, model.config.max_positions as u64)?;
     let name = arguments.common.model_name(&origin.name, &model.config)?;
-    let variants = arguments.variant.variants();
+    let graphs = arguments.prompts.graphs(&arguments.variant.variants())?;
     let wants_tables = arguments.variant != VariantChoice::Stock;
     let request = Request {
         tables: wants_tables && !arguments.no_tables && arguments.tables.is_none(),
         projections: arguments.weights.treatment(arguments.rule),
         head: arguments.head.weights().map(|head| head.treatment(arguments.rule)),
-        variants,
+        graphs,
     };
     let stamp = match &arguments.tables {
         Some(folder) if wants_tables => Some(tables::stamp_of(folder)?),
@@ -348,6 +354,7 @@ impl Job<'_> {
                 plan: self.plan,
                 statistics: &written.statistics,
                 max_context: arguments.max_context,
+                chunk: arguments.prompts.chunk.get(),
                 stamp,
                 gate: gates.next(),
             };

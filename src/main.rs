@@ -20,6 +20,7 @@ mod outputs;
 mod pack;
 mod plan_text;
 mod progress;
+mod prompts;
 mod publish;
 mod published;
 mod release;

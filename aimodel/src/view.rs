@@ -3,8 +3,10 @@
 //! Nothing here relies on the module being valid.
 
 mod weights;
+mod work;
 
 pub use weights::{Place, Stored, Weight, WeightError, piece};
+pub use work::Work;
 
 use crate::attribute::{Attribute, AttributeId};
 use crate::module::{BlockId, Module, NAME_KEY, OpId, ValueId};

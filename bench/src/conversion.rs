@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use checkpoint::source::{LocalSource, Source};
-use converter::decoder::Variant;
+use converter::decoder::{Functions, Variant};
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{Model, Plan, Request};
@@ -126,7 +126,7 @@ impl Subject<'_> {
 pub(crate) fn everything(source: &LocalSource) -> Result<(BTreeSet<String>, Plan)> {
     let model = Model::open(source)?;
     let plan = model.plan(&Request {
-        variants: vec![Variant::Provider, Variant::Table],
+        graphs: [Variant::Provider, Variant::Table].map(|variant| (variant, Functions::MAIN)).to_vec(),
         tables: true,
         projections: Treatment::Int4(Int4Rule::Lattice),
         head: Some(Treatment::Int4(Int4Rule::Lattice)),

@@ -7,7 +7,7 @@ use std::path::Path;
 use aimodel::bytecode::reader::Bytecode;
 use anyhow::Result;
 use checkpoint::source::LocalSource;
-use converter::decoder::Variant;
+use converter::decoder::{Functions, Variant};
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{Model, Request};
@@ -75,7 +75,7 @@ fn graph(options: &Options, figures: &mut Figures) -> Result<()> {
     let source = LocalSource::open(&folder)?;
     let model = Model::open(&source)?;
     let request = Request {
-        variants: vec![Variant::Provider],
+        graphs: vec![(Variant::Provider, Functions::MAIN)],
         tables: false,
         projections: Treatment::Int4(Int4Rule::Lattice),
         head: Some(Treatment::Int4(Int4Rule::Lattice)),

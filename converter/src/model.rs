@@ -6,7 +6,7 @@ use aimodel::package::PackageMetadata;
 use half::{bf16, f16};
 use output::WrittenFile;
 
-use crate::decoder::{INLINE_ELEMENTS, InlineTensors, Variant};
+use crate::decoder::{Functions, INLINE_ELEMENTS, InlineTensors, Variant};
 use crate::error::ConvertError;
 use crate::graphs::{Destination, GraphPass};
 use crate::head::HeadDecision;
@@ -37,8 +37,8 @@ pub struct Model<'s> {
 /// What is asked of a conversion.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
-    /// Graphs to make. Stock goes alone: its blobs are not those of the others.
-    pub variants: Vec<Variant>,
+    /// Graphs to make, with their functions. Stock goes alone: its blobs are not those of the others.
+    pub graphs: Vec<(Variant, Functions)>,
     /// Whether to make the gather tables.
     pub tables: bool,
     /// What is done to projections.
@@ -130,15 +130,18 @@ impl<'s> Model<'s> {
             request.head,
         )?;
         let recipe = Recipe { projections: request.projections, head: head.treatment };
-        let inline = if request.variants.is_empty() { InlineTensors::new() } else { self.inline_tensors()? };
+        let inline = if request.graphs.is_empty() { InlineTensors::new() } else { self.inline_tensors()? };
         let graphs = request
-            .variants
+            .graphs
             .iter()
-            .map(|variant| GraphPlan::new(&self.config, &self.checkpoint, *variant, recipe, &inline));
+            .map(|graph| GraphPlan::new(&self.config, &self.checkpoint, *graph, recipe, &inline));
         let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
         let tables =
             if request.tables { Some(TablesPlan::new(&self.config, &self.checkpoint)?) } else { None };
-        let table = self.config.per_layer.filter(|_| request.variants.contains(&Variant::Stock));
+        let table = self
+            .config
+            .per_layer
+            .filter(|_| request.graphs.iter().any(|(variant, _)| *variant == Variant::Stock));
         let stock_bytes = table.map_or(0, |table| StockTable::spool_bytes(&self.config, table));
         let spool_bytes = stock_bytes + graphs.first().map_or(0, GraphPlan::spool_bytes);
         Ok(Plan { graphs, tables, head, spool_bytes, stock_bytes })

@@ -8,7 +8,7 @@ use aimodel::{Module, Opcode};
 use serde::Serialize;
 
 use crate::blob::Blob;
-use crate::decoder::{self, GraphOptions, InlineTensors, Variant};
+use crate::decoder::{self, Functions, GraphOptions, InlineTensors, Variant};
 use crate::error::PlanError;
 use crate::graphs::schedule;
 use crate::recipe::Recipe;
@@ -31,6 +31,8 @@ pub struct InlineTensor {
 pub struct GraphPlan {
     /// Where the per-layer rows come from.
     pub variant: Variant,
+    /// The functions.
+    pub functions: Functions,
     /// How tensors are stored.
     pub recipe: Recipe,
     /// The program as bytes, with gaps for the blobs.
@@ -44,26 +46,27 @@ pub struct GraphPlan {
 }
 
 impl GraphPlan {
-    /// Plans a variant of a checkpoint's graph.
+    /// Plans a graph of a checkpoint.
     ///
     /// # Errors
     /// If a matrix to be quantized does not divide into blocks, or the graph cannot be built.
     pub fn new(
         config: &DecoderConfig,
         checkpoint: &Checkpoint,
-        variant: Variant,
+        (variant, functions): (Variant, Functions),
         recipe: Recipe,
         inline: &InlineTensors,
     ) -> Result<Self, PlanError> {
         check_blocks(config, checkpoint, recipe)?;
-        let options = GraphOptions { variant, recipe, tied_head: checkpoint.head_is_tied() };
+        let tied_head = checkpoint.head_is_tied();
+        let options = GraphOptions { variant, recipe, tied_head, functions };
         let mut graph = decoder::build(config, options, inline)?;
         verify(&graph.module)?;
         let layout = Layout::avoiding_whole_pages(&mut graph.module).ok_or(PlanError::TooLarge)?;
         let blobs = placed(&graph.module, &graph.blobs, &layout);
         let inline = inline_tensors(config, checkpoint, inline)?;
         let ops = top_level_ops(&graph.module);
-        Ok(GraphPlan { variant, recipe, layout, blobs, inline, ops })
+        Ok(GraphPlan { variant, functions, recipe, layout, blobs, inline, ops })
     }
 
     /// Bytes of temporary files beside the outputs, for blobs that are made before their turn.

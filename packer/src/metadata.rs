@@ -1,5 +1,6 @@
 //! `metadata.json` of a bundle, schema 0.2: what the loader on the device reads first.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -19,15 +20,19 @@ pub const VERSION: &str = "0.2";
 pub const KIND: &str = "llm";
 /// Key of the graph in `assets`.
 pub const MAIN_ASSET: &str = "main";
-/// The graph's only function, and its role.
+/// The function that every graph has, and its role.
 pub const MAIN_FUNCTION: &str = "main";
+/// The function that reads prompts, where a graph has one. Engines find it by this name; `function_map` does not list it.
+pub const PREFILL_FUNCTION: &str = "prefill";
 
 /// Keys that this project writes into `user_data`.
 pub mod user_data {
     /// How the engine must fill inputs beyond ids and positions; see [`EngineInputs`](super::EngineInputs).
     pub const ENGINE_INPUTS: &str = "engine_inputs";
-    /// Tokens a step takes: `1`, the reason why prefill chunking must be off.
+    /// Tokens that a call of `main` takes: `1`, or `dynamic`.
     pub const QUERY_LENGTH: &str = "query_length";
+    /// Tokens that a call of `prefill` takes: a number, or `dynamic`. Graphs without that function have no such entry.
+    pub const PREFILL_QUERY_LENGTH: &str = "prefill_query_length";
     /// SHA-256 stamp of the gather tables that belong to the bundle.
     pub const TABLES_DIGEST: &str = "tables_digest";
     /// Name and version of the tool that wrote the bundle.
@@ -145,10 +150,10 @@ pub struct LanguageMetadata {
     /// Role to names of graph functions.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub function_map: IndexMap<String, Vec<String>>,
-    /// Tokens a prefill step takes: 1 for these graphs.
+    /// Tokens that a prompt is cut into at most: 1 where the graph takes one at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefill_chunk_size: Option<u64>,
-    /// Prompt length from which prefill is chunked: 1 for these graphs.
+    /// Prompt length from which prefill is chunked; the engine needs none where the graph has a dynamic function to read prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefill_chunk_threshold: Option<u64>,
     /// Token ids that end a reply.
@@ -207,6 +212,61 @@ pub struct Compilation {
     pub other: Map<String, Value>,
 }
 
+/// Tokens that a call of a function takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryLength {
+    /// This many.
+    Fixed(u64),
+    /// Any number.
+    Dynamic,
+}
+
+impl fmt::Display for QueryLength {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(tokens) => tokens.fmt(f),
+            Self::Dynamic => f.write_str("dynamic"),
+        }
+    }
+}
+
+/// How the engine reads prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptReading {
+    /// Tokens that a call of `main` takes.
+    pub main: QueryLength,
+    /// Tokens that a call of `prefill` takes, if there is that function.
+    pub prefill: Option<QueryLength>,
+    /// Tokens that a prompt is cut into at most, where a function takes any number.
+    pub chunk: u64,
+}
+
+impl PromptReading {
+    /// One token at a time.
+    pub const ONE_BY_ONE: Self = Self { main: QueryLength::Fixed(1), prefill: None, chunk: 1 };
+
+    /// What reads prompts: `prefill`, or `main` if it is alone.
+    fn reader(&self) -> QueryLength {
+        self.prefill.unwrap_or(self.main)
+    }
+
+    /// `prefill_chunk_size`.
+    pub fn chunk_size(&self) -> u64 {
+        match self.reader() {
+            QueryLength::Fixed(tokens) => tokens,
+            QueryLength::Dynamic => self.chunk,
+        }
+    }
+
+    /// `prefill_chunk_threshold`: a function of fixed width is used from the first prompt that fills it.
+    pub fn chunk_threshold(&self) -> Option<u64> {
+        match self.reader() {
+            QueryLength::Fixed(tokens) => Some(tokens),
+            QueryLength::Dynamic => None,
+        }
+    }
+}
+
 /// What differs from one language bundle of this project to the next.
 #[derive(Clone, Debug)]
 pub struct LanguageBundle<'a> {
@@ -224,6 +284,8 @@ pub struct LanguageBundle<'a> {
     pub eos_token_ids: &'a [u64],
     /// What the engine must do for further inputs.
     pub engine_inputs: EngineInputs,
+    /// How prompts are read.
+    pub prompts: PromptReading,
     /// Where the weights come from.
     pub source: SourceMetadata,
     /// Name of the weight scheme; None for uncompressed weights.
@@ -233,24 +295,29 @@ pub struct LanguageBundle<'a> {
 }
 
 impl BundleMetadata {
-    /// The metadata of a single-token (S=1) decoder bundle with an embedded tokenizer.
+    /// The metadata of a decoder bundle with an embedded tokenizer.
     pub fn language_bundle(bundle: &LanguageBundle<'_>) -> Self {
-        let string_map = |entries: &[(&str, &str)]| {
-            entries.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
-        };
+        let prefill =
+            bundle.prompts.prefill.map(|length| (user_data::PREFILL_QUERY_LENGTH, length.to_string()));
+        let user_data = [
+            (user_data::ENGINE_INPUTS, bundle.engine_inputs.as_str().to_owned()),
+            (user_data::QUERY_LENGTH, bundle.prompts.main.to_string()),
+        ];
+        let user_data = user_data.into_iter().chain(prefill);
+        let user_data = user_data.chain([(user_data::TOOL, bundle.tool.to_owned())]);
         Self {
             metadata_version: VERSION.to_owned(),
             kind: KIND.to_owned(),
             name: bundle.name.to_owned(),
-            assets: string_map(&[(MAIN_ASSET, bundle.asset)]),
+            assets: IndexMap::from([(MAIN_ASSET.to_owned(), bundle.asset.to_owned())]),
             language: LanguageMetadata {
                 tokenizer: bundle.tokenizer.to_owned(),
                 vocab_size: bundle.vocab_size,
                 max_context_length: bundle.max_context_length,
                 embedded_tokenizer: true,
                 function_map: IndexMap::from([(MAIN_FUNCTION.to_owned(), vec![MAIN_FUNCTION.to_owned()])]),
-                prefill_chunk_size: Some(1),
-                prefill_chunk_threshold: Some(1),
+                prefill_chunk_size: Some(bundle.prompts.chunk_size()),
+                prefill_chunk_threshold: bundle.prompts.chunk_threshold(),
                 eos_token_ids: bundle.eos_token_ids.to_vec(),
                 other: Map::new(),
             },
@@ -259,11 +326,7 @@ impl BundleMetadata {
                 .scheme
                 .map(|scheme| Compression { scheme: scheme.to_owned(), other: Map::new() }),
             compilation: None,
-            user_data: string_map(&[
-                (user_data::ENGINE_INPUTS, bundle.engine_inputs.as_str()),
-                (user_data::QUERY_LENGTH, "1"),
-                (user_data::TOOL, bundle.tool),
-            ]),
+            user_data: user_data.map(|(key, value)| (key.to_owned(), value)).collect(),
             other: Map::new(),
         }
     }
@@ -331,6 +394,7 @@ mod tests {
             max_context_length: 4096,
             eos_token_ids: &[1, 106],
             engine_inputs: EngineInputs::PerToken,
+            prompts: PromptReading::ONE_BY_ONE,
             source: SourceMetadata {
                 model_definition: Some("coreai-bundle".into()),
                 hf_model_id: Some("google/gemma-4-E4B-it-qat-q4_0-unquantized".into()),
@@ -390,6 +454,22 @@ mod tests {
 "#;
         let expected = expected.replace("TABLES", &Digest::of_bytes(b"tables").to_string());
         assert_eq!(String::from_utf8(example().to_bytes().unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn chunk_keys_follow_from_what_reads_prompts() {
+        use QueryLength::{Dynamic, Fixed};
+        let reading = |main, prefill| PromptReading { main, prefill, chunk: 512 };
+        let cases = [
+            (reading(Fixed(1), None), 1, Some(1)),
+            (reading(Fixed(1), Some(Dynamic)), 512, None),
+            (reading(Dynamic, Some(Dynamic)), 512, None),
+            (reading(Dynamic, None), 512, None),
+            (reading(Fixed(1), Some(Fixed(64))), 64, Some(64)),
+        ];
+        for (reading, size, threshold) in cases {
+            assert_eq!((reading.chunk_size(), reading.chunk_threshold()), (size, threshold), "{reading:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use checkpoint::source::{
     Fingerprint, HubSource, Identity, LocalSource, Repository, Source, SourceError, TensorEntry,
     open_repository,
 };
-use converter::decoder::Variant;
+use converter::decoder::{Functions, Variant};
 use converter::journal::Journal;
 use converter::observer::Unobserved;
 use converter::quant::Int4Rule;
@@ -42,7 +42,7 @@ fn stream(hub: &Hub) -> Result<HubSource, SourceError> {
 /// Both graphs and the tables.
 fn plan(model: &Model<'_>) -> Result<Plan, ConvertError> {
     model.plan(&Request {
-        variants: vec![Variant::Provider, Variant::Table],
+        graphs: [Variant::Provider, Variant::Table].map(|variant| (variant, Functions::MAIN)).to_vec(),
         tables: true,
         projections: Treatment::Int4(Int4Rule::Lattice),
         head: None,

@@ -175,6 +175,11 @@ impl DecoderConfig {
         self.layers.get(layer).map(|layer| layer.slot)
     }
 
+    /// The last layer that writes a slot: what comes after it changes no cache.
+    pub fn last_owner(&self) -> Option<&Layer> {
+        self.layers.iter().rfind(|layer| layer.owns_slot())
+    }
+
     /// Query heads of a layer that read one KV head.
     pub fn heads_per_kv(&self, layer: &Layer) -> usize {
         self.heads / layer.kv_heads

@@ -1,8 +1,9 @@
-//! Attention: queries of one position against all keys so far.
+//! Attention: the queries of a call against all keys so far.
 
 use aimodel::build::{BuildError, Scalar};
 use aimodel::{Dim, Element, TensorType, ValueId};
 
+use super::cache::Cache;
 use super::{Decoder, si32, ui32};
 use checkpoint::config::{Layer, LayerKind};
 use checkpoint::{LayerRole, Role};
@@ -14,25 +15,18 @@ impl Decoder<'_> {
     /// Adds the attention's result to the stream.
     pub(super) fn attention(&mut self, layer: &Layer) -> Result<(), BuildError> {
         let role = |role| Role::Layer(layer.index, role);
-        let normed = self.norm(self.stream, role(LayerRole::InputNorm))?;
-        self.position()?;
+        let normed = self.attention_input(layer)?;
         let query = self.projection(normed, role(LayerRole::QProj))?;
         let query = self.split_heads(query, self.config.heads, layer)?;
         let query = self.norm(query, role(LayerRole::QNorm))?;
         let query = self.rotate(query, layer)?;
         if layer.owns_slot() {
-            let key = self.projection(normed, role(LayerRole::KProj))?;
-            let key = self.split_heads(key, layer.kv_heads, layer)?;
-            let value = self.projection(normed, role(LayerRole::VProj))?;
-            let value = self.split_heads(value, layer.kv_heads, layer)?;
-            let key = self.norm(key, role(LayerRole::KNorm))?;
-            let key = self.rotate(key, layer)?;
-            let value = self.plain_norm(value)?;
+            let (key, value) = self.key_value(layer, normed)?;
             self.store(layer, key, value)?;
         }
         let mask = self.mask(layer.kind)?;
-        let keys = self.load(layer, self.keys.tensor)?;
-        let values = self.load(layer, self.values.tensor)?;
+        let keys = self.load(layer, Cache::Keys)?;
+        let values = self.load(layer, Cache::Values)?;
         let scores = self.scores(layer, query, keys)?;
         let weights = self.masked_softmax(layer, scores, mask)?;
         let mixed = self.mix(layer, weights, values)?;
@@ -42,18 +36,57 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// `[1, 1, heads * head_dim]` as `[1, heads, 1, head_dim]`.
-    fn split_heads(&mut self, x: ValueId, heads: usize, layer: &Layer) -> Result<ValueId, BuildError> {
-        let shape = self.graph.ui32(&[1, ui32(heads), 1, ui32(layer.head_dim)]);
-        self.graph.reshape(x, shape)
+    /// The normed stream. The exports look the position up before they project it.
+    pub(super) fn attention_input(&mut self, layer: &Layer) -> Result<ValueId, BuildError> {
+        let normed = self.norm(self.stream, Role::Layer(layer.index, LayerRole::InputNorm))?;
+        self.position()?;
+        Ok(normed)
     }
 
-    /// `query * key^T`, the scale being 1: `[1, heads, 1, ?]`.
+    /// This call's keys and values, `[1, kv_heads, queries, head_dim]` each.
+    pub(super) fn key_value(
+        &mut self,
+        layer: &Layer,
+        normed: ValueId,
+    ) -> Result<(ValueId, ValueId), BuildError> {
+        let role = |role| Role::Layer(layer.index, role);
+        let key = self.projection(normed, role(LayerRole::KProj))?;
+        let key = self.split_heads(key, layer.kv_heads, layer)?;
+        let value = self.projection(normed, role(LayerRole::VProj))?;
+        let value = self.split_heads(value, layer.kv_heads, layer)?;
+        let key = self.norm(key, role(LayerRole::KNorm))?;
+        let key = self.rotate(key, layer)?;
+        Ok((key, self.plain_norm(value)?))
+    }
+
+    /// `[1, queries, heads * head_dim]` as `[1, heads, queries, head_dim]`.
+    fn split_heads(&mut self, x: ValueId, heads: usize, layer: &Layer) -> Result<ValueId, BuildError> {
+        if self.count.is_none() {
+            let shape = self.graph.ui32(&[1, ui32(heads), 1, ui32(layer.head_dim)]);
+            return self.graph.reshape(x, shape);
+        }
+        let shape = self.rows_shape(&[heads, layer.head_dim])?;
+        let x = self.graph.reshape(x, shape)?;
+        self.swap_heads_and_queries(x)
+    }
+
+    fn swap_heads_and_queries(&mut self, x: ValueId) -> Result<ValueId, BuildError> {
+        let order = self.graph.ui32(&[0, 2, 1, 3]);
+        self.graph.transpose(x, order)
+    }
+
+    /// `query * key^T`, the scale being 1: `[1, heads, queries, ?]`.
     fn scores(&mut self, layer: &Layer, query: ValueId, keys: ValueId) -> Result<ValueId, BuildError> {
         let scale = self.graph.scalar(Scalar::F16(1.0));
-        let query = self.graph.mul(query, scale)?;
+        let mut query = self.graph.mul(query, scale)?;
         let order = self.graph.ui32(&[0, 1, 3, 2]);
         let keys = self.graph.transpose(keys, order)?;
+        if self.count.is_some() {
+            let queries = self.queries_unsigned()?;
+            let width = self.graph.scalar(Scalar::Ui32(ui32(layer.head_dim)));
+            let shape = self.batch_shape(&[queries, width])?;
+            query = self.graph.broadcast_to(query, shape)?;
+        }
         let length = self.graph.cast(self.length, Element::Ui32)?;
         let width = self.graph.scalar(Scalar::Ui32(ui32(layer.head_dim)));
         let shape = self.batch_shape(&[width, length])?;
@@ -78,13 +111,14 @@ impl Decoder<'_> {
     ) -> Result<ValueId, BuildError> {
         let axis = self.graph.scalar(Scalar::Si32(0));
         let (one, heads) = (self.graph.si32(&[1]), self.graph.si32(&[si32(self.config.heads)]));
-        let shape = self.graph.concat(axis, &[one, heads, one, self.length])?;
+        let queries = self.queries();
+        let shape = self.graph.concat(axis, &[one, heads, queries, self.length])?;
         let unseen = self.graph.not(mask)?;
         let unseen = self.graph.cast(unseen, Element::F16)?;
         let penalty = self.graph.scalar(Scalar::F16(UNSEEN));
         let penalty = self.graph.mul(unseen, penalty)?;
         let mut scores = self.graph.add(scores, penalty)?;
-        if layer.kind == LayerKind::Full {
+        if layer.kind == LayerKind::Full || self.count.is_some() {
             // The exports do not know that there is one query here; the extent stays open up to the softmax.
             let heads = Dim::Fixed(self.config.heads as u64);
             let open = TensorType::new(vec![Dim::Fixed(1), heads, Dim::Dynamic, Dim::Dynamic], Element::F16);
@@ -94,16 +128,17 @@ impl Decoder<'_> {
         self.graph.softmax(scores, axis)
     }
 
-    /// Weighted sum of the values: `[heads, 1, head_dim]`.
+    /// Weighted sum of the values: `[heads, queries, head_dim]`.
     fn mix(&mut self, layer: &Layer, weights: ValueId, values: ValueId) -> Result<ValueId, BuildError> {
         let axis = self.graph.scalar(Scalar::Si32(0));
         let length = self.graph.cast(self.length, Element::Ui32)?;
-        let (one, width) =
-            (self.graph.scalar(Scalar::Ui32(1)), self.graph.scalar(Scalar::Ui32(ui32(layer.head_dim))));
-        let shape = self.batch_shape(&[one, length])?;
+        let queries = self.queries_unsigned()?;
+        let width = self.graph.scalar(Scalar::Ui32(ui32(layer.head_dim)));
+        let shape = self.batch_shape(&[queries, length])?;
         let weights = self.graph.broadcast_to(weights, shape)?;
-        let (heads, one) = (self.graph.si32(&[si32(self.config.heads)]), self.graph.si32(&[1]));
-        let shape = self.graph.concat(axis, &[heads, one, self.length])?;
+        let heads = self.graph.si32(&[si32(self.config.heads)]);
+        let queries = self.queries();
+        let shape = self.graph.concat(axis, &[heads, queries, self.length])?;
         let weights = self.graph.reshape(weights, shape)?;
         let shape = self.batch_shape(&[length, width])?;
         let values = self.graph.broadcast_to(values, shape)?;
@@ -113,10 +148,17 @@ impl Decoder<'_> {
         self.graph.matmul(weights, values)
     }
 
-    /// Output projection: `[1, 1, H]`. The weight comes before the reshape, as in the exports.
-    fn output(&mut self, layer: &Layer, mixed: ValueId) -> Result<ValueId, BuildError> {
+    /// Output projection: `[1, queries, H]`. The weight comes before the reshape, as in the exports.
+    fn output(&mut self, layer: &Layer, mut mixed: ValueId) -> Result<ValueId, BuildError> {
+        if self.count.is_some() {
+            let (one, heads) = (self.graph.si32(&[1]), self.graph.si32(&[si32(self.config.heads)]));
+            let (queries, width) = (self.queries(), self.graph.si32(&[si32(layer.head_dim)]));
+            let shape = self.shape(&[one, heads, queries, width])?;
+            mixed = self.graph.reshape(mixed, shape)?;
+            mixed = self.swap_heads_and_queries(mixed)?;
+        }
         let weight = self.transposed(Role::Layer(layer.index, LayerRole::OProj))?;
-        let shape = self.graph.ui32(&[1, ui32(self.config.query_width(layer))]);
+        let shape = self.flat_shape(self.config.query_width(layer))?;
         let mixed = self.graph.reshape(mixed, shape)?;
         let output = self.graph.matmul(mixed, weight)?;
         self.as_stream(output)

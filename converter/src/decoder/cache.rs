@@ -1,10 +1,56 @@
 //! The caches: `[slots, 1, kv_heads, ?, global_head_dim]`, one slot for each layer that owns one.
 
-use aimodel::build::{BuildError, Scalar};
+use aimodel::build::{BuildError, FunctionBuilder, Scalar};
 use aimodel::{Dim, Element, TensorType, ValueId};
 
 use super::{Decoder, TO_END, si32, ui32};
 use checkpoint::config::{DecoderConfig, Layer};
+
+/// Which of the caches.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Cache {
+    Keys,
+    Values,
+}
+
+/// A cache: its handle, the tensor as last read, and the token of that read.
+pub(super) struct State {
+    pub(super) handle: ValueId,
+    pub(super) tensor: ValueId,
+    pub(super) token: ValueId,
+}
+
+impl State {
+    /// The state as it is when the function begins.
+    pub(super) fn read_first(
+        graph: &mut FunctionBuilder,
+        handle: ValueId,
+        token: ValueId,
+    ) -> Result<Self, BuildError> {
+        let (tensor, token) = graph.read_handle(handle, token)?;
+        Ok(State { handle, tensor, token })
+    }
+
+    /// Puts `entry` between `bounds`: the tensor to be written.
+    fn updated(
+        &self,
+        graph: &mut FunctionBuilder,
+        bounds: [ValueId; 3],
+        entry: ValueId,
+    ) -> Result<ValueId, BuildError> {
+        graph.slice_update(self.tensor, bounds, entry)
+    }
+
+    fn write(&mut self, graph: &mut FunctionBuilder, tensor: ValueId) -> Result<(), BuildError> {
+        self.token = graph.write_handle(self.handle, tensor, self.token)?;
+        Ok(())
+    }
+
+    fn read(&mut self, graph: &mut FunctionBuilder) -> Result<(), BuildError> {
+        (self.tensor, self.token) = graph.read_handle(self.handle, self.token)?;
+        Ok(())
+    }
+}
 
 /// Type of either cache.
 pub(super) fn tensor_type(config: &DecoderConfig) -> TensorType {
@@ -20,20 +66,61 @@ pub(super) fn tensor_type(config: &DecoderConfig) -> TensorType {
 }
 
 impl Decoder<'_> {
-    /// Writes this step's key and value, each `[1, kv_heads, 1, head_dim]`, to a layer's slot.
+    fn state(&mut self, cache: Cache) -> (&mut State, &mut FunctionBuilder) {
+        let state = match cache {
+            Cache::Keys => &mut self.keys,
+            Cache::Values => &mut self.values,
+        };
+        (state, &mut self.graph)
+    }
+
+    /// Writes this call's keys and values, each `[1, kv_heads, queries, head_dim]`, to a layer's slot, and reads the caches again.
     pub(super) fn store(&mut self, layer: &Layer, key: ValueId, value: ValueId) -> Result<(), BuildError> {
-        let key = self.widen(layer, key)?;
-        let value = self.widen(layer, value)?;
-        let key = self.as_cache_entry(layer, key)?;
-        let bounds = self.entry_bounds(layer)?;
-        let updated = self.graph.slice_update(self.keys.tensor, bounds, key)?;
-        let token = self.graph.write_handle(self.keys.handle, updated, self.keys.token)?;
-        (self.keys.tensor, self.keys.token) = self.graph.read_handle(self.keys.handle, token)?;
-        let value = self.as_cache_entry(layer, value)?;
-        let updated = self.graph.slice_update(self.values.tensor, bounds, value)?;
-        let token = self.graph.write_handle(self.values.handle, updated, self.values.token)?;
-        (self.values.tensor, self.values.token) = self.graph.read_handle(self.values.handle, token)?;
+        let (key, value) = (self.widen(layer, key)?, self.widen(layer, value)?);
+        let mut filled = Vec::with_capacity(2);
+        for (cache, entry) in [(Cache::Keys, key), (Cache::Values, value)] {
+            let updated = self.with_entry(layer, cache, entry)?;
+            let (state, graph) = self.state(cache);
+            state.write(graph, updated)?;
+            state.read(graph)?;
+            if self.count.is_some() {
+                filled.push((cache, self.filled(layer, cache)?));
+            }
+        }
+        for (cache, heads) in filled {
+            let heads = self.narrow(layer, heads)?;
+            self.owners.insert((layer.slot, cache), heads);
+        }
         Ok(())
+    }
+
+    /// The last write of a function that only fills the caches.
+    pub(super) fn store_last(
+        &mut self,
+        layer: &Layer,
+        key: ValueId,
+        value: ValueId,
+    ) -> Result<(), BuildError> {
+        let (key, value) = (self.widen(layer, key)?, self.widen(layer, value)?);
+        let keys = self.with_entry(layer, Cache::Keys, key)?;
+        let values = self.with_entry(layer, Cache::Values, value)?;
+        self.keys.write(&mut self.graph, keys)?;
+        self.values.write(&mut self.graph, values)
+    }
+
+    /// A cache's tensor with an entry in a layer's slot.
+    fn with_entry(&mut self, layer: &Layer, cache: Cache, entry: ValueId) -> Result<ValueId, BuildError> {
+        let (entry, bounds) = match self.count {
+            // The exports of one position reshape the first entry before they compute its place.
+            None => (self.as_cache_entry(layer, entry)?, self.entry_bounds(layer)?),
+            Some(_) => {
+                let bounds = self.entry_bounds(layer)?;
+                let axis = self.graph.si32(&[0]);
+                (self.graph.expand_dims(entry, axis)?, bounds)
+            }
+        };
+        let (state, graph) = self.state(cache);
+        state.updated(graph, bounds, entry)
     }
 
     /// Pads heads narrower than the cache with zeros.
@@ -53,14 +140,14 @@ impl Decoder<'_> {
         self.graph.reshape(x, shape)
     }
 
-    /// Start, end and stride of this step's entry in a layer's slot.
+    /// Start, end and stride of this call's entry in a layer's slot.
     fn entry_bounds(&mut self, layer: &Layer) -> Result<[ValueId; 3], BuildError> {
         let slot = si32(layer.slot);
         let axis = self.graph.scalar(Scalar::Si32(0));
         let (zero, one) = (self.graph.si32(&[0]), self.graph.si32(&[1]));
-        let last = self.last_position()?;
+        let first = self.first_position()?;
         let first_slot = self.graph.si32(&[slot]);
-        let start = self.graph.concat(axis, &[first_slot, zero, zero, last, zero])?;
+        let start = self.graph.concat(axis, &[first_slot, zero, zero, first, zero])?;
         let next_slot = self.graph.si32(&[slot + 1]);
         let heads = self.graph.si32(&[si32(layer.kv_heads)]);
         let width = self.graph.si32(&[si32(self.config.global_head_dim)]);
@@ -70,23 +157,42 @@ impl Decoder<'_> {
     }
 
     /// What a layer's slot holds of all positions so far, repeated for the query heads: `[1, heads, ?, head_dim]`.
-    pub(super) fn load(&mut self, layer: &Layer, cache: ValueId) -> Result<ValueId, BuildError> {
+    pub(super) fn load(&mut self, layer: &Layer, cache: Cache) -> Result<ValueId, BuildError> {
+        let heads = match self.count {
+            None => {
+                let filled = self.filled(layer, cache)?;
+                self.narrow(layer, filled)?
+            }
+            // A slot that is read again after others were written fails in Apple's Linux runtime (coreai-core 1.0.0b3), so layers
+            // that share a slot take what its owner has read.
+            Some(_) => self.owners[&(layer.slot, cache)],
+        };
+        self.repeat_heads(layer, heads)
+    }
+
+    /// Heads without what [`Decoder::widen`] added.
+    fn narrow(&mut self, layer: &Layer, heads: ValueId) -> Result<ValueId, BuildError> {
+        if layer.head_dim == self.config.global_head_dim {
+            return Ok(heads);
+        }
+        self.columns(heads, 0, layer.head_dim)
+    }
+
+    /// All positions so far in a layer's slot: `[1, kv_heads, ?, global_head_dim]`.
+    fn filled(&mut self, layer: &Layer, cache: Cache) -> Result<ValueId, BuildError> {
         let slot = si32(layer.slot);
+        let tensor = self.state(cache).0.tensor;
         let stride = self.graph.si32(&[1; 5]);
         let start = self.graph.si32(&[slot, 0, 0, 0, 0]);
         let end = self.graph.si32(&[slot + 1, TO_END, TO_END, TO_END, TO_END]);
-        let entry = self.graph.slice(cache, start, end, stride)?;
+        let entry = self.graph.slice(tensor, start, end, stride)?;
         let start = self.graph.si32(&[0; 5]);
         let axis = self.graph.scalar(Scalar::Si32(0));
         let (all, rest) = (self.graph.si32(&[TO_END; 3]), self.graph.si32(&[TO_END]));
         let end = self.graph.concat(axis, &[all, self.length, rest])?;
         let filled = self.graph.slice(entry, start, end, stride)?;
         let first = self.graph.si32(&[0]);
-        let mut heads = self.graph.shrink_dims(filled, first)?;
-        if layer.head_dim < self.config.global_head_dim {
-            heads = self.columns(heads, 0, layer.head_dim)?;
-        }
-        self.repeat_heads(layer, heads)
+        self.graph.shrink_dims(filled, first)
     }
 
     /// Query head j reads KV head `j / heads_per_kv`.

@@ -7,7 +7,7 @@ use super::{Decoder, fixed, si32};
 use checkpoint::config::LayerKind;
 
 impl Decoder<'_> {
-    /// True where a position is seen: bool `[1, ?]` in sliding layers, `[?, ?]` in full ones.
+    /// True where a position is seen: bool `[queries, ?]`.
     pub(super) fn mask(&mut self, kind: LayerKind) -> Result<ValueId, BuildError> {
         match kind {
             LayerKind::Sliding => self.sliding_mask(),
@@ -30,39 +30,58 @@ impl Decoder<'_> {
         self.graph.expand_dims(range, axis)
     }
 
-    /// This step's position: si32 `[1]`.
-    pub(super) fn last_position(&mut self) -> Result<ValueId, BuildError> {
-        let one = self.graph.scalar(Scalar::Si32(1));
-        self.graph.sub(self.length, one)
-    }
-
-    /// The last `sliding_window` positions, this one included.
+    /// The last `sliding_window` positions up to each query, its own included.
     fn sliding_mask(&mut self) -> Result<ValueId, BuildError> {
-        let positions = self.positions()?;
-        let window = self.graph.scalar(Scalar::Si32(si32(self.config.sliding_window).saturating_add(1)));
-        let before = self.graph.sub(self.length, window)?;
-        let too_old = self.at_most(positions, before)?;
-        let last = self.last_position()?;
-        let not_future = self.at_most(positions, last)?;
+        let window = si32(self.config.sliding_window);
+        let (queries, positions, before) = match self.count {
+            None => {
+                let positions = self.positions()?;
+                let window = self.graph.scalar(Scalar::Si32(window.saturating_add(1)));
+                (None, positions, self.graph.sub(self.length, window)?)
+            }
+            Some(count) => {
+                let queries = self.ordinals(count)?;
+                let positions = self.positions()?;
+                let first = self.first_position()?;
+                let window = self.graph.scalar(Scalar::Si32(window));
+                (Some(queries), positions, self.graph.sub(first, window)?)
+            }
+        };
+        let too_old = self.at_most(positions, before, queries)?;
+        let first = self.first_position()?;
+        let not_future = self.at_most(positions, first, queries)?;
         self.graph.logical_xor(not_future, too_old)
     }
 
-    /// Where `a <= b`, for si32 `a [1, ?]` and `b [1]`.
-    fn at_most(&mut self, a: ValueId, b: ValueId) -> Result<ValueId, BuildError> {
+    /// Ordinals of a call's queries: si32 `[?, 1]`.
+    fn ordinals(&mut self, count: ValueId) -> Result<ValueId, BuildError> {
+        let scalar = self.graph.ui32(&[]);
+        let count = self.graph.reshape(count, scalar)?;
+        let (start, step) = (self.graph.scalar(Scalar::Si32(0)), self.graph.scalar(Scalar::Si32(1)));
+        let range = self.graph.range(start, count, step)?;
+        let axis = self.graph.si32(&[1]);
+        self.graph.expand_dims(range, axis)
+    }
+
+    /// Where `a <= b + query`, for si32 `a [1, ?]` and `b [1]`; a single query has the ordinal 0.
+    fn at_most(&mut self, a: ValueId, b: ValueId, queries: Option<ValueId>) -> Result<ValueId, BuildError> {
         let difference = self.graph.sub(a, b)?;
-        let zero = self.graph.elements(&fixed(&[1, 1], Element::Si32), vec![0; 4])?;
-        let above = self.graph.greater(difference, zero)?;
+        let queries = match queries {
+            Some(queries) => queries,
+            None => self.graph.elements(&fixed(&[1, 1], Element::Si32), vec![0; 4])?,
+        };
+        let above = self.graph.greater(difference, queries)?;
         self.graph.not(above)
     }
 
-    /// All positions up to this one.
+    /// All positions up to each query.
     fn causal_mask(&mut self) -> Result<ValueId, BuildError> {
-        let last = self.last_position()?;
+        let first = self.first_position()?;
         let scalar = self.graph.ui32(&[]);
-        let last = self.graph.reshape(last, scalar)?;
+        let first = self.graph.reshape(first, scalar)?;
         let length = self.scalar_length()?;
         let step = self.graph.scalar(Scalar::Si32(1));
-        let queries = self.graph.range(last, length, step)?;
+        let queries = self.graph.range(first, length, step)?;
         let axis = self.graph.si32(&[1]);
         let queries = self.graph.expand_dims(queries, axis)?;
         let positions = self.positions()?;

@@ -1,8 +1,9 @@
 //! The decoder as a graph, op for op as the published bundles have it.
 //!
-//! One function over the configuration builds every variant; they differ in where the per-layer rows come from. The order of
-//! ops, their types and their constants are those that Apple's GPU compiler was measured on: do not tidy them. Pure ops with
-//! equal operands are one op in the builder, so asking for the same value twice costs nothing.
+//! One description of the layers builds every variant and every function; they differ in where the per-layer rows come from, in
+//! how many positions they take at a time, and in whether they end with logits. The order of ops, their types and their constants
+//! are those that Apple's GPU compiler was measured on: do not tidy them. Pure ops with equal operands are one op in the builder,
+//! so asking for the same value twice costs nothing.
 
 mod attention;
 mod cache;
@@ -11,18 +12,28 @@ mod mask;
 mod norm;
 mod per_layer;
 mod rope;
+mod sequence;
 mod weights;
+
+use std::collections::BTreeMap;
 
 use aimodel::build::{AssetBuilder, BuildError, FunctionBuilder, Scalar};
 use aimodel::{Dim, Element, Module, TensorType, ValueId};
 
+pub use sequence::Sequence;
 pub use weights::{INLINE_ELEMENTS, InlineTensors};
 
 use crate::blob::Blob;
 use crate::recipe::Recipe;
+use cache::{Cache, State};
 use checkpoint::config::{DecoderConfig, Layer, PerLayer};
 use checkpoint::{LayerRole, Role};
 use weights::Weights;
+
+/// Name of the function that every package has.
+pub const MAIN: &str = "main";
+/// Name of the function that reads prompts.
+pub const PREFILL: &str = "prefill";
 
 /// "To the end" in slices.
 const TO_END: i32 = i32::MAX;
@@ -58,6 +69,41 @@ pub struct GraphOptions {
     pub recipe: Recipe,
     /// Whether the head is the embedding table; then an f16 head shares its blob.
     pub tied_head: bool,
+    /// The functions of the package.
+    pub functions: Functions,
+}
+
+/// The functions of a package.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Functions {
+    /// How many positions `main` takes at a time.
+    pub main: Sequence,
+    /// What reads prompts, if not `main` alone.
+    pub prefill: Option<Prefill>,
+}
+
+impl Functions {
+    /// `main` alone, one position at a time: the published bundles.
+    pub const MAIN: Self = Functions { main: Sequence::One, prefill: None };
+}
+
+/// The function that reads prompts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Prefill {
+    /// Takes any number of positions and only fills the caches, as Apple's engine wants it.
+    Caches,
+    /// Takes this many positions and gives their logits, as the community's engine for gather tables wants it.
+    Logits(u32),
+}
+
+impl Prefill {
+    /// How many positions it takes at a time.
+    pub fn sequence(self) -> Sequence {
+        match self {
+            Prefill::Caches => Sequence::Dynamic,
+            Prefill::Logits(count) => Sequence::Fixed(count),
+        }
+    }
 }
 
 /// A graph, and what its blobs hold.
@@ -71,8 +117,8 @@ pub struct DecoderGraph {
 
 /// Builds the decoder of a configuration.
 ///
-/// Inputs: `input_ids` si32 `[1, 1]`, `position_ids` si32 `[1, ?]` holding 0..n, then those of the variant; states `keyCache` and
-/// `valueCache` f16 `[slots, 1, kv_heads, ?, global_head_dim]`; output `logits` f16 `[1, 1, V]`.
+/// Inputs of each function: `input_ids` si32 `[1, q]`, `position_ids` si32 `[1, ?]` holding 0..n, then those of the variant; states
+/// `keyCache` and `valueCache` f16 `[slots, 1, kv_heads, ?, global_head_dim]`; output of `main`: `logits` f16 `[1, q, V]`.
 ///
 /// Tensors in `inline` stand in the program; all others are promises of blobs.
 ///
@@ -83,17 +129,43 @@ pub fn build(
     options: GraphOptions,
     inline: &InlineTensors,
 ) -> Result<DecoderGraph, BuildError> {
-    let mut decoder = Decoder::new(config, options, inline)?;
-    decoder.embed()?;
-    for layer in &config.layers {
-        decoder.layer(layer)?;
+    let mut parts = (AssetBuilder::new(), Weights::new(config, options, inline));
+    let all = &config.layers[..];
+    let main = Function { name: MAIN, sequence: options.functions.main, layers: all };
+    parts = Decoder::new(config, options.variant, main, parts)?.with_logits()?;
+    match (options.functions.prefill, config.last_owner()) {
+        (Some(prefill @ Prefill::Caches), Some(last)) => {
+            let layers = &all[..last.index];
+            let prefill = Function { name: PREFILL, sequence: prefill.sequence(), layers };
+            parts = Decoder::new(config, options.variant, prefill, parts)?.with_caches(last)?;
+        }
+        (Some(prefill @ Prefill::Logits(_)), _) => {
+            let prefill = Function { name: PREFILL, sequence: prefill.sequence(), layers: all };
+            parts = Decoder::new(config, options.variant, prefill, parts)?.with_logits()?;
+        }
+        _ => {}
     }
-    decoder.finish()
+    let (asset, weights) = parts;
+    Ok(DecoderGraph { module: asset.finish(), blobs: weights.into_blobs() })
 }
+
+/// A function to be built.
+#[derive(Clone, Copy)]
+struct Function<'c> {
+    name: &'static str,
+    sequence: Sequence,
+    /// The layers that run whole: the first ones, or all.
+    layers: &'c [Layer],
+}
+
+/// What functions of one asset share.
+type Parts<'c> = (AssetBuilder, Weights<'c>);
 
 /// The tensors that the layers pass on.
 struct Decoder<'c> {
     config: &'c DecoderConfig,
+    layers: &'c [Layer],
+    sequence: Sequence,
     graph: FunctionBuilder,
     weights: Weights<'c>,
     input_ids: ValueId,
@@ -102,11 +174,15 @@ struct Decoder<'c> {
     rows: Option<(PerLayer, Rows)>,
     keys: State,
     values: State,
-    /// Number of positions so far, this one included: si32 `[1]`.
+    /// What the owner of each slot read from it, in functions of many positions: f16 `[1, kv_heads, ?, head_dim]`.
+    owners: BTreeMap<(usize, Cache), ValueId>,
+    /// Number of positions of this call, in functions of many positions: si32 `[1]`.
+    count: Option<ValueId>,
+    /// Number of positions so far, those of this call included: si32 `[1]`.
     length: ValueId,
-    /// Residual stream: f16 `[1, 1, H]`.
+    /// Residual stream: f16 `[1, q, H]`.
     stream: ValueId,
-    /// Per-layer inputs, in models that have them: f16 `[1, 1, L, ld]`.
+    /// Per-layer inputs, in models that have them: f16 `[1, q, L, ld]`.
     per_layer: Option<ValueId>,
 }
 
@@ -121,92 +197,134 @@ enum Rows {
     Stock,
 }
 
-/// A cache: its handle, the tensor as last read, and the token of that read.
-struct State {
-    handle: ValueId,
-    tensor: ValueId,
-    token: ValueId,
-}
-
 impl<'c> Decoder<'c> {
     fn new(
         config: &'c DecoderConfig,
-        options: GraphOptions,
-        inline: &'c InlineTensors,
+        variant: Variant,
+        function: Function<'c>,
+        (asset, weights): Parts<'c>,
     ) -> Result<Self, BuildError> {
-        let mut graph = AssetBuilder::new().function("main");
-        let input_ids = graph.input("input_ids", &fixed(&[1, 1], Element::Si32));
+        let Function { name, sequence, layers } = function;
+        let mut graph = asset.function(name);
+        let input_ids = graph.input("input_ids", &sequence.ids());
         let position_ids =
             graph.input("position_ids", &TensorType::new(vec![Dim::Fixed(1), Dim::Dynamic], Element::Si32));
-        let rows = config
-            .per_layer
-            .map(|per_layer| (per_layer, row_inputs(&mut graph, config, per_layer, options.variant)));
+        let rows =
+            config.per_layer.map(|per_layer| (per_layer, row_inputs(&mut graph, config, per_layer, variant)));
         let cache = cache::tensor_type(config);
         let (key_handle, value_handle) = (graph.state("keyCache", &cache), graph.state("valueCache", &cache));
         let token = graph.create_token();
-        let (value_tensor, value_token) = graph.read_handle(value_handle, token)?;
-        let (key_tensor, key_token) = graph.read_handle(key_handle, token)?;
-        let shape = graph.get_shape(position_ids)?;
-        let shape = graph.cast(shape, Element::Si32)?;
-        let (one, two) = (graph.si32(&[1]), graph.si32(&[2]));
-        let length = graph.slice(shape, one, two, one)?;
+        let values = State::read_first(&mut graph, value_handle, token)?;
+        let keys = State::read_first(&mut graph, key_handle, token)?;
+        let count = sequence.count(&mut graph, input_ids)?;
+        let length = sequence::last_extent(&mut graph, position_ids)?;
         Ok(Decoder {
             config,
-            weights: Weights::new(config, options, inline),
+            layers,
+            sequence,
+            weights,
             graph,
             input_ids,
             position_ids,
             rows,
-            keys: State { handle: key_handle, tensor: key_tensor, token: key_token },
-            values: State { handle: value_handle, tensor: value_tensor, token: value_token },
+            keys,
+            values,
+            owners: BTreeMap::new(),
+            count,
             length,
             stream: input_ids,
             per_layer: None,
         })
     }
 
-    /// Looks the token up and prepares the per-layer inputs.
+    /// Looks the tokens up, prepares the per-layer inputs and runs the layers.
+    fn body(&mut self) -> Result<(), BuildError> {
+        self.embed()?;
+        self.layers.iter().try_for_each(|layer| self.layer(layer))
+    }
+
     fn embed(&mut self) -> Result<(), BuildError> {
-        let scale_rows = self.flat_token()?;
-        let shape = self.graph.ui32(&[1, 1, 1]);
-        let token = self.graph.reshape(self.input_ids, shape)?;
+        let tokens = match self.count {
+            None => {
+                if matches!(self.rows, Some((_, Rows::Table { .. } | Rows::Stock))) {
+                    // The exports of one position begin with what the row scale is gathered by.
+                    self.flat_tokens()?;
+                }
+                let shape = self.graph.ui32(&[1, 1, 1]);
+                self.graph.reshape(self.input_ids, shape)?
+            }
+            Some(_) => {
+                let last = self.graph.si32(&[2]);
+                self.graph.expand_dims(self.input_ids, last)?
+            }
+        };
         let table = self.weights.whole(&mut self.graph, Role::EmbedTokens)?;
-        let row = self.graph.gather_nd(table, token)?;
+        let row = self.graph.gather_nd(table, tokens)?;
         let scale = self.graph.scalar(Scalar::F16((self.config.hidden as f64).sqrt()));
         self.stream = self.graph.mul(row, scale)?;
         if let Some((per_layer, rows)) = self.rows {
-            self.per_layer = Some(self.per_layer_inputs(per_layer, rows, scale_rows)?);
+            self.per_layer = Some(self.per_layer_inputs(per_layer, rows)?);
         }
         Ok(())
     }
 
     fn layer(&mut self, layer: &Layer) -> Result<(), BuildError> {
-        let row = self.per_layer.map(|inputs| self.per_layer_row(inputs, layer)).transpose()?;
+        if let (Some(inputs), None) = (self.per_layer, self.count) {
+            // The exports of one position begin a layer with its row.
+            self.per_layer_row(inputs, layer)?;
+        }
         self.attention(layer)?;
         self.feedforward(layer)?;
-        if let Some(row) = row {
-            self.per_layer_gate(layer, row)?;
+        if let Some(inputs) = self.per_layer {
+            self.per_layer_gate(layer, inputs)?;
         }
         let scalar = self.weights.whole(&mut self.graph, Role::Layer(layer.index, LayerRole::LayerScalar))?;
         self.stream = self.graph.mul(self.stream, scalar)?;
         Ok(())
     }
 
-    fn finish(mut self) -> Result<DecoderGraph, BuildError> {
+    /// A function that gives logits.
+    fn with_logits(mut self) -> Result<Parts<'c>, BuildError> {
+        self.body()?;
         let normed = self.norm(self.stream, Role::FinalNorm)?;
         let head = self.projection(normed, Role::Head)?;
         let cap = self.graph.scalar(Scalar::F16(self.config.softcap));
         let scaled = self.graph.divide(head, cap)?;
         let bounded = self.graph.tanh(scaled)?;
         let logits = self.graph.mul(bounded, cap)?;
+        self.finish(&[("logits", logits)])
+    }
+
+    /// A function that only fills the caches: nothing after the last owner's keys and values matters to a later position.
+    fn with_caches(mut self, last: &Layer) -> Result<Parts<'c>, BuildError> {
+        self.body()?;
+        let normed = self.attention_input(last)?;
+        let (key, value) = self.key_value(last, normed)?;
+        self.store_last(last, key, value)?;
+        self.finish(&[])
+    }
+
+    fn finish(self, outputs: &[(&str, ValueId)]) -> Result<Parts<'c>, BuildError> {
         let tokens = [self.keys.token, self.values.token];
-        let module = self.graph.finish(&tokens, &[("logits", logits)])?.finish();
-        Ok(DecoderGraph { module, blobs: self.weights.into_blobs() })
+        Ok((self.graph.finish(&tokens, outputs)?, self.weights))
     }
 
     /// `x [.., k]` times the transpose of a weight `[n, k]`.
     fn projection(&mut self, x: ValueId, role: Role) -> Result<ValueId, BuildError> {
         let weight = self.transposed(role)?;
+        self.product(x, weight)
+    }
+
+    /// `x [.., k]` times a weight `[k, n]`.
+    fn product(&mut self, x: ValueId, weight: ValueId) -> Result<ValueId, BuildError> {
+        let width = self.graph.tensor(x).and_then(|ty| ty.shape.last()?.fixed());
+        let is_flattened = |layer: &Layer| Some(self.config.query_width(layer) as u64) == width;
+        if let Some(layer) =
+            self.layers.iter().find(|layer| is_flattened(layer)).filter(|_| self.count.is_some())
+        {
+            // The exports compute the shape of flat rows at the first product of their width.
+            self.flat_shape(self.config.query_width(layer))?;
+        }
         self.graph.matmul(x, weight)
     }
 

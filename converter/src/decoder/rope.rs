@@ -3,38 +3,30 @@
 use aimodel::build::{BuildError, Scalar};
 use aimodel::{Element, ValueId};
 
-use super::{Decoder, TO_END, fixed, si32, ui32};
+use super::{Decoder, TO_END, si32, ui32};
 use checkpoint::config::{Layer, Rope};
 
 impl Decoder<'_> {
-    /// This step's position: si32 `[1, 1]`, the last element of `position_ids`.
+    /// Positions of this call: si32 `[1, queries]`, the end of `position_ids`.
     pub(super) fn position(&mut self) -> Result<ValueId, BuildError> {
-        let (zero, one) = (self.graph.si32(&[0]), self.graph.scalar(Scalar::Si32(1)));
-        let last = self.graph.sub(self.length, one)?;
+        let zero = self.graph.si32(&[0]);
+        let first = self.first_position()?;
         let axis = self.graph.scalar(Scalar::Si32(0));
-        let start = self.graph.concat(axis, &[zero, last])?;
+        let start = self.graph.concat(axis, &[zero, first])?;
         let to_end = self.graph.si32(&[TO_END]);
         let end = self.graph.concat(axis, &[to_end, self.length])?;
         let stride = self.graph.si32(&[1, 1]);
-        self.graph.slice_as(self.position_ids, [start, end, stride], &fixed(&[1, 1], Element::Si32))
+        self.graph.slice_as(self.position_ids, [start, end, stride], &self.sequence.ids())
     }
 
-    /// Rotates `x [1, heads, 1, head_dim]`.
+    /// Rotates `x [1, heads, queries, head_dim]`.
     pub(super) fn rotate(&mut self, x: ValueId, layer: &Layer) -> Result<ValueId, BuildError> {
         let half = layer.head_dim / 2;
-        let position = self.position()?;
-        let shape = self.graph.ui32(&[1, 1, 1]);
-        let position = self.graph.reshape(position, shape)?;
-        let position = self.graph.cast(position, Element::F32)?;
-        let frequencies = self.graph.f32(&frequencies(self.config.rope(layer.kind), layer.head_dim));
-        let angles = self.graph.mul(position, frequencies)?;
-        let shape = self.graph.ui32(&[1, 1, 1, ui32(half)]);
+        let angles = self.angles(layer)?;
         let cos = self.graph.cos(angles)?;
-        let cos = self.graph.reshape(cos, shape)?;
-        let cos = self.graph.cast(cos, Element::F16)?;
+        let cos = self.as_factor(cos, half)?;
         let sin = self.graph.sin(angles)?;
-        let sin = self.graph.reshape(sin, shape)?;
-        let sin = self.graph.cast(sin, Element::F16)?;
+        let sin = self.as_factor(sin, half)?;
 
         let first = self.columns(x, 0, half)?;
         let second = self.columns(x, half, layer.head_dim)?;
@@ -44,6 +36,40 @@ impl Decoder<'_> {
         let imaginary = self.graph.add(a, b)?;
         let axis = self.graph.scalar(Scalar::Si32(3));
         self.graph.concat(axis, &[real, imaginary])
+    }
+
+    /// Angles of the pairs at each position, in f32: `[1, 1, queries, head_dim / 2]`, or one axis less for a single position.
+    fn angles(&mut self, layer: &Layer) -> Result<ValueId, BuildError> {
+        let position = self.position()?;
+        let frequencies = frequencies(self.config.rope(layer.kind), layer.head_dim);
+        let position = match self.count {
+            None => {
+                let shape = self.graph.ui32(&[1, 1, 1]);
+                let position = self.graph.reshape(position, shape)?;
+                self.graph.cast(position, Element::F32)?
+            }
+            Some(_) => {
+                let heads = self.graph.si32(&[1]);
+                let position = self.graph.expand_dims(position, heads)?;
+                let position = self.graph.cast(position, Element::F32)?;
+                let pairs = self.graph.si32(&[-1]);
+                self.graph.expand_dims(position, pairs)?
+            }
+        };
+        let frequencies = self.graph.f32(&frequencies);
+        self.graph.mul(position, frequencies)
+    }
+
+    /// A cosine or sine as f16 `[1, 1, queries, head_dim / 2]`.
+    fn as_factor(&mut self, x: ValueId, half: usize) -> Result<ValueId, BuildError> {
+        let x = match self.count {
+            None => {
+                let shape = self.graph.ui32(&[1, 1, 1, ui32(half)]);
+                self.graph.reshape(x, shape)?
+            }
+            Some(_) => x,
+        };
+        self.graph.cast(x, Element::F16)
     }
 
     /// Columns `start..end` of the last of four axes.

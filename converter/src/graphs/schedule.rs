@@ -184,7 +184,7 @@ pub(crate) fn reads(blobs: &[Blob]) -> impl Iterator<Item = (Role, u64)> {
 #[cfg(test)]
 mod tests {
     use super::Schedule;
-    use crate::decoder::{InlineTensors, Variant};
+    use crate::decoder::{Functions, InlineTensors, Variant};
     use crate::error::ConvertError;
     use crate::error::PlanError;
     use crate::plan::GraphPlan;
@@ -201,7 +201,7 @@ mod tests {
         let checkpoint = Checkpoint::new(&config, source.tensors()).unwrap();
         let recipe = Recipe { projections: Treatment::Int4(Int4Rule::Lattice), head: Treatment::Int8 };
         let inline = InlineTensors::new();
-        let plan = GraphPlan::new(&config, &checkpoint, Variant::Stock, recipe, &inline).unwrap();
+        let plan = GraphPlan::new(&config, &checkpoint, (Variant::Stock, Functions::MAIN), recipe, &inline).unwrap();
         let error = Schedule::new(&plan.blobs, &checkpoint, None, None).err();
         let Some(ConvertError::Plan(PlanError::NoTable { key })) = error else { panic!("{error:?}") };
         assert!(key.starts_with("embed_tokens_per_layer.weight/"), "{key}");

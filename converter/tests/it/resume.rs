@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aimodel::package::PackageMetadata;
 use checkpoint::source::{Fingerprint, Identity, LocalSource, Source, SourceError, TensorEntry};
-use converter::decoder::Variant;
+use converter::decoder::{Functions, Variant};
 use converter::journal::{Header, Journal};
 use converter::observer::Observer;
 use converter::quant::Int4Rule;
@@ -138,7 +138,7 @@ impl Job {
         let source = LocalSource::open(&model).unwrap();
         let request = Request {
             tables: !variants.contains(&Variant::Stock),
-            variants,
+            graphs: variants.into_iter().map(|variant| (variant, Functions::MAIN)).collect(),
             projections: Treatment::Int4(Int4Rule::Lattice),
             head: None,
         };

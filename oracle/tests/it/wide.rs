@@ -9,7 +9,7 @@ use crate::support::data;
 use aimodel::bytecode::layout::Layout;
 use aimodel::package::{PackageMetadata, PackageWriter};
 use checkpoint::config::DecoderConfig;
-use converter::decoder::{GraphOptions, Variant, build};
+use converter::decoder::{Functions, GraphOptions, Variant, build};
 use converter::quant::Int4Rule;
 use converter::recipe::{Recipe, Treatment};
 use oracle::interpreter::Session;
@@ -39,6 +39,7 @@ fn write_package(config: &DecoderConfig, dir: &Path) {
             head: Treatment::Int4(Int4Rule::Lattice),
         },
         tied_head: true,
+        functions: Functions::MAIN,
     };
     let graph = build(config, options, &BTreeMap::new()).unwrap();
     let layout = Layout::new(&graph.module).unwrap();

@@ -8,7 +8,7 @@ use super::files::Contents;
 use super::graph::{PLE_TABLE, PLE_TOKENS};
 use super::metadata::MetadataFacts;
 use super::tables::Needed;
-use super::{compiled, files, graph, metadata, package, rules, tables, tokenizer};
+use super::{chunking, compiled, files, graph, metadata, package, rules, tables, tokenizer};
 use crate::FileError;
 use crate::manifest;
 use crate::metadata::{EngineInputs, FILE_NAME};
@@ -59,6 +59,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Bundle
         let facts = check_asset(context, folder, asset, &metadata, &contents)?;
         summary.tables = needed_tables(facts.as_ref(), &metadata);
         check_engine(context, folder, facts.as_ref(), &metadata);
+        chunking::check(context, folder, facts.as_ref(), &metadata);
         if let Some(facts) = &facts {
             check_against_graph(context, folder, asset, facts, &metadata);
         }

@@ -1,5 +1,10 @@
 //! What the rules need to know of a graph.
 
+use crate::metadata::{MAIN_FUNCTION, PREFILL_FUNCTION, QueryLength};
+
+/// The input that holds the tokens.
+pub(super) const INPUT_IDS: &str = "input_ids";
+
 /// A graph package, as far as loaders and the engine care.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GraphFacts {
@@ -68,7 +73,12 @@ pub struct RotationFacts {
 impl GraphFacts {
     /// The function that the engine runs.
     pub fn main(&self) -> Option<&FunctionFacts> {
-        self.functions.iter().find(|function| function.name == crate::metadata::MAIN_FUNCTION)
+        self.functions.iter().find(|function| function.name == MAIN_FUNCTION)
+    }
+
+    /// The function that reads prompts, if there is one.
+    pub fn prefill(&self) -> Option<&FunctionFacts> {
+        self.functions.iter().find(|function| function.name == PREFILL_FUNCTION)
     }
 }
 
@@ -76,6 +86,12 @@ impl FunctionFacts {
     /// The input with this name.
     pub fn input(&self, name: &str) -> Option<&Port> {
         self.inputs.iter().find(|input| input.name == name)
+    }
+
+    /// Tokens that a call takes; none if the function takes no tokens.
+    pub fn query_length(&self) -> Option<QueryLength> {
+        let length = self.input(INPUT_IDS)?.shape.get(1)?;
+        Some(length.map_or(QueryLength::Dynamic, QueryLength::Fixed))
     }
 
     /// The output with this name.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use aimodel::package::PROGRAM;
 
 use super::context::{Context, Folder};
-use super::facts::{FunctionFacts, GraphFacts, Port, WeightFacts};
-use super::rules;
+use super::facts::{FunctionFacts, GraphFacts, INPUT_IDS, Port, WeightFacts};
+use super::{functions, rules};
+use crate::metadata::QueryLength;
 
 /// Weights along the input axis that share a scale.
 const BLOCK: u64 = 32;
@@ -30,6 +31,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder, facts: &GraphFac
             check_further_inputs(context, folder, main);
             check_states(context, folder, main);
             check_logits(context, folder, main);
+            functions::check(context, folder, main, facts);
         }
         None => {
             let names: Vec<&str> = facts.functions.iter().map(|function| function.name.as_str()).collect();
@@ -42,8 +44,9 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder, facts: &GraphFac
 }
 
 fn check_token_inputs(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
+    let queries = if main.query_length() == Some(QueryLength::Dynamic) { None } else { Some(1) };
     let inputs = [
-        ("input_ids", [Some(1), Some(1)], &rules::GRAPH_INPUT_IDS),
+        (INPUT_IDS, [Some(1), queries], &rules::GRAPH_INPUT_IDS),
         ("position_ids", [Some(1), None], &rules::GRAPH_POSITION_IDS),
     ];
     for (name, shape, rule) in inputs {
@@ -118,7 +121,10 @@ fn check_states(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts
 fn check_logits(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
     let what = match &main.outputs[..] {
         [logits] if logits.name == "logits" => {
-            if logits.element == "f16" && matches!(logits.shape[..], [Some(1), Some(1), Some(_)]) {
+            let queries = main.input(INPUT_IDS).and_then(|ids| ids.shape.get(1).copied()).unwrap_or(Some(1));
+            if logits.element == "f16"
+                && matches!(logits.shape[..], [Some(1), length, Some(_)] if length == queries)
+            {
                 return;
             }
             format!("the output is {logits}")

@@ -33,7 +33,25 @@ pub(super) struct MetadataFacts {
     pub(super) tables_digest: Option<Digest>,
     /// How the engine must fill further inputs.
     pub(super) engine_inputs: Option<String>,
+    /// Tokens that `main` is said to take.
+    pub(super) query_length: Option<String>,
+    /// Tokens that `prefill` is said to take.
+    pub(super) prefill_query_length: Option<String>,
+    /// How prompts are to be cut; none without a `language` block.
+    pub(super) chunk: Option<ChunkKeys>,
 }
+
+/// The keys of `language` that say how prompts are cut, as they are.
+#[derive(Debug)]
+pub(super) struct ChunkKeys {
+    pub(super) size: Option<Value>,
+    pub(super) threshold: Option<Value>,
+}
+
+/// Key of the longest chunk.
+pub(super) const CHUNK_SIZE: &str = "prefill_chunk_size";
+/// Key of the shortest prompt that is cut.
+pub(super) const CHUNK_THRESHOLD: &str = "prefill_chunk_threshold";
 
 /// Checks the file and gives what could be read from it; None if nothing could.
 pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Option<MetadataFacts> {
@@ -166,12 +184,8 @@ impl Check<'_, '_> {
             }
         };
         self.function_map(language);
-        for key in ["prefill_chunk_size", "prefill_chunk_threshold"] {
-            if language.get(key).and_then(Value::as_u64) != Some(1) {
-                let found = language.get(key).map_or("missing".to_owned(), Value::to_string);
-                self.report(&rules::METADATA_CHUNKING, format!("language.{key} is {found}, not 1"));
-            }
-        }
+        let keep = |key: &str| language.get(key).cloned();
+        self.facts.chunk = Some(ChunkKeys { size: keep(CHUNK_SIZE), threshold: keep(CHUNK_THRESHOLD) });
         self.eos_token_ids(language);
     }
 
@@ -225,6 +239,8 @@ impl Check<'_, '_> {
         }
         let text = |key: &str| entries.get(key).and_then(Value::as_str);
         self.facts.engine_inputs = text(user_data::ENGINE_INPUTS).map(str::to_owned);
+        self.facts.query_length = text(user_data::QUERY_LENGTH).map(str::to_owned);
+        self.facts.prefill_query_length = text(user_data::PREFILL_QUERY_LENGTH).map(str::to_owned);
         self.facts.tables_digest = text(user_data::TABLES_DIGEST).and_then(|digest| digest.parse().ok());
     }
 

@@ -5,12 +5,14 @@
 //! to say what is wrong with it, not to fail on it.
 
 mod bundle;
+mod chunking;
 mod compiled;
 mod context;
 mod extract;
 pub mod facts;
 mod files;
 mod finding;
+mod functions;
 mod graph;
 mod json;
 mod metadata;

@@ -119,9 +119,15 @@ rules! {
         "the engine guesses the function's role from its name",
         "{remake}";
     METADATA_CHUNKING, Defect, "metadata.prefill-chunk",
-        "the graph takes one token a step; engines that feed prompts in chunks fail on it (older ones need \
-         COREAI_CHUNK_THRESHOLD=1 in the environment besides)",
-        "set prefill_chunk_size and prefill_chunk_threshold under language in {file} to 1, or {remake}";
+        "engines cut prompts into chunks of this size, and fail where the graph takes another number of tokens (for graphs that \
+         take one token, older engines need COREAI_CHUNK_THRESHOLD=1 in the environment besides)",
+        "set the keys under language in {file} as said, or {remake}";
+    METADATA_CHUNK_ONE, Note, "metadata.prefill-chunk-one",
+        "the graph takes any number of tokens, and prompts are read at the speed of decoding",
+        "set prefill_chunk_size under language in {file} to 512";
+    METADATA_QUERY_LENGTH, Defect, "metadata.query-length",
+        "hosts read there how many tokens a function takes",
+        "{remake}";
     METADATA_EOS_IDS, Defect, "metadata.eos-token-ids",
         "newer engines end a reply at these tokens: without the one that ends a turn, replies run on",
         "{remake}";
@@ -184,7 +190,7 @@ rules! {
         "the engine runs the function main",
         "{remake}";
     GRAPH_INPUT_IDS, Defect, "graph.input-ids",
-        "the engine feeds one token id a step as int32",
+        "the engine feeds token ids as int32, one a step or any number",
         "{remake}";
     GRAPH_POSITION_IDS, Defect, "graph.position-ids",
         "the engine feeds the whole ramp of positions as int32: the second axis must be dynamic",
@@ -199,7 +205,28 @@ rules! {
         "the engine grows exactly keyCache and valueCache, in this order, rank 5, along axis 3",
         "{remake}";
     GRAPH_LOGITS, Defect, "graph.logits",
-        "the engine samples from one output, f16 logits of a single position",
+        "the engine samples from one output, f16 logits of each position that it feeds",
+        "{remake}";
+    GRAPH_PER_TOKEN_QUERY, Defect, "graph.per-token-query",
+        "the engine that fills inputs at every step refuses graphs that take several tokens",
+        "{remake}";
+    GRAPH_PREFILL_INPUTS, Defect, "graph.prefill-inputs",
+        "the engine refuses to load a prefill whose inputs are not those of main, in the same order",
+        "{remake}";
+    GRAPH_PREFILL_STATES, Defect, "graph.prefill-states",
+        "the engine refuses to load a prefill whose states are not those of main",
+        "{remake}";
+    GRAPH_PREFILL_OUTPUTS, Defect, "graph.prefill-outputs",
+        "Apple's engine refuses to load a prefill that has outputs",
+        "{remake}";
+    GRAPH_PREFILL_WIDTH, Defect, "graph.prefill-width",
+        "Apple's engine feeds chunks of any length; the community's engine for gather tables feeds chunks of one length",
+        "{remake}";
+    GRAPH_PREFILL_IGNORED, Note, "graph.prefill-ignored",
+        "the community's engine for gather tables uses a prefill only if it gives logits, and reads prompts one by one otherwise",
+        "{remake}";
+    GRAPH_OTHER_FUNCTION, Note, "graph.other-function",
+        "engines run main and prefill only",
         "{remake}";
     GRAPH_VOCABULARY, Defect, "graph.vocabulary",
         "the sampler reads past the logits or never sees the last tokens",

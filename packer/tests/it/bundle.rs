@@ -6,7 +6,7 @@ use std::path::Path;
 use output::{Digest, KeepExisting, StagedDirectory, WrittenFile};
 use packer::bundle::{BundleError, BundleParts, assemble};
 use packer::manifest::{FileRecord, Manifest, ManifestKind, Provenance};
-use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, SourceMetadata};
+use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, PromptReading, SourceMetadata};
 use packer::template::Conversation;
 use packer::tokenizer::{Purpose, SOURCE_FILES, prepare};
 
@@ -28,6 +28,7 @@ fn parts() -> BundleParts {
         max_context_length: 4096,
         eos_token_ids: &tokenizer.eos_token_ids,
         engine_inputs: EngineInputs::PerToken,
+        prompts: PromptReading::ONE_BY_ONE,
         source: SourceMetadata::default(),
         scheme: None,
         tool: "coreai-bundle 0.1.0",

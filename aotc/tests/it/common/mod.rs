@@ -16,7 +16,7 @@ use fixtures::toolchain::StandInXcode;
 use output::{KeepExisting, StagedDirectory};
 use packer::bundle::{self, BundleParts};
 use packer::manifest::{Provenance, SourceRecord};
-use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, SourceMetadata};
+use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, PromptReading, SourceMetadata};
 use packer::template::Conversation;
 use packer::tokenizer::{self, Purpose};
 use tempfile::TempDir;
@@ -151,6 +151,7 @@ fn write_bundle(bundle: &Path, name: &str) {
         max_context_length: 1024,
         eos_token_ids: &tokenizer.eos_token_ids,
         engine_inputs: EngineInputs::PerToken,
+        prompts: PromptReading::ONE_BY_ONE,
         source: SourceMetadata::default(),
         scheme: Some("int4"),
         tool: "coreai-bundle 0.1.0",

@@ -9,7 +9,9 @@ use packer::bundle::{BundleParts, assemble};
 use packer::check::facts::GraphFacts;
 use packer::check::{Options, Report, check};
 use packer::manifest::{self, CompiledFrom, Manifest, ManifestKind, Provenance, SourceRecord};
-use packer::metadata::{BundleMetadata, Compilation, EngineInputs, LanguageBundle, SourceMetadata};
+use packer::metadata::{
+    BundleMetadata, Compilation, EngineInputs, LanguageBundle, PromptReading, SourceMetadata,
+};
 use packer::template::Conversation;
 use packer::tokenizer::{self, SOURCE_FILES};
 use serde_json::{Value, json};
@@ -223,6 +225,7 @@ fn write_bundle(target: &Path, package: &str, engine_inputs: EngineInputs, stamp
         max_context_length: 4096,
         eos_token_ids: &tokenizer.eos_token_ids,
         engine_inputs,
+        prompts: PromptReading::ONE_BY_ONE,
         source: SourceMetadata { hf_model_id: Some(MODEL.into()), ..SourceMetadata::default() },
         scheme: Some("int4-absmax-block32"),
         tool: TOOL,
