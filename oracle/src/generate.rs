@@ -54,10 +54,7 @@ pub fn generate(
 ) -> Result<Generated, GenerateError> {
     stepper.reset()?;
     let start = Instant::now();
-    let mut next = None;
-    for token in prompt_ids {
-        next = Some(winner(&stepper.feed(*token)?).id);
-    }
+    let mut next = stepper.read_prompt(prompt_ids)?.map(|logits| winner(&logits).id);
     let prompted = start.elapsed();
     let mut stream = Stream::default();
     let mut stopped = false;

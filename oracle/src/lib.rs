@@ -1,12 +1,13 @@
 //! Proof that a bundle computes what its checkpoint means.
 //!
-//! [`interpreter`] runs an `.aimodel` package on a CPU; [`stepper`] feeds it tokens as the engine does, with the per-layer rows of
-//! [`tables`]. [`reference`](mod@reference) computes the checkpoint in fp32. [`file`](mod@file) keeps what the checkpoint says to some [`prompts`],
+//! [`interpreter`] runs an `.aimodel` package on a CPU; [`stepper`] feeds it tokens as the engine does, one by one or in the chunks of
+//! [`feeding`], with the per-layer rows of [`tables`]. [`reference`](mod@reference) computes the checkpoint in fp32. [`file`](mod@file) keeps what the checkpoint says to some [`prompts`],
 //! [`gate`]
 //! holds a bundle against it. [`text`] and [`generate`] chat with a bundle found by [`bundle`].
 
 pub mod bundle;
 mod contexts;
+pub mod feeding;
 pub mod file;
 pub mod gate;
 pub mod generate;

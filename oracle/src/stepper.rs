@@ -1,7 +1,10 @@
-//! Feeds tokens to a package one at a time, as the engine does: ids and positions from here, per-layer rows from the tables.
+//! Feeds tokens to a package as the engine does: ids and positions from here, per-layer rows from the tables.
+
+use std::num::NonZeroUsize;
 
 use aimodel::{Element, OpId};
 
+use crate::feeding::{Feeding, chunks};
 use crate::interpreter::{InterpretError, Outputs, Rounding, Session, Tensor};
 use crate::tables::{TableError, Tables};
 
@@ -20,11 +23,26 @@ pub enum StepError {
         /// Name of the input.
         input: &'static str,
     },
+    /// A prompt cannot go through a function that is not there.
+    #[error("the package has no function \"prefill\": feed prompts through main")]
+    NoPrefill,
+    /// The graph takes one token at a time.
+    #[error("main takes one token at a time, not {width}: feed prompts one by one")]
+    OneAtATime {
+        /// Tokens of a chunk, at most.
+        width: NonZeroUsize,
+    },
     /// More positions than 31 bits count.
     #[error("the sequence is too long")]
     TooLong,
 }
 
+/// Function that reads a prompt without giving logits.
+const PREFILL: &str = "prefill";
+/// Input of all graphs: the tokens.
+const IDS: &str = "input_ids";
+/// Input of all graphs: the positions of all tokens so far.
+const POSITIONS: &str = "position_ids";
 /// Input of the provider graph: the rows of one token.
 const TOKEN_ROWS: &str = "ple_tokens";
 /// Input of the tbl graph: the codes of all rows.
@@ -40,6 +58,7 @@ pub struct Stepper {
     /// Whether the graph takes each token's rows as an input.
     rows_given: bool,
     positions: usize,
+    feeding: Feeding,
 }
 
 impl Stepper {
@@ -58,7 +77,7 @@ impl Stepper {
         if rows_given && tables.is_none() {
             return Err(StepError::NoTables { input: TOKEN_ROWS });
         }
-        Ok(Stepper { session, tables, rows_given, positions: 0 })
+        Ok(Stepper { session, tables, rows_given, positions: 0, feeding: Feeding::default() })
     }
 
     /// Forgets the sequence.
@@ -75,6 +94,11 @@ impl Stepper {
         &self.session
     }
 
+    /// The session, to look at its states or to change them.
+    pub fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
     /// The tables, if there are any.
     pub fn tables(&self) -> Option<&Tables> {
         self.tables.as_ref()
@@ -85,9 +109,81 @@ impl Stepper {
         self.session.set_rounding(rounding);
     }
 
+    /// How prompts are fed: one by one, unless something else was chosen.
+    pub fn feeding(&self) -> Feeding {
+        self.feeding
+    }
+
+    /// Chooses how prompts are fed.
+    ///
+    /// # Errors
+    /// [`StepError::NoPrefill`] and [`StepError::OneAtATime`] if the package cannot be fed so.
+    pub fn set_feeding(&mut self, feeding: Feeding) -> Result<(), StepError> {
+        match feeding {
+            Feeding::Prefill(_) if !self.session.has_function(PREFILL) => return Err(StepError::NoPrefill),
+            Feeding::Main(width) if feeding != Feeding::ONE_BY_ONE && !self.takes_chunks() => {
+                return Err(StepError::OneAtATime { width });
+            }
+            _ => self.feeding = feeding,
+        }
+        Ok(())
+    }
+
+    /// How the engine feeds prompts to this package, in chunks of at most `width` tokens: through `prefill` if there is one, through
+    /// `main` if it takes more than one token, else one by one.
+    pub fn feeding_of_engine(&self, width: NonZeroUsize) -> Feeding {
+        if self.session.has_function(PREFILL) {
+            Feeding::Prefill(width)
+        } else if self.takes_chunks() {
+            Feeding::Main(width)
+        } else {
+            Feeding::ONE_BY_ONE
+        }
+    }
+
+    /// Whether `main` takes any number of tokens at a time.
+    fn takes_chunks(&self) -> bool {
+        let ids = self.session.inputs().find(|port| port.name == IDS);
+        ids.is_some_and(|port| port.ty.shape.last().is_some_and(|tokens| tokens.fixed().is_none()))
+    }
+
     /// Number of tokens fed so far.
     pub fn positions(&self) -> usize {
         self.positions
+    }
+
+    /// Feeds a prompt in the chosen way; gives the logits after its last token, f32 `[V]`, or none if it has no tokens.
+    ///
+    /// # Errors
+    /// As [`Stepper::feed`].
+    pub fn read_prompt(&mut self, tokens: &[u32]) -> Result<Option<Vec<f32>>, StepError> {
+        self.session.reserve(self.positions + tokens.len())?;
+        let (rest, width) = match (self.feeding, tokens) {
+            (Feeding::Main(width), _) => (tokens, width),
+            (Feeding::Prefill(width), [before @ .., _]) => {
+                for chunk in chunks(before, width) {
+                    self.prefill(chunk)?;
+                }
+                (&tokens[before.len()..], NonZeroUsize::MIN)
+            }
+            (Feeding::Prefill(_), []) => return Ok(None),
+        };
+        let mut last = None;
+        for chunk in chunks(rest, width) {
+            last = Some(self.feed_chunk(chunk)?.logits(chunk.len() - 1)?);
+        }
+        Ok(last)
+    }
+
+    /// Feeds tokens to `prefill`: the states take them in, and nothing comes out.
+    ///
+    /// # Errors
+    /// As [`Stepper::feed`], and if the package has no such function.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<(), StepError> {
+        let inputs = self.inputs(tokens)?;
+        self.session.call(PREFILL, &inputs)?;
+        self.positions += tokens.len();
+        Ok(())
     }
 
     /// Feeds a token; gives the logits of the next one, f32 `[V]`.
@@ -107,29 +203,43 @@ impl Stepper {
         token: u32,
         observer: &mut dyn FnMut(OpId, usize, &Tensor),
     ) -> Result<Vec<f32>, StepError> {
-        let inputs = self.inputs(token)?;
-        let named: Vec<(&str, Tensor)> =
-            inputs.iter().map(|(name, tensor)| (*name, tensor.clone())).collect();
-        self.session.reserve(self.positions + 1)?;
-        let outputs: Outputs = self.session.step_observed(&named, observer)?;
-        self.positions += 1;
-        Ok(outputs.logits()?)
+        Ok(self.feed_chunk_observed(&[token], observer)?.logits(0)?)
     }
 
-    fn inputs(&self, token: u32) -> Result<Vec<(&'static str, Tensor)>, StepError> {
-        let last = i32::try_from(self.positions).map_err(|_| StepError::TooLong)?;
-        let ramp: Vec<i64> = (0..=i64::from(last)).collect();
-        let integers = |name: &'static str, shape: &[usize], values: &[i64]| {
-            Tensor::from_integers(Element::Si32, shape, values)
+    /// Feeds tokens to `main` together; gives its outputs, which hold the logits after each of them.
+    ///
+    /// # Errors
+    /// As [`Stepper::feed`], and if `main` takes one token at a time.
+    pub fn feed_chunk(&mut self, tokens: &[u32]) -> Result<Outputs, StepError> {
+        self.feed_chunk_observed(tokens, &mut |_, _, _| {})
+    }
+
+    fn feed_chunk_observed(
+        &mut self,
+        tokens: &[u32],
+        observer: &mut dyn FnMut(OpId, usize, &Tensor),
+    ) -> Result<Outputs, StepError> {
+        let inputs = self.inputs(tokens)?;
+        let outputs = self.session.step_observed(&inputs, observer)?;
+        self.positions += tokens.len();
+        Ok(outputs)
+    }
+
+    /// Inputs of a call with the next tokens, which the states have room for.
+    fn inputs(&mut self, tokens: &[u32]) -> Result<Vec<(&'static str, Tensor)>, StepError> {
+        let length = self.positions + tokens.len();
+        let length = i32::try_from(length).map_err(|_| StepError::TooLong)?;
+        self.session.reserve(self.positions + tokens.len())?;
+        let ids: Vec<i64> = tokens.iter().map(|token| i64::from(*token)).collect();
+        let ramp: Vec<i64> = (0..i64::from(length)).collect();
+        let integers = |name: &'static str, values: &[i64]| {
+            Tensor::from_integers(Element::Si32, &[1, values.len()], values)
                 .map(|tensor| (name, tensor))
                 .map_err(|reason| InterpretError::Input { name: name.to_owned(), reason })
         };
-        let mut inputs = vec![
-            integers("input_ids", &[1, 1], &[token.into()])?,
-            integers("position_ids", &[1, ramp.len()], &ramp)?,
-        ];
-        if let (true, Some(tables)) = (self.rows_given, &self.tables) {
-            inputs.push((TOKEN_ROWS, tables.input(token)?));
+        let mut inputs = vec![integers(IDS, &ids)?, integers(POSITIONS, &ramp)?];
+        if let (true, Some(tables), [token]) = (self.rows_given, &self.tables, tokens) {
+            inputs.push((TOKEN_ROWS, tables.input(*token)?));
         }
         Ok(inputs)
     }

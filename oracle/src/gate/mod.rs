@@ -1,12 +1,14 @@
 //! Does a bundle say what its checkpoint says?
 //!
-//! [`run`] feeds an oracle's sequences to a bundle one token at a time and compares the winner at every position with a clear margin.
-//! With the checkpoint at hand it also compares all logits, says which layer departs first, and looks for the cause: the
-//! graph's constants are compared with the configuration, samples of all matrices and of the tables with the weights. What a bundle
-//! must reach is in [`Bounds`].
+//! [`run`] feeds an oracle's sequences to a bundle, in the way that its stepper was told, and compares the winner at every position
+//! with a clear margin. With the checkpoint at hand it also compares all logits, says which layer departs first, and looks for the
+//! cause: the graph's constants are compared with the configuration, samples of all matrices and of the tables with the weights. What
+//! a bundle must reach is in [`Bounds`]. [`compare_feedings`] compares one way of feeding with another.
 
 mod cause;
+mod feedings;
 mod layers;
+mod sequence;
 mod structure;
 mod tally;
 mod verdict;
@@ -17,6 +19,7 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 pub use cause::Cause;
+pub use feedings::{CacheComparison, FeedingReport, compare_feedings};
 pub use layers::{LayerError, LayerReport};
 pub use verdict::{Bounds, Failure};
 
@@ -26,6 +29,7 @@ use crate::reference::{Reference, ReferenceError};
 use crate::score::winner;
 use crate::stepper::{StepError, Stepper};
 use crate::tables::TableError;
+use sequence::Sequence;
 use structure::Graph;
 use tally::{Sums, Tally};
 
@@ -343,27 +347,23 @@ fn run_case(
     tally: &mut Tally<'_>,
     watch: Watch<'_>,
 ) -> Result<(), GateError> {
-    stepper.reset()?;
-    let tokens: Vec<u32> = case.ids().collect();
-    let Some(reference) = reference else {
-        for token in tokens {
-            tally.add(&stepper.feed(token)?, None);
-            step(watch)?;
+    let mut sequence = Sequence::begin(stepper, case)?;
+    let mut add = |at: usize, expected: Option<&[f32]>| {
+        if let Some(found) = sequence.next()? {
+            tally.add(at, &found, expected);
         }
-        return Ok(());
+        step(watch)
+    };
+    let Some(reference) = reference else {
+        return (0..case.len()).try_for_each(|at| add(at, None));
     };
     reference.reset();
+    let tokens: Vec<u32> = case.ids().collect();
     let hidden = reference.feed(&tokens, &mut |_, _| {})?;
     let mut failure = None;
     reference.logits(&hidden, &mut |at, expected| {
         if failure.is_none() {
-            let found = stepper.feed(tokens[at]).map_err(GateError::from);
-            failure = found
-                .and_then(|found| {
-                    tally.add(&found, Some(expected));
-                    step(watch)
-                })
-                .err();
+            failure = add(at, Some(expected)).err();
         }
     })?;
     failure.map_or(Ok(()), Err)
@@ -384,10 +384,7 @@ pub struct Probe {
 /// If the bundle cannot be run.
 pub fn probe(stepper: &mut Stepper, prompt_ids: &[u32]) -> Result<Probe, GateError> {
     stepper.reset()?;
-    let mut next = None;
-    for token in prompt_ids {
-        next = Some(winner(&stepper.feed(*token)?).id);
-    }
+    let mut next = stepper.read_prompt(prompt_ids)?.map(|logits| winner(&logits).id);
     let mut generated_ids = Vec::with_capacity(PROBE_TOKENS);
     while let (Some(token), true) = (next, generated_ids.len() < PROBE_TOKENS) {
         generated_ids.push(token);

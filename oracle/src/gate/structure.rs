@@ -10,7 +10,7 @@ use crate::interpreter::Session;
 /// Largest relative difference of two frequencies that are the same.
 const SAME_FREQUENCY: f32 = 1e-4;
 
-/// A graph whose constants can be looked up.
+/// A package's `main`, whose constants can be looked up.
 pub(super) struct Graph<'s> {
     session: &'s Session,
     known: Known,
@@ -20,12 +20,7 @@ pub(super) struct Graph<'s> {
 impl<'s> Graph<'s> {
     pub(super) fn new(session: &'s Session) -> Self {
         let module = session.module();
-        let ops: Vec<OpId> = module
-            .graphs()
-            .first()
-            .and_then(|graph| module.body(*graph))
-            .map(|body| module.block(body).ops.clone())
-            .unwrap_or_default();
+        let ops = module.block(session.body()).ops.clone();
         let mut known = Known::new();
         ops.iter().for_each(|op| known.learn(module, *op));
         Graph { session, known, ops }
@@ -79,18 +74,22 @@ pub(super) fn findings(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> 
     causes
 }
 
-/// The mask subtracts the window's width plus 1 from the number of positions; the position of the token subtracts 1.
+/// Where one token is fed, the mask subtracts the window's width plus 1 from the number of positions, and the position of the token
+/// subtracts 1. Where any number is, the mask subtracts the width from the position of the first, itself a difference.
 fn window(graph: &Graph<'_>, config: &DecoderConfig) -> Option<Cause> {
     if !config.layers.iter().any(|layer| layer.kind == LayerKind::Sliding) {
         return None;
     }
     let widths = graph.ops(Opcode::BroadcastingSub).filter_map(|op| {
-        let amount = op.operands.get(1)?;
-        let of_length = graph.operand(op, 0, Opcode::Slice).is_some();
-        let scalar = graph.module().tensor(*amount)?.rank() == 0;
-        (of_length && scalar).then(|| graph.known.all(*amount)?.first().copied()).flatten()
+        let amount = *op.operands.get(1)?;
+        let scalar = graph.module().tensor(amount)?.rank() == 0;
+        let amount = graph.known.all(amount).filter(|_| scalar)?.first().copied()?;
+        if graph.operand(op, 0, Opcode::BroadcastingSub).is_some() {
+            return Some(amount);
+        }
+        graph.operand(op, 0, Opcode::Slice).filter(|_| amount != 1).map(|_| amount - 1)
     });
-    let found = widths.filter(|amount| *amount != 1).map(|amount| amount - 1).next();
+    let found = widths.into_iter().next();
     let expected = config.sliding_window;
     (found != i64::try_from(expected).ok()).then_some(Cause::Window { found, expected })
 }

@@ -8,8 +8,6 @@ use crate::score::{QUALIFYING_MARGIN, cosine, kl_divergence, norm, winner};
 pub(super) struct Tally<'c> {
     case: &'c Case,
     report: CaseReport,
-    /// Positions fed so far.
-    fed: usize,
     /// Positions whose figures are in the sums.
     counted: usize,
     norm_differences: f64,
@@ -35,13 +33,11 @@ impl<'c> Tally<'c> {
             distances: None,
             track: Vec::new(),
         };
-        Tally { case, report, fed: 0, counted: 0, norm_differences: 0.0, distances: Sums::default() }
+        Tally { case, report, counted: 0, norm_differences: 0.0, distances: Sums::default() }
     }
 
-    /// Takes the bundle's logits at the next position, and the reference's if there are any.
-    pub(super) fn add(&mut self, found: &[f32], expected: Option<&[f32]>) {
-        let position = self.fed;
-        self.fed += 1;
+    /// Takes the bundle's logits at a position, and the reference's if there are any.
+    pub(super) fn add(&mut self, position: usize, found: &[f32], expected: Option<&[f32]>) {
         let best = winner(found);
         // An oracle that was read has a figure for each of its tokens.
         let wanted = self.case.teacher_forced_argmax.get(position).copied().unwrap_or(best.id);

@@ -4,11 +4,15 @@
 //! arithmetic come from `libm` in f64, so that every platform gives the same bits.
 
 use aimodel::{Element, Opcode};
+use rayon::prelude::*;
 
 use super::Rounding;
 use super::kernels::round_to_half;
 use super::movement::{axes, common_shape, stretch};
-use super::tensor::Tensor;
+use super::tensor::{Tensor, count, dense_strides};
+
+/// Elements whose functions one thread computes, at least.
+const TOGETHER: usize = 1 << 12;
 
 /// Two operands' elements, aligned by broadcasting, through a function.
 fn zip<A: Copy, B>(
@@ -17,21 +21,27 @@ fn zip<A: Copy, B>(
     shape: &[usize],
     f: impl Fn(A, A) -> B,
 ) -> Result<Vec<B>, String> {
-    if a.shape() == shape && b.shape() == shape {
-        return Ok(left.iter().zip(right).map(|(x, y)| f(*x, *y)).collect());
+    let mut result = Vec::with_capacity(count(shape)?);
+    let length = shape.last().copied().unwrap_or(1);
+    for ((x, by_x), (y, by_y)) in runs(a, shape)?.into_iter().zip(runs(b, shape)?) {
+        match (by_x, by_y) {
+            (1, 1) => {
+                let pairs = left[x..x + length].iter().zip(&right[y..y + length]);
+                result.extend(pairs.map(|(x, y)| f(*x, *y)));
+            }
+            (1, 0) => result.extend(left[x..x + length].iter().map(|x| f(*x, right[y]))),
+            _ => result.extend((0..length).map(|at| f(left[x + at * by_x], right[y + at * by_y]))),
+        }
     }
-    if let ([y], true) = (right, a.shape() == shape) {
-        return Ok(left.iter().map(|x| f(*x, *y)).collect());
-    }
-    let places = |operand: &Tensor| -> Result<Vec<usize>, String> {
-        let dense = Tensor::zeros(Element::Ui8, operand.shape())?;
-        let stretched = stretch(&dense, shape)?;
-        let mut places = Vec::with_capacity(stretched.elements());
-        stretched.rows(|start, length, stride| places.extend((0..length).map(|at| start + at * stride)));
-        Ok(places)
-    };
-    let (at_left, at_right) = (places(a)?, places(b)?);
-    Ok(at_left.into_iter().zip(at_right).map(|(x, y)| f(left[x], right[y])).collect())
+    Ok(result)
+}
+
+/// Where the innermost axis of an operand begins for each position of a shape's outer axes, and its stride there, in row-major elements.
+fn runs(operand: &Tensor, shape: &[usize]) -> Result<Vec<(usize, usize)>, String> {
+    let dense = operand.view(operand.shape().to_vec(), dense_strides(operand.shape()), 0);
+    let mut runs = Vec::new();
+    stretch(&dense, shape)?.rows(|start, _, stride| runs.push((start, stride)));
+    Ok(runs)
 }
 
 pub(super) fn binary(opcode: Opcode, a: &Tensor, b: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
@@ -124,8 +134,9 @@ pub(super) fn unary(opcode: Opcode, x: &Tensor, rounding: Rounding) -> Result<Te
     }
 }
 
-fn map(x: &Tensor, f: impl Fn(f64) -> f64) -> Result<Tensor, String> {
-    let values = x.to_floats()?.into_iter().map(|value| f(value.into()) as f32).collect();
+fn map(x: &Tensor, f: impl Fn(f64) -> f64 + Sync) -> Result<Tensor, String> {
+    let values = x.to_floats()?.into_par_iter().with_min_len(TOGETHER);
+    let values = values.map(|value| f(value.into()) as f32).collect();
     Tensor::from_floats(x.element(), x.shape(), values)
 }
 

@@ -1,7 +1,9 @@
 //! Dot products of activations with rows of weights, straight from packed codes or halves.
 //!
-//! Each kernel is written once, as plain loops over fixed-width lanes; on x86-64 it is compiled a second time for AVX2 and picked at
-//! run time. Multiplications and additions are never fused and lanes are added in one fixed order, so both give the same bits.
+//! Each weight is decoded once for all tokens of a chunk, some rows at a time, which stay in the cache until all tokens are done with
+//! them. Each kernel is written once, as plain loops over fixed-width lanes; on x86-64 it is compiled a second time for AVX2 and picked
+//! at run time. Multiplications and additions are never fused and lanes are added in one fixed order, so both give the same bits, and
+//! a token gets the same ones in a chunk as alone.
 
 use half::f16;
 
@@ -9,6 +11,12 @@ use half::f16;
 const LANES: usize = 16;
 /// Weights in the blocks that the kernels of codes are made for.
 pub(super) const BLOCK: usize = 32;
+/// Rows whose weights are decoded together.
+pub(super) const GROUP: usize = 8;
+/// Weights of a row that are decoded at a time: those of a group of rows fit the first-level cache, with activations.
+const TILE: usize = 512;
+/// Tokens whose sums are in registers together.
+const TOGETHER: usize = 4;
 
 /// Rows of a matrix [n, k], contiguous each.
 #[derive(Clone, Copy)]
@@ -23,26 +31,65 @@ pub(super) enum Rows<'w> {
     Single { items: &'w [f32], stride: usize },
 }
 
-/// Activations of one dot product, in natural order and as the int4 kernel reads them.
-pub(super) struct Activations {
-    natural: Vec<f32>,
-    /// In each block of 32 the even places first, then the odd ones: the order of low and high nibbles.
-    by_nibble: Vec<f32>,
-}
-
-impl Activations {
-    pub(super) fn new(values: &[f32]) -> Self {
-        let mut by_nibble = Vec::with_capacity(values.len());
-        for block in values.chunks(BLOCK) {
-            by_nibble.extend(block.iter().step_by(2));
-            by_nibble.extend(block.iter().skip(1).step_by(2));
+impl Rows<'_> {
+    /// Decodes weights of a row of `k`, from number `from` on. What lies beyond the row is 0.
+    ///
+    /// In each block of 32 codes of 4 bits the even places come first, then the odd ones: the order of low and high bits.
+    #[inline(always)]
+    fn decode(self, row: usize, k: usize, from: usize, out: &mut [[f32; LANES]]) {
+        let (at, length) = (row * k + from, (k - from).min(out.len() * LANES));
+        match self {
+            Rows::Int4 { codes, scales } => {
+                decode_int4(&codes[at / 2..(at + length) / 2], &scales[at / BLOCK..], out);
+            }
+            Rows::Int8 { codes, scales } => {
+                decode_int8(&codes[at..at + length], &scales[at / BLOCK..], out);
+            }
+            Rows::Half { items, stride } => {
+                let items = &items[row * stride + from..][..length];
+                convert(items, out, |half| to_single(half.to_bits()));
+            }
+            Rows::Single { items, stride } => {
+                convert(&items[row * stride + from..][..length], out, |single| single);
+            }
         }
-        Activations { natural: values.to_vec(), by_nibble }
     }
 }
 
-/// Fills `out` with the products of rows `first..` and the activations.
-pub(super) fn multiply_rows(rows: Rows<'_>, first: usize, x: &Activations, out: &mut [f32]) {
+/// Activations of the tokens of a chunk, in the order in which the weights of some rows are decoded.
+pub(super) struct Activations {
+    k: usize,
+    /// Lanes of one token, the last of them filled up with zeros.
+    width: usize,
+    lanes: Vec<[f32; LANES]>,
+}
+
+impl Activations {
+    /// Takes `values` [tokens, k] for products with these rows.
+    pub(super) fn new(values: &[f32], k: usize, rows: Rows<'_>) -> Self {
+        let width = k.div_ceil(LANES);
+        let mut lanes = vec![[0.0; LANES]; values.len() / k.max(1) * width];
+        for (values, lanes) in values.chunks_exact(k.max(1)).zip(lanes.chunks_exact_mut(width.max(1))) {
+            let target = lanes.as_flattened_mut();
+            if let Rows::Int4 { .. } = rows {
+                for (values, target) in values.chunks(BLOCK).zip(target.chunks_mut(BLOCK)) {
+                    let in_order = values.iter().step_by(2).chain(values.iter().skip(1).step_by(2));
+                    target.iter_mut().zip(in_order).for_each(|(target, value)| *target = *value);
+                }
+            } else {
+                target[..k].copy_from_slice(values);
+            }
+        }
+        Activations { k, width, lanes }
+    }
+
+    fn token(&self, at: usize) -> &[[f32; LANES]] {
+        &self.lanes[at * self.width..(at + 1) * self.width]
+    }
+}
+
+/// Fills `out`, a slice for each token, with the products of rows `first..` and the token's activations.
+pub(super) fn multiply_rows(rows: Rows<'_>, first: usize, x: &Activations, out: &mut [&mut [f32]]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
@@ -53,35 +100,77 @@ pub(super) fn multiply_rows(rows: Rows<'_>, first: usize, x: &Activations, out: 
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn multiply_rows_avx2(rows: Rows<'_>, first: usize, x: &Activations, out: &mut [f32]) {
+fn multiply_rows_avx2(rows: Rows<'_>, first: usize, x: &Activations, out: &mut [&mut [f32]]) {
     multiply_rows_portable(rows, first, x, out);
 }
 
 #[inline(always)]
-fn multiply_rows_portable(rows: Rows<'_>, first: usize, x: &Activations, out: &mut [f32]) {
-    let k = x.natural.len();
-    let blocks = k / BLOCK;
-    for (at, out) in out.iter_mut().enumerate() {
-        let row = first + at;
-        *out = match rows {
-            Rows::Int4 { codes, scales } => dot_int4(
-                &codes[row * k / 2..(row + 1) * k / 2],
-                &scales[row * blocks..(row + 1) * blocks],
-                &x.by_nibble,
-            ),
-            Rows::Int8 { codes, scales } => dot_int8(
-                &codes[row * k..(row + 1) * k],
-                &scales[row * blocks..(row + 1) * blocks],
-                &x.natural,
-            ),
-            Rows::Half { items, stride } => {
-                dot(&items[row * stride..row * stride + k], &x.natural, |half| to_single(half.to_bits()))
+fn multiply_rows_portable(rows: Rows<'_>, first: usize, x: &Activations, out: &mut [&mut [f32]]) {
+    let (tokens, height) = (out.len(), out.first().map_or(0, |out| out.len()));
+    let width = (TILE / LANES).min(x.width);
+    let mut decoded = vec![[0.0; LANES]; GROUP * width];
+    let mut sums = vec![[0.0; LANES]; GROUP * tokens];
+    for group in (0..height).step_by(GROUP) {
+        let count = GROUP.min(height - group);
+        sums.fill([0.0; LANES]);
+        for from in (0..x.width).step_by(width.max(1)) {
+            let width = width.min(x.width - from);
+            let decoded = &mut decoded[..count * width];
+            for (at, weights) in decoded.chunks_exact_mut(width).enumerate() {
+                rows.decode(first + group + at, x.k, from * LANES, weights);
             }
-            Rows::Single { items, stride } => {
-                dot(&items[row * stride..row * stride + k], &x.natural, |single| single)
+            add_tile(decoded, x, from, width, &mut sums);
+        }
+        for (token, out) in out.iter_mut().enumerate() {
+            for (at, out) in out[group..group + count].iter_mut().enumerate() {
+                *out = total(sums[at * tokens + token]);
             }
-        };
+        }
     }
+}
+
+/// Adds the products of decoded rows and of all tokens' activations from lane number `from` on to `sums` [rows, tokens].
+#[inline(always)]
+fn add_tile(decoded: &[[f32; LANES]], x: &Activations, from: usize, width: usize, sums: &mut [[f32; LANES]]) {
+    let tokens = sums.len() / GROUP;
+    let part = |token: usize| &x.token(token)[from..from + width];
+    let mut token = 0;
+    while token < tokens {
+        let rows = decoded.chunks_exact(width).zip(sums.chunks_exact_mut(tokens));
+        if tokens - token >= TOGETHER {
+            let together: [&[[f32; LANES]]; TOGETHER] = std::array::from_fn(|next| part(token + next));
+            for (weights, sums) in rows {
+                add_products(weights, together, &mut sums[token..]);
+            }
+            token += TOGETHER;
+        } else {
+            let alone = [part(token)];
+            for (weights, sums) in rows {
+                add_products(weights, alone, &mut sums[token..]);
+            }
+            token += 1;
+        }
+    }
+}
+
+/// Adds the products of weights and of some tokens' activations, which are as many, to the tokens' sums.
+#[inline(always)]
+fn add_products<const N: usize>(
+    weights: &[[f32; LANES]],
+    x: [&[[f32; LANES]]; N],
+    sums: &mut [[f32; LANES]],
+) {
+    let x = x.map(|x| &x[..weights.len()]);
+    let mut lanes = [[0.0; LANES]; N];
+    lanes.copy_from_slice(&sums[..N]);
+    for (at, weights) in weights.iter().enumerate() {
+        for token in 0..N {
+            for lane in 0..LANES {
+                lanes[token][lane] += weights[lane] * x[token][at][lane];
+            }
+        }
+    }
+    sums[..N].copy_from_slice(&lanes);
 }
 
 /// Adds `factor` times a row of halves or singles to `sums`.
@@ -147,68 +236,62 @@ fn accumulate_portable(row: Row<'_>, factor: f32, sums: &mut [f32]) {
 }
 
 #[inline(always)]
-fn dot<T: Copy>(row: &[T], x: &[f32], to_single: impl Fn(T) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (row_chunks, row_rest) = row.as_chunks::<LANES>();
-    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
-    for (weights, x) in row_chunks.iter().zip(x_chunks) {
+fn convert<T: Copy>(items: &[T], out: &mut [[f32; LANES]], to_single: impl Fn(T) -> f32) {
+    let (whole, rest) = items.as_chunks::<LANES>();
+    for (items, out) in whole.iter().zip(&mut *out) {
         for lane in 0..LANES {
-            lanes[lane] += to_single(weights[lane]) * x[lane];
+            out[lane] = to_single(items[lane]);
         }
     }
-    for (lane, (weight, x)) in lanes.iter_mut().zip(row_rest.iter().zip(x_rest)) {
-        *lane += to_single(*weight) * x;
+    if let Some(out) = out.get_mut(whole.len()) {
+        *out = [0.0; LANES];
+        out.iter_mut().zip(rest).for_each(|(out, item)| *out = to_single(*item));
     }
-    total(lanes)
 }
 
 #[inline(always)]
-fn dot_int4(codes: &[u8], scales: &[f16], x: &[f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
+fn decode_int4(codes: &[u8], scales: &[f16], out: &mut [[f32; LANES]]) {
     let (codes, _) = codes.as_chunks::<{ BLOCK / 2 }>();
-    let (x, _) = x.as_chunks::<BLOCK>();
-    for ((codes, scale), x) in codes.iter().zip(scales).zip(x) {
+    let (out, _) = out.as_chunks_mut::<{ BLOCK / LANES }>();
+    for ((codes, scale), [even, odd]) in codes.iter().zip(scales).zip(out) {
         let mut low = [0.0; LANES];
         let mut high = [0.0; LANES];
         for lane in 0..LANES {
             low[lane] = f32::from((codes[lane] << 4) as i8 >> 4);
             high[lane] = f32::from(codes[lane] as i8 >> 4);
         }
-        let (even, odd) = x.split_at(LANES);
-        add_scaled(&mut lanes, &low, *scale, 8.0, even);
-        add_scaled(&mut lanes, &high, *scale, 8.0, odd);
+        scale_codes(&low, *scale, 8.0, even);
+        scale_codes(&high, *scale, 8.0, odd);
     }
-    total(lanes)
 }
 
 #[inline(always)]
-fn dot_int8(codes: &[i8], scales: &[f16], x: &[f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (codes, _) = codes.as_chunks::<BLOCK>();
-    let (x, _) = x.as_chunks::<BLOCK>();
-    for ((codes, scale), x) in codes.iter().zip(scales).zip(x) {
-        for half in 0..2 {
+fn decode_int8(codes: &[i8], scales: &[f16], out: &mut [[f32; LANES]]) {
+    let (codes, _) = codes.as_chunks::<LANES>();
+    let (codes, _) = codes.as_chunks::<{ BLOCK / LANES }>();
+    let (out, _) = out.as_chunks_mut::<{ BLOCK / LANES }>();
+    for ((codes, scale), out) in codes.iter().zip(scales).zip(out) {
+        for (codes, out) in codes.iter().zip(out) {
             let mut singles = [0.0; LANES];
             for lane in 0..LANES {
-                singles[lane] = f32::from(codes[half * LANES + lane]);
+                singles[lane] = f32::from(codes[lane]);
             }
-            add_scaled(&mut lanes, &singles, *scale, 128.0, &x[half * LANES..(half + 1) * LANES]);
+            scale_codes(&singles, *scale, 128.0, out);
         }
     }
-    total(lanes)
 }
 
-/// Adds activations times weights, a weight being `code * scale` rounded to f16, as the graph says.
+/// Weights are `code * scale` rounded to f16, as the graph says.
 #[inline(always)]
-fn add_scaled(lanes: &mut [f32; LANES], codes: &[f32; LANES], scale: f16, largest_code: f32, x: &[f32]) {
+fn scale_codes(codes: &[f32; LANES], scale: f16, largest_code: f32, out: &mut [f32; LANES]) {
     let scale = to_single(scale.to_bits());
     if rounds_by_bits(scale, largest_code) {
         for lane in 0..LANES {
-            lanes[lane] += round_normal(codes[lane] * scale) * x[lane];
+            out[lane] = round_normal(codes[lane] * scale);
         }
     } else {
         for lane in 0..LANES {
-            lanes[lane] += f16::from_f32(codes[lane] * scale).to_f32() * x[lane];
+            out[lane] = f16::from_f32(codes[lane] * scale).to_f32();
         }
     }
 }
@@ -312,6 +395,79 @@ mod tests {
         assert!(same, "{value:e} became {found:e} instead of {expected:e}");
     }
 
+    /// Products of each row with each token, [rows, tokens].
+    fn products(rows: Rows<'_>, height: usize, x: &[f32], k: usize) -> Vec<Vec<f32>> {
+        let tokens = x.len() / k;
+        let mut found = vec![vec![0.0; height]; tokens];
+        let mut out: Vec<&mut [f32]> = found.iter_mut().map(Vec::as_mut_slice).collect();
+        multiply_rows(rows, 0, &Activations::new(x, k, rows), &mut out);
+        (0..height).map(|row| found.iter().map(|found| found[row]).collect()).collect()
+    }
+
+    /// The order of additions: 16 sums that take turns, then halves of them.
+    fn in_lanes(weights: &[f32], x: &[f32]) -> f32 {
+        let mut lanes = [0.0; LANES];
+        for (at, (weight, x)) in weights.iter().zip(x).enumerate() {
+            lanes[at % LANES] += weight * x;
+        }
+        total(lanes)
+    }
+
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count).map(|at| ((at * 37 + at / 7 * 11) % 101) as f32 / 13.0 - 3.7).collect()
+    }
+
+    /// More tokens, rows and weights than are computed together, and numbers of them that leave a remainder.
+    #[test]
+    fn sums_have_one_order_whatever_the_chunk() {
+        for (tokens, height, k) in [(1, 1, 5), (3, 9, 37), (4, 8, 512), (11, 17, 1061)] {
+            let (weights, x) = (numbers(height * k), numbers(tokens * k + 3)[3..].to_vec());
+            let found = products(Rows::Single { items: &weights, stride: k }, height, &x, k);
+            for (weights, found) in weights.chunks_exact(k).zip(&found) {
+                for (x, found) in x.chunks_exact(k).zip(found) {
+                    assert_eq!(found.to_bits(), in_lanes(weights, x).to_bits());
+                }
+            }
+            let halves: Vec<f16> = weights.iter().copied().map(f16::from_f32).collect();
+            let together = products(Rows::Half { items: &halves, stride: k }, height, &x, k);
+            for (at, x) in x.chunks_exact(k).enumerate() {
+                let alone = products(Rows::Half { items: &halves, stride: k }, height, x, k);
+                assert!((0..height).all(|row| alone[row][0].to_bits() == together[row][at].to_bits()));
+            }
+        }
+    }
+
+    /// Codes of 4 bits are added even places first.
+    #[test]
+    fn sums_of_codes_have_one_order_whatever_the_chunk() {
+        let (tokens, height, k) = (6, 11, 544);
+        let x = numbers(tokens * k);
+        let codes: Vec<u8> = (0..height * k / 2).map(|at| (at * 89 % 256) as u8).collect();
+        let scales: Vec<f16> = numbers(height * k / BLOCK).into_iter().map(f16::from_f32).collect();
+        let found = products(Rows::Int4 { codes: &codes, scales: &scales }, height, &x, k);
+        let places: Vec<usize> =
+            (0..k).map(|at| at / BLOCK * BLOCK + at % BLOCK % LANES * 2 + at % BLOCK / LANES).collect();
+        for (row, found) in found.iter().enumerate() {
+            let weight = |place: &usize| {
+                let byte = codes[(row * k + place) / 2];
+                let code = if place.is_multiple_of(2) { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 };
+                f16::from_f32(f32::from(code) * scales[(row * k + place) / BLOCK].to_f32()).to_f32()
+            };
+            let weights: Vec<f32> = places.iter().map(weight).collect();
+            for (x, found) in x.chunks_exact(k).zip(found) {
+                let x: Vec<f32> = places.iter().map(|place| x[*place]).collect();
+                assert_eq!(found.to_bits(), in_lanes(&weights, &x).to_bits());
+            }
+        }
+        let bytes: Vec<i8> = (0..height * k).map(|at| (at * 89 % 256) as u8 as i8).collect();
+        let rows = Rows::Int8 { codes: &bytes, scales: &scales };
+        let together = products(rows, height, &x, k);
+        for (at, x) in x.chunks_exact(k).enumerate() {
+            let alone = products(rows, height, x, k);
+            assert!((0..height).all(|row| alone[row][0].to_bits() == together[row][at].to_bits()));
+        }
+    }
+
     proptest! {
         #[test]
         fn any_single_rounds_as_the_library_rounds_it(bits in any::<u32>()) {
@@ -340,8 +496,8 @@ mod tests {
             let scales: Vec<f16> = scales.iter().map(|bits| f16::from_bits((bits >> 2) | sign)).collect();
             let (mut picked, mut portable) = ([0.0; 2], [0.0; 2]);
             let rows = Rows::Int4 { codes: &codes, scales: &scales };
-            multiply_rows(rows, 0, &Activations::new(&x), &mut picked);
-            multiply_rows_portable(rows, 0, &Activations::new(&x), &mut portable);
+            multiply_rows(rows, 0, &Activations::new(&x, 96, rows), &mut [&mut picked]);
+            multiply_rows_portable(rows, 0, &Activations::new(&x, 96, rows), &mut [&mut portable]);
             prop_assert_eq!(picked.map(f32::to_bits), portable.map(f32::to_bits));
             for (row, found) in picked.into_iter().enumerate() {
                 let code = |at: usize| {
@@ -366,8 +522,8 @@ mod tests {
             let scales: Vec<f16> = scales.into_iter().map(f16::from_f32).collect();
             let (mut picked, mut portable) = ([0.0], [0.0]);
             let rows = Rows::Int8 { codes: &codes, scales: &scales };
-            multiply_rows(rows, 0, &Activations::new(&x), &mut picked);
-            multiply_rows_portable(rows, 0, &Activations::new(&x), &mut portable);
+            multiply_rows(rows, 0, &Activations::new(&x, 64, rows), &mut [&mut picked]);
+            multiply_rows_portable(rows, 0, &Activations::new(&x, 64, rows), &mut [&mut portable]);
             prop_assert_eq!(picked.map(f32::to_bits), portable.map(f32::to_bits));
             let expected = by_definition((0..64).map(|at| (i32::from(codes[at]), scales[at / 32])), &x);
             prop_assert!((f64::from(picked[0]) - expected).abs() <= 1e-2, "{} instead of {expected}", picked[0]);

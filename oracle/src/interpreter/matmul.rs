@@ -5,13 +5,15 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::Rounding;
-use super::kernels::{Activations, Row, Rows, accumulate, accumulate_rounded, multiply_rows};
+use super::kernels::{Activations, GROUP, Row, Rows, accumulate, accumulate_rounded, multiply_rows};
 use super::movement::{common_shape, stretch};
 use super::tensor::{Tensor, count};
 use super::value::{Quantized, Value};
 
 /// Products below this many multiplications are not worth handing to other threads.
 const PARALLEL: usize = 1 << 16;
+/// More pieces of a product than any number of threads needs to be busy.
+const PIECES: usize = 512;
 
 /// `a` [.., m, k] times `b` [.., k, n]; batch axes broadcast.
 pub(super) fn matmul(a: &Tensor, b: &Value, rounding: Rounding) -> Result<Tensor, String> {
@@ -42,40 +44,57 @@ fn by_weights(a: &Tensor, weights: &Quantized) -> Result<Tensor, String> {
     *shape.last_mut().ok_or("a scalar")? = n;
     let mut product = vec![0.0; count(&shape)?];
     if k > 0 && n > 0 {
-        for (x, out) in values.chunks_exact(k).zip(product.chunks_exact_mut(n)) {
-            match weights.kernel_rows() {
-                Some(rows) => multiply(rows, k, &Activations::new(x), out),
-                None => multiply_dequantized(weights, k, &Activations::new(x), out)?,
-            }
+        match weights.kernel_rows() {
+            Some(rows) => multiply(rows, &Activations::new(&values, k, rows), k, n, &mut product),
+            None => multiply_dequantized(weights, &values, k, n, &mut product)?,
         }
     }
     Tensor::from_floats(a.element(), &shape, product)
 }
 
-/// Rows that one thread takes at a time.
-fn rows_at_once(k: usize) -> usize {
-    (PARALLEL / k.max(1)).max(1)
+/// Rows of `k` weights that one thread takes at a time, for so many tokens.
+fn rows_at_once(k: usize, tokens: usize) -> usize {
+    (PARALLEL / k.saturating_mul(tokens).max(1)).max(1).next_multiple_of(GROUP)
 }
 
-fn multiply(rows: Rows<'_>, k: usize, x: &Activations, out: &mut [f32]) {
-    let height = rows_at_once(k);
-    if out.len() <= height {
-        return multiply_rows(rows, 0, x, out);
+/// Cuts a product [tokens, n] into pieces that a thread fills: for each piece, `height` columns of every token.
+fn pieces(product: &mut [f32], n: usize, height: usize) -> Vec<Vec<&mut [f32]>> {
+    let tokens = product.len() / n;
+    let mut pieces: Vec<Vec<&mut [f32]>> =
+        (0..n.div_ceil(height)).map(|_| Vec::with_capacity(tokens)).collect();
+    for of_token in product.chunks_exact_mut(n) {
+        pieces.iter_mut().zip(of_token.chunks_mut(height)).for_each(|(piece, part)| piece.push(part));
     }
-    out.par_chunks_mut(height).enumerate().for_each(|(at, out)| multiply_rows(rows, at * height, x, out));
+    pieces
+}
+
+/// Rows [n, k] times the activations of tokens, into [tokens, n].
+fn multiply(rows: Rows<'_>, x: &Activations, k: usize, n: usize, product: &mut [f32]) {
+    let height = rows_at_once(k, product.len() / n).max(n.div_ceil(PIECES).next_multiple_of(GROUP));
+    let mut pieces = pieces(product, n, height);
+    match pieces.as_mut_slice() {
+        [only] => multiply_rows(rows, 0, x, only),
+        pieces => pieces
+            .par_iter_mut()
+            .enumerate()
+            .for_each(|(at, piece)| multiply_rows(rows, at * height, x, piece)),
+    }
 }
 
 /// For weights that no kernel is made for: some rows at a time become f32.
 fn multiply_dequantized(
     weights: &Quantized,
+    values: &[f32],
     k: usize,
-    x: &Activations,
-    out: &mut [f32],
+    n: usize,
+    product: &mut [f32],
 ) -> Result<(), String> {
-    let height = rows_at_once(k);
-    out.par_chunks_mut(height).enumerate().try_for_each(|(at, out)| {
-        let items = weights.dequantized_rows(at * height, out.len())?;
-        multiply_rows(Rows::Single { items: &items, stride: k }, 0, x, out);
+    let height = rows_at_once(k, 1);
+    let x = Activations::new(values, k, Rows::Single { items: &[], stride: k });
+    pieces(product, n, height).par_iter_mut().enumerate().try_for_each(|(at, piece)| {
+        let first = at * height;
+        let items = weights.dequantized_rows(first, height.min(n - first))?;
+        multiply_rows(Rows::Single { items: &items, stride: k }, 0, &x, piece);
         Ok(())
     })
 }
@@ -91,12 +110,12 @@ fn by_steps(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
     let y = stretch(b, &[batch.as_slice(), &[k, n]].concat())?.to_floats()?;
     let shape = [batch.as_slice(), &[m, n]].concat();
     let mut product = vec![0.0; count(&shape)?];
-    for (row, out) in product.chunks_exact_mut(n.max(1)).enumerate() {
+    product.par_chunks_exact_mut(n.max(1)).enumerate().for_each(|(row, out)| {
         let matrix = &y[row / m * k * n..][..k * n];
         for (factor, weights) in x[row * k..][..k].iter().zip(matrix.chunks_exact(n)) {
             accumulate_rounded(weights, *factor, out);
         }
-    }
+    });
     Tensor::from_floats(a.element(), &shape, product)
 }
 
@@ -156,18 +175,18 @@ impl Matrices<'_> {
     fn multiply(&self, at: usize, x: &[f32], out: &mut [f32]) -> Result<(), String> {
         let start = self.starts[at];
         let (down, across) = (self.b.strides()[self.b.rank() - 2], self.b.strides()[self.b.rank() - 1]);
-        for (x, out) in x.chunks_exact(self.k).zip(out.chunks_exact_mut(self.n)) {
-            if down == 1 || self.k == 1 {
-                let rows = match self.b.element() {
-                    Element::F16 => Rows::Half { items: &self.b.items::<f16>()?[start..], stride: across },
-                    _ => Rows::Single { items: &self.b.items::<f32>()?[start..], stride: across },
-                };
-                multiply(rows, self.k, &Activations::new(x), out);
-            } else {
-                self.sum_rows(start, down, x, out)?;
-            }
+        if down == 1 || self.k == 1 {
+            let rows = match self.b.element() {
+                Element::F16 => Rows::Half { items: &self.b.items::<f16>()?[start..], stride: across },
+                _ => Rows::Single { items: &self.b.items::<f32>()?[start..], stride: across },
+            };
+            multiply(rows, &Activations::new(x, self.k, rows), self.k, self.n, out);
+            return Ok(());
         }
-        Ok(())
+        let tokens = x.par_chunks_exact(self.k).zip(out.par_chunks_exact_mut(self.n));
+        tokens
+            .with_min_len(PARALLEL.div_ceil(self.k * self.n))
+            .try_for_each(|(x, out)| self.sum_rows(start, down, x, out))
     }
 
     /// For matrices whose rows are contiguous: adds up the rows, each times its activation.

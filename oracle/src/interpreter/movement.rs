@@ -3,7 +3,7 @@
 use aimodel::Element;
 use bytemuck::Pod;
 
-use super::tensor::{Tensor, by_width, count};
+use super::tensor::{Tensor, by_width, count, dense_strides};
 
 /// An axis number that may count from the end.
 pub(super) fn axis(number: i64, rank: usize) -> Result<usize, String> {
@@ -29,8 +29,11 @@ fn numbers(tensor: &Tensor) -> Result<Vec<i64>, String> {
     tensor.to_integers()
 }
 
+fn extent(number: i64) -> Result<usize, String> {
+    usize::try_from(number).map_err(|_| format!("{number} is not an extent"))
+}
+
 pub(super) fn extents(tensor: &Tensor) -> Result<Vec<usize>, String> {
-    let extent = |number: i64| usize::try_from(number).map_err(|_| format!("{number} is not an extent"));
     numbers(tensor)?.into_iter().map(extent).collect()
 }
 
@@ -40,18 +43,26 @@ pub(super) fn get_shape(x: &Tensor) -> Result<Tensor, String> {
 }
 
 pub(super) fn reshape(x: &Tensor, shape: &Tensor) -> Result<Tensor, String> {
-    let shape = extents(shape)?;
+    let shape = filled_in(&numbers(shape)?, x.elements())?;
     if count(&shape)? != x.elements() {
         return Err(format!("cannot make {shape:?} of {:?}", x.shape()));
     }
     let dense = x.to_dense()?;
-    let mut strides = vec![0; shape.len()];
-    let mut stride = 1;
-    for (axis, extent) in shape.iter().enumerate().rev() {
-        strides[axis] = stride;
-        stride *= (*extent).max(1);
-    }
+    let strides = dense_strides(&shape);
     Ok(dense.view(shape, strides, dense.offset()))
+}
+
+/// The extents of a shape in which at most one is -1, which stands for what is left of the elements.
+fn filled_in(shape: &[i64], elements: usize) -> Result<Vec<usize>, String> {
+    let Some(open) = shape.iter().position(|number| *number == -1) else {
+        return shape.iter().copied().map(extent).collect();
+    };
+    let mut filled = shape.to_vec();
+    filled[open] = 1;
+    let mut filled: Vec<usize> = filled.into_iter().map(extent).collect::<Result<_, _>>()?;
+    let others = count(&filled)?;
+    filled[open] = elements.checked_div(others).unwrap_or(0);
+    Ok(filled)
 }
 
 pub(super) fn permutation(order: &Tensor, rank: usize) -> Result<Vec<usize>, String> {
@@ -108,7 +119,8 @@ pub(super) fn slice_update(
     stride: &Tensor,
     update: &Tensor,
 ) -> Result<Tensor, String> {
-    let mut x = x.to_dense()?;
+    // The view that came in must be gone when the bytes are written, or they are copied as shared ones.
+    let mut x = if x.is_dense() { x } else { x.to_dense()? };
     if update.element() != x.element() {
         return Err(format!("{} into {}", update.element(), x.element()));
     }

@@ -9,14 +9,17 @@ use std::sync::Arc;
 use aimodel::bytecode::reader::{BlobRange, Bytecode};
 use aimodel::package::PROGRAM;
 use aimodel::verify::verify;
-use aimodel::view::{self, Function};
-use aimodel::{Attribute, Definition, Element, Module, OpId, Opcode, TensorType, ValueId};
+use aimodel::view;
+use aimodel::{Attribute, BlockId, Definition, Element, Module, OpId, Opcode, TensorType, ValueId};
 use memmap2::Mmap;
 
 use super::arithmetic::{Approximation, Combine};
 use super::error::InterpretError;
 use super::tensor::Tensor;
 use super::value::{Packed, Value, blockwise_shift_scale};
+
+/// Name of the function that every package has; a package of one function may call it otherwise.
+const MAIN: &str = "main";
 
 /// An input or output: its name in the graph and its type.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,16 +55,26 @@ pub(super) struct Step {
     pub(super) overwrites: Option<usize>,
 }
 
-/// A graph, ready to run.
+/// A function, ready to run. Its states are those of the program.
+#[derive(Debug)]
+pub(super) struct Function {
+    pub(super) name: String,
+    pub(super) body: BlockId,
+    pub(super) steps: Vec<Step>,
+    pub(super) inputs: Vec<(usize, Port)>,
+    pub(super) outputs: Vec<(usize, Port)>,
+}
+
+/// The functions of a package, ready to run.
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) module: Module,
-    pub(super) steps: Vec<Step>,
-    /// Values that are there from the start, by slot.
+    /// Values that are there from the start, by slot: slots are numbered through all functions.
     pub(super) constants: Vec<Option<Value>>,
-    pub(super) inputs: Vec<(usize, Port)>,
-    pub(super) states: Vec<(usize, Port)>,
-    pub(super) outputs: Vec<(usize, Port)>,
+    pub(super) states: Vec<Port>,
+    functions: Vec<Function>,
+    /// Which function is `main`.
+    main: usize,
 }
 
 fn graph_error(reason: impl Into<String>) -> InterpretError {
@@ -97,38 +110,88 @@ impl Program {
     }
 
     fn new(module: Module, blobs: &[BlobRange], map: &Arc<Mmap>) -> Result<Program, InterpretError> {
-        let graph = match module.graphs()[..] {
-            [graph] => graph,
-            ref graphs => return Err(graph_error(format!("{} graphs where one is expected", graphs.len()))),
+        let graphs = module.graphs();
+        let named =
+            |graph: &OpId| view::Function::of(&module, *graph).is_some_and(|it| it.name == Some(MAIN));
+        let main = match graphs.iter().position(named) {
+            Some(main) => main,
+            None if graphs.len() == 1 => 0,
+            None => {
+                return Err(graph_error(format!(
+                    "none of its {} functions is called {MAIN:?}",
+                    graphs.len()
+                )));
+            }
         };
-        let function = Function::of(&module, graph);
-        let function = function.ok_or_else(|| graph_error("the graph has no single block"))?;
-        let (inputs, states) = (ports(function.inputs(), "input")?, ports(function.states(), "state")?);
-        let outputs = ports(function.outputs(), "output")?;
-        if outputs.is_empty() {
+        let entry = view::Function::of(&module, graphs[main]);
+        let entry = entry.ok_or_else(|| graph_error("the graph has no single block"))?;
+        if entry.outputs().next().is_none() {
             return Err(graph_error("there is no output"));
         }
-        let mut constants = vec![None; module.value_count()];
-        for (state, (slot, _)) in states.iter().enumerate() {
-            constants[*slot] = Some(Value::State(state));
+        let states = ports(entry.states(), "state")?.into_iter().map(|(_, port)| port).collect();
+        let constants = vec![None; module.value_count()];
+        let mut program = Program { module, constants, states, functions: Vec::new(), main };
+        for graph in graphs {
+            let function = program.function(graph, blobs, map)?;
+            program.functions.push(function);
         }
-        let ops = module.block(function.body).ops.clone();
-        let mut program = Program { module, steps: Vec::new(), constants, inputs, states, outputs };
-        for (at, op) in ops.iter().enumerate() {
-            let opcode = program.module.op(*op).opcode;
+        Ok(program)
+    }
+
+    /// The function that takes the last token of a prompt and all others after it.
+    pub(super) fn main(&self) -> &Function {
+        &self.functions[self.main]
+    }
+
+    /// All functions, in the order of the file.
+    pub(super) fn functions(&self) -> &[Function] {
+        &self.functions
+    }
+
+    fn function(
+        &mut self,
+        graph: OpId,
+        blobs: &[BlobRange],
+        map: &Arc<Mmap>,
+    ) -> Result<Function, InterpretError> {
+        let function = view::Function::of(&self.module, graph);
+        let function = function.ok_or_else(|| graph_error("the graph has no single block"))?;
+        let name = function.name.unwrap_or_default().to_owned();
+        let states = ports(function.states(), "state")?;
+        let (inputs, outputs) = (ports(function.inputs(), "input")?, ports(function.outputs(), "output")?);
+        let body = function.body;
+        self.share_states(&name, states)?;
+        let mut steps = Vec::new();
+        for (at, op) in self.module.block(body).ops.clone().into_iter().enumerate() {
+            let opcode = self.module.op(op).opcode;
             let fault = |reason| InterpretError::Op { at, opcode, reason };
             match opcode {
-                Opcode::Constant => program.constant(*op, blobs, map).map_err(fault)?,
+                Opcode::Constant => self.constant(op, blobs, map).map_err(fault)?,
                 Opcode::Output => {}
-                _ => {
-                    let step = program.step(*op).map_err(fault)?;
-                    program.steps.push(step);
-                }
+                _ => steps.push(self.step(op).map_err(fault)?),
             }
         }
-        program.find_last_uses();
-        program.find_overwrites();
-        Ok(program)
+        self.find_last_uses(&mut steps, &outputs);
+        self.find_overwrites(&mut steps);
+        Ok(Function { name, body, steps, inputs, outputs })
+    }
+
+    /// All functions have the same states, by their names.
+    fn share_states(&mut self, function: &str, states: Vec<(usize, Port)>) -> Result<(), InterpretError> {
+        if states.len() != self.states.len() {
+            let (found, expected) = (states.len(), self.states.len());
+            return Err(graph_error(format!("{function:?} has {found} states, {MAIN:?} has {expected}")));
+        }
+        for (slot, port) in states {
+            let state = self.states.iter().position(|other| *other == port).ok_or_else(|| {
+                graph_error(format!(
+                    "{function:?} has a state {:?} of {}, {MAIN:?} has none",
+                    port.name, port.ty
+                ))
+            })?;
+            self.constants[slot] = Some(Value::State(state));
+        }
+        Ok(())
     }
 
     fn constant(&mut self, op: OpId, blobs: &[BlobRange], map: &Arc<Mmap>) -> Result<(), String> {
@@ -224,11 +287,10 @@ impl Program {
         stored.rows(first, height)
     }
 
-    fn find_last_uses(&mut self) {
-        let kept: Vec<usize> = self.outputs.iter().map(|(slot, _)| *slot).collect();
+    fn find_last_uses(&self, steps: &mut [Step], outputs: &[(usize, Port)]) {
         let mut seen = vec![false; self.constants.len()];
-        kept.into_iter().for_each(|slot| seen[slot] = true);
-        for step in self.steps.iter_mut().rev() {
+        outputs.iter().for_each(|(slot, _)| seen[*slot] = true);
+        for step in steps.iter_mut().rev() {
             for slot in step.results.iter().chain(&step.operands) {
                 if !seen[*slot] && self.constants[*slot].is_none() {
                     seen[*slot] = true;
@@ -239,9 +301,9 @@ impl Program {
     }
 
     /// Finds updates whose result is the next thing that happens to the state they come from, so that they can work in place.
-    fn find_overwrites(&mut self) {
+    fn find_overwrites(&self, steps: &mut [Step]) {
         let mut written: HashMap<usize, usize> = HashMap::new();
-        for step in self.steps.iter_mut().rev() {
+        for step in steps.iter_mut().rev() {
             let state = step.operands.first().and_then(|slot| match self.constants[*slot] {
                 Some(Value::State(state)) => Some(state),
                 _ => None,

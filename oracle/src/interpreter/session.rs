@@ -1,16 +1,16 @@
-//! A running package: states that grow, inputs bound once, one step at a time.
+//! A running package: states that grow and are shared by its functions, inputs bound once, one call at a time.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use aimodel::{Element, Module, OpId, Opcode, TensorType, ValueId};
+use aimodel::{BlockId, Element, Module, OpId, Opcode, TensorType, ValueId};
 
 use super::Rounding;
 use super::error::InterpretError;
 use super::execute::compute;
 use super::movement::slice_update;
-use super::program::{Port, Program, Step};
+use super::program::{Function, Port, Program, Step};
 use super::tensor::Tensor;
 use super::value::Value;
 
@@ -30,19 +30,29 @@ impl Outputs {
         self.0.iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor)
     }
 
-    /// The output `logits` as f32, flattened.
-    pub fn logits(&self) -> Result<Vec<f32>, InterpretError> {
-        let tensor = self.get("logits");
-        let tensor =
-            tensor.ok_or_else(|| InterpretError::Graph("there is no output \"logits\"".to_owned()))?;
-        tensor.to_floats().map_err(|reason| InterpretError::Graph(format!("logits: {reason}")))
+    /// The output `logits` as f32 `[V]` after token number `at` of those that were fed.
+    ///
+    /// # Errors
+    /// [`InterpretError::Graph`] if there is no such output, or it has no logits for that token.
+    pub fn logits(&self, at: usize) -> Result<Vec<f32>, InterpretError> {
+        let graph_error = |reason: String| InterpretError::Graph(format!("logits: {reason}"));
+        let tensor = self.get("logits").ok_or_else(|| graph_error("there is no such output".to_owned()))?;
+        let length = tensor.shape().last().copied().unwrap_or(0);
+        if length == 0 || at >= tensor.elements() / length {
+            return Err(graph_error(format!("{:?} hold none of token {at}", tensor.shape())));
+        }
+        let dense = tensor.to_dense().map_err(graph_error)?;
+        dense.view(vec![length], vec![1], dense.offset() + at * length).to_floats().map_err(graph_error)
     }
 }
 
 /// A package with its states. Weights stay in the mapped file.
+///
+/// A step runs `main`; other functions are run by [`Session::call`]. All of them read and write the same states.
 #[derive(Debug)]
 pub struct Session {
     program: Arc<Program>,
+    /// By slot: an input has one in each function.
     bound: HashMap<usize, Tensor>,
     /// `None` while a step overwrites the state, and after a step that failed then.
     states: Vec<Option<Tensor>>,
@@ -66,24 +76,34 @@ impl Session {
         self.rounding = rounding;
     }
 
+    /// Whether the package has a function of this name.
+    pub fn has_function(&self, name: &str) -> bool {
+        self.program.functions().iter().any(|function| function.name == name)
+    }
+
     /// Inputs that each step, or [`Session::bind`], must give.
     pub fn inputs(&self) -> impl Iterator<Item = &Port> {
-        self.program.inputs.iter().map(|(_, port)| port)
+        self.program.main().inputs.iter().map(|(_, port)| port)
     }
 
     /// States, in the order of the graph's arguments.
     pub fn states(&self) -> impl Iterator<Item = &Port> {
-        self.program.states.iter().map(|(_, port)| port)
+        self.program.states.iter()
     }
 
     /// Outputs of a step.
     pub fn outputs(&self) -> impl Iterator<Item = &Port> {
-        self.program.outputs.iter().map(|(_, port)| port)
+        self.program.main().outputs.iter().map(|(_, port)| port)
     }
 
-    /// The graph.
+    /// All functions as they are stored.
     pub fn module(&self) -> &Module {
         &self.program.module
+    }
+
+    /// The ops of a step.
+    pub fn body(&self) -> BlockId {
+        self.program.main().body
     }
 
     /// The tensor behind a constant op: a view of the file, or a copy if it is packed.
@@ -110,7 +130,7 @@ impl Session {
     pub fn reset(&mut self) -> Result<(), InterpretError> {
         self.positions = FIRST_POSITIONS;
         self.states = Vec::new();
-        for (_, port) in &self.program.states {
+        for port in &self.program.states {
             self.states.push(Some(empty_state(port, self.positions)?));
         }
         Ok(())
@@ -126,7 +146,7 @@ impl Session {
         while self.positions < positions {
             let larger = self.positions.checked_mul(2);
             let larger = larger.ok_or_else(|| InterpretError::Graph("too many positions".to_owned()))?;
-            for ((_, port), state) in self.program.states.iter().zip(&mut self.states) {
+            for (port, state) in self.program.states.iter().zip(&mut self.states) {
                 let old = state.take().ok_or(InterpretError::Poisoned)?;
                 *state = Some(grown(port, &old, larger)?);
             }
@@ -135,81 +155,117 @@ impl Session {
         Ok(())
     }
 
-    /// Gives an input once for all steps to come.
-    pub fn bind(&mut self, name: &str, tensor: Tensor) -> Result<(), InterpretError> {
-        let slot = self.slot(name, &tensor)?;
-        self.bound.insert(slot, tensor);
+    /// The contents of a state, in the order of [`Session::states`], up to so many positions of its dynamic axis.
+    ///
+    /// # Errors
+    /// [`InterpretError::Graph`] if there is no such state or it holds fewer positions, [`InterpretError::Poisoned`] after a step that
+    /// failed half-way.
+    pub fn state(&self, at: usize, positions: usize) -> Result<Tensor, InterpretError> {
+        let port = self.program.states.get(at).ok_or_else(|| no_state(at))?;
+        let state = self.states[at].as_ref().ok_or(InterpretError::Poisoned)?;
+        let shape = state_shape(port, positions)?;
+        let holds = shape.iter().zip(state.shape()).all(|(wanted, extent)| wanted <= extent);
+        if !holds {
+            return Err(state_error(port)(format!("it holds fewer than {positions} positions")));
+        }
+        Ok(state.view(shape, state.strides().to_vec(), state.offset()))
+    }
+
+    /// Puts other contents in the place of a state's, which are as many.
+    ///
+    /// # Errors
+    /// [`InterpretError::Graph`] if there is no such state, or it has another shape now.
+    pub fn set_state(&mut self, at: usize, contents: Tensor) -> Result<(), InterpretError> {
+        let port = self.program.states.get(at).ok_or_else(|| no_state(at))?;
+        let shape = state_shape(port, self.positions)?;
+        if contents.element() != port.ty.element || contents.shape() != shape {
+            let found = format!("{:?} of {}", contents.shape(), contents.element());
+            return Err(state_error(port)(format!("it has {shape:?} of {}, not {found}", port.ty.element)));
+        }
+        self.states[at] = Some(contents);
         Ok(())
     }
 
-    fn slot(&self, name: &str, tensor: &Tensor) -> Result<usize, InterpretError> {
-        let fault = |reason: String| InterpretError::Input { name: name.to_owned(), reason };
-        let found = self.program.inputs.iter().find(|(_, port)| port.name == name);
-        let (slot, port) = found.ok_or_else(|| {
-            let known: Vec<&str> = self.inputs().map(|port| port.name.as_str()).collect();
-            fault(format!("the graph has no such input, but {}", known.join(", ")))
-        })?;
-        if !tensor.fits(&port.ty) {
-            return Err(fault(format!(
-                "{} is declared, {:?} of {} given",
-                port.ty,
-                tensor.shape(),
-                tensor.element()
-            )));
+    /// Gives an input once for all calls to come, to all functions that have it.
+    pub fn bind(&mut self, name: &str, tensor: Tensor) -> Result<(), InterpretError> {
+        let program = Arc::clone(&self.program);
+        let has = |function: &&Function| function.inputs.iter().any(|(_, port)| port.name == name);
+        let others = program.functions().iter().filter(has);
+        for function in std::iter::once(program.main()).chain(others) {
+            self.bound.insert(slot(function, name, &tensor)?, tensor.clone());
         }
-        Ok(*slot)
+        Ok(())
     }
 
-    /// Runs the graph once.
+    /// Runs `main` once.
     pub fn step(&mut self, inputs: &[(&str, Tensor)]) -> Result<Outputs, InterpretError> {
         self.step_observed(inputs, &mut |_, _, _| {})
     }
 
-    /// Runs the graph once and shows every tensor that it computes. Weights are not shown.
+    /// Runs `main` once and shows every tensor that it computes. Weights are not shown.
     pub fn step_observed(
         &mut self,
         inputs: &[(&str, Tensor)],
         observer: Observer<'_>,
     ) -> Result<Outputs, InterpretError> {
         let program = Arc::clone(&self.program);
-        let mut slots = program.constants.clone();
+        self.run(program.main(), inputs, observer)
+    }
+
+    /// Runs a function once.
+    pub fn call(&mut self, function: &str, inputs: &[(&str, Tensor)]) -> Result<Outputs, InterpretError> {
+        let program = Arc::clone(&self.program);
+        let found = program.functions().iter().find(|other| other.name == function);
+        let found = found
+            .ok_or_else(|| InterpretError::Graph(format!("the package has no function {function:?}")))?;
+        self.run(found, inputs, &mut |_, _, _| {})
+    }
+
+    fn run(
+        &mut self,
+        function: &Function,
+        inputs: &[(&str, Tensor)],
+        observer: Observer<'_>,
+    ) -> Result<Outputs, InterpretError> {
+        let mut values = Values { slots: self.program.constants.clone(), views: Vec::new() };
         for (slot, tensor) in &self.bound {
-            slots[*slot] = Some(Value::Tensor(tensor.clone()));
+            values.slots[*slot] = Some(Value::Tensor(tensor.clone()));
         }
         for (name, tensor) in inputs {
-            slots[self.slot(name, tensor)?] = Some(Value::Tensor(tensor.clone()));
+            values.slots[slot(function, name, tensor)?] = Some(Value::Tensor(tensor.clone()));
         }
-        for (slot, port) in &program.inputs {
-            if slots[*slot].is_none() {
+        for (slot, port) in &function.inputs {
+            if values.slots[*slot].is_none() {
                 return Err(InterpretError::Input {
                     name: port.name.clone(),
                     reason: "was not given".to_owned(),
                 });
             }
         }
-        for (at, step) in program.steps.iter().enumerate() {
-            self.run(at, step, &mut slots, observer)?;
+        for (at, step) in function.steps.iter().enumerate() {
+            self.advance(at, step, &mut values, observer)?;
         }
-        let output = |(slot, port): &(usize, Port)| match slots[*slot].as_ref().map(Value::tensor) {
+        let output = |(slot, port): &(usize, Port)| match values.slots[*slot].as_ref().map(Value::tensor) {
             Some(Ok(tensor)) => Ok((port.name.clone(), tensor.into_owned())),
             _ => Err(InterpretError::Graph(format!("output {:?} was not computed", port.name))),
         };
-        Ok(Outputs(program.outputs.iter().map(output).collect::<Result<_, _>>()?))
+        Ok(Outputs(function.outputs.iter().map(output).collect::<Result<_, _>>()?))
     }
 
-    fn run(
+    fn advance(
         &mut self,
         at: usize,
         step: &Step,
-        slots: &mut [Option<Value>],
+        values: &mut Values,
         observer: Observer<'_>,
     ) -> Result<(), InterpretError> {
         let fault = |reason: String| InterpretError::Op { at, opcode: step.opcode, reason };
-        let operands: Option<Vec<Value>> = step.operands.iter().map(|slot| slots[*slot].clone()).collect();
+        let operands: Option<Vec<Value>> =
+            step.operands.iter().map(|slot| values.slots[*slot].clone()).collect();
         let operands = operands.ok_or_else(|| fault("an operand was not computed".to_owned()))?;
         // Values that are read for the last time are let go, so that an update can work in place.
         for slot in &step.last_uses {
-            slots[*slot] = None;
+            values.slots[*slot] = None;
         }
         let results = match step.opcode {
             Opcode::CreateToken => vec![Value::Token],
@@ -220,7 +276,7 @@ impl Session {
                 self.write(&operands).map_err(fault)?;
                 vec![Value::Token]
             }
-            Opcode::SliceUpdate => vec![self.update(step, operands).map_err(fault)?],
+            Opcode::SliceUpdate => vec![self.update(step, operands, values).map_err(fault)?],
             _ => vec![compute(step, &operands, self.rounding).map_err(fault)?],
         };
         for ((slot, value), declared) in step.results.iter().zip(results).zip(&step.declared) {
@@ -229,10 +285,19 @@ impl Session {
                 observer(step.op, at, tensor);
             }
             if !step.last_uses.contains(slot) {
-                slots[*slot] = Some(value);
+                self.put(*slot, value, values);
             }
         }
         Ok(())
+    }
+
+    fn put(&self, slot: usize, value: Value, values: &mut Values) {
+        if let Value::Tensor(tensor) = &value
+            && self.states.iter().flatten().any(|state| state.shares_bytes(tensor))
+        {
+            values.views.push(slot);
+        }
+        values.slots[slot] = Some(value);
     }
 
     fn index(operands: &[Value]) -> Result<usize, String> {
@@ -250,7 +315,7 @@ impl Session {
     fn write(&mut self, operands: &[Value]) -> Result<(), String> {
         let index = Self::index(operands)?;
         let tensor = operands.get(1).ok_or("operand 1 is missing")?.tensor()?.into_owned();
-        let ty = &self.program.states.get(index).ok_or("names a state that is not there")?.1.ty;
+        let ty = &self.program.states.get(index).ok_or("names a state that is not there")?.ty;
         if !tensor.fits(ty) {
             return Err(format!("{ty} is declared, {:?} written", tensor.shape()));
         }
@@ -258,7 +323,12 @@ impl Session {
         Ok(())
     }
 
-    fn update(&mut self, step: &Step, mut operands: Vec<Value>) -> Result<Value, String> {
+    fn update(
+        &mut self,
+        step: &Step,
+        mut operands: Vec<Value>,
+        values: &mut Values,
+    ) -> Result<Value, String> {
         if operands.len() != 5 {
             return Err(format!("takes 5 operands, has {}", operands.len()));
         }
@@ -273,9 +343,57 @@ impl Session {
         drop(operands);
         if let Some(state) = step.overwrites {
             self.states[state] = None;
+            values.detach(&target)?;
         }
         slice_update(target, &rest[0], &rest[1], &rest[2], &rest[3]).map(Value::Tensor)
     }
+}
+
+/// Values of a running function.
+struct Values {
+    slots: Vec<Option<Value>>,
+    /// Slots of tensors that are views of a state.
+    views: Vec<usize>,
+}
+
+impl Values {
+    /// Copies what was read from a state and is still needed, so that the state's own bytes can be overwritten: one layer's keys are
+    /// a small part of all layers'.
+    fn detach(&mut self, state: &Tensor) -> Result<(), String> {
+        let mut others = Vec::new();
+        for slot in self.views.drain(..) {
+            match &mut self.slots[slot] {
+                Some(Value::Tensor(tensor)) if tensor.shares_bytes(state) => *tensor = tensor.copied()?,
+                Some(_) => others.push(slot),
+                None => {}
+            }
+        }
+        self.views = others;
+        Ok(())
+    }
+}
+
+/// Slot of a function's input, which the tensor must fit.
+fn slot(function: &Function, name: &str, tensor: &Tensor) -> Result<usize, InterpretError> {
+    let fault = |reason: String| InterpretError::Input { name: name.to_owned(), reason };
+    let found = function.inputs.iter().find(|(_, port)| port.name == name);
+    let (slot, port) = found.ok_or_else(|| {
+        let known: Vec<&str> = function.inputs.iter().map(|(_, port)| port.name.as_str()).collect();
+        fault(format!("the graph has no such input, but {}", known.join(", ")))
+    })?;
+    if !tensor.fits(&port.ty) {
+        return Err(fault(format!(
+            "{} is declared, {:?} of {} given",
+            port.ty,
+            tensor.shape(),
+            tensor.element()
+        )));
+    }
+    Ok(*slot)
+}
+
+fn no_state(at: usize) -> InterpretError {
+    InterpretError::Graph(format!("there is no state {at}"))
 }
 
 /// A state's shape with `positions` on each dynamic axis.
@@ -325,4 +443,65 @@ fn check(value: &Value, declared: Option<&TensorType>) -> Result<(), String> {
             .zip(&shape)
             .all(|(dim, extent)| dim.fixed().is_none_or(|fixed| fixed == *extent as u64));
     if fits { Ok(()) } else { Err(format!("makes {shape:?} of {element} where {ty} is declared")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use fixtures::data::{PrefillReference, Reference};
+
+    use super::*;
+
+    /// Where the bytes of each state lie.
+    fn places(session: &Session) -> Vec<*const u16> {
+        session.states.iter().map(|state| state.as_ref().unwrap().items::<u16>().unwrap().as_ptr()).collect()
+    }
+
+    fn call(session: &mut Session, function: &str, past: usize, tokens: usize) {
+        let integers =
+            |values: &[i64]| Tensor::from_integers(Element::Si32, &[1, values.len()], values).unwrap();
+        let positions: Vec<i64> = (0..(past + tokens) as i64).collect();
+        let mut inputs =
+            vec![("input_ids", integers(&vec![7; tokens])), ("position_ids", integers(&positions))];
+        if session.inputs().any(|port| port.name == "ple_tokens") {
+            inputs.push(("ple_tokens", Tensor::zeros(Element::F16, &[1, 1, 12, 32]).unwrap()));
+        }
+        session.call(function, &inputs).unwrap();
+    }
+
+    fn stays(package: &Path, calls: &[(&str, usize)]) {
+        let mut session = Session::open(package).unwrap();
+        let before = places(&session);
+        let mut past = 0;
+        for (function, tokens) in calls {
+            call(&mut session, function, past, *tokens);
+            past += tokens;
+            assert_eq!(places(&session), before, "{function} after {past}");
+        }
+        let keys = session.state(0, past).unwrap().to_floats().unwrap();
+        assert!(keys.iter().any(|key| *key != 0.0));
+    }
+
+    /// Copies of the caches, which hold all layers, would cost more than everything else a step does. In the packages of two functions,
+    /// shared layers still need the keys of one slot when the next slot is written.
+    #[test]
+    fn caches_are_written_in_place() {
+        stays(&Reference::ProviderF16.path(), &[("main", 1), ("main", 1)]);
+        stays(&PrefillReference::F16.path(), &[("main", 3), ("prefill", 5), ("main", 1)]);
+    }
+
+    #[test]
+    fn states_are_read_and_replaced_as_a_whole() {
+        let mut session = Session::open(&PrefillReference::F16.path()).unwrap();
+        assert_eq!(session.state(1, 3).unwrap().shape(), [7, 1, 2, 3, 64]);
+        assert!(session.state(1, 257).is_err() && session.state(2, 1).is_err());
+        let ones = |positions: usize| {
+            let shape = [7, 1, 2, positions, 64];
+            Tensor::from_floats(Element::F16, &shape, vec![1.0; shape.iter().product()]).unwrap()
+        };
+        session.set_state(1, ones(256)).unwrap();
+        assert!(session.set_state(1, ones(255)).is_err());
+        assert_eq!(session.state(1, 1).unwrap().to_floats().unwrap(), vec![1.0; 7 * 2 * 64]);
+    }
 }

@@ -100,7 +100,8 @@ pub(super) fn count(shape: &[usize]) -> Result<usize, String> {
     }
 }
 
-fn dense_strides(shape: &[usize]) -> Vec<usize> {
+/// Strides of a tensor whose elements lie in row-major order without gaps.
+pub(super) fn dense_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; shape.len()];
     let mut stride = 1;
     for (axis, extent) in shape.iter().enumerate().rev() {
@@ -266,6 +267,18 @@ impl Tensor {
         Tensor { element: self.element, shape, strides, offset, storage: Arc::clone(&self.storage) }
     }
 
+    /// Whether both are views of the same bytes.
+    pub(super) fn shares_bytes(&self, other: &Tensor) -> bool {
+        Arc::ptr_eq(&self.storage, &other.storage)
+    }
+
+    /// The same elements in bytes of their own.
+    pub(super) fn copied(&self) -> Result<Tensor, String> {
+        by_width!(self.element, T => {
+            Self::from_items(self.element, &self.shape, self.dense_items::<T>()?.into_owned())
+        })
+    }
+
     /// All elements of the storage, of which the view picks some.
     pub(super) fn items<T: Pod>(&self) -> Result<&[T], String> {
         bytemuck::try_cast_slice(self.storage.bytes())
@@ -313,12 +326,7 @@ impl Tensor {
 
     /// The same tensor with its elements in row-major order.
     pub(super) fn to_dense(&self) -> Result<Tensor, String> {
-        if self.is_dense() {
-            return Ok(self.clone());
-        }
-        by_width!(self.element, T => {
-            Self::from_items(self.element, &self.shape, self.dense_items::<T>()?.into_owned())
-        })
+        if self.is_dense() { Ok(self.clone()) } else { self.copied() }
     }
 
     /// Visits the innermost axis of the view once for each position of the outer ones: first element, length, stride.

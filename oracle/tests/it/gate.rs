@@ -1,15 +1,16 @@
 //! The gate passes good packages, and fails planted faults naming their cause.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::support::{checkpoint, package, write_tables};
+use crate::support::{checkpoint, oracle_of, package, write_tables};
 use aimodel::bytecode::layout::Layout;
 use aimodel::bytecode::reader::{BlobRange, Bytecode};
 use aimodel::{Attribute, Definition, Element, Module, OpId, Opcode, ValueId};
 use checkpoint::source::LocalSource;
-use oracle::file::Oracle;
+use oracle::feeding::Feeding;
 use oracle::gate::{self, Cause, Failure, GateReport};
 use oracle::interpreter::Session;
 use oracle::reference::Reference;
@@ -19,12 +20,6 @@ use oracle::tables::Tables;
 const F16: &str = "provider.f16";
 const INT8: &str = "provider.int8-symmetric";
 const INT4: &str = "provider.int4-symmetric";
-
-fn oracle_of(cases: usize) -> Oracle {
-    let mut oracle = Oracle::read(&checkpoint().join("oracle.json")).unwrap();
-    oracle.cases.truncate(cases);
-    oracle
-}
 
 fn tables() -> Tables {
     let dir = tempfile::tempdir().unwrap();
@@ -82,7 +77,11 @@ impl Faulty {
 }
 
 fn ops(module: &Module, opcode: Opcode) -> Vec<OpId> {
-    let body = module.body(module.graphs()[0]).unwrap();
+    ops_of(module, 0, opcode)
+}
+
+fn ops_of(module: &Module, function: usize, opcode: Opcode) -> Vec<OpId> {
+    let body = module.body(module.graphs()[function]).unwrap();
     module.block(body).ops.iter().copied().filter(|op| module.op(*op).opcode == opcode).collect()
 }
 
@@ -302,4 +301,28 @@ fn logits_that_are_not_numbers_fail() {
         gate::run(&mut stepper, &oracle_of(1), None, false, &mut || ControlFlow::Continue(())).unwrap();
     assert!(report.failures.contains(&Failure::NotFinite { positions: 34 }), "{:?}", report.failures);
     assert_eq!((report.qualified, report.agreed), (33, 0));
+}
+
+/// A window of 2 tokens in `prefill` alone: the gate finds nothing wrong with `main`, but what `prefill` leaves in the caches differs.
+#[test]
+fn a_fault_of_prefill_alone_shows_when_feedings_are_compared() {
+    let faulty = Faulty::new("stock-dyn-prefill.f16", |module, _| {
+        let bytes = 16_i32.to_le_bytes().to_vec();
+        let window = Attribute::DenseElements { splat: true, bytes };
+        let mut widths = ops_of(module, 1, Opcode::BroadcastingSub).into_iter().filter_map(|op| {
+            let amount = module.op(op).operands[1];
+            (module.constant(amount) == Some(&window)).then(|| maker(module, amount))
+        });
+        let width = widths.next().unwrap();
+        assert_eq!(widths.next(), None);
+        set_bytes(module, width, 2_i32.to_le_bytes().to_vec(), true);
+    });
+    let open = || Stepper::new(Session::open(&faulty.path()).unwrap(), None).unwrap();
+    let (mut one, mut other) = (open(), open());
+    other.set_feeding(Feeding::Prefill(NonZeroUsize::new(512).unwrap())).unwrap();
+    let report =
+        gate::compare_feedings(&mut one, &mut other, &oracle_of(2), &mut || ControlFlow::Continue(()))
+            .unwrap();
+    assert!(!report.passed);
+    assert!(report.caches.iter().all(|cache| cache.min_cosine < 0.999), "{:?}", report.caches);
 }

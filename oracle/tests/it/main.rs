@@ -4,6 +4,7 @@
 
 mod gate;
 mod interpreter_apple;
+mod prefill;
 mod reference;
 mod run;
 mod spoiled;

@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::support::{checkpoint, package, stepper};
+use crate::support::{checkpoint, oracle_of, package, stepper};
 use checkpoint::source::LocalSource;
 use oracle::file::Oracle;
 use oracle::gate::{self, Bounds, Failure, GateError, GateReport};
@@ -12,13 +12,6 @@ use oracle::reference::Reference;
 use serde_json::{Value, json};
 
 const F16: &str = "provider.f16";
-
-/// The first cases of the stored oracle.
-fn oracle_of(cases: usize) -> Oracle {
-    let mut oracle = Oracle::read(&checkpoint().join("oracle.json")).unwrap();
-    oracle.cases.truncate(cases);
-    oracle
-}
 
 /// Gates the f16 package without the checkpoint; gives the number of tokens that were fed, too.
 fn gated(oracle: &Oracle) -> (GateReport, usize) {

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use checkpoint::config::DecoderConfig;
 use checkpoint::source::{LocalSource, Source};
+use fixtures::data::PrefillReference;
 use half::bf16;
+use oracle::file::Oracle;
 use oracle::interpreter::Session;
 use oracle::stepper::Stepper;
 use oracle::tables::Tables;
@@ -56,6 +58,13 @@ pub fn read_cases(file: &Path) -> Vec<Case> {
     serde_json::from_slice::<File>(&json).unwrap().cases
 }
 
+/// The first cases of the stored oracle, as the gate takes them.
+pub fn oracle_of(cases: usize) -> Oracle {
+    let mut oracle = Oracle::read(&checkpoint().join("oracle.json")).unwrap();
+    oracle.cases.truncate(cases);
+    oracle
+}
+
 /// Writes the per-layer part of a gather_raw folder by its rule: `scale = max|row| / 127`, codes rounded half to even.
 pub fn write_tables(checkpoint: &Path, dir: &Path) {
     let source = LocalSource::open(checkpoint).unwrap();
@@ -89,6 +98,11 @@ pub fn stepper(package: &Path) -> Stepper {
     write_tables(&checkpoint(), tables.path());
     let tables = Tables::open(tables.path()).unwrap();
     Stepper::new(Session::open(package).unwrap(), Some(tables)).unwrap()
+}
+
+/// A stepper over a package of two functions, which holds its tables.
+pub fn prefill_stepper(package: PrefillReference) -> Stepper {
+    Stepper::new(Session::open(&package.path()).unwrap(), None).unwrap()
 }
 
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {

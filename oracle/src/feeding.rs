@@ -1,0 +1,65 @@
+//! Ways to feed a prompt, and the chunks that it is cut into.
+
+use std::num::NonZeroUsize;
+
+/// How the tokens of a prompt are fed. All tokens after it go through `main`, one at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Feeding {
+    /// Through `main`, in chunks of at most this many tokens. More than one at a time take a `main` of any query length.
+    Main(NonZeroUsize),
+    /// Through the function `prefill`, in chunks of at most this many tokens, but for the last token, which goes through `main`. This
+    /// is what the engine does with a package that has the function.
+    Prefill(NonZeroUsize),
+}
+
+impl Feeding {
+    /// Token by token through `main`, which every package takes.
+    pub const ONE_BY_ONE: Feeding = Feeding::Main(NonZeroUsize::MIN);
+}
+
+impl Default for Feeding {
+    fn default() -> Self {
+        Feeding::ONE_BY_ONE
+    }
+}
+
+/// Lengths of the chunks that the engine cuts tokens into: as few as `width` allows, none longer than another by more than 1.
+pub fn chunk_lengths(tokens: usize, width: NonZeroUsize) -> impl Iterator<Item = usize> {
+    let chunks = tokens.div_ceil(width.get());
+    (0..chunks).map(move |at| tokens / chunks + usize::from(at < tokens % chunks))
+}
+
+/// The chunks that the engine cuts tokens into: see [`chunk_lengths`].
+pub fn chunks(tokens: &[u32], width: NonZeroUsize) -> impl Iterator<Item = &[u32]> {
+    let mut rest = tokens;
+    chunk_lengths(tokens.len(), width).map(move |length| {
+        let (chunk, left) = rest.split_at(length);
+        rest = left;
+        chunk
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn chunks_are_balanced_and_hold_every_token(tokens in 0_usize..5000, width in 1_usize..600) {
+            let width = NonZeroUsize::new(width).unwrap();
+            let lengths: Vec<usize> = chunk_lengths(tokens, width).collect();
+            prop_assert_eq!(lengths.iter().sum::<usize>(), tokens);
+            prop_assert_eq!(lengths.len(), tokens.div_ceil(width.get()));
+            let (least, most) = (lengths.iter().min(), lengths.iter().max());
+            if let (Some(least), Some(most)) = (least, most) {
+                prop_assert!(*least > 0 && *most <= width.get() && most - least <= 1);
+            }
+            let ids: Vec<u32> = (0..tokens as u32).collect();
+            let cut: Vec<&[u32]> = chunks(&ids, width).collect();
+            prop_assert!(cut.iter().map(|chunk| chunk.len()).eq(lengths));
+            prop_assert_eq!(cut.concat(), ids);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Packages of two functions, fed in chunks: a token means the same in any chunk, alone, and through `prefill`.
+
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+
+use crate::support::{Case, arg_max, cases, checkpoint, oracle_of, package, prefill_stepper, stepper};
+use aimodel::Element;
+use checkpoint::source::LocalSource;
+use fixtures::data::PrefillReference;
+use oracle::feeding::{Feeding, chunks};
+use oracle::gate;
+use oracle::generate::generate;
+use oracle::interpreter::{Rounding, Tensor};
+use oracle::reference::Reference;
+use oracle::stepper::{StepError, Stepper};
+use oracle::text::Text;
+
+/// Distance of the two best fp32 logits from which a position gates.
+const QUALIFYING_MARGIN: f32 = 0.1;
+
+fn width(tokens: usize) -> NonZeroUsize {
+    NonZeroUsize::new(tokens).unwrap()
+}
+
+/// A sequence far beyond the window, and beyond the first capacity of the caches.
+fn long_sequence() -> Case {
+    cases("oracle-long.json").remove(0)
+}
+
+/// Logits of all positions, fed in chunks of at most this many through `main`.
+fn through_main(stepper: &mut Stepper, tokens: &[u32], most: usize) -> Vec<Vec<f32>> {
+    stepper.reset().unwrap();
+    let mut logits = Vec::new();
+    for chunk in chunks(tokens, width(most)) {
+        let outputs = stepper.feed_chunk(chunk).unwrap();
+        logits.extend((0..chunk.len()).map(|at| outputs.logits(at).unwrap()));
+    }
+    logits
+}
+
+/// What the states hold up to the last position.
+fn contents(stepper: &Stepper) -> Vec<Vec<f32>> {
+    let session = stepper.session();
+    let contents = |at| session.state(at, stepper.positions()).unwrap().to_floats().unwrap();
+    (0..session.states().count()).map(contents).collect()
+}
+
+fn flips(case: &Case, logits: &[Vec<f32>]) -> usize {
+    let differs = |at: &usize| arg_max(&logits[*at]) != case.teacher_forced_argmax[*at] as usize;
+    let qualified = |at: &usize| case.teacher_forced_margins[*at] >= QUALIFYING_MARGIN;
+    (0..logits.len()).filter(qualified).filter(differs).count()
+}
+
+#[track_caller]
+fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
+    let same = found.iter().map(|value| value.to_bits()).eq(expected.iter().map(|value| value.to_bits()));
+    assert!(same, "{what}");
+}
+
+/// Every way of feeding gives the same bits, at all positions and in the caches.
+fn feedings_agree(package: PrefillReference, sequences: &[Case]) -> usize {
+    let mut stepper = prefill_stepper(package);
+    let mut flipped = 0;
+    for case in sequences {
+        let tokens = case.ids();
+        let expected = through_main(&mut stepper, &tokens, 1);
+        let kept = contents(&stepper);
+        flipped += flips(case, &expected);
+        for most in [3, 7, 16, 64] {
+            let found = through_main(&mut stepper, &tokens, most);
+            for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                assert_same_bits(found, expected, &format!("{:?}, {at}, chunks of {most}", case.prompt));
+            }
+            assert_eq!(contents(&stepper), kept, "{:?}, chunks of {most}", case.prompt);
+        }
+        for most in [4, 7, 16, 64, 512] {
+            let what = format!("{:?}, prefill of {most}", case.prompt);
+            stepper.set_feeding(Feeding::Prefill(width(most))).unwrap();
+            stepper.reset().unwrap();
+            let mut found = vec![stepper.read_prompt(&case.prompt_ids).unwrap().unwrap()];
+            let outputs = stepper.feed_chunk(&case.generated_ids).unwrap();
+            found.extend((0..case.generated_ids.len()).map(|at| outputs.logits(at).unwrap()));
+            for (found, expected) in found.iter().zip(&expected[case.prompt_ids.len() - 1..]) {
+                assert_same_bits(found, expected, &what);
+            }
+            assert_eq!(contents(&stepper), kept, "{what}");
+        }
+    }
+    flipped
+}
+
+#[test]
+fn short_sequences_say_the_same_however_they_are_fed() {
+    assert_eq!(feedings_agree(PrefillReference::F16, &cases("oracle.json")), 0);
+}
+
+#[test]
+fn a_long_sequence_says_the_same_however_it_is_fed() {
+    assert_eq!(feedings_agree(PrefillReference::F16, &[long_sequence()]), 0);
+}
+
+/// The rule that ignores the lattice flips as many winners as it does in the packages of one function.
+#[test]
+fn int4_says_the_same_however_it_is_fed() {
+    assert_eq!(feedings_agree(PrefillReference::Int4, &cases("oracle.json")), 11);
+}
+
+/// A chunk that ends on the window's edge, before and after it, and one or two windows later.
+#[test]
+fn chunks_end_anywhere_about_the_window() {
+    let tokens = &long_sequence().ids()[..52];
+    let mut stepper = prefill_stepper(PrefillReference::F16);
+    let expected = through_main(&mut stepper, tokens, 1);
+    for end in [14, 15, 16, 17, 18, 31, 32, 33, 47, 48, 49] {
+        for function in ["main", "prefill"] {
+            stepper.reset().unwrap();
+            match function {
+                "main" => drop(stepper.feed_chunk(&tokens[..end]).unwrap()),
+                _ => stepper.prefill(&tokens[..end]).unwrap(),
+            }
+            let outputs = stepper.feed_chunk(&tokens[end..]).unwrap();
+            for at in end..tokens.len() {
+                let found = outputs.logits(at - end).unwrap();
+                assert_same_bits(&found, &expected[at], &format!("{function} to {end}, position {at}"));
+            }
+        }
+    }
+}
+
+/// Fills the caches beyond the last position with what is no number.
+fn spoil(stepper: &mut Stepper) {
+    let past = stepper.positions();
+    let session = stepper.session_mut();
+    for at in 0..session.states().count() {
+        let state = session.state(at, session.capacity()).unwrap();
+        let shape = state.shape().to_vec();
+        let (positions, width) = (shape[3], shape[4]);
+        let mut values = state.to_floats().unwrap();
+        for (row, values) in values.chunks_exact_mut(width).enumerate() {
+            if row % positions >= past {
+                values.fill(f32::NAN);
+            }
+        }
+        session.set_state(at, Tensor::from_floats(Element::F16, &shape, values).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn what_lies_beyond_the_last_position_changes_nothing() {
+    let tokens = &long_sequence().ids()[..60];
+    let mut stepper = prefill_stepper(PrefillReference::F16);
+    let expected = through_main(&mut stepper, tokens, 1);
+    stepper.reset().unwrap();
+    spoil(&mut stepper);
+    stepper.prefill(&tokens[..13]).unwrap();
+    spoil(&mut stepper);
+    stepper.prefill(&tokens[13..29]).unwrap();
+    spoil(&mut stepper);
+    let outputs = stepper.feed_chunk(&tokens[29..59]).unwrap();
+    for at in 29..59 {
+        assert_same_bits(&outputs.logits(at - 29).unwrap(), &expected[at], &format!("position {at}"));
+    }
+    spoil(&mut stepper);
+    assert_same_bits(&stepper.feed(tokens[59]).unwrap(), &expected[59], "the last one");
+}
+
+/// Rounded as Apple's runtime rounds, a token means the same in a chunk, too.
+#[test]
+fn rounding_each_step_does_not_depend_on_the_chunk() {
+    let tokens = long_sequence().ids()[..40].to_vec();
+    let mut stepper = prefill_stepper(PrefillReference::Int4);
+    stepper.set_rounding(Rounding::EachStep);
+    let expected = through_main(&mut stepper, &tokens, 1);
+    for (found, expected) in through_main(&mut stepper, &tokens, 16).iter().zip(&expected) {
+        assert_same_bits(found, expected, "chunks of 16");
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let tokens = long_sequence().ids()[..48].to_vec();
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| through_main(&mut prefill_stepper(PrefillReference::Int4), &tokens, 24))
+    };
+    let (one, three) = (run(1), run(3));
+    assert_eq!(one, three);
+}
+
+#[test]
+fn a_package_is_fed_as_the_engine_feeds_it() {
+    let mut fixed = stepper(&package("provider.f16"));
+    assert_eq!(fixed.feeding_of_engine(width(64)), Feeding::ONE_BY_ONE);
+    assert!(matches!(fixed.set_feeding(Feeding::Prefill(width(64))), Err(StepError::NoPrefill)));
+    assert!(matches!(fixed.set_feeding(Feeding::Main(width(2))), Err(StepError::OneAtATime { .. })));
+    assert_eq!(fixed.feeding(), Feeding::ONE_BY_ONE);
+    assert!(fixed.feed_chunk(&[2, 7]).is_err());
+    let two = prefill_stepper(PrefillReference::F16);
+    assert_eq!(two.feeding_of_engine(width(64)), Feeding::Prefill(width(64)));
+}
+
+#[test]
+fn a_prompt_through_prefill_is_answered_as_one_by_one() {
+    let text = Text::open(&checkpoint()).unwrap();
+    let case = &cases("oracle.json")[0];
+    let mut stepper = prefill_stepper(PrefillReference::F16);
+    stepper.set_feeding(Feeding::Prefill(width(4))).unwrap();
+    let made =
+        generate(&mut stepper, &text, &case.prompt_ids, case.generated_ids.len(), &mut |_| {}).unwrap();
+    assert_eq!(made.ids, case.generated_ids);
+    let probe = gate::probe(&mut stepper, &case.prompt_ids).unwrap();
+    assert_eq!(probe.generated_ids, case.generated_ids);
+}
+
+/// In chunks all positions are compared; through `prefill` the ends of the prompts' quarters, and the continuations.
+#[test]
+fn the_gate_passes_the_package_however_it_is_fed() {
+    let source = LocalSource::open(&checkpoint()).unwrap();
+    let mut reference = Reference::open(&source).unwrap();
+    let mut stepper = prefill_stepper(PrefillReference::F16);
+    for (feeding, qualified) in [(Feeding::Main(width(7)), 182), (Feeding::Prefill(width(7)), 159)] {
+        stepper.set_feeding(feeding).unwrap();
+        let mut fed = 0;
+        let report = gate::run(&mut stepper, &oracle_of(6), Some(&mut reference), false, &mut || {
+            fed += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(report.causes, [], "{feeding:?}");
+        assert_eq!((report.qualified, report.agreed), (qualified, qualified), "{feeding:?}");
+        assert!(report.passed, "{feeding:?}: {:?}", report.failures);
+        assert_eq!(fed, 195, "{feeding:?}");
+        let distances = report.distances.unwrap();
+        assert!(distances.min_cosine >= 0.999 && distances.mean_cosine >= 0.9999, "{distances:?}");
+    }
+}
+
+#[test]
+fn two_ways_of_feeding_are_compared() {
+    let (mut one, mut other) =
+        (prefill_stepper(PrefillReference::F16), prefill_stepper(PrefillReference::F16));
+    other.set_feeding(Feeding::Prefill(width(5))).unwrap();
+    let mut go = || ControlFlow::Continue(());
+    let report = gate::compare_feedings(&mut one, &mut other, &oracle_of(2), &mut go).unwrap();
+    assert!(report.passed, "{report:?}");
+    // The continuations of 24 tokens, and four beginnings of each prompt.
+    assert_eq!(report.positions, 2 * (24 + 4));
+    assert!(report.caches.iter().all(|cache| cache.min_cosine == 1.0 && cache.largest_difference == 0.0));
+}
