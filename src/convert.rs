@@ -147,7 +147,7 @@ impl Arguments {
                 head: self.head.weights().map(|head| head.treatment(self.rule)),
             },
             max_context: self.max_context,
-            prompt_chunk: self.prompts.chunk.get(),
+            prompt_chunk: self.prompts.chunk,
             tables: self.tables.clone(),
             is_gated: self.gate,
             has_report: !self.no_report,

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ::oracle::file::Oracle;
-use ::oracle::gate::{Bounds, CaseReport, Flip, GateReport};
+use ::oracle::gate::{Bounds, CaseReport, FeedingReport, Flip, GateReport};
 use ::oracle::reference::Reference;
 use clap::Args;
 use output::StagedFile;
 use packer::replace::{FileKind, Output, Outputs};
-use workflow::gate::{check_context, check_identity, measure, verdict, write_probe};
+use serde::Serialize;
+use workflow::gate::{
+    check_context, check_identity, compare_feedings, feedings_verdict, measure, verdict, write_probe,
+};
 use workflow::origin::Access;
 
 use crate::oracle::shortened;
@@ -20,7 +23,8 @@ use crate::{interrupt, origin, terminal};
 
 /// Compare a bundle with an oracle
 ///
-/// Tokens are fed one by one through the bundle's own caches, as the engine does. The bundle passes if it chooses the oracle's
+/// Tokens are fed through the bundle's own caches as the engine does: prompts in chunks through the function prefill, if the bundle has
+/// one, all else one by one. A chunk has logits at its end only, so a prompt is read four times, up to each of its quarters. The bundle passes if it chooses the oracle's
 /// token wherever the choice is clear (a margin of 0.1), at enough positions, and does not clearly prefer another token elsewhere.
 /// With the checkpoint all logits are compared, and causes are looked for. A bundle that fails ends the command with status 1.
 #[derive(Debug, Args)]
@@ -39,6 +43,9 @@ pub(crate) struct Arguments {
     /// Branch, tag or commit of the checkpoint's repository [default: main]
     #[arg(long, value_name = "REVISION", requires = "checkpoint")]
     revision: Option<String>,
+    /// Feed the bundle one by one too, and compare logits and caches with what the engine's way of feeding makes
+    #[arg(long)]
+    both: bool,
     /// Compare layer by layer, and name the first that departs
     #[arg(long, requires = "checkpoint")]
     layers: bool,
@@ -109,7 +116,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let bar = Bar::of_positions();
     let report = measure(&mut stepper, &oracle, reference.as_mut(), arguments.layers, &bar)?;
     let bounds = arguments.bounds(report.bounds);
-    let report = report.judged_by(bounds);
+    let gate = report.judged_by(bounds);
+    let feedings = if arguments.both { compare_feedings(&runnable, &oracle, &bar)? } else { None };
+    if arguments.both && feedings.is_none() {
+        terminal::tell("the engine feeds this bundle one by one: --both has nothing to compare");
+    }
+    let report = Both { gate, feedings };
     if let Some(path) = &arguments.probe {
         write_probe(&mut stepper, &oracle, path, arguments.probe_output())?;
     }
@@ -117,9 +129,23 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.json {
         terminal::print_json(&report)?;
     } else {
-        print(&report, &mut out)?;
+        print(&report.gate, &mut out)?;
+        if let Some(feedings) = &report.feedings {
+            feedings.flips.iter().try_for_each(|flip| writeln!(out, "  {}", flip_line(flip)))?;
+            writeln!(out, "{}", feedings_verdict(feedings))?;
+        }
     }
-    Ok(ExitCode::from(report.exit_code()))
+    let differ = report.feedings.as_ref().is_some_and(|feedings| !feedings.passed);
+    Ok(ExitCode::from(report.gate.exit_code().max(u8::from(differ))))
+}
+
+/// The report, and how two ways of feeding compare if that was asked for.
+#[derive(Serialize)]
+struct Both {
+    #[serde(flatten)]
+    gate: GateReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feedings: Option<FeedingReport>,
 }
 
 impl Arguments {

@@ -1,7 +1,7 @@
 //! Options that say how a bundle reads prompts.
 
 use std::fmt;
-use std::num::NonZeroU64;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use anyhow::bail;
@@ -22,7 +22,7 @@ pub(crate) struct Prompts {
     pub(crate) prefill: PrefillChoice,
     /// Tokens of a prompt that the engine is to read at a time, where a function takes any number
     #[arg(long = "prefill-chunk", value_name = "N", default_value = "512")]
-    pub(crate) chunk: NonZeroU64,
+    pub(crate) chunk: NonZeroUsize,
 }
 
 /// Tokens that `main` takes at a time, as typed.

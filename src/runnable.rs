@@ -1,5 +1,6 @@
 //! What every command that runs a bundle is given.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use ::oracle::interpreter::Rounding;
@@ -17,6 +18,9 @@ pub(crate) struct RunnableArguments {
     /// How sums of half-precision numbers are rounded
     #[arg(long, value_enum, default_value_t = Sums::Wide)]
     sums: Sums,
+    /// Tokens of a prompt to feed at a time, if the package takes several [default: what the bundle's metadata says]
+    #[arg(long, value_name = "N")]
+    chunk: Option<NonZeroUsize>,
 }
 
 /// Rounding of sums, as typed.
@@ -34,6 +38,6 @@ impl RunnableArguments {
             Sums::Wide => Rounding::Once,
             Sums::Apple => Rounding::EachStep,
         };
-        Runnable { bundle: self.bundle.clone(), tables: self.tables.clone(), rounding }
+        Runnable { bundle: self.bundle.clone(), tables: self.tables.clone(), rounding, chunk: self.chunk }
     }
 }

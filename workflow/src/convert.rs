@@ -1,5 +1,6 @@
 //! A checkpoint becomes bundles and tables.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -40,7 +41,7 @@ pub struct ConversionOptions {
     /// Positions that the cache may grow to.
     pub max_context: u64,
     /// Tokens of a prompt that the engine is to read at a time, where a function takes any number.
-    pub prompt_chunk: u64,
+    pub prompt_chunk: NonZeroUsize,
     /// Tables that were made before from the same checkpoint.
     pub tables: Option<PathBuf>,
     /// Whether every bundle is compared with the checkpoint.
@@ -223,7 +224,7 @@ impl<'a> Job<'a> {
                 plan: &self.plan,
                 statistics: &written.statistics,
                 max_context: conversion.max_context,
-                prompt_chunk: conversion.prompt_chunk,
+                prompt_chunk: conversion.prompt_chunk.get() as u64,
                 stamp,
                 gate: gates.next(),
             };
@@ -250,6 +251,7 @@ impl<'a> Job<'a> {
         let reports = folders.iter().zip(names).map(|(folder, name)| {
             let session = Session::open(&folder.path().join(bundle::asset_name(name)))?;
             let mut stepper = Stepper::new(session, tables.map(Tables::open).transpose()?)?;
+            stepper.set_feeding(stepper.feeding_of_engine(self.conversion.prompt_chunk))?;
             gate::measure(&mut stepper, &oracle, Some(&mut reference), false, watchers.positions)
         });
         reports.collect()

@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use ::oracle::feeding::Feeding;
 use ::oracle::file::{self, Case, Oracle};
-use ::oracle::gate::{self, GateReport};
+use ::oracle::gate::{self, FeedingReport, GateReport};
 use ::oracle::reference::Reference;
 use ::oracle::stepper::Stepper;
 use anyhow::bail;
@@ -60,12 +61,34 @@ pub fn measure(
     let run = |(case, repeated): (&Case, usize)| if repeated < case.len() { case.len() } else { 0 };
     let positions: usize = oracle.cases.iter().zip(oracle.repeated()).map(run).sum();
     progress.expect(positions as u64);
-    let report = gate::run(stepper, oracle, reference, layers, &mut || {
-        progress.advance(1);
-        if progress.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    let report = gate::run(stepper, oracle, reference, layers, &mut || watch(progress));
     progress.finish();
     Ok(report?)
+}
+
+/// Feeds a bundle as the engine does and one by one, and compares logits and caches. None if the engine feeds it one by one.
+///
+/// # Errors
+/// If the bundle cannot be run, or the run is cancelled.
+pub fn compare_feedings(
+    runnable: &Runnable,
+    oracle: &Oracle,
+    progress: &dyn Progress,
+) -> anyhow::Result<Option<FeedingReport>> {
+    let (mut engine, mut one_by_one) = (runnable.stepper()?, runnable.stepper()?);
+    if engine.feeding() == Feeding::ONE_BY_ONE {
+        return Ok(None);
+    }
+    one_by_one.set_feeding(Feeding::ONE_BY_ONE)?;
+    progress.expect(oracle.cases.iter().map(|case| case.len() as u64).sum());
+    let report = gate::compare_feedings(&mut one_by_one, &mut engine, oracle, &mut || watch(progress));
+    progress.finish();
+    Ok(Some(report?))
+}
+
+fn watch(progress: &dyn Progress) -> ControlFlow<()> {
+    progress.advance(1);
+    if progress.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// Writes the bundle's own continuation of the first prompt, for devices to repeat.
@@ -82,6 +105,20 @@ pub fn write_probe(
         oracle.cases.first().map(|case: &Case| case.prompt_ids.clone()).unwrap_or_default();
     let probe = gate::probe(stepper, &prompt)?;
     outputs::write_text(path, output, &(serde_json::to_string(&probe)? + "\n"))
+}
+
+/// One line about two ways of feeding.
+pub fn feedings_verdict(report: &FeedingReport) -> String {
+    let word = if report.passed { "equal" } else { "DIFFERENT" };
+    let caches: Vec<String> =
+        report.caches.iter().map(|cache| format!("{} {:.6}", cache.state, cache.min_cosine)).collect();
+    format!(
+        "in chunks and one by one: {word}, {} positions, minimum cosine {:.6}, {} other winners; caches: {}",
+        report.positions,
+        report.min_cosine,
+        report.flips.len(),
+        caches.join(", ")
+    )
 }
 
 /// One line that says it all.

@@ -1,9 +1,11 @@
 //! A bundle that is to be run here: its package, its tokenizer, and the tables that belong to it.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use ::oracle::bundle::BundlePaths;
+use ::oracle::feeding::Feeding;
 use ::oracle::interpreter::{Rounding, Session};
 use ::oracle::stepper::Stepper;
 use ::oracle::tables::Tables;
@@ -18,6 +20,9 @@ use crate::tables;
 /// Folder of a release tree that holds the tables.
 const RELEASE_TABLES: &str = "ios-frontend";
 
+/// Tokens that are fed at a time where nothing says otherwise.
+const DEFAULT_CHUNK: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
+
 /// A bundle, and how it is run.
 #[derive(Clone, Debug)]
 pub struct Runnable {
@@ -27,10 +32,12 @@ pub struct Runnable {
     pub tables: Option<PathBuf>,
     /// How sums of half-precision numbers are rounded.
     pub rounding: Rounding,
+    /// Tokens of a prompt that are fed at a time, where the package takes several; what the bundle's metadata says otherwise.
+    pub chunk: Option<NonZeroUsize>,
 }
 
 impl Runnable {
-    /// Opens the bundle with its tables.
+    /// Opens the bundle with its tables, to be fed as the engine does.
     ///
     /// # Errors
     /// If it cannot be read or run, or the tables are not its own.
@@ -42,7 +49,21 @@ impl Runnable {
         let mut stepper = Stepper::new(session, tables)
             .with_context(|| format!("{} cannot be run", self.bundle.display()))?;
         stepper.set_rounding(self.rounding);
+        let feeding = stepper.feeding_of_engine(self.chunk_size()?);
+        if self.chunk.is_some() && feeding == Feeding::ONE_BY_ONE {
+            bail!("--chunk: {} takes one token at a time; leave the option out", self.bundle.display());
+        }
+        stepper.set_feeding(feeding)?;
         Ok(stepper)
+    }
+
+    fn chunk_size(&self) -> anyhow::Result<NonZeroUsize> {
+        let stated = match (self.chunk, BundlePaths::find(&self.bundle)?.tokenizer) {
+            (None, Some(_)) => BundleMetadata::read(&self.bundle)?.language.prefill_chunk_size,
+            _ => None,
+        };
+        let stated = stated.and_then(|size| NonZeroUsize::new(usize::try_from(size).ok()?));
+        Ok(self.chunk.or(stated).unwrap_or(DEFAULT_CHUNK))
     }
 
     /// The bundle's tokenizer.

@@ -61,7 +61,7 @@ impl Decoder<'_> {
 
     /// `[1, queries, heads * head_dim]` as `[1, heads, queries, head_dim]`.
     fn split_heads(&mut self, x: ValueId, heads: usize, layer: &Layer) -> Result<ValueId, BuildError> {
-        if self.count.is_none() {
+        if !self.takes_many() {
             let shape = self.graph.ui32(&[1, ui32(heads), 1, ui32(layer.head_dim)]);
             return self.graph.reshape(x, shape);
         }
@@ -148,12 +148,21 @@ impl Decoder<'_> {
         self.graph.matmul(weights, values)
     }
 
+    /// The shape `[1, heads, queries, head_dim]`.
+    fn heads_shape(&mut self, layer: &Layer) -> Result<ValueId, BuildError> {
+        let Some(queries) = self.count else {
+            let shape = [1, ui32(self.config.heads), self.fixed_count(), ui32(layer.head_dim)];
+            return Ok(self.graph.ui32(&shape));
+        };
+        let (one, heads) = (self.graph.si32(&[1]), self.graph.si32(&[si32(self.config.heads)]));
+        let width = self.graph.si32(&[si32(layer.head_dim)]);
+        self.shape(&[one, heads, queries, width])
+    }
+
     /// Output projection: `[1, queries, H]`. The weight comes before the reshape, as in the exports.
     fn output(&mut self, layer: &Layer, mut mixed: ValueId) -> Result<ValueId, BuildError> {
-        if self.count.is_some() {
-            let (one, heads) = (self.graph.si32(&[1]), self.graph.si32(&[si32(self.config.heads)]));
-            let (queries, width) = (self.queries(), self.graph.si32(&[si32(layer.head_dim)]));
-            let shape = self.shape(&[one, heads, queries, width])?;
+        if self.takes_many() {
+            let shape = self.heads_shape(layer)?;
             mixed = self.graph.reshape(mixed, shape)?;
             mixed = self.swap_heads_and_queries(mixed)?;
         }

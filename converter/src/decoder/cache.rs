@@ -83,7 +83,7 @@ impl Decoder<'_> {
             let (state, graph) = self.state(cache);
             state.write(graph, updated)?;
             state.read(graph)?;
-            if self.count.is_some() {
+            if self.takes_many() {
                 filled.push((cache, self.filled(layer, cache)?));
             }
         }
@@ -110,14 +110,13 @@ impl Decoder<'_> {
 
     /// A cache's tensor with an entry in a layer's slot.
     fn with_entry(&mut self, layer: &Layer, cache: Cache, entry: ValueId) -> Result<ValueId, BuildError> {
-        let (entry, bounds) = match self.count {
+        let (entry, bounds) = if self.takes_many() {
+            let bounds = self.entry_bounds(layer)?;
+            let axis = self.graph.si32(&[0]);
+            (self.graph.expand_dims(entry, axis)?, bounds)
+        } else {
             // The exports of one position reshape the first entry before they compute its place.
-            None => (self.as_cache_entry(layer, entry)?, self.entry_bounds(layer)?),
-            Some(_) => {
-                let bounds = self.entry_bounds(layer)?;
-                let axis = self.graph.si32(&[0]);
-                (self.graph.expand_dims(entry, axis)?, bounds)
-            }
+            (self.as_cache_entry(layer, entry)?, self.entry_bounds(layer)?)
         };
         let (state, graph) = self.state(cache);
         state.updated(graph, bounds, entry)
@@ -158,14 +157,13 @@ impl Decoder<'_> {
 
     /// What a layer's slot holds of all positions so far, repeated for the query heads: `[1, heads, ?, head_dim]`.
     pub(super) fn load(&mut self, layer: &Layer, cache: Cache) -> Result<ValueId, BuildError> {
-        let heads = match self.count {
-            None => {
-                let filled = self.filled(layer, cache)?;
-                self.narrow(layer, filled)?
-            }
+        let heads = if self.takes_many() {
             // A slot that is read again after others were written fails in Apple's Linux runtime (coreai-core 1.0.0b3), so layers
             // that share a slot take what its owner has read.
-            Some(_) => self.owners[&(layer.slot, cache)],
+            self.owners[&(layer.slot, cache)]
+        } else {
+            let filled = self.filled(layer, cache)?;
+            self.narrow(layer, filled)?
         };
         self.repeat_heads(layer, heads)
     }

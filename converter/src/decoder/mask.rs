@@ -33,28 +33,30 @@ impl Decoder<'_> {
     /// The last `sliding_window` positions up to each query, its own included.
     fn sliding_mask(&mut self) -> Result<ValueId, BuildError> {
         let window = si32(self.config.sliding_window);
-        let (queries, positions, before) = match self.count {
-            None => {
-                let positions = self.positions()?;
-                let window = self.graph.scalar(Scalar::Si32(window.saturating_add(1)));
-                (None, positions, self.graph.sub(self.length, window)?)
-            }
-            Some(count) => {
-                let queries = self.ordinals(count)?;
-                let positions = self.positions()?;
-                let first = self.first_position()?;
-                let window = self.graph.scalar(Scalar::Si32(window));
-                (Some(queries), positions, self.graph.sub(first, window)?)
-            }
+        let (positions, before) = if self.takes_many() {
+            self.ordinals()?;
+            let positions = self.positions()?;
+            let first = self.first_position()?;
+            let window = self.graph.scalar(Scalar::Si32(window));
+            (positions, self.graph.sub(first, window)?)
+        } else {
+            let positions = self.positions()?;
+            let window = self.graph.scalar(Scalar::Si32(window.saturating_add(1)));
+            (positions, self.graph.sub(self.length, window)?)
         };
-        let too_old = self.at_most(positions, before, queries)?;
+        let too_old = self.at_most(positions, before)?;
         let first = self.first_position()?;
-        let not_future = self.at_most(positions, first, queries)?;
+        let not_future = self.at_most(positions, first)?;
         self.graph.logical_xor(not_future, too_old)
     }
 
-    /// Ordinals of a call's queries: si32 `[?, 1]`.
-    fn ordinals(&mut self, count: ValueId) -> Result<ValueId, BuildError> {
+    /// Ordinals of a call's queries: si32 `[queries, 1]`.
+    fn ordinals(&mut self) -> Result<ValueId, BuildError> {
+        let Some(count) = self.count else {
+            let count = self.fixed_count();
+            let ordinals = (0..count).flat_map(u32::to_le_bytes).collect();
+            return self.graph.elements(&fixed(&[count as usize, 1], Element::Si32), ordinals);
+        };
         let scalar = self.graph.ui32(&[]);
         let count = self.graph.reshape(count, scalar)?;
         let (start, step) = (self.graph.scalar(Scalar::Si32(0)), self.graph.scalar(Scalar::Si32(1)));
@@ -63,13 +65,10 @@ impl Decoder<'_> {
         self.graph.expand_dims(range, axis)
     }
 
-    /// Where `a <= b + query`, for si32 `a [1, ?]` and `b [1]`; a single query has the ordinal 0.
-    fn at_most(&mut self, a: ValueId, b: ValueId, queries: Option<ValueId>) -> Result<ValueId, BuildError> {
+    /// Where `a <= b + query`, for si32 `a [1, ?]` and `b [1]`.
+    fn at_most(&mut self, a: ValueId, b: ValueId) -> Result<ValueId, BuildError> {
         let difference = self.graph.sub(a, b)?;
-        let queries = match queries {
-            Some(queries) => queries,
-            None => self.graph.elements(&fixed(&[1, 1], Element::Si32), vec![0; 4])?,
-        };
+        let queries = self.ordinals()?;
         let above = self.graph.greater(difference, queries)?;
         self.graph.not(above)
     }

@@ -176,7 +176,7 @@ struct Decoder<'c> {
     values: State,
     /// What the owner of each slot read from it, in functions of many positions: f16 `[1, kv_heads, ?, head_dim]`.
     owners: BTreeMap<(usize, Cache), ValueId>,
-    /// Number of positions of this call, in functions of many positions: si32 `[1]`.
+    /// Number of positions of this call, where it is not known: si32 `[1]`.
     count: Option<ValueId>,
     /// Number of positions so far, those of this call included: si32 `[1]`.
     length: ValueId,
@@ -244,19 +244,16 @@ impl<'c> Decoder<'c> {
     }
 
     fn embed(&mut self) -> Result<(), BuildError> {
-        let tokens = match self.count {
-            None => {
-                if matches!(self.rows, Some((_, Rows::Table { .. } | Rows::Stock))) {
-                    // The exports of one position begin with what the row scale is gathered by.
-                    self.flat_tokens()?;
-                }
-                let shape = self.graph.ui32(&[1, 1, 1]);
-                self.graph.reshape(self.input_ids, shape)?
+        let tokens = if self.takes_many() {
+            let last = self.graph.si32(&[2]);
+            self.graph.expand_dims(self.input_ids, last)?
+        } else {
+            if matches!(self.rows, Some((_, Rows::Table { .. } | Rows::Stock))) {
+                // The exports of one position begin with what the row scale is gathered by.
+                self.flat_tokens()?;
             }
-            Some(_) => {
-                let last = self.graph.si32(&[2]);
-                self.graph.expand_dims(self.input_ids, last)?
-            }
+            let shape = self.graph.ui32(&[1, 1, 1]);
+            self.graph.reshape(self.input_ids, shape)?
         };
         let table = self.weights.whole(&mut self.graph, Role::EmbedTokens)?;
         let row = self.graph.gather_nd(table, tokens)?;
@@ -269,7 +266,7 @@ impl<'c> Decoder<'c> {
     }
 
     fn layer(&mut self, layer: &Layer) -> Result<(), BuildError> {
-        if let (Some(inputs), None) = (self.per_layer, self.count) {
+        if let (Some(inputs), false) = (self.per_layer, self.takes_many()) {
             // The exports of one position begin a layer with its row.
             self.per_layer_row(inputs, layer)?;
         }

@@ -65,12 +65,12 @@ impl Decoder<'_> {
 
     /// The tokens as a vector, which the row scales are gathered by: si32 `[queries]`.
     pub(super) fn flat_tokens(&mut self) -> Result<ValueId, BuildError> {
-        let shape = match self.count {
-            None => self.graph.ui32(&[1]),
-            Some(_) => {
-                let flat = self.flattened()?;
-                self.graph.get_shape(flat)?
-            }
+        let shape = if self.count.is_some() {
+            let flat = self.flattened()?;
+            self.graph.get_shape(flat)?
+        } else {
+            let count = self.fixed_count();
+            self.graph.ui32(&[count])
         };
         self.graph.reshape(self.input_ids, shape)
     }
@@ -82,8 +82,13 @@ impl Decoder<'_> {
 
     /// The tokens as a column: si32 `[queries, 1]`.
     fn token_column(&mut self) -> Result<ValueId, BuildError> {
-        if self.count.is_none() {
+        if !self.takes_many() {
             return Ok(self.input_ids);
+        }
+        if self.count.is_none() {
+            let shape = [self.fixed_count(), 1];
+            let shape = self.graph.ui32(&shape);
+            return self.graph.reshape(self.input_ids, shape);
         }
         let flat = self.flattened()?;
         let count = self.graph.get_shape(flat)?;
@@ -127,7 +132,7 @@ impl Decoder<'_> {
         let scale = self.graph.gather_along_axis(scales, tokens, rows)?;
         let factor = self.graph.scalar(Scalar::F32((per_layer.width as f64).sqrt() as f32));
         let mut scale = self.graph.mul(scale, factor)?;
-        if self.count.is_some() {
+        if self.takes_many() {
             let last = self.graph.si32(&[-1]);
             scale = self.graph.expand_dims(scale, last)?;
         }
@@ -148,7 +153,7 @@ impl Decoder<'_> {
         let end = self.graph.si32(&[TO_END, TO_END, at + 1, TO_END]);
         let stride = self.graph.si32(&[1; 4]);
         let row = self.graph.slice(inputs, start, end, stride)?;
-        if self.count.is_none() {
+        if !self.takes_many() {
             return Ok(row);
         }
         let layers = self.graph.si32(&[2]);
@@ -163,7 +168,7 @@ impl Decoder<'_> {
         let row = self.per_layer_row(inputs, layer)?;
         let gated = self.graph.mul(gate, row)?;
         let mut projected = self.projection(gated, role(LayerRole::PerLayerProjection))?;
-        if self.count.is_none() {
+        if !self.takes_many() {
             projected = self.as_stream(projected)?;
         }
         let normed = self.norm(projected, role(LayerRole::PostPerLayerInputNorm))?;

@@ -42,19 +42,16 @@ impl Decoder<'_> {
     fn angles(&mut self, layer: &Layer) -> Result<ValueId, BuildError> {
         let position = self.position()?;
         let frequencies = frequencies(self.config.rope(layer.kind), layer.head_dim);
-        let position = match self.count {
-            None => {
-                let shape = self.graph.ui32(&[1, 1, 1]);
-                let position = self.graph.reshape(position, shape)?;
-                self.graph.cast(position, Element::F32)?
-            }
-            Some(_) => {
-                let heads = self.graph.si32(&[1]);
-                let position = self.graph.expand_dims(position, heads)?;
-                let position = self.graph.cast(position, Element::F32)?;
-                let pairs = self.graph.si32(&[-1]);
-                self.graph.expand_dims(position, pairs)?
-            }
+        let position = if self.takes_many() {
+            let heads = self.graph.si32(&[1]);
+            let position = self.graph.expand_dims(position, heads)?;
+            let position = self.graph.cast(position, Element::F32)?;
+            let pairs = self.graph.si32(&[-1]);
+            self.graph.expand_dims(position, pairs)?
+        } else {
+            let shape = self.graph.ui32(&[1, 1, 1]);
+            let position = self.graph.reshape(position, shape)?;
+            self.graph.cast(position, Element::F32)?
         };
         let frequencies = self.graph.f32(&frequencies);
         self.graph.mul(position, frequencies)
@@ -62,13 +59,11 @@ impl Decoder<'_> {
 
     /// A cosine or sine as f16 `[1, 1, queries, head_dim / 2]`.
     fn as_factor(&mut self, x: ValueId, half: usize) -> Result<ValueId, BuildError> {
-        let x = match self.count {
-            None => {
-                let shape = self.graph.ui32(&[1, 1, 1, ui32(half)]);
-                self.graph.reshape(x, shape)?
-            }
-            Some(_) => x,
-        };
+        if self.takes_many() {
+            return self.graph.cast(x, Element::F16);
+        }
+        let shape = self.graph.ui32(&[1, 1, 1, ui32(half)]);
+        let x = self.graph.reshape(x, shape)?;
         self.graph.cast(x, Element::F16)
     }
 

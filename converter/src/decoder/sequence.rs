@@ -31,15 +31,14 @@ impl Sequence {
         TensorType::new(vec![Dim::Fixed(1), self.extent()], Element::Si32)
     }
 
-    /// Number of positions in `input_ids`: si32 `[1]`. Functions of one position do without.
+    /// Number of positions in `input_ids`, where it is not known: si32 `[1]`.
     pub(super) fn count(
         self,
         graph: &mut FunctionBuilder,
         input_ids: ValueId,
     ) -> Result<Option<ValueId>, BuildError> {
         match self {
-            Sequence::One => Ok(None),
-            Sequence::Fixed(count) => Ok(Some(graph.si32(&[i32::try_from(count).unwrap_or(i32::MAX)]))),
+            Sequence::One | Sequence::Fixed(_) => Ok(None),
             Sequence::Dynamic => last_extent(graph, input_ids).map(Some),
         }
     }
@@ -54,15 +53,32 @@ pub(super) fn last_extent(graph: &mut FunctionBuilder, matrix: ValueId) -> Resul
 }
 
 impl Decoder<'_> {
+    /// Whether a call may take several positions. The exports of one position do much in a way of their own.
+    pub(super) fn takes_many(&self) -> bool {
+        self.sequence != Sequence::One
+    }
+
+    /// Number of positions of a call, where it is known.
+    pub(super) fn fixed_count(&self) -> u32 {
+        match self.sequence {
+            Sequence::Fixed(count) => count,
+            Sequence::One | Sequence::Dynamic => 1,
+        }
+    }
+
     /// Positions of this call as an element of shapes made by [`FunctionBuilder::concat`]: si32 `[1]`.
     pub(super) fn queries(&mut self) -> ValueId {
-        self.count.unwrap_or_else(|| self.graph.si32(&[1]))
+        let fixed = si32(self.fixed_count() as usize);
+        self.count.unwrap_or_else(|| self.graph.si32(&[fixed]))
     }
 
     /// The same for ui32 shapes.
     pub(super) fn queries_unsigned(&mut self) -> Result<ValueId, BuildError> {
         match self.count {
-            None => Ok(self.graph.scalar(Scalar::Ui32(1))),
+            None => {
+                let count = self.fixed_count();
+                Ok(self.graph.scalar(Scalar::Ui32(count)))
+            }
             Some(count) => self.graph.cast(count, Element::Ui32),
         }
     }
@@ -76,7 +92,8 @@ impl Decoder<'_> {
     /// The shape `[1, queries, rest..]`.
     pub(super) fn rows_shape(&mut self, rest: &[usize]) -> Result<ValueId, BuildError> {
         let Some(count) = self.count else {
-            let shape: Vec<u32> = [1, 1].into_iter().chain(rest.iter().map(|extent| ui32(*extent))).collect();
+            let rows = [1, self.fixed_count()];
+            let shape: Vec<u32> = rows.into_iter().chain(rest.iter().map(|extent| ui32(*extent))).collect();
             return Ok(self.graph.ui32(&shape));
         };
         let mut extents = vec![self.graph.si32(&[1]), count];
@@ -86,14 +103,18 @@ impl Decoder<'_> {
 
     /// The shape `[queries, width]`.
     pub(super) fn flat_shape(&mut self, width: usize) -> Result<ValueId, BuildError> {
-        let Some(count) = self.count else { return Ok(self.graph.ui32(&[1, ui32(width)])) };
+        let Some(count) = self.count else {
+            let shape = [self.fixed_count(), ui32(width)];
+            return Ok(self.graph.ui32(&shape));
+        };
         let width = self.graph.si32(&[si32(width)]);
         self.shape(&[count, width])
     }
 
     /// The first position of this call: si32 `[1]`.
     pub(super) fn first_position(&mut self) -> Result<ValueId, BuildError> {
-        let count = self.count.unwrap_or_else(|| self.graph.scalar(Scalar::Si32(1)));
+        let fixed = si32(self.fixed_count() as usize);
+        let count = self.count.unwrap_or_else(|| self.graph.scalar(Scalar::Si32(fixed)));
         self.graph.sub(self.length, count)
     }
 }
