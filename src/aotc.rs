@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aotc::remote::RemoteOptions;
-use aotc::report::Report;
+use aotc::report::CompileReport;
 use aotc::workflow::{DEFAULT_RUNNER, Workflow};
 use aotc::{
-    Architecture, Compiler, Device, Existing, Interrupt, MinimumOs, PlannedSibling, Platform,
-    PreferredCompute, Remote, Request, Settings, Sibling, Stage, Toolchain, ToolchainOptions,
+    Architecture, CompileRequest, CompileSettings, Compiler, Device, Existing, Interrupt, MinimumOs,
+    PlannedSibling, Platform, PreferredCompute, Remote, Sibling, Stage, Toolchain, ToolchainOptions,
 };
 use clap::{ArgAction, Args};
 use output::StagedFile;
@@ -152,7 +152,7 @@ impl Arguments {
     }
 }
 
-fn request(arguments: &Arguments) -> anyhow::Result<Request> {
+fn request(arguments: &Arguments) -> anyhow::Result<CompileRequest> {
     let architecture = |name: &String| match arguments.force {
         true => Architecture::unchecked(name),
         false => Architecture::known(name, arguments.platform),
@@ -162,7 +162,7 @@ fn request(arguments: &Arguments) -> anyhow::Result<Request> {
     for name in &arguments.devices {
         architectures.push(Device::find(name)?.architecture());
     }
-    let settings = Settings {
+    let settings = CompileSettings {
         platform: arguments.platform,
         minimum_os: arguments.min_os.clone(),
         preferred_compute: arguments.preferred_compute,
@@ -171,14 +171,14 @@ fn request(arguments: &Arguments) -> anyhow::Result<Request> {
     // Without a wish, siblings carry no date: equal inputs make equal bytes.
     let dated = std::env::var_os("SOURCE_DATE_EPOCH").is_some();
     let date = dated.then(creation_date).transpose()?;
-    Ok(Request {
+    Ok(CompileRequest {
         output: arguments.output.clone(),
         settings,
         timeout: Duration::from_secs(arguments.timeout),
         force: arguments.force,
         log: arguments.log.clone(),
         date,
-        ..Request::new(&arguments.bundle, architectures)
+        ..CompileRequest::new(&arguments.bundle, architectures)
     })
 }
 
@@ -209,7 +209,7 @@ fn compile(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyho
     let output = arguments.outputs().file(FileKind::CompileReport).always();
     StagedFile::check(file, output.clone())?;
     let checks = doctor::examine(&doctor_options(arguments), interrupt)?;
-    let mut report = Report::new(checks, interrupt)?;
+    let mut report = CompileReport::new(checks, interrupt)?;
     let done = compile_with(arguments, stage, interrupt, Some(&mut report));
     if let Some(error) = done.as_ref().err().and_then(|error| error.downcast_ref()) {
         report.add_error(error);
@@ -231,7 +231,7 @@ fn compile_with(
     arguments: &Arguments,
     stage: &Stage,
     interrupt: &Interrupt,
-    report: Option<&mut Report>,
+    report: Option<&mut CompileReport>,
 ) -> anyhow::Result<()> {
     let outcome = match &arguments.elsewhere.ssh {
         Some(host) => {

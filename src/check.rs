@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use packer::check::{Finding, Options, Report, check};
+use packer::check::{CheckReport, Finding, Options, check};
 
 use crate::template;
 use crate::terminal::{self, RED, YELLOW, paint};
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if report.has_defects() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
+fn print(out: &mut impl Write, report: &CheckReport) -> io::Result<()> {
     for (title, findings) in [
         (paint(RED, "defect"), report.defects().collect::<Vec<_>>()),
         (paint(YELLOW, "note"), report.notes().collect()),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use hub::upload::{Comparison, LocalFile, Published, State, Target};
+use hub::upload::{Comparison, FileState, LocalFile, PublishTarget, Published};
 use hub::{RepositoryId, Settings};
 use serde_json::json;
 use workflow::publish::{self, Checked};
@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let release = Checked::new(&arguments.folder, &template::render)?;
     // Until here nothing is under way that a signal could not simply end.
     interrupt::listen()?;
-    let target = Target {
+    let target = PublishTarget {
         id: &id,
         revision: &arguments.revision,
         private: arguments.private,
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// How many files are of a state.
-fn count(comparison: &Comparison, state: State) -> usize {
+fn count(comparison: &Comparison, state: FileState) -> usize {
     comparison.states.iter().filter(|found| **found == state).count()
 }
 
@@ -97,16 +97,17 @@ fn print_comparison(
     };
     for (file, state) in files.iter().zip(&comparison.states) {
         let word = match state {
-            State::New => paint(GREEN, "new    "),
-            State::Changed => paint(YELLOW, "changed"),
-            State::Equal => "equal  ".to_owned(),
+            FileState::New => paint(GREEN, "new    "),
+            FileState::Changed => paint(YELLOW, "changed"),
+            FileState::Equal => "equal  ".to_owned(),
         };
         line(word, file.size, &file.path)?;
     }
     for entry in &comparison.only_there {
         line("stays  ".to_owned(), entry.size, &entry.path)?;
     }
-    let [new, changed, equal] = [State::New, State::Changed, State::Equal].map(|s| count(comparison, s));
+    let [new, changed, equal] =
+        [FileState::New, FileState::Changed, FileState::Equal].map(|s| count(comparison, s));
     let stays = comparison.only_there.len();
     let is_new = if comparison.head.is_none() { " (not there yet)" } else { "" };
     let id = paint(STRONG, id);
@@ -116,7 +117,7 @@ fn print_comparison(
 fn print_result(
     out: &mut impl Write,
     settings: &Settings,
-    target: &Target<'_>,
+    target: &PublishTarget<'_>,
     published: Option<&Published>,
 ) -> io::Result<()> {
     let Some(published) = published else { return writeln!(out, "nothing was sent: --dry-run") };
@@ -142,16 +143,16 @@ fn print_json(
     comparison: &Comparison,
     published: Option<&Published>,
 ) -> io::Result<()> {
-    let of = |state: State| -> Vec<&str> {
+    let of = |state: FileState| -> Vec<&str> {
         let found = files.iter().zip(&comparison.states).filter(|(_, found)| **found == state);
         found.map(|(file, _)| file.path.as_str()).collect()
     };
     let stays: Vec<&str> = comparison.only_there.iter().map(|entry| entry.path.as_str()).collect();
     let result = json!({
         "repository": id.as_str(),
-        "new": of(State::New),
-        "changed": of(State::Changed),
-        "equal": of(State::Equal),
+        "new": of(FileState::New),
+        "changed": of(FileState::Changed),
+        "equal": of(FileState::Equal),
         "stays": stays,
         "published": published,
     });

@@ -1,8 +1,9 @@
 //! Two graphs side by side: which ops of one are those of the other, and what is changed, removed or added.
 //!
-//! Unlike [`crate::compare`], which goes through both in step, this finds its way past ops that only one graph has. Ops are told
-//! apart by what they do: name, types, properties, regions, small constants, and what kind of op makes each operand. Weights
-//! (constants of more than [`SMALL`] bytes, dequantized or not) are all alike here: their contents are for others to compare.
+//! It finds its way past ops that only one graph has. Ops are told apart by what they do: name, types, properties, regions, small
+//! constants, and what kind of op makes each operand. Weights (blobs and constants of more than [`SMALL`] bytes, dequantized or not)
+//! are all alike here: their contents are for others to compare. So is a small constant whose counterpart is a blob: where constants
+//! are does not count, nor do their keys.
 
 mod graph;
 mod matching;
@@ -71,6 +72,13 @@ pub fn align(left: &Graph<'_>, right: &Graph<'_>) -> Vec<Step> {
     steps
 }
 
+/// What differs in the graphs themselves: types, names and order of inputs and outputs, and how others may use them.
+pub fn compare_declarations(left: &Graph<'_>, right: &Graph<'_>) -> Vec<Change> {
+    let mut changes = Changes(Vec::new());
+    compare_properties((left, left.op()), (right, right.op()), &mut changes);
+    changes.0
+}
+
 fn both(left: OpId, right: OpId) -> Step {
     Step::Both { left, right, changes: Vec::new() }
 }
@@ -133,11 +141,26 @@ fn shown<T>(part: Option<T>, words: impl FnOnce(T) -> String) -> String {
     part.map_or_else(|| "absent".to_owned(), words)
 }
 
+fn compare_properties((left, a): (&Graph<'_>, OpId), (right, b): (&Graph<'_>, OpId), changes: &mut Changes) {
+    let (a, b) = (left.module().op(a), right.module().op(b));
+    let pairs = a.properties.iter().zip(&b.properties);
+    for (name, (ours, theirs)) in a.opcode.properties().iter().zip(pairs) {
+        let print = |graph: &Graph<'_>, property: Option<_>| property.map(|id| graph.attribute_print(id));
+        if print(left, *ours) != print(right, *theirs) {
+            let words = |graph: &Graph<'_>, property| {
+                shown(property, |id| describe_attribute_within(graph.module(), id, LONGEST))
+            };
+            let (ours, theirs) = (words(left, *ours), words(right, *theirs));
+            changes.note(name.trim_end_matches('?').to_owned(), ours, theirs);
+        }
+    }
+}
+
 impl Comparison<'_, '_> {
     fn changes(&mut self, a: OpId, b: OpId) -> Vec<Change> {
         let mut changes = Changes(Vec::new());
         self.compare_operands(a, b, &mut changes);
-        self.compare_properties(a, b, &mut changes);
+        compare_properties((self.left, a), (self.right, b), &mut changes);
         self.compare_results(a, b, &mut changes);
         if changes.0.is_empty() && self.left.regions(a) != self.right.regions(b) {
             let count = |graph: &Graph<'_>, op| format!("{} ops", graph.region_ops(op));
@@ -162,21 +185,6 @@ impl Comparison<'_, '_> {
         }
     }
 
-    fn compare_properties(&self, a: OpId, b: OpId, changes: &mut Changes) {
-        let (left, right) = (self.left.module().op(a), self.right.module().op(b));
-        let pairs = left.properties.iter().zip(&right.properties);
-        for (name, (ours, theirs)) in left.opcode.properties().iter().zip(pairs) {
-            let print = |graph: &Graph<'_>, property: Option<_>| property.map(|id| graph.attribute_print(id));
-            if print(self.left, *ours) != print(self.right, *theirs) {
-                let words = |graph: &Graph<'_>, property| {
-                    shown(property, |id| describe_attribute_within(graph.module(), id, LONGEST))
-                };
-                let (ours, theirs) = (words(self.left, *ours), words(self.right, *theirs));
-                changes.note(name.trim_end_matches('?').to_owned(), ours, theirs);
-            }
-        }
-    }
-
     fn compare_results(&mut self, a: OpId, b: OpId, changes: &mut Changes) {
         let (left, right) = (&self.left.module().op(a).results, &self.right.module().op(b).results);
         for at in 0..left.len().max(right.len()) {
@@ -197,14 +205,16 @@ impl Comparison<'_, '_> {
         if self.same.get(&ours) == Some(&theirs) {
             return true;
         }
+        let has_one_type = || self.left.type_print(ours) == self.right.type_print(theirs);
         match (self.left.small_constant(ours), self.right.small_constant(theirs)) {
-            (Some(ours), Some(theirs)) => ours == theirs,
+            (Some(ours), Some(theirs)) => ours == theirs && has_one_type(),
             (None, None) => {
                 self.left.is_weight(ours)
                     && self.right.is_weight(theirs)
                     && self.left.extents(ours) == self.right.extents(theirs)
             }
-            _ => false,
+            // One is a blob.
+            _ => self.left.has_content(ours) && self.right.has_content(theirs) && has_one_type(),
         }
     }
 }

@@ -39,14 +39,14 @@ pub struct Artifact {
 
 /// What is known of the package that an artifact was compiled from.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin {
+pub struct CompiledSource {
     /// Bytes of the package.
     pub bytes: u64,
     /// When its program was written, where both were written by the same clock.
     pub modified: Option<SystemTime>,
 }
 
-impl From<&SourceBundle> for Origin {
+impl From<&SourceBundle> for CompiledSource {
     fn from(source: &SourceBundle) -> Self {
         Self { bytes: source.package_bytes(), modified: Some(source.modified) }
     }
@@ -59,7 +59,7 @@ impl From<&SourceBundle> for Origin {
 pub fn verify(
     folder: &Path,
     architecture: &Architecture,
-    origin: Option<Origin>,
+    origin: Option<CompiledSource>,
 ) -> Result<Artifact, Vec<String>> {
     let files = manifest::collect(folder, &[]).map_err(|e| vec![e.to_string()])?;
     verify_files(folder, files, architecture, origin)
@@ -88,7 +88,7 @@ pub(crate) fn verify_files(
     folder: &Path,
     files: Vec<FileRecord>,
     architecture: &Architecture,
-    origin: Option<Origin>,
+    origin: Option<CompiledSource>,
 ) -> Result<Artifact, Vec<String>> {
     let bytes = files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
     let mut inspection = Inspection { folder, architecture, files: &files, defects: Vec::new() };

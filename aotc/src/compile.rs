@@ -69,7 +69,7 @@ impl fmt::Display for MinimumOs {
 
 /// Everything that decides what the compiler writes, besides the architecture and the source.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
+pub struct CompileSettings {
     /// Operating system of the device.
     pub platform: Platform,
     /// Oldest version of it.
@@ -80,7 +80,7 @@ pub struct Settings {
     pub expect_frequent_reshapes: bool,
 }
 
-impl Default for Settings {
+impl Default for CompileSettings {
     fn default() -> Self {
         Self {
             platform: Platform::Ios,
@@ -91,7 +91,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl CompileSettings {
     /// The options of `coreai-build compile` that follow from the settings; also what is recorded of a compile.
     pub fn options(&self, architecture: &Architecture) -> Vec<String> {
         let mut options = vec![
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn arguments_are_those_of_the_published_recipe() {
-        let settings = Settings { expect_frequent_reshapes: false, ..Settings::default() };
+        let settings = CompileSettings { expect_frequent_reshapes: false, ..CompileSettings::default() };
         let architecture = Architecture::known("h18p", Platform::Ios).unwrap();
         let arguments = settings.arguments(OsStr::new("X.aimodel"), OsStr::new("DIR/"), &architecture);
         let text: Vec<_> = arguments.iter().map(|a| a.to_str().unwrap()).collect();
@@ -148,7 +148,9 @@ mod tests {
              --preferred-compute gpu --min-deployment-version 27.0"
         );
         assert!(
-            Settings::default().options(&architecture).contains(&"--expect-frequent-reshapes".to_string())
+            CompileSettings::default()
+                .options(&architecture)
+                .contains(&"--expect-frequent-reshapes".to_string())
         );
     }
 

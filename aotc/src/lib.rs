@@ -26,11 +26,13 @@ mod toolchain;
 pub mod workflow;
 
 pub use architecture::{Architecture, Device, Platform};
-pub use compile::{MinimumOs, PreferredCompute, Settings};
+pub use compile::{CompileSettings, MinimumOs, PreferredCompute};
 pub use error::Error;
 pub use interrupt::Interrupt;
 pub use log::{KnownFault, Log, LogExcerpt};
 pub use remote::Remote;
 pub use sibling::Existing;
-pub use stage::{CompileTask, Compiler, DEFAULT_TIMEOUT, Outcome, PlannedSibling, Request, Sibling, Stage};
+pub use stage::{
+    CompileOutcome, CompileRequest, CompileTask, Compiler, DEFAULT_TIMEOUT, PlannedSibling, Sibling, Stage,
+};
 pub use toolchain::{Toolchain, ToolchainOptions};

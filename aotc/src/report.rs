@@ -12,7 +12,7 @@ use packer::manifest::FileRecord;
 use crate::doctor::{self, Check};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
-use crate::stage::{Outcome, Stage};
+use crate::stage::{CompileOutcome, Stage};
 use crate::toolchain::Toolchain;
 
 /// Version of the schema below.
@@ -20,7 +20,7 @@ const VERSION: u32 = 1;
 
 /// Everything about one run that others can learn from. Paths of the home folder are shortened to `~`.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct CompileReport {
     report: u32,
     tool: &'static str,
     host: Host,
@@ -65,7 +65,7 @@ struct ArtifactReport {
     files: Vec<FileRecord>,
 }
 
-impl Report {
+impl CompileReport {
     /// The report of a machine, before anything was compiled.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl Report {
     }
 
     /// Adds what a run did.
-    pub fn add_outcome(&mut self, stage: &Stage, outcome: &Outcome) {
+    pub fn add_outcome(&mut self, stage: &Stage, outcome: &CompileOutcome) {
         let source = stage.source();
         let options = |architecture| stage.request.settings.options(architecture);
         self.source = Some(SourceReport {

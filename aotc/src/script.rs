@@ -10,12 +10,12 @@ use text::small;
 
 use crate::architecture::Architecture;
 use crate::artifact::least_bytes;
-use crate::compile::{Settings, artifact_name};
+use crate::compile::{CompileSettings, artifact_name};
 use crate::error::Error;
 use crate::log::METAL_TOOLCHAIN_HINT;
 use crate::shell;
 use crate::source::SourceBundle;
-use crate::stage::{Request, Stage};
+use crate::stage::{CompileRequest, Stage};
 
 const BODY: &str = include_str!("script/compile.sh");
 const PLACE_HINT: &str = "pass the bundle's folder as the first argument";
@@ -59,14 +59,14 @@ pub fn commands(stage: &Stage) -> String {
 /// # Errors
 /// [`Error::Unprintable`] for names with control characters.
 pub fn script(stage: &Stage) -> Result<String, Error> {
-    let Request { architectures, settings, timeout, .. } = &stage.request;
+    let CompileRequest { architectures, settings, timeout, .. } = &stage.request;
     text(&stage.source, architectures, settings, *timeout)
 }
 
 pub(crate) fn text(
     source: &SourceBundle,
     architectures: &[Architecture],
-    settings: &Settings,
+    settings: &CompileSettings,
     timeout: Duration,
 ) -> Result<String, Error> {
     if source.name.chars().chain(source.stem.chars()).any(char::is_control) {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::architecture::Architecture;
 use crate::artifact::{self, Artifact};
-use crate::compile::{Settings, artifact_name};
+use crate::compile::{CompileSettings, artifact_name};
 use crate::error::Error;
 use crate::source::SourceBundle;
 
@@ -20,7 +20,7 @@ use crate::source::SourceBundle;
 pub(crate) struct SiblingSpec<'a> {
     pub(crate) source: &'a SourceBundle,
     pub(crate) architecture: &'a Architecture,
-    pub(crate) settings: &'a Settings,
+    pub(crate) settings: &'a CompileSettings,
     /// First line of `coreai-build --version`.
     pub(crate) compiler: &'a str,
     /// What to record as the date of the compilation.

@@ -10,8 +10,8 @@ use packer::replace::{FileKind, Outputs};
 use progress::Progress;
 
 use crate::architecture::Architecture;
-use crate::artifact::{self, Artifact, Origin};
-use crate::compile::Settings;
+use crate::artifact::{self, Artifact, CompiledSource};
+use crate::compile::CompileSettings;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::log::{Log, LogExcerpt};
@@ -29,7 +29,7 @@ const COMPILED: &str = "compiled";
 
 /// What to compile, and where to.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct CompileRequest {
     /// The bundle with the portable graph.
     pub bundle: PathBuf,
     /// Folder that the siblings are made in; that of the bundle otherwise.
@@ -37,7 +37,7 @@ pub struct Request {
     /// One sibling each, made in this order.
     pub architectures: Vec<Architecture>,
     /// What the compiler is told.
-    pub settings: Settings,
+    pub settings: CompileSettings,
     /// Longest time for one architecture.
     pub timeout: Duration,
     /// Replace another bundle of this tool, compile again what is up to date, and ignore the disk-space estimate.
@@ -48,14 +48,14 @@ pub struct Request {
     pub date: Option<String>,
 }
 
-impl Request {
+impl CompileRequest {
     /// A request with the defaults for an iPhone.
     pub fn new(bundle: impl Into<PathBuf>, architectures: Vec<Architecture>) -> Self {
         Self {
             bundle: bundle.into(),
             output: None,
             architectures,
-            settings: Settings::default(),
+            settings: CompileSettings::default(),
             timeout: DEFAULT_TIMEOUT,
             force: false,
             log: None,
@@ -92,7 +92,7 @@ pub struct CompileTask<'a> {
     /// For which architecture.
     pub architecture: &'a Architecture,
     /// How.
-    pub settings: &'a Settings,
+    pub settings: &'a CompileSettings,
     /// Where the artifact goes.
     pub into: &'a Path,
     /// Longest time.
@@ -116,7 +116,7 @@ pub struct Sibling {
 
 /// What a run did. Siblings made before a failure stay: each is whole.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct CompileOutcome {
     /// In the order of the request.
     pub siblings: Vec<Sibling>,
     /// What stopped the run, and for which architecture.
@@ -143,7 +143,7 @@ pub struct PlannedSibling {
 /// A request whose source has been read and found whole.
 #[derive(Debug)]
 pub struct Stage {
-    pub(crate) request: Request,
+    pub(crate) request: CompileRequest,
     pub(crate) source: SourceBundle,
 }
 
@@ -152,7 +152,7 @@ impl Stage {
     ///
     /// # Errors
     /// [`Error::NoArchitecture`], and those of [`SourceBundle::open`].
-    pub fn open(mut request: Request) -> Result<Self, Error> {
+    pub fn open(mut request: CompileRequest) -> Result<Self, Error> {
         let mut seen = Vec::new();
         request.architectures.retain(|architecture| {
             let new = !seen.contains(architecture);
@@ -196,8 +196,8 @@ impl Stage {
         compiler: &mut dyn Compiler,
         interrupt: &Interrupt,
         progress: &dyn Progress,
-    ) -> Outcome {
-        let mut outcome = Outcome { siblings: Vec::new(), failure: None };
+    ) -> CompileOutcome {
+        let mut outcome = CompileOutcome { siblings: Vec::new(), failure: None };
         let mut log = match self.log() {
             Ok(log) => log,
             Err(error) => {
@@ -226,7 +226,7 @@ impl Stage {
     pub fn adopt(&self, artifact: &Path) -> Result<Sibling, Error> {
         let [architecture] = self.request.architectures.as_slice() else { return Err(Error::NoArchitecture) };
         let refused = |defects| Error::BadForeignArtifact { path: artifact.to_path_buf(), defects };
-        let origin = Origin { modified: None, ..Origin::from(&self.source) };
+        let origin = CompiledSource { modified: None, ..CompiledSource::from(&self.source) };
         let checked = artifact::verify(artifact, architecture, Some(origin)).map_err(refused)?;
         let strays = artifact::strays(&checked, architecture);
         if !strays.is_empty() {
@@ -280,7 +280,7 @@ impl Stage {
     }
 
     fn spec<'a>(&'a self, architecture: &'a Architecture, compiler: &'a str) -> SiblingSpec<'a> {
-        let Request { settings, date, .. } = &self.request;
+        let CompileRequest { settings, date, .. } = &self.request;
         SiblingSpec { source: &self.source, architecture, settings, compiler, date: date.as_deref() }
     }
 
@@ -339,7 +339,7 @@ impl Stage {
         fs::create_dir(&into).map_err(Error::io("create", &into))?;
         progress.begin(&format!("compiling for {architecture}"));
         let started = Instant::now();
-        let Request { settings, timeout, .. } = &self.request;
+        let CompileRequest { settings, timeout, .. } = &self.request;
         let task = CompileTask {
             source: &self.source,
             architecture,
@@ -359,7 +359,7 @@ impl Stage {
             progress.note(&format!("left out what the compiler wrote beside {name}: {beside}"));
         }
         let modified = compiler.shares_clock().then_some(self.source.modified);
-        let origin = Origin { modified, ..Origin::from(&self.source) };
+        let origin = CompiledSource { modified, ..CompiledSource::from(&self.source) };
         let artifact = artifact::verify(&compiled, architecture, Some(origin)).map_err(|defects| {
             Error::BadArtifact { name: name.clone(), defects, log: Box::new(log.excerpt()) }
         })?;

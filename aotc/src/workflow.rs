@@ -4,7 +4,7 @@ use packer::TOOL;
 use text::markup::quoted_yaml;
 
 use crate::architecture::Architecture;
-use crate::compile::Settings;
+use crate::compile::CompileSettings;
 use crate::error::Error;
 use crate::shell;
 use crate::stage::DEFAULT_TIMEOUT;
@@ -25,7 +25,7 @@ pub struct Workflow<'a> {
     /// Architectures to compile for.
     pub architectures: &'a [Architecture],
     /// What the compiler is told.
-    pub settings: &'a Settings,
+    pub settings: &'a CompileSettings,
     /// Label of the runner: a Mac that has Xcode 27.
     pub runner: &'a str,
 }
@@ -61,7 +61,7 @@ pub fn workflow(workflow: &Workflow<'_>) -> Result<String, Error> {
 }
 
 /// The settings as options of `coreai-bundle aotc`.
-fn options(settings: &Settings) -> String {
+fn options(settings: &CompileSettings) -> String {
     let reshapes = settings.expect_frequent_reshapes.to_string();
     let platform = settings.platform.name().to_ascii_lowercase();
     let (compute, minimum) = (settings.preferred_compute.to_string(), settings.minimum_os.to_string());

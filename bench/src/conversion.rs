@@ -11,7 +11,7 @@ use converter::decoder::{Functions, Variant};
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{Model, Plan, Request};
-use fixtures::{Recipe, Shape};
+use fixtures::{Shape, SyntheticCheckpoint};
 
 use crate::Options;
 use crate::child;
@@ -26,7 +26,7 @@ pub(crate) fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
     for layers in &options.layers {
         let model = options.scratch.join(format!("model-{layers}"));
         let shards = layers.div_ceil(SHARD_LAYERS);
-        Recipe { shards, ..Recipe::new(Shape::e4b(*layers)) }.write(&model)?;
+        SyntheticCheckpoint { shards, ..SyntheticCheckpoint::new(Shape::e4b(*layers)) }.write(&model)?;
         let measured = Subject { options, model: &model, layers: *layers }.measure(figures);
         fs::remove_dir_all(&model)?;
         measured?;

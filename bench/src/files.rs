@@ -11,7 +11,7 @@ use converter::decoder::{Functions, Variant};
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{Model, Request};
-use fixtures::{Recipe, Shape};
+use fixtures::{Shape, SyntheticCheckpoint};
 use output::StreamedFile;
 use sha2::{Digest, Sha256};
 
@@ -70,7 +70,7 @@ fn write_streamed(piece: &[u8], target: &Path) -> Result<()> {
 /// The program of a 42-layer graph: planned and laid out, and read back.
 fn graph(options: &Options, figures: &mut Figures) -> Result<()> {
     let folder = options.scratch.join("sparse");
-    let recipe = Recipe { sparse: true, ..Recipe::new(Shape::e4b(LAYERS)) };
+    let recipe = SyntheticCheckpoint { sparse: true, ..SyntheticCheckpoint::new(Shape::e4b(LAYERS)) };
     recipe.write(&folder)?;
     let source = LocalSource::open(&folder)?;
     let model = Model::open(&source)?;

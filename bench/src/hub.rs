@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Result, bail};
 use checkpoint::source::{LocalSource, Source, TensorEntry};
 use fixtures::hub::Hub;
-use fixtures::{Recipe, Shape};
+use fixtures::{Shape, SyntheticCheckpoint};
 use hub::{Client, RepositoryId, Settings, Snapshot};
 
 use crate::Options;
@@ -29,7 +29,7 @@ const CONNECTIONS: usize = 8;
 /// Measures both.
 pub(crate) fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
     let folder = options.scratch.join("hub-model");
-    Recipe::new(Shape::e4b(LAYERS)).write(&folder)?;
+    SyntheticCheckpoint::new(Shape::e4b(LAYERS)).write(&folder)?;
     let source = LocalSource::open(&folder)?;
     let (names, _) = everything(&source)?;
     let tensors: Vec<&TensorEntry> =

@@ -30,7 +30,7 @@ const MAX_BYTES: u64 = 64 << 20;
 
 /// What a run was to do. One that resumes must do the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Header {
+pub struct JournalHeader {
     /// Name and version of the tool.
     pub tool: String,
     /// Repository.
@@ -229,7 +229,7 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn begin(folder: &Path, header: &Header) -> Result<Self, JournalError> {
+    pub fn begin(folder: &Path, header: &JournalHeader) -> Result<Self, JournalError> {
         let path = folder.join(FILE);
         let io = |source| JournalError::Io { path: path.clone(), source };
         // It gets its name with its first line, so that no journal is ever without one.
@@ -245,7 +245,7 @@ impl Journal {
     ///
     /// # Errors
     /// If the journal cannot be read or is damaged.
-    pub fn header(folder: &Path) -> Result<Option<Header>, JournalError> {
+    pub fn header(folder: &Path) -> Result<Option<JournalHeader>, JournalError> {
         let Some(lines) = Lines::read(&folder.join(FILE))? else { return Ok(None) };
         Ok(Some(lines.header()?))
     }
@@ -254,7 +254,7 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be read or is damaged, or this run is to do something else.
-    pub fn resume(folder: &Path, header: &Header) -> Result<Self, JournalError> {
+    pub fn resume(folder: &Path, header: &JournalHeader) -> Result<Self, JournalError> {
         let path = folder.join(FILE);
         let Some(lines) = Lines::read(&path)? else { return Err(JournalError::Damaged { path }) };
         let then = lines.header()?;
@@ -366,7 +366,7 @@ impl Lines {
         Ok(Some(lines))
     }
 
-    fn header(&self) -> Result<Header, JournalError> {
+    fn header(&self) -> Result<JournalHeader, JournalError> {
         let header = self.values.first().and_then(|value| serde_json::from_str(value).ok());
         header.ok_or_else(|| JournalError::Damaged { path: self.path.clone() })
     }
@@ -379,7 +379,7 @@ fn add_line(digest: &mut Sha256, value: &str) -> String {
     output::Digest::from(digest.clone()).to_string()
 }
 
-impl Header {
+impl JournalHeader {
     /// That of a run over a checkpoint.
     ///
     /// # Errors
@@ -393,7 +393,7 @@ impl Header {
         let (Some(repository), Some(revision)) = (&identity.repository, &identity.revision) else {
             return Ok(None);
         };
-        Ok(Some(Header {
+        Ok(Some(JournalHeader {
             tool,
             repository: repository.clone(),
             revision: revision.clone(),
@@ -404,7 +404,7 @@ impl Header {
     }
 
     /// Checks that `now` is to do the same.
-    fn check(&self, now: &Header) -> Result<(), JournalError> {
+    fn check(&self, now: &JournalHeader) -> Result<(), JournalError> {
         if self.repository == now.repository && self.revision != now.revision {
             return Err(JournalError::Revision { then: self.revision.clone(), now: now.revision.clone() });
         }
@@ -422,7 +422,8 @@ impl Header {
             return Err(different(what, then, now));
         }
         for name in self.options.keys().chain(now.options.keys()) {
-            let value = |header: &Header| header.options.get(name).cloned().unwrap_or("none".to_owned());
+            let value =
+                |header: &JournalHeader| header.options.get(name).cloned().unwrap_or("none".to_owned());
             let (then, now) = (value(self), value(now));
             if then != now {
                 return Err(different(name, &then, &now));
@@ -440,10 +441,10 @@ mod tests {
 
     use output::WrittenFile;
 
-    use super::{Entry, FILE, Header, Journal, JournalError};
+    use super::{Entry, FILE, Journal, JournalError, JournalHeader};
 
-    fn header() -> Header {
-        Header {
+    fn header() -> JournalHeader {
+        JournalHeader {
             tool: "tool 1".to_owned(),
             repository: "google/tiny".to_owned(),
             revision: "a".repeat(40),
@@ -546,7 +547,7 @@ mod tests {
     fn a_run_that_is_to_do_something_else_does_not_go_on() {
         let dir = tempfile::tempdir().unwrap();
         drop(Journal::begin(dir.path(), &header()).unwrap());
-        let words = |change: &dyn Fn(&mut Header)| {
+        let words = |change: &dyn Fn(&mut JournalHeader)| {
             let mut other = header();
             change(&mut other);
             Journal::resume(dir.path(), &other).unwrap_err().to_string()

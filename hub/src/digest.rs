@@ -7,20 +7,20 @@ use sha2::{Digest as _, Sha256};
 
 /// What the Hub says a file's bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Digest {
+pub enum RemoteDigest {
     /// SHA-256 of a large file, 64 digits.
     Sha256(String),
     /// Git's name of a small file, 40 digits: SHA-1 over its kind, its length and its bytes.
     Git(String),
 }
 
-impl Digest {
+impl RemoteDigest {
     /// Reads an `ETag` without its quotes; nothing if it is neither.
     pub fn from_etag(etag: &str) -> Option<Self> {
         let is_hex = etag.bytes().all(|byte| byte.is_ascii_hexdigit());
         match etag.len() {
-            64 if is_hex => Some(Digest::Sha256(etag.to_ascii_lowercase())),
-            40 if is_hex => Some(Digest::Git(etag.to_ascii_lowercase())),
+            64 if is_hex => Some(RemoteDigest::Sha256(etag.to_ascii_lowercase())),
+            40 if is_hex => Some(RemoteDigest::Git(etag.to_ascii_lowercase())),
             _ => None,
         }
     }
@@ -28,15 +28,15 @@ impl Digest {
     /// The digits.
     pub fn as_str(&self) -> &str {
         match self {
-            Digest::Sha256(digits) | Digest::Git(digits) => digits,
+            RemoteDigest::Sha256(digits) | RemoteDigest::Git(digits) => digits,
         }
     }
 
     /// Begins to compute a digest of the same kind over `length` bytes.
     pub fn hasher(&self, length: u64) -> Hasher {
         match self {
-            Digest::Sha256(_) => Hasher::Sha256(Sha256::new()),
-            Digest::Git(_) => Hasher::Git(Sha1::new_with_prefix(format!("blob {length}\0"))),
+            RemoteDigest::Sha256(_) => Hasher::Sha256(Sha256::new()),
+            RemoteDigest::Git(_) => Hasher::Git(Sha1::new_with_prefix(format!("blob {length}\0"))),
         }
     }
 }
@@ -77,17 +77,17 @@ impl Hasher {
     }
 
     /// The digest.
-    pub fn finish(self) -> Digest {
+    pub fn finish(self) -> RemoteDigest {
         match self {
-            Hasher::Sha256(sha) => Digest::Sha256(hex::encode(sha.finalize())),
-            Hasher::Git(sha) => Digest::Git(hex::encode(sha.finalize())),
+            Hasher::Sha256(sha) => RemoteDigest::Sha256(hex::encode(sha.finalize())),
+            Hasher::Git(sha) => RemoteDigest::Git(hex::encode(sha.finalize())),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Digest;
+    use super::RemoteDigest;
 
     #[test]
     fn digests_are_those_of_git_and_of_large_files() {
@@ -96,11 +96,11 @@ mod tests {
             "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0",
             "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
         ] {
-            let digest = Digest::from_etag(digits).unwrap();
+            let digest = RemoteDigest::from_etag(digits).unwrap();
             let mut hasher = digest.hasher(5);
             assert_eq!(hasher.update_from(&mut b"hello".as_slice()).unwrap(), 5);
             assert_eq!(hasher.finish(), digest);
         }
-        assert_eq!(Digest::from_etag("W/abc"), None);
+        assert_eq!(RemoteDigest::from_etag("W/abc"), None);
     }
 }

@@ -10,7 +10,7 @@ use text::names;
 
 use crate::cache::Cache;
 use crate::client::Client;
-use crate::digest::Digest;
+use crate::digest::RemoteDigest;
 use crate::error::Error;
 use crate::file::RemoteFile;
 use crate::snapshot::Snapshot;
@@ -68,7 +68,7 @@ fn download_file(
 fn fetch(
     client: &Client,
     file: &RemoteFile,
-    digest: &Digest,
+    digest: &RemoteDigest,
     blob: &Path,
     progress: &dyn Progress,
 ) -> Result<(), Error> {

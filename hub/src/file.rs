@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::answer::Answer;
 use crate::client::{About, Client, Failure, origin};
-use crate::digest::Digest;
+use crate::digest::RemoteDigest;
 use crate::error::Error;
 use crate::retry::Passing;
 use crate::snapshot::{RepositoryId, escape};
@@ -24,7 +24,7 @@ pub struct RemoteFile {
     /// Number of bytes.
     pub size: u64,
     /// Digest of the bytes, where the Hub gives one.
-    pub digest: Option<Digest>,
+    pub digest: Option<RemoteDigest>,
     /// Where the bytes are, as of now: links to other servers expire.
     link: Mutex<Option<String>>,
 }
@@ -84,7 +84,7 @@ impl RemoteFile {
             return Err(odd(&format!("it has {} bytes, more than any file of a Hub", file.size)));
         }
         file.digest =
-            answer.etag("x-linked-etag").or_else(|| answer.etag("etag")).and_then(Digest::from_etag);
+            answer.etag("x-linked-etag").or_else(|| answer.etag("etag")).and_then(RemoteDigest::from_etag);
         *file.lock() = file.link_of(client, &answer);
         Ok(file)
     }
@@ -115,7 +115,7 @@ impl RemoteFile {
     }
 
     /// Holds a digest of what came against the Hub's.
-    pub(crate) fn check(&self, expected: &Digest, actual: &Digest) -> Result<(), Error> {
+    pub(crate) fn check(&self, expected: &RemoteDigest, actual: &RemoteDigest) -> Result<(), Error> {
         if actual == expected {
             return Ok(());
         }

@@ -29,7 +29,7 @@ mod wait;
 
 pub use answer::Answer;
 pub use client::Client;
-pub use digest::Digest;
+pub use digest::RemoteDigest;
 pub use error::Error;
 pub use file::RemoteFile;
 pub use limits::Limits;

@@ -110,7 +110,7 @@ pub fn pack(
     is_forced: bool,
     progress: &dyn Progress,
 ) -> Result<ArchiveReport, ArchiveError> {
-    let plan = Plan::new(release)?;
+    let plan = ArchivePlan::new(release)?;
     progress.expect(plan.content_bytes());
     let guard = Outputs::new([release], is_forced).file(FileKind::Archive);
     let mut staged = StagedFile::new(output, guard)?;
@@ -146,7 +146,7 @@ pub fn is_report(path: &str) -> bool {
 
 /// The entries of an archive, known before a byte is written.
 #[derive(Debug)]
-pub struct Plan {
+pub struct ArchivePlan {
     root: PathBuf,
     /// Name of the folder that the archive unpacks to, with a final `/`.
     prefix: String,
@@ -155,7 +155,7 @@ pub struct Plan {
     skipped: Vec<String>,
 }
 
-impl Plan {
+impl ArchivePlan {
     /// Lists the folder `release`.
     ///
     /// # Errors

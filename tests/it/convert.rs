@@ -5,16 +5,16 @@ use std::path::Path;
 
 use crate::common::{Dir, both, text, tiny, tree};
 use aimodel::package::Package;
-use fixtures::{Dtype, Lattice, Recipe, Shape, Weights, damage};
+use fixtures::{Dtype, Lattice, Shape, SyntheticCheckpoint, Weights, damage};
 use half::{bf16, f16};
 use serde_json::Value;
 
 const BUNDLE: &str = "gemma4_e4b_qat_decode_int4lin";
 
 /// A small synthetic checkpoint called `model` in the folder.
-fn synthetic(dir: &Dir, change: impl FnOnce(&mut Recipe)) {
+fn synthetic(dir: &Dir, change: impl FnOnce(&mut SyntheticCheckpoint)) {
     // As many tokens as the tokenizer has that is copied into it.
-    let mut recipe = Recipe::new(Shape { vocabulary: 512, ..Shape::small() });
+    let mut recipe = SyntheticCheckpoint::new(Shape { vocabulary: 512, ..Shape::small() });
     change(&mut recipe);
     recipe.write(&dir.path("model")).unwrap();
 }
@@ -154,7 +154,7 @@ fn the_same_input_makes_the_same_bytes_on_any_number_of_threads() {
 fn pruned_unpruned_and_sharded_checkpoints_make_equal_bundles() {
     let dir = Dir::new();
     let write = |name: &str, dead_kv: bool, shards: usize| {
-        let recipe = Recipe { dead_kv, shards, ..Recipe::new(Shape::e2b_like()) };
+        let recipe = SyntheticCheckpoint { dead_kv, shards, ..SyntheticCheckpoint::new(Shape::e2b_like()) };
         recipe.write(&dir.path(name)).unwrap();
         dir.ok(&["convert", name, "-o", &format!("{name}.out"), "--name", "model", "--variant", "both"]);
         let mut files = tree(&dir.path(&format!("{name}.out")));
@@ -207,7 +207,11 @@ fn the_real_sizes_are_planned_at_once() {
         (fixtures::data::e2b_config(), 2_790_000_000, 1.5..3.0),
     ] {
         let dir = Dir::new();
-        let recipe = Recipe { sparse: true, shards: 3, ..Recipe::from_config(&config).unwrap() };
+        let recipe = SyntheticCheckpoint {
+            sparse: true,
+            shards: 3,
+            ..SyntheticCheckpoint::from_config(&config).unwrap()
+        };
         recipe.write(&dir.path("model")).unwrap();
         let plan = dir.json(&["convert", "model", "--variant", "both", "--dry-run", "--json"]);
         let bytes = |value: &Value| value.as_u64().unwrap();
@@ -344,7 +348,7 @@ fn a_last_axis_off_the_block_is_refused_unless_it_stays_f16() {
     let dir = Dir::new();
     synthetic(&dir, |recipe| {
         let shape = Shape { intermediate: 72, ..recipe.shape.clone() };
-        *recipe = Recipe { body: Weights::Off, ..Recipe::new(shape) };
+        *recipe = SyntheticCheckpoint { body: Weights::Off, ..SyntheticCheckpoint::new(shape) };
     });
     let message = dir.fails(&["convert", "model", "-o", "out"]);
     assert!(message.contains("down_proj") && message.contains("72"), "{message}");

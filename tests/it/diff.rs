@@ -238,8 +238,11 @@ fn the_exit_status_tells_equal_different_and_trouble() {
 #[ignore = "writes 4 GB"]
 fn one_nibble_of_two_gigabytes() {
     let dir = Dir::new();
-    let recipe =
-        fixtures::Recipe { towers: false, sparse: true, ..fixtures::Recipe::new(fixtures::Shape::e4b(42)) };
+    let recipe = fixtures::SyntheticCheckpoint {
+        towers: false,
+        sparse: true,
+        ..fixtures::SyntheticCheckpoint::new(fixtures::Shape::e4b(42))
+    };
     recipe.write(&dir.path("checkpoint")).unwrap();
     dir.ok(&[
         "convert",

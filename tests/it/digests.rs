@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::common::{Dir, golden, tiny, tree};
-use fixtures::{Recipe, Shape, Weights};
+use fixtures::{Shape, SyntheticCheckpoint, Weights};
 use sha2::{Digest, Sha256};
 
 /// Runs of the command, by the folder that each writes.
@@ -48,16 +48,16 @@ fn every_output_byte_is_what_it_was() {
     dir.ok(&["pack", "tiny/int4", "-o", "tiny.zip"]);
     writeln!(listing, "{}  tiny.zip", hex(&std::fs::read(dir.path("tiny.zip")).unwrap())).unwrap();
     // Untied head, off any lattice, and several files; then the other shape, with double-wide layers.
-    let head = Recipe {
+    let head = SyntheticCheckpoint {
         shards: 3,
         body: Weights::Off,
         untied_head: Some(Weights::Off),
         dead_kv: true,
-        ..Recipe::new(Shape::small())
+        ..SyntheticCheckpoint::new(Shape::small())
     };
     head.write(&dir.path("off")).unwrap();
     list(&dir, "off", "out-off", &SYNTHETIC, &mut listing);
-    Recipe::new(Shape::e2b_like()).write(&dir.path("e2b")).unwrap();
+    SyntheticCheckpoint::new(Shape::e2b_like()).write(&dir.path("e2b")).unwrap();
     list(&dir, "e2b", "out-e2b", &SYNTHETIC, &mut listing);
     golden::check("digests", &listing);
 }

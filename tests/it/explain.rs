@@ -5,7 +5,7 @@ use std::fs;
 use crate::common::{Dir, tiny};
 use converter::quant::BLOCK;
 use converter::quant::lattice::recover;
-use fixtures::{Lattice, Recipe, Shape, Weights};
+use fixtures::{Lattice, Shape, SyntheticCheckpoint, Weights};
 use half::bf16;
 use serde_json::Value;
 
@@ -109,7 +109,8 @@ fn the_documentation_shows_this_block() {
 #[test]
 fn a_block_that_was_not_trained_on_a_lattice_is_told_so() {
     let dir = Dir::new();
-    let recipe = Recipe { body: Weights::Off, towers: false, ..Recipe::new(Shape::small()) };
+    let recipe =
+        SyntheticCheckpoint { body: Weights::Off, towers: false, ..SyntheticCheckpoint::new(Shape::small()) };
     recipe.write(&dir.path("off")).unwrap();
     let arguments = ["explain", "off", "layers.1.mlp.down_proj.weight"];
     assert!(dir.ok(&arguments).contains("lies on no lattice"));
@@ -124,7 +125,9 @@ fn a_block_that_was_not_trained_on_a_lattice_is_told_so() {
 fn a_lattice_whose_scale_is_no_f16_number_is_told_so() {
     let dir = Dir::new();
     let body = Weights::On(Lattice::F32Div75);
-    Recipe { body, towers: false, ..Recipe::new(Shape::small()) }.write(&dir.path("f32")).unwrap();
+    SyntheticCheckpoint { body, towers: false, ..SyntheticCheckpoint::new(Shape::small()) }
+        .write(&dir.path("f32"))
+        .unwrap();
     let name = "layers.1.mlp.down_proj.weight";
     let tensor = format!("model.language_model.{name}");
     let bytes = fixtures::read(&dir.path("f32"), &tensor).unwrap();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::common::{Dir, QUICK, both, tree};
 use aimodel::package::PackageMetadata;
 use checkpoint::source::{
-    Fingerprint, HubSource, Identity, LocalSource, Repository, Source, SourceError, TensorEntry,
+    Fingerprint, HubCheckpoint, HubSource, Identity, LocalSource, Source, SourceError, TensorEntry,
     open_repository,
 };
 use converter::decoder::{Functions, Variant};
@@ -18,7 +18,7 @@ use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{ConvertError, Model, Outputs, Plan, Request, Written};
 use fixtures::hub::{Account, Entry, Fault, Faults, Host, Hub};
-use fixtures::{Recipe, Shape};
+use fixtures::{Shape, SyntheticCheckpoint};
 use hub::{Client, RepositoryId, Settings, Snapshot};
 use output::Digest;
 use progress::Silent;
@@ -117,7 +117,7 @@ fn transferred(log: &[Entry]) -> (u64, Vec<(String, Range<u64>)>) {
 #[test]
 fn streaming_gives_the_same_bytes_and_transfers_what_the_plan_reads() {
     let dir = Dir::new();
-    let recipe = Recipe { shards: 3, dead_kv: true, ..Recipe::new(Shape::small()) };
+    let recipe = SyntheticCheckpoint { shards: 3, dead_kv: true, ..SyntheticCheckpoint::new(Shape::small()) };
     recipe.write(&dir.path("model")).unwrap();
     let hub = Hub::start().unwrap();
     hub.add_folder(ID, &dir.path("model")).unwrap();
@@ -182,7 +182,7 @@ fn weights(source: &dyn Source) -> Result<[u8; 32], SourceError> {
 #[test]
 fn a_run_with_faults_ends_with_the_right_bytes_or_a_clear_error() {
     let dir = Dir::new();
-    Recipe::new(Shape::small()).write(&dir.path("model")).unwrap();
+    SyntheticCheckpoint::new(Shape::small()).write(&dir.path("model")).unwrap();
     let hub = Hub::start().unwrap();
     hub.add_folder(ID, &dir.path("model")).unwrap();
     let folder = LocalSource::open(&dir.path("model")).unwrap();
@@ -226,12 +226,12 @@ fn a_run_with_faults_ends_with_the_right_bytes_or_a_clear_error() {
 #[test]
 fn a_download_is_continued_checked_and_used() {
     let dir = Dir::new();
-    Recipe::new(Shape::small()).write(&dir.path("model")).unwrap();
+    SyntheticCheckpoint::new(Shape::small()).write(&dir.path("model")).unwrap();
     let hub = Hub::start().unwrap();
     let commit = hub.add_folder(ID, &dir.path("model")).unwrap();
     let cache = dir.path("cache");
     let open = |download: bool| {
-        let repository = Repository { id: ID, revision: "main", download, progress: &Silent };
+        let repository = HubCheckpoint { id: ID, revision: "main", download, progress: &Silent };
         open_repository(settings(&hub, &cache), &repository)
     };
     // Cut off for good in the weights, which are the last file but the tokenizer's.
@@ -279,7 +279,7 @@ fn refusal(hub: &Hub, id: &str, revision: &str, variables: &[(&str, &str)]) -> S
         known.find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
     };
     let settings = Settings { policy: QUICK, ..Settings::from_variables(found) };
-    let repository = Repository { id, revision, download: false, progress: &Silent };
+    let repository = HubCheckpoint { id, revision, download: false, progress: &Silent };
     let error = open_repository(settings, &repository).unwrap_err().to_string();
     error.replace(&endpoint, "HUB").replace(endpoint.trim_start_matches("http://"), "HUB")
 }

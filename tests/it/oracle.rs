@@ -165,7 +165,7 @@ fn too_little_to_compare_fails_and_bounds_can_be_typed() {
 fn foreign_tables_and_oracles_are_named() {
     let dir = converted("lattice");
     let oracle = stored_oracle("oracle.json");
-    let other = fixtures::Recipe::new(fixtures::Shape::e2b_like());
+    let other = fixtures::SyntheticCheckpoint::new(fixtures::Shape::e2b_like());
     other.write(&dir.path("other")).unwrap();
     dir.ok(&["tables", "other", "-o", "foreign"]);
     let tables = format!("foreign/{}", dir.names("foreign")[0]);

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use crate::common::{Dir, QUICK, both, tiny, tree};
 use fixtures::hub::upload::Uploads;
 use fixtures::hub::{Account, Content, Fault, Faults, Host, Hub, Repository};
-use hub::upload::{LocalFile, Published, State, Target, compare, publish};
+use hub::upload::{FileState, LocalFile, PublishTarget, Published, compare, publish};
 use hub::{Client, Error, RepositoryId, Settings, Snapshot};
 use progress::Silent;
 use serde_json::Value;
@@ -63,7 +63,8 @@ impl Scene {
     /// Compares and publishes as somebody.
     fn publish_as(&self, token: &str, pull_request: bool) -> Result<Published, Error> {
         let id = RepositoryId::new(ID).unwrap();
-        let target = Target { id: &id, revision: "main", private: false, pull_request, message: "Publish" };
+        let target =
+            PublishTarget { id: &id, revision: "main", private: false, pull_request, message: "Publish" };
         let (client, files) = (self.client(token), self.files());
         let comparison = compare(&client, &target, &files)?;
         publish(&client, &target, &files, &comparison, &Silent)
@@ -265,10 +266,10 @@ fn a_file_that_changes_meanwhile_is_refused() {
     let scene = Scene::with_files();
     let id = RepositoryId::new(ID).unwrap();
     let target =
-        Target { id: &id, revision: "main", private: false, pull_request: false, message: "Publish" };
+        PublishTarget { id: &id, revision: "main", private: false, pull_request: false, message: "Publish" };
     let (client, files) = (scene.client(TOKEN), scene.files());
     let comparison = compare(&client, &target, &files).unwrap();
-    assert_eq!(comparison.states, [State::New; 4]);
+    assert_eq!(comparison.states, [FileState::New; 4]);
     // The same length, but other bytes: the storage notices.
     scene.write("table.i8", &noise(70_001, 9));
     let error = publish(&client, &target, &files, &comparison, &Silent).unwrap_err().to_string();

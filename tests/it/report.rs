@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::common::browser::Browser;
 use crate::common::{Dir, tiny, tree};
-use fixtures::{Recipe, Shape};
+use fixtures::{Shape, SyntheticCheckpoint};
 use report::{Report, html};
 use serde_json::{Value, json};
 
@@ -113,7 +113,7 @@ fn reports_render_in_a_browser() {
     );
     assert!(!text.contains("What quantization kept"));
 
-    Recipe::new(Shape::e2b_like()).write(&dir.path("e2b-qat")).unwrap();
+    SyntheticCheckpoint::new(Shape::e2b_like()).write(&dir.path("e2b-qat")).unwrap();
     dir.ok(&["convert", "e2b-qat", "-o", "e2b", "--name", "small", "--no-chat-template", "--rule", "absmax"]);
     let page = dir.path("e2b/small_decode_int4lin.report.html");
     assert_sound(&browser, &page);

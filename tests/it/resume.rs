@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::common::{Dir, both, text, tree};
 use checkpoint::source::{LocalSource, Source};
 use fixtures::hub::{Fault, Faults, Hub};
-use fixtures::{Recipe, Shape};
+use fixtures::{Shape, SyntheticCheckpoint};
 use serde_json::Value;
 
 const ID: &str = "google/gemma-4-tiny";
@@ -29,7 +29,7 @@ impl Line {
     fn new() -> Self {
         let (dir, hub) = (Dir::new(), Hub::start().unwrap());
         let shape = Shape { vocabulary: 4096, hidden: 1024, intermediate: 2048, ..Shape::small() };
-        Recipe::new(shape).write(&dir.path("model")).unwrap();
+        SyntheticCheckpoint::new(shape).write(&dir.path("model")).unwrap();
         let commit = hub.add_folder(ID, &dir.path("model")).unwrap();
         hub.set_bandwidth(Some(BANDWIDTH));
         Line { dir, hub, commit }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use checkpoint::source::{LocalSource, Repository, Source, open_repository};
+use checkpoint::source::{HubCheckpoint, LocalSource, Source, open_repository};
 use hub::Settings;
 use progress::Progress;
 
@@ -57,7 +57,7 @@ impl Opener<'_> {
             bail!("there is no folder {source:?}, and a repository of the Hub would be owner/name");
         }
         let settings = Settings { cancelled: self.cancelled, ..Settings::from_environment() };
-        let repository = Repository {
+        let repository = HubCheckpoint {
             id: source,
             revision: access.revision.as_deref().unwrap_or("main"),
             download: access.download,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::bail;
-use hub::upload::{self, Comparison, LocalFile, Published, Target};
+use hub::upload::{self, Comparison, LocalFile, PublishTarget, Published};
 use hub::{Client, Settings};
 use packer::TOOL;
 use packer::check::{self, Options};
@@ -44,7 +44,7 @@ impl Checked {
     /// If it is none, has defects, or cannot be read.
     pub fn new(folder: &Path, render: Renderer<'_>) -> anyhow::Result<Self> {
         let report = check::check(folder, &Options::new(render))?;
-        if report.target != check::Target::Release {
+        if report.target != check::CheckTarget::Release {
             bail!("{} is not a release tree: make one with `coreai-bundle release`", folder.display());
         }
         if report.has_defects() {
@@ -65,7 +65,7 @@ impl Checked {
     ///
     /// # Errors
     /// If the Hub refuses or does not answer, or publishing would do something else than is asked for.
-    pub fn compare(&self, client: &Client, target: &Target<'_>) -> anyhow::Result<Comparison> {
+    pub fn compare(&self, client: &Client, target: &PublishTarget<'_>) -> anyhow::Result<Comparison> {
         let comparison = upload::compare(client, target, &self.files)?;
         let (id, endpoint) = (target.id, client.settings().public_endpoint());
         match &comparison.head {
@@ -89,7 +89,7 @@ impl Checked {
     pub fn send(
         &self,
         client: &Client,
-        target: &Target<'_>,
+        target: &PublishTarget<'_>,
         comparison: &Comparison,
         progress: &dyn Progress,
     ) -> anyhow::Result<Published> {

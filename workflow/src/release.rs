@@ -7,7 +7,7 @@ use checkpoint::source::Source;
 use hub::RepositoryId;
 use output::StagedDirectory;
 use packer::TOOL;
-use packer::check::{Options, Report, check};
+use packer::check::{CheckReport, Options, check};
 use packer::manifest::{Manifest, ManifestKind, SourceRecord};
 use packer::release::{License, Release, assemble, license_of_card};
 use packer::replace::Outputs;
@@ -167,7 +167,7 @@ fn refuse_defects(tree: &Path, render: Renderer<'_>) -> anyhow::Result<()> {
 }
 
 /// How many defects there are, and the first of them.
-pub(crate) fn defects_in_words(report: &Report) -> String {
+pub(crate) fn defects_in_words(report: &CheckReport) -> String {
     /// Defects that are listed.
     const LISTED: usize = 5;
     let listed = report

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use checkpoint::source::{Source, SourceError};
 use converter::ConvertError;
-use converter::journal::{Header, Journal, JournalError};
+use converter::journal::{Journal, JournalError, JournalHeader};
 use output::{StagedDirectory, WrittenFile};
 use packer::TOOL;
 use packer::manifest::{self, Manifest};
@@ -56,7 +56,7 @@ impl<'p> Stage<'p> {
     ) -> anyhow::Result<Self> {
         let mut options = run.typed.clone();
         options.insert("SOURCE_DATE_EPOCH".to_owned(), creation_date()?);
-        let header = Header::new(TOOL.to_owned(), source, options)?;
+        let header = JournalHeader::new(TOOL.to_owned(), source, options)?;
         let work = run.output.join(format!("{work}.work"));
         if !run.resume {
             return Self::begin(run, &work, names, header, progress);
@@ -84,7 +84,7 @@ impl<'p> Stage<'p> {
         run: &RunOptions,
         work: &Path,
         names: &[Target],
-        header: Option<Header>,
+        header: Option<JournalHeader>,
         progress: &'p dyn Progress,
     ) -> anyhow::Result<Self> {
         // Before anything of an earlier run is removed.
@@ -107,7 +107,7 @@ impl<'p> Stage<'p> {
         run: &RunOptions,
         work: StagedDirectory,
         names: &[Target],
-        header: &Header,
+        header: &JournalHeader,
         hidden: &[String],
         progress: &'p dyn Progress,
     ) -> anyhow::Result<Self> {
@@ -123,7 +123,7 @@ impl<'p> Stage<'p> {
         &mut self,
         run: &RunOptions,
         names: &[Target],
-        header: &Header,
+        header: &JournalHeader,
         hidden: &[String],
     ) -> anyhow::Result<()> {
         self.journal = Journal::resume(self.work.path(), header)?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-use fixtures::{Lattice, Recipe, Shape, Weights};
+use fixtures::{Lattice, Shape, SyntheticCheckpoint, Weights};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -47,10 +47,10 @@ pub(crate) struct Options {
 /// Makes the checkpoint and says how large it is and how long it took.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let base = match &options.config {
-        Some(config) => Recipe::from_config(config)?,
-        None => Recipe::new(options.shape.clone()),
+        Some(config) => SyntheticCheckpoint::from_config(config)?,
+        None => SyntheticCheckpoint::new(options.shape.clone()),
     };
-    let recipe = Recipe {
+    let recipe = SyntheticCheckpoint {
         seed: options.seed,
         body: options.body,
         embedding: options.embedding.unwrap_or(options.body),

@@ -15,7 +15,7 @@ use crate::module::{BlockId, Definition, Module, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::print::literal::write_literal;
 use crate::print::{Name, name_block, plain, short_name};
-use crate::types::Dim;
+use crate::types::{Dim, TensorType};
 use crate::view::{self, Function};
 
 /// An input, a state or an output.
@@ -32,6 +32,7 @@ pub struct Port {
 /// One graph of a module, with names for its values.
 pub struct Graph<'m> {
     module: &'m Module,
+    op: OpId,
     body: BlockId,
     name: &'m str,
     names: HashMap<ValueId, Name>,
@@ -44,11 +45,11 @@ impl<'m> Graph<'m> {
     /// All graphs of a module that have a body.
     pub fn all(module: &'m Module) -> Vec<Self> {
         let prints = Rc::new(Fingerprints::of(module));
-        let functions = Function::all(module).flatten();
-        functions.map(|function| Graph::new(module, &function, Rc::clone(&prints))).collect()
+        let new = |op| Some(Graph::new(module, op, &Function::of(module, op)?, Rc::clone(&prints)));
+        module.graphs().into_iter().filter_map(new).collect()
     }
 
-    fn new(module: &'m Module, function: &Function<'m>, prints: Rc<Fingerprints>) -> Self {
+    fn new(module: &'m Module, op: OpId, function: &Function<'m>, prints: Rc<Fingerprints>) -> Self {
         let port = |port: &view::Port<'_>| Port {
             name: port.quoted_name(),
             ty: describe_type_within(module, module.value(port.value).ty, LONGEST),
@@ -60,6 +61,7 @@ impl<'m> Graph<'m> {
         });
         Graph {
             module,
+            op,
             body: function.body,
             name: function.name.unwrap_or_default(),
             names,
@@ -72,6 +74,11 @@ impl<'m> Graph<'m> {
     /// Its name; empty if it has none.
     pub fn name(&self) -> &'m str {
         self.name
+    }
+
+    /// The op that it is.
+    pub(super) fn op(&self) -> OpId {
+        self.op
     }
 
     /// The module that it is part of.
@@ -165,6 +172,17 @@ impl<'m> Graph<'m> {
                 Some(describe_attribute_within(self.module, attribute, LONGEST))
             }
         }
+    }
+
+    /// Whether a value is a constant whose content can be compared by its bytes, wherever they are.
+    pub(super) fn has_content(&self, value: ValueId) -> bool {
+        let is_dense = matches!(
+            self.module.constant(value),
+            Some(Attribute::DenseElements { .. } | Attribute::DenseResource(_))
+        );
+        let is_known =
+            |ty: TensorType| ty.blob_bytes().is_some() && (ty.element.bits() >= 8 || ty.element.bits() == 4);
+        is_dense && self.module.tensor(value).is_some_and(is_known)
     }
 
     /// Whether a value is a larger constant, or one that is dequantized.

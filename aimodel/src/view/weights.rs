@@ -78,14 +78,22 @@ pub struct Stored {
 /// Where elements are.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Bytes {
-    Blob { offset: u64, length: u64 },
+    Blob {
+        offset: u64,
+        length: u64,
+    },
     Inline(Vec<u8>),
+    /// The same few bytes over and over.
+    Repeated {
+        unit: Vec<u8>,
+        length: u64,
+    },
 }
 
 impl Bytes {
     fn length(&self) -> u64 {
         match self {
-            Bytes::Blob { length, .. } => *length,
+            Bytes::Blob { length, .. } | Bytes::Repeated { length, .. } => *length,
             Bytes::Inline(bytes) => bytes.len() as u64,
         }
     }
@@ -146,6 +154,13 @@ impl Package {
             Attribute::DenseElements { splat: false, bytes } => {
                 (None, Bytes::Inline(ty.element.as_in_a_blob(bytes)))
             }
+            Attribute::DenseElements { splat: true, bytes } => {
+                let element = bytes.get(..ty.element.inline_bytes() as usize)?;
+                // Two elements of 4 bits make a byte; of fewer bits there are no weights.
+                let unit = if ty.element.bits() < 8 { element.repeat(2) } else { element.to_vec() };
+                let unit = Some(ty.element.as_in_a_blob(&unit)).filter(|unit| unit.len() == element.len())?;
+                (None, Bytes::Repeated { unit, length: ty.blob_bytes()? })
+            }
             _ => return None,
         };
         let length = bytes.length();
@@ -185,6 +200,11 @@ impl Package {
                 .read_exact_at(out, start + offset)
                 .map_err(|source| WeightError::Io { path: self.program(), source })?,
             Bytes::Inline(bytes) => out.copy_from_slice(&bytes[offset as usize..][..out.len()]),
+            Bytes::Repeated { unit, .. } => {
+                let start = (offset % unit.len() as u64) as usize;
+                let bytes = unit.iter().cycle().skip(start);
+                out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = *byte);
+            }
         }
         Ok(())
     }
@@ -263,6 +283,11 @@ impl Stored {
     /// Number of bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.length()
+    }
+
+    /// Whether it stands in the program as one element, which all others equal.
+    pub fn is_splat(&self) -> bool {
+        matches!(self.bytes, Bytes::Repeated { .. })
     }
 
     /// Whether the range lies within the stored bytes: before anything is allocated for it.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::common::Scene;
 use aotc::doctor::{Check, remote_tools, toolchain};
-use aotc::report::Report;
+use aotc::report::CompileReport;
 use aotc::{Stage, ToolchainOptions};
 use progress::Silent;
 
@@ -49,7 +49,7 @@ fn report_is_one_json_file_without_home_folder_names() {
     let stage = Stage::open(request).unwrap();
     let mut compiler = scene.toolchain();
     let outcome = stage.run(&mut compiler, &scene.interrupt, &Silent);
-    let mut report = Report::new(checks(&scene, scene.options()), &scene.interrupt).unwrap();
+    let mut report = CompileReport::new(checks(&scene, scene.options()), &scene.interrupt).unwrap();
     report.add_toolchain(&compiler, &scene.interrupt).unwrap();
     report.add_outcome(&stage, &outcome);
     let home = scene.path("");

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::common::{NAME, Scene, listing};
-use aotc::artifact::{self, Origin};
+use aotc::artifact::{self, CompiledSource};
 use aotc::source::SourceBundle;
-use aotc::{Architecture, Error, Existing, Platform, Request, Stage, Toolchain, ToolchainOptions};
+use aotc::{Architecture, CompileRequest, Error, Existing, Platform, Stage, Toolchain, ToolchainOptions};
 use packer::manifest::{self, Manifest};
 use packer::metadata::BundleMetadata;
 use progress::Silent;
@@ -34,7 +34,7 @@ fn check_sibling(scene: &Scene, architecture: &str) {
     assert_eq!(from.toolchain["source_sha256"], source.digest.to_string());
 
     let known = Architecture::known(architecture, Platform::Ios).unwrap();
-    artifact::verify(&sibling.join(asset), &known, Some(Origin::from(&source))).unwrap();
+    artifact::verify(&sibling.join(asset), &known, Some(CompiledSource::from(&source))).unwrap();
     for file in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"] {
         let file = Path::new("tokenizer").join(file);
         assert_eq!(fs::read(sibling.join(&file)).unwrap(), fs::read(scene.bundle.join(&file)).unwrap());
@@ -170,7 +170,7 @@ fn a_file_that_somebody_put_into_a_sibling_is_not_deleted() {
 fn a_log_replaces_nothing_but_a_log() {
     let scene = Scene::new();
     let log = scene.path("log");
-    let request = |path: &Path| Request { log: Some(path.to_path_buf()), ..scene.request(&["h18p"]) };
+    let request = |path: &Path| CompileRequest { log: Some(path.to_path_buf()), ..scene.request(&["h18p"]) };
     fs::write(&log, "a diary").unwrap();
     for path in [&log, &scene.bundle.join("log"), Path::new("/dev/null")] {
         scene.failure(request(path));
@@ -178,7 +178,7 @@ fn a_log_replaces_nothing_but_a_log() {
     assert_eq!(fs::read(&log).unwrap(), b"a diary");
     fs::remove_file(&log).unwrap();
     for _ in 0..2 {
-        let again = Request { force: true, ..request(&log) };
+        let again = CompileRequest { force: true, ..request(&log) };
         assert!(scene.run(again).failure.is_none());
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::ssh::{Cut, Server};
 use crate::common::{Scene, listing};
 use aotc::remote::RemoteOptions;
-use aotc::{Error, Outcome, Remote, Request, Stage};
+use aotc::{CompileOutcome, CompileRequest, Error, Remote, Stage};
 use packer::manifest::Manifest;
 use progress::Silent;
 
@@ -41,7 +41,7 @@ impl Line {
         self.scene.path("far")
     }
 
-    fn request(&self, architectures: &[&str]) -> Request {
+    fn request(&self, architectures: &[&str]) -> CompileRequest {
         let mut request = self.scene.request(architectures);
         request.log = Some(self.scene.path("compile.log"));
         request
@@ -58,19 +58,19 @@ impl Line {
         self.server.cut(&cuts);
     }
 
-    fn run(&self, request: Request) -> Outcome {
+    fn run(&self, request: CompileRequest) -> CompileOutcome {
         let stage = Stage::open(request).unwrap();
         let mut remote = self.connect(&stage).unwrap_or_else(|e| panic!("{e}\n{}", self.server.log()));
         stage.run(&mut remote, &self.scene.interrupt, &Silent)
     }
 
-    fn succeed(&self, request: Request) {
+    fn succeed(&self, request: CompileRequest) {
         let outcome = self.run(request);
         assert!(outcome.failure.is_none(), "{outcome:?}\n{}", self.server.log());
         assert_eq!(listing(&self.far_folder()), [], "left on the far side");
     }
 
-    fn fail(&self, request: Request) -> Error {
+    fn fail(&self, request: CompileRequest) -> Error {
         let here = self.scene.bundle.parent().unwrap();
         let before = listing(here);
         let (_, error) = self.run(request).failure.expect("the run should fail");

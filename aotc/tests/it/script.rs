@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::common::{NAME, Scene, checker, listing};
 use aotc::script::{CompileRecord, commands, script};
-use aotc::{Error, Request, Stage};
+use aotc::{CompileRequest, Error, Stage};
 use packer::manifest::Manifest;
 
 /// Writes the script of `request` beside the bundle and returns its path.
-fn write_script(scene: &Scene, request: Request) -> PathBuf {
+fn write_script(scene: &Scene, request: CompileRequest) -> PathBuf {
     let path = scene.bundle.with_file_name("compile.sh");
     fs::write(&path, script(&Stage::open(request).unwrap()).unwrap()).unwrap();
     path
@@ -186,7 +186,7 @@ fn artifacts_that_do_not_fit_are_not_adopted() {
     let out = scene.path("out");
     assert!(run(&scene, &path, &out).status.success());
     let artifact = out.join(format!("{NAME}.h18p.aimodelc"));
-    let refusal = |request: Request| match Stage::open(request).unwrap().adopt(&artifact) {
+    let refusal = |request: CompileRequest| match Stage::open(request).unwrap().adopt(&artifact) {
         Err(error @ Error::BadForeignArtifact { .. }) => error.to_string(),
         other => panic!("{other:?}"),
     };

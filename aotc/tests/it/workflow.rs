@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::common::checker;
 use aotc::workflow::{DEFAULT_RUNNER, Workflow, workflow};
-use aotc::{Architecture, Platform, Settings};
+use aotc::{Architecture, CompileSettings, Platform};
 
 fn text(repository: &str, bundle: &str) -> Result<String, aotc::Error> {
     let architectures = ["h18p", "h17p"].map(|name| Architecture::known(name, Platform::Ios).unwrap());
@@ -13,7 +13,7 @@ fn text(repository: &str, bundle: &str) -> Result<String, aotc::Error> {
         repository,
         bundle,
         architectures: &architectures,
-        settings: &Settings::default(),
+        settings: &CompileSettings::default(),
         runner: DEFAULT_RUNNER,
     })
 }

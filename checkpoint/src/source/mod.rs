@@ -29,7 +29,7 @@ pub use index::{INDEX_FILE, MAX_INDEX_BYTES, ShardIndex};
 pub use local::{LocalSource, MAX_SIDE_FILE_BYTES};
 pub use reading::Reading;
 #[cfg(feature = "hub")]
-pub use remote::{HubSource, Repository, open_repository};
+pub use remote::{HubCheckpoint, HubSource, open_repository};
 /// Element types a safetensors header can name.
 pub use safetensors::Dtype;
 pub use shards::merge_shards;

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aimodel::package::PackageMetadata;
 use checkpoint::source::{Fingerprint, Identity, LocalSource, Source, SourceError, TensorEntry};
 use converter::decoder::{Functions, Variant};
-use converter::journal::{Header, Journal};
+use converter::journal::{Journal, JournalHeader};
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{ConvertError, Model, Outputs, Plan, Request};
 use fixtures::shape::LayerType;
-use fixtures::{Recipe, Shape};
+use fixtures::{Shape, SyntheticCheckpoint};
 use output::Disk;
 use progress::Progress;
 use serde_json::{Value, json};
@@ -115,7 +115,7 @@ struct Job {
     dir: TempDir,
     source: LocalSource,
     plan: Plan,
-    header: Header,
+    header: JournalHeader,
     expected: BTreeMap<PathBuf, Vec<u8>>,
     /// Places in the writes of a run that is not cut off at which the journal has got longer, and the end.
     places: Vec<u64>,
@@ -134,7 +134,7 @@ impl Job {
         let model = folder(&dir);
         let layer_types = vec![LayerType::Sliding, LayerType::Full];
         let shape = Shape { vocabulary: 96, kv_shared: 0, layer_types, ..Shape::small() };
-        Recipe { towers: false, ..Recipe::new(shape) }.write(&model).unwrap();
+        SyntheticCheckpoint { towers: false, ..SyntheticCheckpoint::new(shape) }.write(&model).unwrap();
         let source = LocalSource::open(&model).unwrap();
         let request = Request {
             tables: !variants.contains(&Variant::Stock),
@@ -143,7 +143,7 @@ impl Job {
             head: None,
         };
         let plan = Model::open(&source).unwrap().plan(&request).unwrap();
-        let header = Header::new("tool 1".to_owned(), &source, BTreeMap::new()).unwrap().unwrap();
+        let header = JournalHeader::new("tool 1".to_owned(), &source, BTreeMap::new()).unwrap().unwrap();
         let (expected, places) = (BTreeMap::new(), Vec::new());
         let mut job = Job { dir, source, plan, header, expected, places };
         let out = temporary();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::local::LocalFile;
 use super::repository::Head;
-use super::{Target, compare};
+use super::{PublishTarget, compare};
 use crate::client::{Client, Failure};
 use crate::error::Error;
 use crate::snapshot::is_commit;
@@ -31,7 +31,7 @@ struct Answered {
 /// If the Hub refuses, somebody else committed meanwhile, or no answer came and it is not known what happened.
 pub(super) fn commit(
     client: &Client,
-    target: &Target<'_>,
+    target: &PublishTarget<'_>,
     head: &Head,
     additions: &[(&LocalFile, bool)],
 ) -> Result<Committed, Error> {
@@ -64,7 +64,12 @@ pub(super) fn commit(
 }
 
 /// Sends the commit once; nothing if the parent is no longer the head.
-fn once(client: &Client, target: &Target<'_>, url: &str, body: &[u8]) -> Result<Option<Answered>, Failure> {
+fn once(
+    client: &Client,
+    target: &PublishTarget<'_>,
+    url: &str,
+    body: &[u8],
+) -> Result<Option<Answered>, Failure> {
     let mut answer = client.ask("POST", url, &[("Content-Type", "application/x-ndjson")], body)?;
     match answer.status {
         200..=299 => {
@@ -78,7 +83,7 @@ fn once(client: &Client, target: &Target<'_>, url: &str, body: &[u8]) -> Result<
 
 fn committed(
     client: &Client,
-    target: &Target<'_>,
+    target: &PublishTarget<'_>,
     url: &str,
     answered: Answered,
 ) -> Result<Committed, Error> {
@@ -97,7 +102,11 @@ fn committed(
 }
 
 /// The commit whose answer was lost: the head, if it holds what was sent.
-fn found(client: &Client, target: &Target<'_>, additions: &[(&LocalFile, bool)]) -> Result<Committed, Error> {
+fn found(
+    client: &Client,
+    target: &PublishTarget<'_>,
+    additions: &[(&LocalFile, bool)],
+) -> Result<Committed, Error> {
     let head = Head::read(client, target.id, target.revision)?;
     let files: Vec<LocalFile> = additions.iter().map(|(file, _)| (*file).clone()).collect();
     compare::verify(client, target, &head.commit, &files)?;
@@ -105,7 +114,11 @@ fn found(client: &Client, target: &Target<'_>, additions: &[(&LocalFile, bool)])
 }
 
 /// The commit as lines of JSON.
-fn lines(target: &Target<'_>, head: &Head, additions: &[(&LocalFile, bool)]) -> Result<Vec<u8>, Error> {
+fn lines(
+    target: &PublishTarget<'_>,
+    head: &Head,
+    additions: &[(&LocalFile, bool)],
+) -> Result<Vec<u8>, Error> {
     let header = json!({ "summary": target.message, "description": "", "parentCommit": head.commit });
     let mut lines = line("header", header);
     for (file, is_large) in additions {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::local::LocalFile;
-use super::repository::{Entry, Head, entries};
-use super::{Target, need_token};
+use super::repository::{Head, RemoteEntry, entries};
+use super::{PublishTarget, need_token};
 use crate::client::Client;
 use crate::error::Error;
 
 /// How a file here stands to the Hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum FileState {
     /// The Hub has none of that name.
     New,
     /// The Hub has another one.
@@ -25,15 +25,15 @@ pub struct Comparison {
     /// Where the branch stands; nothing if there is no repository.
     pub head: Option<Head>,
     /// One for each file, in their order.
-    pub states: Vec<State>,
+    pub states: Vec<FileState>,
     /// Files on the Hub that are not here; they stay.
-    pub only_there: Vec<Entry>,
+    pub only_there: Vec<RemoteEntry>,
 }
 
 impl Comparison {
     /// Those of the compared files that are new or changed.
     pub fn differing<'f>(&'f self, files: &'f [LocalFile]) -> impl Iterator<Item = &'f LocalFile> {
-        files.iter().zip(&self.states).filter(|(_, state)| **state != State::Equal).map(|(file, _)| file)
+        files.iter().zip(&self.states).filter(|(_, state)| **state != FileState::Equal).map(|(file, _)| file)
     }
 }
 
@@ -41,14 +41,18 @@ impl Comparison {
 ///
 /// # Errors
 /// If there is no token, a file cannot be read, there is a repository without that branch, or the Hub does not answer.
-pub fn compare(client: &Client, target: &Target<'_>, files: &[LocalFile]) -> Result<Comparison, Error> {
+pub fn compare(
+    client: &Client,
+    target: &PublishTarget<'_>,
+    files: &[LocalFile],
+) -> Result<Comparison, Error> {
     need_token(client)?;
     let head = match Head::read(client, target.id, target.revision) {
         Ok(head) => head,
         Err(Error::NotFound { .. }) => {
             return Ok(Comparison {
                 head: None,
-                states: vec![State::New; files.len()],
+                states: vec![FileState::New; files.len()],
                 only_there: Vec::new(),
             });
         }
@@ -58,9 +62,9 @@ pub fn compare(client: &Client, target: &Target<'_>, files: &[LocalFile]) -> Res
     let mut states = Vec::with_capacity(files.len());
     for file in files {
         states.push(match there.remove(&file.path) {
-            None => State::New,
-            Some(entry) if is_same(file, &entry)? => State::Equal,
-            Some(_) => State::Changed,
+            None => FileState::New,
+            Some(entry) if is_same(file, &entry)? => FileState::Equal,
+            Some(_) => FileState::Changed,
         });
     }
     Ok(Comparison { head: Some(head), states, only_there: there.into_values().collect() })
@@ -72,7 +76,7 @@ pub fn compare(client: &Client, target: &Target<'_>, files: &[LocalFile]) -> Res
 /// [`Error::Published`] with the first file that is not there as it is here.
 pub(super) fn verify(
     client: &Client,
-    target: &Target<'_>,
+    target: &PublishTarget<'_>,
     revision: &str,
     files: &[LocalFile],
 ) -> Result<(), Error> {
@@ -92,10 +96,10 @@ pub(super) fn verify(
     Ok(())
 }
 
-fn by_path(entries: Vec<Entry>) -> BTreeMap<String, Entry> {
+fn by_path(entries: Vec<RemoteEntry>) -> BTreeMap<String, RemoteEntry> {
     entries.into_iter().map(|entry| (entry.path.clone(), entry)).collect()
 }
 
-fn is_same(file: &LocalFile, entry: &Entry) -> Result<bool, Error> {
+fn is_same(file: &LocalFile, entry: &RemoteEntry) -> Result<bool, Error> {
     Ok(file.size == entry.size && file.digest_like(&entry.digest)? == entry.digest)
 }

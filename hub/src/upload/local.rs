@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::LARGEST_INLINE;
-use crate::digest::Digest;
+use crate::digest::RemoteDigest;
 use crate::error::Error;
 
 /// Bytes by which the Hub guesses what a file is.
@@ -36,9 +36,9 @@ impl LocalFile {
         let size = std::fs::metadata(source).map_err(Error::io("read", source))?.len();
         let mut file =
             LocalFile { path: path.to_owned(), source: source.to_owned(), size, sha256: String::new() };
-        file.sha256 = match sha256.and_then(Digest::from_etag) {
-            Some(Digest::Sha256(digits)) => digits,
-            _ => file.computed(&Digest::Sha256(String::new()))?.as_str().to_owned(),
+        file.sha256 = match sha256.and_then(RemoteDigest::from_etag) {
+            Some(RemoteDigest::Sha256(digits)) => digits,
+            _ => file.computed(&RemoteDigest::Sha256(String::new()))?.as_str().to_owned(),
         };
         Ok(file)
     }
@@ -49,14 +49,14 @@ impl LocalFile {
     }
 
     /// The digest of the same kind as `other`.
-    pub(super) fn digest_like(&self, other: &Digest) -> Result<Digest, Error> {
+    pub(super) fn digest_like(&self, other: &RemoteDigest) -> Result<RemoteDigest, Error> {
         match other {
-            Digest::Sha256(_) => Ok(Digest::Sha256(self.sha256.clone())),
-            Digest::Git(_) => self.computed(other),
+            RemoteDigest::Sha256(_) => Ok(RemoteDigest::Sha256(self.sha256.clone())),
+            RemoteDigest::Git(_) => self.computed(other),
         }
     }
 
-    fn computed(&self, kind: &Digest) -> Result<Digest, Error> {
+    fn computed(&self, kind: &RemoteDigest) -> Result<RemoteDigest, Error> {
         let mut hasher = kind.hasher(self.size);
         let length = hasher.update_from(&mut self.open()?).map_err(Error::io("read", &self.source))?;
         if length == self.size { Ok(hasher.finish()) } else { Err(self.changed()) }

@@ -14,9 +14,9 @@ use progress::Progress;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-pub use compare::{Comparison, State, compare};
+pub use compare::{Comparison, FileState, compare};
 pub use local::LocalFile;
-pub use repository::{Entry, Head};
+pub use repository::{Head, RemoteEntry};
 
 use crate::client::{About, Client, host};
 use crate::error::Error;
@@ -30,7 +30,7 @@ const ASKED_AT_ONCE: usize = 256;
 
 /// Where to publish, and as what.
 #[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
+pub struct PublishTarget<'a> {
     /// The repository; made if there is none.
     pub id: &'a RepositoryId,
     /// The branch.
@@ -60,7 +60,7 @@ pub struct Published {
     pub inline: usize,
 }
 
-impl Target<'_> {
+impl PublishTarget<'_> {
     pub(crate) fn about<'a>(&'a self, file: &'a str) -> About<'a> {
         About { id: self.id.as_str(), revision: self.revision, file }
     }
@@ -80,7 +80,7 @@ impl Target<'_> {
 /// somebody else commits meanwhile, or the Hub does not hold afterwards what was sent.
 pub fn publish(
     client: &Client,
-    target: &Target<'_>,
+    target: &PublishTarget<'_>,
     files: &[LocalFile],
     comparison: &Comparison,
     progress: &dyn Progress,
@@ -90,7 +90,7 @@ pub fn publish(
 
 fn send(
     client: &Client,
-    target: &Target<'_>,
+    target: &PublishTarget<'_>,
     files: &[LocalFile],
     comparison: &Comparison,
     progress: &dyn Progress,
@@ -142,7 +142,7 @@ pub fn need_token(client: &Client) -> Result<(), Error> {
 }
 
 /// A refusal by the Hub itself means that the token may not write.
-fn of_writing(client: &Client, target: &Target<'_>, error: Error) -> Error {
+fn of_writing(client: &Client, target: &PublishTarget<'_>, error: Error) -> Error {
     let settings = client.settings();
     match (error, &settings.token) {
         (Error::Refused { host: refusing, status: 401 | 403, message, .. }, Some(token))
@@ -172,7 +172,7 @@ struct Mode {
 }
 
 /// Asks which files are to be large ones. Those that are too large for a commit are, in any case.
-fn are_large(client: &Client, target: &Target<'_>, files: &[&LocalFile]) -> Result<Vec<bool>, Error> {
+fn are_large(client: &Client, target: &PublishTarget<'_>, files: &[&LocalFile]) -> Result<Vec<bool>, Error> {
     let mut url = target.api(client, "preupload");
     if target.pull_request {
         url.push_str("?create_pr=1");

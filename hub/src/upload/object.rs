@@ -9,7 +9,7 @@ use progress::Progress;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Target;
+use super::PublishTarget;
 use super::local::LocalFile;
 use crate::answer::{Answer, quoted};
 use crate::client::{Client, Failure, host};
@@ -56,7 +56,7 @@ struct Action {
 /// A file and whom it is for.
 struct Sending<'a> {
     client: &'a Client,
-    target: &'a Target<'a>,
+    target: &'a PublishTarget<'a>,
     file: &'a LocalFile,
     progress: &'a dyn Progress,
     /// Furthest position that was sent: bytes that are sent again count once.
@@ -69,7 +69,7 @@ struct Sending<'a> {
 /// If the Hub or the storage refuses or does not answer, or the file cannot be read.
 pub(super) fn send(
     client: &Client,
-    target: &Target<'_>,
+    target: &PublishTarget<'_>,
     file: &LocalFile,
     progress: &dyn Progress,
 ) -> Result<bool, Error> {

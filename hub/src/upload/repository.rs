@@ -4,10 +4,10 @@ use serde::Deserialize;
 use serde_json::json;
 use text::names;
 
-use super::Target;
+use super::PublishTarget;
 use crate::answer::quoted;
 use crate::client::{About, Client, Failure, origin};
-use crate::digest::Digest;
+use crate::digest::RemoteDigest;
 use crate::error::Error;
 use crate::retry::Passing;
 use crate::snapshot::{MAX_FILES, RepositoryId, escape, is_commit};
@@ -44,13 +44,13 @@ impl Head {
 
 /// A file of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct RemoteEntry {
     /// Path within the repository.
     pub path: String,
     /// Number of bytes.
     pub size: u64,
     /// What the Hub says that its bytes are.
-    pub digest: Digest,
+    pub digest: RemoteDigest,
 }
 
 #[derive(Deserialize)]
@@ -69,7 +69,7 @@ struct Large {
 }
 
 /// Asks for all files of a branch or commit, page after page.
-pub(super) fn entries(client: &Client, id: &RepositoryId, revision: &str) -> Result<Vec<Entry>, Error> {
+pub(super) fn entries(client: &Client, id: &RepositoryId, revision: &str) -> Result<Vec<RemoteEntry>, Error> {
     let endpoint = &client.settings().endpoint;
     let about = About { id: id.as_str(), revision, file: "" };
     let odd = |what: String| Error::protocol(endpoint, &what);
@@ -85,9 +85,9 @@ pub(super) fn entries(client: &Client, id: &RepositoryId, revision: &str) -> Res
                 let path = quoted(&file.path);
                 return Err(odd(format!("tree: not a path within a repository: {path:?}")));
             }
-            let digest = Digest::from_etag(&digits)
+            let digest = RemoteDigest::from_etag(&digits)
                 .ok_or_else(|| odd(format!("tree: {} has no digest", file.path)))?;
-            entries.push(Entry { path: file.path, size: file.size, digest });
+            entries.push(RemoteEntry { path: file.path, size: file.size, digest });
         }
         if following.as_ref().is_some_and(|following| *following == url || origin(following) != origin(&url))
         {
@@ -103,7 +103,7 @@ pub(super) fn entries(client: &Client, id: &RepositoryId, revision: &str) -> Res
 }
 
 /// Makes the repository. One that somebody else made meanwhile does as well.
-pub(super) fn create(client: &Client, target: &Target<'_>) -> Result<(), Error> {
+pub(super) fn create(client: &Client, target: &PublishTarget<'_>) -> Result<(), Error> {
     let url = format!("{}/api/repos/create", client.settings().endpoint);
     let (owner, name) = target.id.as_str().split_once('/').unwrap_or_default();
     let visibility = if target.private { "private" } else { "public" };

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use fixtures::hub::upload::Uploads;
-use fixtures::hub::{Account, Content, Host, Hub, Repository, Request, Response, Routes, Shared};
-use hub::upload::{LocalFile, Target, compare, publish};
+use fixtures::hub::{Account, Content, Host, HttpRequest, Hub, Repository, Response, Routes, Shared};
+use hub::upload::{LocalFile, PublishTarget, compare, publish};
 use hub::{Client, Error, Policy, RepositoryId, Settings, Snapshot};
 use serde_json::{Value, json};
 
@@ -16,21 +16,21 @@ const COMMIT: &str = "0123456789012345678901234567890123456789";
 /// Answers some requests in another way than a Hub would.
 struct Odd<F>(F);
 
-impl<F: Fn(&Request) -> Option<Response> + Send + Sync> Routes for Odd<F> {
-    fn answer(&self, _: &Shared, _: Host, request: &Request) -> Option<Response> {
+impl<F: Fn(&HttpRequest) -> Option<Response> + Send + Sync> Routes for Odd<F> {
+    fn answer(&self, _: &Shared, _: Host, request: &HttpRequest) -> Option<Response> {
         (self.0)(request)
     }
 }
 
 /// A Hub that answers requests whose path holds `part` like this.
-fn odd(part: &'static str, answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Hub {
+fn odd(part: &'static str, answer: impl Fn(&HttpRequest) -> Response + Send + Sync + 'static) -> Hub {
     let hub = Hub::start().unwrap();
     let mut repository = Repository::new(ID);
     repository.commit_file("config.json", Content::Bytes(b"{}".to_vec().into())).unwrap();
     repository.commit_file("a.safetensors", Content::Bytes(vec![7; 3_000_000].into())).unwrap();
     hub.shared().state().repositories.insert(ID.to_owned(), repository);
     hub.add_account(TOKEN, Account::new("ada"));
-    hub.add_routes(Odd(move |request: &Request| request.path.contains(part).then(|| answer(request))));
+    hub.add_routes(Odd(move |request: &HttpRequest| request.path.contains(part).then(|| answer(request))));
     hub.add_routes(Uploads::new());
     hub
 }
@@ -72,7 +72,8 @@ fn publish_one(hub: &Hub, pull_request: bool) -> Result<hub::upload::Published, 
     std::fs::write(&path, vec![3; 100_000]).unwrap();
     let files = [LocalFile::new("b.safetensors", &path, None).unwrap()];
     let (client, id) = (client(hub), RepositoryId::new(ID).unwrap());
-    let target = Target { id: &id, revision: "main", private: false, pull_request, message: "Publish" };
+    let target =
+        PublishTarget { id: &id, revision: "main", private: false, pull_request, message: "Publish" };
     let comparison = compare(&client, &target, &files)?;
     publish(&client, &target, &files, &comparison, &progress::Silent)
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use fixtures::hub::upload::Uploads;
 use fixtures::hub::{
-    Account, Content, Fault, Faults, Host, Hub, Repository, Request, Response, Routes, Shared,
+    Account, Content, Fault, Faults, Host, HttpRequest, Hub, Repository, Response, Routes, Shared,
 };
-use hub::upload::{LocalFile, Target, compare, publish};
+use hub::upload::{LocalFile, PublishTarget, compare, publish};
 use hub::{Client, Error, Limits, Policy, RepositoryId, Settings, Snapshot, download};
 use serde_json::{Value, json};
 
@@ -114,8 +114,13 @@ fn uploads_end() {
         let client = Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), ..settings });
         hub.set_faults(Some(Faults::new(1, 1, &[Fault::Silent]).only(only)));
         let id = id();
-        let target =
-            Target { id: &id, revision: "main", private: false, pull_request: false, message: "Publish" };
+        let target = PublishTarget {
+            id: &id,
+            revision: "main",
+            private: false,
+            pull_request: false,
+            message: "Publish",
+        };
         let run = || {
             let comparison = compare(&client, &target, &files)?;
             publish(&client, &target, &files, &comparison, &progress::Silent).map(drop)
@@ -144,7 +149,7 @@ fn handshakes_end() {
 struct Elsewhere(String);
 
 impl Routes for Elsewhere {
-    fn answer(&self, _: &Shared, _: Host, request: &Request) -> Option<Response> {
+    fn answer(&self, _: &Shared, _: Host, request: &HttpRequest) -> Option<Response> {
         let is_batch = request.path.ends_with("/objects/batch");
         let asked: Value = serde_json::from_slice(&request.body).ok().filter(|_| is_batch)?;
         let upload = json!({ "href": self.0 });
@@ -169,7 +174,7 @@ fn an_upload_that_nobody_takes_ends() {
     let client = Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), ..settings });
     let id = id();
     let target =
-        Target { id: &id, revision: "main", private: false, pull_request: false, message: "Publish" };
+        PublishTarget { id: &id, revision: "main", private: false, pull_request: false, message: "Publish" };
     let run = || {
         let comparison = compare(&client, &target, &files)?;
         publish(&client, &target, &files, &comparison, &progress::Silent).map(drop)

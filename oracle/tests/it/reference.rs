@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::support::{Case, cases, checkpoint, read_cases};
 use checkpoint::source::LocalSource;
-use fixtures::{Recipe, Shape};
+use fixtures::{Shape, SyntheticCheckpoint};
 use oracle::file::{Prompt, make_case};
 use oracle::reference::Reference;
 
@@ -57,7 +57,7 @@ fn sequences_far_beyond_the_window_equal_those_of_transformers() {
 fn the_structure_of_e2b_equals_that_of_transformers() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = dir.path().join("e2b-like");
-    Recipe::new(Shape::e2b_like()).write(&checkpoint).unwrap();
+    SyntheticCheckpoint::new(Shape::e2b_like()).write(&checkpoint).unwrap();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/e2b-like.json");
     compare(&checkpoint, read_cases(&golden));
 }

@@ -8,7 +8,7 @@ use text::bounds::shortened;
 
 use super::Options;
 use super::facts::GraphFacts;
-use super::finding::{Finding, Rule, Severity, Target};
+use super::finding::{CheckTarget, Finding, Rule, Severity};
 use crate::FileError;
 use crate::files;
 
@@ -112,14 +112,14 @@ pub(super) struct Folder {
 
 impl Folder {
     /// The folder that the check was asked for.
-    pub(super) fn root(path: &Path, target: Target) -> Self {
+    pub(super) fn root(path: &Path, target: CheckTarget) -> Self {
         // So that `.` has a name and a parent to look for tables in.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         Self { remake: remake(&path, target), prefix: String::new(), path }
     }
 
     /// A folder below this one.
-    pub(super) fn below(&self, relative: &str, target: Target) -> Self {
+    pub(super) fn below(&self, relative: &str, target: CheckTarget) -> Self {
         let path = self.path.join(relative);
         Self { remake: remake(&path, target), prefix: format!("{}{relative}/", self.prefix), path }
     }
@@ -148,27 +148,27 @@ impl Folder {
 }
 
 /// The command that makes the folder at `path` anew.
-fn remake(path: &Path, target: Target) -> String {
+fn remake(path: &Path, target: CheckTarget) -> String {
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let parent = path.parent().unwrap_or(Path::new("."));
-    if target == Target::Package
+    if target == CheckTarget::Package
         && parent.file_name().is_some_and(|bundle| name.starts_with(&*bundle.to_string_lossy()))
     {
         // It is made together with the bundle around it.
-        return remake(parent, Target::Bundle);
+        return remake(parent, CheckTarget::Bundle);
     }
     match target {
-        Target::Package | Target::Bundle => match name.rsplit_once("_aotc_") {
+        CheckTarget::Package | CheckTarget::Bundle => match name.rsplit_once("_aotc_") {
             Some((source, architecture)) => {
                 format!("coreai-bundle aotc {} --arch {architecture}", quoted(&parent.join(source)))
             }
             None => convert(&name, parent),
         },
-        Target::Tables => {
+        CheckTarget::Tables => {
             let base = name.strip_suffix("_gather_raw").map(given_name).unwrap_or_default();
             format!("coreai-bundle tables SOURCE{base} -o {} --force", quoted(parent))
         }
-        Target::Release => release(path),
+        CheckTarget::Release => release(path),
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Finding {
 /// What was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Target {
+pub enum CheckTarget {
     /// A graph package on its own.
     Package,
     /// A bundle folder.
@@ -61,16 +61,16 @@ pub enum Target {
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     /// What was checked.
-    pub target: Target,
+    pub target: CheckTarget,
     /// Where it is.
     pub path: PathBuf,
     /// Everything found: defects first, else in the order of the checks.
     pub findings: Vec<Finding>,
 }
 
-impl Report {
+impl CheckReport {
     /// The findings that must be fixed.
     pub fn defects(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.severity == Severity::Defect)

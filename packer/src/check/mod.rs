@@ -29,7 +29,7 @@ use facts::GraphFacts;
 
 pub use compiled::ARCHITECTURES;
 pub use context::GraphReader;
-pub use finding::{Finding, Report, Rule, Severity, Target};
+pub use finding::{CheckReport, CheckTarget, Finding, Rule, Severity};
 pub(crate) use release::{GRAPHS, TABLES};
 pub use rules::ALL as RULES;
 
@@ -79,20 +79,20 @@ pub enum CheckError {
 ///
 /// # Errors
 /// When `path` cannot be listed or is none of these.
-pub fn check(path: &Path, options: &Options<'_>) -> Result<Report, CheckError> {
+pub fn check(path: &Path, options: &Options<'_>) -> Result<CheckReport, CheckError> {
     let target = recognize(path)?;
     let mut context = Context::new(options);
     match target {
-        Target::Package => package::check_bare(&mut context, &Folder::root(path, target))?,
-        Target::Bundle => bundle::check_alone(&mut context, &Folder::root(path, target))?,
-        Target::Tables => tables::check(&mut context, &Folder::root(path, target)).map(drop)?,
-        Target::Release => release::check(&mut context, &Folder::root(path, target))?,
+        CheckTarget::Package => package::check_bare(&mut context, &Folder::root(path, target))?,
+        CheckTarget::Bundle => bundle::check_alone(&mut context, &Folder::root(path, target))?,
+        CheckTarget::Tables => tables::check(&mut context, &Folder::root(path, target)).map(drop)?,
+        CheckTarget::Release => release::check(&mut context, &Folder::root(path, target))?,
     }
-    Ok(Report { target, path: path.to_path_buf(), findings: context.into_findings() })
+    Ok(CheckReport { target, path: path.to_path_buf(), findings: context.into_findings() })
 }
 
 /// What the folder at `path` is, by what it holds.
-fn recognize(path: &Path) -> Result<Target, CheckError> {
+fn recognize(path: &Path) -> Result<CheckTarget, CheckError> {
     let entries = std::fs::read_dir(path).map_err(FileError::on("list", path))?;
     let names: Vec<String> =
         entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
@@ -100,15 +100,15 @@ fn recognize(path: &Path) -> Result<Target, CheckError> {
     let has_asset = names.iter().any(|name| bundle::is_asset(name));
     let kind = manifest::Manifest::read(path).ok().map(|manifest| manifest.kind);
     if has(release::GRAPHS) || has(release::TABLES) || kind == Some(manifest::ManifestKind::Release) {
-        Ok(Target::Release)
+        Ok(CheckTarget::Release)
     } else if package::is_program_folder(&names) {
-        Ok(Target::Package)
+        Ok(CheckTarget::Package)
     } else if has_asset || kind == Some(manifest::ManifestKind::Bundle) || has(crate::tokenizer::FOLDER) {
-        Ok(Target::Bundle)
+        Ok(CheckTarget::Bundle)
     } else if tables::is_table_folder(&names) || kind == Some(manifest::ManifestKind::Tables) {
-        Ok(Target::Tables)
+        Ok(CheckTarget::Tables)
     } else if has(bundle_metadata::FILE_NAME) {
-        Ok(Target::Bundle)
+        Ok(CheckTarget::Bundle)
     } else {
         Err(CheckError::Unrecognized { path: path.to_path_buf() })
     }

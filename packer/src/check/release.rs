@@ -3,7 +3,7 @@
 use text::small;
 
 use super::context::{Context, Folder};
-use super::{Target, bundle, files, rules, tables};
+use super::{CheckTarget, bundle, files, rules, tables};
 use crate::FileError;
 use crate::front_matter::FrontMatter;
 use crate::manifest;
@@ -33,7 +33,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<(), Fi
 
     let (mut portable, mut compiled) = (0, 0);
     for name in &bundles {
-        let bundle_folder = folder.part(GRAPHS).below(name, Target::Bundle);
+        let bundle_folder = folder.part(GRAPHS).below(name, CheckTarget::Bundle);
         let summary = bundle::check(context, &bundle_folder)?;
         if summary.is_compiled {
             compiled += 1;

@@ -11,7 +11,7 @@ use text::small;
 
 use super::context::{Context, Folder};
 use super::json::{self, Unreadable};
-use super::{Target, files, release, rules};
+use super::{CheckTarget, files, release, rules};
 use crate::FileError;
 use crate::manifest::{self, Manifest, ManifestKind};
 
@@ -364,5 +364,5 @@ pub(super) fn below(folder: &Folder, names: &[String]) -> Vec<Folder> {
         let kind = Manifest::read(&path).ok().map(|manifest| manifest.kind);
         path.join(META).is_file() || path.join(PER_LAYER).is_file() || kind == Some(ManifestKind::Tables)
     };
-    names.iter().filter(is_tables).map(|name| folder.below(name, Target::Tables)).collect()
+    names.iter().filter(is_tables).map(|name| folder.below(name, CheckTarget::Tables)).collect()
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use packer::archive::{ALIGNMENT, ArchiveError, Plan, pack};
+use packer::archive::{ALIGNMENT, ArchiveError, ArchivePlan, pack};
 use progress::{Progress, Silent};
 use zip::{CompressionMethod, DateTime, ZipArchive};
 
@@ -164,7 +164,7 @@ fn existing_output_is_replaced_only_when_asked() {
 fn file_that_changes_meanwhile_is_noticed() {
     let scratch = tempfile::tempdir().unwrap();
     let release = release(scratch.path());
-    let plan = Plan::new(&release).unwrap();
+    let plan = ArchivePlan::new(&release).unwrap();
     write(&release, "README.md", b"a longer card");
     let error = plan.write(io::Cursor::new(Vec::new()), &Silent).unwrap_err();
     assert!(matches!(error, ArchiveError::Changed { expected: 4, found: 13, .. }), "{error}");
@@ -188,7 +188,7 @@ fn failing_sink_is_an_error() {
         }
     }
     let scratch = tempfile::tempdir().unwrap();
-    let plan = Plan::new(&release(scratch.path())).unwrap();
+    let plan = ArchivePlan::new(&release(scratch.path())).unwrap();
     for space in [0, 100, 10_000, 80_000] {
         let error = plan.write(Full(space), &Silent).unwrap_err();
         assert!(matches!(error, ArchiveError::Zip { .. }), "{error}");
@@ -245,7 +245,7 @@ fn file_beyond_four_gibibytes_is_packed() {
     big.write_all(b"end").unwrap();
 
     let output = scratch.path().join("release.zip");
-    let plan = Plan::new(&release).unwrap();
+    let plan = ArchivePlan::new(&release).unwrap();
     assert_eq!(plan.content_bytes(), SIZE + 9);
     let size = plan.write(Sparse::create(&output), &Silent).unwrap();
     assert_eq!(size, fs::metadata(&output).unwrap().len());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use fixtures::{Recipe, Shape};
+use fixtures::{Shape, SyntheticCheckpoint};
 use hub::Policy;
 use packer::archive::is_report;
 use serde_json::Value;
@@ -80,7 +80,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 /// Makes a checkpoint in `model` that takes a while.
 pub(crate) fn slow_checkpoint(dir: &Dir) {
     let shape = Shape { vocabulary: 65_536, hidden: 512, ..Shape::small() };
-    Recipe::new(shape).write(&dir.path("model")).unwrap();
+    SyntheticCheckpoint::new(shape).write(&dir.path("model")).unwrap();
 }
 
 /// Path of the stored tiny checkpoint, as an argument.

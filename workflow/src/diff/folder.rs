@@ -127,7 +127,9 @@ fn both(
     let name = ours.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(found) = bytes::compare(ours, theirs)? else { return Ok(Verdict::Equal { by_digest: false }) };
     if name == PROGRAM {
-        return program::compare(ours, theirs);
+        let package = |program: &Path| program.parent().unwrap_or(program).to_owned();
+        let found = program::compare_packages(&package(ours), &package(theirs))?;
+        return Ok(found.map_or(Verdict::Equivalent, Verdict::Program));
     }
     if name.ends_with(".json") && found.left_bytes.max(found.right_bytes) <= LARGEST_JSON {
         let parsed = |path: &Path| {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use aimodel::align::{Change, Graph, Port, Step};
+use aimodel::align::{Change, Graph, Port, Step, compare_declarations};
 use serde::Serialize;
 
 /// Differences of two graphs of one name.
@@ -65,6 +65,13 @@ pub(super) fn describe(left: &Graph<'_>, right: &Graph<'_>, steps: &[Step]) -> G
     let kind = |port: &Port| if port.is_state { "state" } else { "input" };
     compare_ports(&inputs(left), &inputs(right), &kind, &mut ports);
     compare_ports(left.outputs(), right.outputs(), &|_| "output", &mut ports);
+    if ports.is_empty() {
+        let details = compare_declarations(left, right);
+        let graph = || Some("graph".to_owned());
+        let line =
+            |details| LineDifference { change: ChangeKind::Changed, left: graph(), right: graph(), details };
+        ports.extend(Some(details).filter(|details| !details.is_empty()).map(line));
+    }
     let mut difference = GraphDifference { name: left.name().to_owned(), same: 0, ports, ops: Vec::new() };
     for step in steps {
         let line = |change, ours: Option<String>, theirs| LineDifference {

@@ -15,7 +15,7 @@ use serde::Serialize;
 pub use bytes::ByteDifference;
 pub use graph::{ChangeKind, GraphDifference, LineDifference};
 pub use json::FieldDifference;
-pub use program::ProgramDifference;
+pub use program::{ProgramDifference, compare_packages};
 pub use tables::TableDifference;
 pub use weights::{FirstDifference, ValuesDifference, WeightDifference, WeightVerdict, WeightsDifference};
 

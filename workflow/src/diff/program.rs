@@ -7,7 +7,6 @@ use aimodel::align::Graph;
 use aimodel::package::Package;
 use serde::Serialize;
 
-use super::Verdict;
 use super::graph::{self, GraphDifference};
 use super::weights::{self, WeightsDifference};
 
@@ -29,10 +28,13 @@ fn by_name<'g, 'm>(graphs: &'g [Graph<'m>]) -> HashMap<&'g str, &'g Graph<'m>> {
     graphs.iter().rev().map(|graph| (graph.name(), graph)).collect()
 }
 
-/// Compares two programs whose bytes differ.
-pub(super) fn compare(left: &Path, right: &Path) -> anyhow::Result<Verdict> {
-    let open = |path: &Path| Package::open(path.parent().unwrap_or(path));
-    let (left, right) = (open(left)?, open(right)?);
+/// Compares the programs of two packages: their graphs op by op, and their weights by content. Numbering, keys and places of constants
+/// do not count. Gives nothing if they are equal.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn compare_packages(left: &Path, right: &Path) -> anyhow::Result<Option<ProgramDifference>> {
+    let (left, right) = (Package::open(left)?, Package::open(right)?);
     let (ours, theirs) = (Graph::all(&left.bytecode.module), Graph::all(&right.bytecode.module));
     let lacking = |graphs: &[Graph<'_>], others: &[Graph<'_>]| -> Vec<String> {
         let others = by_name(others);
@@ -52,7 +54,7 @@ pub(super) fn compare(left: &Path, right: &Path) -> anyhow::Result<Verdict> {
     let weights = weights::compare(&left, &right, pairs)?;
     let equal = only_left.is_empty() && only_right.is_empty() && weights.is_equal();
     if equal && graphs.iter().all(GraphDifference::is_equal) {
-        return Ok(Verdict::Equivalent);
+        return Ok(None);
     }
-    Ok(Verdict::Program(ProgramDifference { only_left, only_right, graphs, weights }))
+    Ok(Some(ProgramDifference { only_left, only_right, graphs, weights }))
 }

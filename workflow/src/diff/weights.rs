@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use aimodel::Opcode;
 use aimodel::align::{Graph, SMALL, Step};
 use aimodel::package::Package;
 use aimodel::view::{Place, Stored, Weight, piece};
+use aimodel::{Opcode, ValueId};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -123,16 +123,19 @@ impl Pairs {
         for step in steps {
             let Step::Both { left: op, right: other, .. } = step else { continue };
             let (a, b) = (left.bytecode.module.op(*op), right.bytecode.module.op(*other));
-            // Codes and scales are compared as one weight, where they meet.
-            let (a, b, part) = match a.opcode {
-                Opcode::BlockwiseShiftScale => (&a.results, &b.results, "result"),
-                _ => (&a.operands, &b.operands, "operand"),
-            };
-            for (at, (a, b)) in a.iter().zip(b).enumerate() {
-                if let (Some(left), Some(right)) = (left.weight(*a), right.weight(*b)) {
+            let mut add = |part: &str, at: usize, (ours, theirs): (&ValueId, &ValueId)| {
+                if let (Some(left), Some(right)) = (left.weight(*ours), right.weight(*theirs)) {
                     self.0.push(Pair { left, right, used: format!("{part} {at} of {}", graph.results(*op)) });
                 }
+            };
+            let mut operands = 0;
+            if a.opcode == Opcode::BlockwiseShiftScale {
+                // Codes and scales are compared as one weight, where they meet.
+                a.results.iter().zip(&b.results).enumerate().for_each(|(at, pair)| add("result", at, pair));
+                operands = 2;
             }
+            let pairs = a.operands.iter().zip(&b.operands).enumerate().skip(operands);
+            pairs.for_each(|(at, pair)| add("operand", at, pair));
         }
     }
 }
@@ -180,7 +183,9 @@ pub(super) fn compare(left: &Package, right: &Package, pairs: Pairs) -> anyhow::
 
 /// Small constants are compared with the ops that use them.
 fn is_large(pair: &Pair) -> bool {
-    let large = |weight: &Weight| weight.key().is_some() || weight.bytes() > SMALL as u64;
+    let large = |weight: &Weight| {
+        weight.key().is_some() || !weight.stored().is_splat() && weight.bytes() > SMALL as u64
+    };
     large(&pair.left) || large(&pair.right)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use checkpoint::source::LocalSource;
-use fixtures::{Recipe, Shape};
+use fixtures::{Shape, SyntheticCheckpoint};
 use output::Disk;
 use packer::manifest::{ManifestKind, Provenance};
 use progress::Silent;
@@ -26,7 +26,7 @@ struct Model {
 impl Model {
     fn in_folder(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Recipe::new(Shape::small()).write(&dir.path().join(name)).unwrap();
+        SyntheticCheckpoint::new(Shape::small()).write(&dir.path().join(name)).unwrap();
         let source = LocalSource::open(&dir.path().join(name)).unwrap();
         Model { _dir: dir, source }
     }
@@ -311,7 +311,7 @@ fn a_journal_whose_folders_are_not_there_publishes_nothing() {
     for folders in lies {
         let what = format!("{:?}", &folders[..folders.len().min(4)]);
         fs::remove_file(place.journal()).unwrap();
-        drop(Journal::begin(place.journal().parent().unwrap(), &Header { folders, ..header.clone() }));
+        drop(Journal::begin(place.journal().parent().unwrap(), &JournalHeader { folders, ..header.clone() }));
         let refusal = place.refusal(&["--resume"]);
         assert!(refusal.contains("damaged or missing"), "{what}: {refusal}");
     }

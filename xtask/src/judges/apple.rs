@@ -11,7 +11,7 @@ use crate::workspace::target;
 use anyhow::{Context, Result, bail};
 use fixtures::data::{self, Reference};
 use fixtures::oracle::Oracle;
-use fixtures::{Recipe, Shape, Weights};
+use fixtures::{Shape, SyntheticCheckpoint, Weights};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fs;
@@ -259,18 +259,21 @@ fn tiny() -> Result<Subject> {
 }
 
 fn e2b_like() -> Result<Subject> {
-    synthetic("e2b-like", Recipe { shards: 3, dead_kv: true, ..Recipe::new(Shape::e2b_like()) })
+    synthetic(
+        "e2b-like",
+        SyntheticCheckpoint { shards: 3, dead_kv: true, ..SyntheticCheckpoint::new(Shape::e2b_like()) },
+    )
 }
 
 fn e2b_like_off_lattice_head() -> Result<Subject> {
     synthetic(
         "e2b-like-off-lattice-head",
-        Recipe { embedding: Weights::Off, ..Recipe::new(Shape::e2b_like()) },
+        SyntheticCheckpoint { embedding: Weights::Off, ..SyntheticCheckpoint::new(Shape::e2b_like()) },
     )
 }
 
 /// Makes a checkpoint, and a sequence that goes beyond its sliding window and meets many ids.
-fn synthetic(name: &str, recipe: Recipe) -> Result<Subject> {
+fn synthetic(name: &str, recipe: SyntheticCheckpoint) -> Result<Subject> {
     let checkpoint = scratch().join("checkpoints").join(name);
     clear(&checkpoint)?;
     recipe.write(&checkpoint)?;

@@ -4,7 +4,7 @@ use super::environment::{clear, run, scratch, scripts};
 use super::task::{Plan, Task};
 use super::{Options, program};
 use anyhow::{Context, Result};
-use fixtures::{Recipe, Shape, Weights, damage, data};
+use fixtures::{Shape, SyntheticCheckpoint, Weights, damage, data};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +23,11 @@ const SUBJECTS: [Subject; 2] =
 /// Random weights off any lattice, with blocks in one matrix that try the rule's corners.
 fn adversarial(folder: &Path) -> Result<PathBuf> {
     let checkpoint = folder.join("checkpoint");
-    let recipe = Recipe { body: Weights::Off, embedding: Weights::Off, ..Recipe::new(Shape::small()) };
+    let recipe = SyntheticCheckpoint {
+        body: Weights::Off,
+        embedding: Weights::Off,
+        ..SyntheticCheckpoint::new(Shape::small())
+    };
     recipe.write(&checkpoint)?;
     for (at, block) in corners().into_iter().enumerate() {
         for (element, bits) in (at as u64 * BLOCK..).zip(block) {

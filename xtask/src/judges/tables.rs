@@ -5,7 +5,7 @@ use super::task::{Plan, Task};
 use super::{Options, program};
 use anyhow::{Context, Result, bail};
 use fixtures::data;
-use fixtures::{Recipe, Shape};
+use fixtures::{Shape, SyntheticCheckpoint};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,7 +16,8 @@ const SUBJECTS: [Subject; 2] = [
     ("tiny tables", |_| Ok(data::tiny_checkpoint())),
     ("e2b-like tables", |folder| {
         let checkpoint = folder.join("checkpoint");
-        Recipe { shards: 3, ..Recipe::new(Shape::e2b_like()) }.write(&checkpoint)?;
+        SyntheticCheckpoint { shards: 3, ..SyntheticCheckpoint::new(Shape::e2b_like()) }
+            .write(&checkpoint)?;
         Ok(checkpoint)
     }),
 ];

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use aotc::{Architecture, Error, Interrupt, Outcome, Platform, Request, Stage, Toolchain, ToolchainOptions};
+use aotc::{
+    Architecture, CompileOutcome, CompileRequest, Error, Interrupt, Platform, Stage, Toolchain,
+    ToolchainOptions,
+};
 use fixtures::data::{self, Reference};
 use fixtures::toolchain::StandInXcode;
 use output::{KeepExisting, StagedDirectory};
@@ -62,19 +65,19 @@ impl Scene {
         Toolchain::find(&self.options(), &self.interrupt).unwrap()
     }
 
-    pub(crate) fn request(&self, architectures: &[&str]) -> Request {
+    pub(crate) fn request(&self, architectures: &[&str]) -> CompileRequest {
         let known = |name: &&str| Architecture::known(name, Platform::Ios).unwrap();
-        let mut request = Request::new(&self.bundle, architectures.iter().map(known).collect());
+        let mut request = CompileRequest::new(&self.bundle, architectures.iter().map(known).collect());
         request.timeout = Duration::from_secs(60);
         request
     }
 
-    pub(crate) fn run(&self, request: Request) -> Outcome {
+    pub(crate) fn run(&self, request: CompileRequest) -> CompileOutcome {
         self.run_reporting(request).0
     }
 
     /// Runs the request; returns what was reported too.
-    pub(crate) fn run_reporting(&self, request: Request) -> (Outcome, Vec<String>) {
+    pub(crate) fn run_reporting(&self, request: CompileRequest) -> (CompileOutcome, Vec<String>) {
         let reported = Reported::default();
         let stage = Stage::open(request).unwrap();
         let outcome = stage.run(&mut self.toolchain(), &self.interrupt, &reported);
@@ -82,7 +85,7 @@ impl Scene {
     }
 
     /// Runs the request, which must fail, and checks that nothing is left.
-    pub(crate) fn failure(&self, request: Request) -> Error {
+    pub(crate) fn failure(&self, request: CompileRequest) -> Error {
         let before = listing(self.bundle.parent().unwrap());
         let outcome = self.run(request);
         let (_, error) = outcome.failure.expect("the run should fail");

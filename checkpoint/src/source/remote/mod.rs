@@ -18,7 +18,7 @@ use super::{
     Source, SourceError, TensorEntry, header_len, is_plain_file_name, merge_shards, parse_header,
 };
 
-pub use open::{Repository, open_repository};
+pub use open::{HubCheckpoint, open_repository};
 
 /// Small reads that are worth doing at the same time.
 const READERS: usize = 16;

@@ -11,7 +11,7 @@ use super::HubSource;
 use crate::source::{LocalSource, SINGLE_FILE, Source, SourceError};
 
 /// A repository that is to be opened.
-pub struct Repository<'a> {
+pub struct HubCheckpoint<'a> {
     /// `owner/name`.
     pub id: &'a str,
     /// Branch, tag or commit.
@@ -22,9 +22,9 @@ pub struct Repository<'a> {
     pub progress: &'a dyn Progress,
 }
 
-impl std::fmt::Debug for Repository<'_> {
+impl std::fmt::Debug for HubCheckpoint<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Repository")
+        f.debug_struct("HubCheckpoint")
             .field("id", &self.id)
             .field("revision", &self.revision)
             .finish_non_exhaustive()
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Repository<'_> {
 /// If there is no such repository, revision or checkpoint, it may not be read, or neither Hub nor cache has it.
 pub fn open_repository(
     settings: Settings,
-    repository: &Repository<'_>,
+    repository: &HubCheckpoint<'_>,
 ) -> Result<Box<dyn Source>, SourceError> {
     let id = RepositoryId::new(repository.id)?;
     let cache = Cache::new(&settings.cache, &id);

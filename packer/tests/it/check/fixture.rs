@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use output::{Digest, KeepExisting, StagedDirectory, WrittenFile};
 use packer::bundle::{BundleParts, assemble};
 use packer::check::facts::GraphFacts;
-use packer::check::{Options, Report, check};
+use packer::check::{CheckReport, Options, check};
 use packer::manifest::{self, CompiledFrom, Manifest, ManifestKind, Provenance, SourceRecord};
 use packer::metadata::{
     BundleMetadata, Compilation, EngineInputs, LanguageBundle, PromptReading, QueryLength, SourceMetadata,
@@ -181,12 +181,12 @@ impl Folder {
         manifest::seal(&self.0, manifest.kind, &manifest.name, provenance, &[]).unwrap();
     }
 
-    pub(crate) fn check(&self) -> Report {
+    pub(crate) fn check(&self) -> CheckReport {
         check(&self.0, &Options::new(&Conversation::render)).unwrap()
     }
 
     /// Checks with facts of the graph that `edit` has changed.
-    pub(crate) fn check_graph(&self, edit: impl Fn(&mut GraphFacts)) -> Report {
+    pub(crate) fn check_graph(&self, edit: impl Fn(&mut GraphFacts)) -> CheckReport {
         let reader = |path: &Path| {
             let mut facts = GraphFacts::read(path)?;
             edit(&mut facts);
@@ -196,7 +196,7 @@ impl Folder {
     }
 
     /// Checks with the facts of another graph.
-    pub(crate) fn check_graph_as(&self, facts: &GraphFacts) -> Report {
+    pub(crate) fn check_graph_as(&self, facts: &GraphFacts) -> CheckReport {
         let reader = |_: &Path| Ok(facts.clone());
         check(&self.0, &Options { graph_reader: &reader, ..Options::new(&Conversation::render) }).unwrap()
     }
@@ -204,7 +204,7 @@ impl Folder {
 
 /// Asserts that a report holds exactly the findings with these ids, in any order, and that each says something.
 #[track_caller]
-pub(crate) fn assert_found(report: &Report, expected: &[&str]) {
+pub(crate) fn assert_found(report: &CheckReport, expected: &[&str]) {
     let count = |ids: &mut dyn Iterator<Item = &str>| {
         ids.fold(BTreeMap::<String, usize>::new(), |mut counts, id| {
             *counts.entry(id.to_owned()).or_default() += 1;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use packer::check::facts::GraphFacts;
-use packer::check::{CheckError, Options, Target, check};
+use packer::check::{CheckError, CheckTarget, Options, check};
 use packer::template::Conversation;
 
 use crate::check::fixture::{COMPILED, Folder, PROVIDER, Release, TBL, assert_found, reference};
@@ -12,7 +12,7 @@ use crate::check::fixture::{COMPILED, Folder, PROVIDER, Release, TBL, assert_fou
 fn good_release_is_passed_in_silence() {
     let release = Release::new();
     let report = release.whole().check();
-    assert_eq!(report.target, Target::Release);
+    assert_eq!(report.target, CheckTarget::Release);
     assert_found(&report, &[]);
 }
 
@@ -21,11 +21,11 @@ fn good_bundles_and_tables_are_passed_in_silence() {
     let release = Release::new();
     for name in [PROVIDER, TBL, COMPILED] {
         let report = release.bundle(name).check();
-        assert_eq!(report.target, Target::Bundle);
+        assert_eq!(report.target, CheckTarget::Bundle);
         assert_found(&report, &[]);
     }
     let report = release.tables().check();
-    assert_eq!(report.target, Target::Tables);
+    assert_eq!(report.target, CheckTarget::Tables);
     assert_found(&report, &[]);
 }
 
@@ -33,7 +33,7 @@ fn good_bundles_and_tables_are_passed_in_silence() {
 fn reference_packages_lack_only_their_bundle() {
     for name in ["provider.int4-symmetric", "provider.int8-symmetric", "provider.f16", "tbl.int4-symmetric"] {
         let report = Folder(reference(name)).check();
-        assert_eq!(report.target, Target::Package);
+        assert_eq!(report.target, CheckTarget::Package);
         assert_found(&report, &["package.bare"]);
     }
 }

@@ -1,0 +1,5 @@
+//! Comparisons from outside.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not know as tests")]
+
+mod packages;
