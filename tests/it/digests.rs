@@ -8,20 +8,32 @@ use fixtures::{Shape, SyntheticCheckpoint, Weights};
 use sha2::{Digest, Sha256};
 
 /// Runs of the command, by the folder that each writes.
-const TINY: [(&str, &[&str]); 9] = [
+const TINY: [(&str, &[&str]); 12] = [
     ("int4", &["convert", "--variant", "both"]),
-    ("int4-stock", &["convert", "--variant", "stock"]),
+    ("int4-stock", &["convert", "--variant", "stock", "--prefill", "none"]),
+    ("int4-prefill", &["convert", "--variant", "stock", "--prefill-chunk", "256"]),
+    ("int4-dynamic", &["convert", "--variant", "stock", "--main", "dynamic"]),
     ("int4-absmax", &["convert", "--rule", "absmax", "--head", "int8", "--no-tables"]),
     ("int4-q4_0", &["convert", "--rule", "q4_0", "--head", "f16", "--no-tables"]),
     ("int8", &["convert", "--weights", "int8", "--variant", "both", "--no-tables"]),
-    ("int8-stock", &["convert", "--weights", "int8", "--variant", "stock", "--max-context", "512"]),
+    (
+        "int8-stock",
+        &["convert", "--weights", "int8", "--variant", "stock", "--prefill", "none", "--max-context", "512"],
+    ),
+    (
+        "int8-tbl-prefill",
+        &["convert", "--weights", "int8", "--variant", "tbl", "--no-tables", "--prefill", "64"],
+    ),
     ("f16", &["convert", "--weights", "f16", "--no-tables"]),
-    ("f16-stock", &["convert", "--weights", "f16", "--head", "f16", "--variant", "stock"]),
+    (
+        "f16-stock",
+        &["convert", "--weights", "f16", "--head", "f16", "--variant", "stock", "--prefill", "none"],
+    ),
     ("tables", &["tables", "--ple", "safetensors"]),
 ];
 const SYNTHETIC: [(&str, &[&str]); 3] = [
     ("int4", &["convert", "--variant", "both"]),
-    ("int4-stock", &["convert", "--variant", "stock", "--head", "int4"]),
+    ("int4-stock", &["convert", "--variant", "stock", "--prefill", "none", "--head", "int4"]),
     ("int8-head", &["convert", "--head", "int8"]),
 ];
 

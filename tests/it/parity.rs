@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::common::{Dir, package, tiny};
 use aimodel::describe::describe_attribute;
 use aimodel::package::Package;
-use fixtures::data::Reference;
-use workflow::diff::{GraphDifference, ProgramDifference, WeightVerdict, compare_packages};
+use fixtures::data::{PrefillReference, Reference};
+use workflow::diff::{ChangeKind, GraphDifference, ProgramDifference, WeightVerdict, compare_packages};
 
 fn differences(ours: &Path, theirs: &Path) -> Option<ProgramDifference> {
     compare_packages(ours, theirs).unwrap()
@@ -51,6 +51,46 @@ fn provider_int8_equals_the_pipelines() {
 #[test]
 fn provider_f16_equals_the_pipelines() {
     check(&["--weights", "f16"], "gemma4_e4b_qat_decode_f16", Reference::ProviderF16);
+}
+
+/// A `main` that takes any number of tokens equals the pipeline's, and so does `prefill`, but for what the pipeline computes in vain:
+/// the inputs of layers behind the last one that owns a cache slot, 6 of 12.
+fn check_dynamic(options: &[&str], name: &str, reference: PrefillReference) {
+    let dir = Dir::new();
+    dir.ok(&[&["convert", &tiny(), "-o", "out", "--variant", "stock", "--main", "dynamic"], options].concat());
+    let ours = package(&dir.path("out").join(name));
+    assert_eq!(asset(&ours), asset(&reference.path()));
+    let found = differences(&ours, &reference.path()).unwrap();
+    assert!(found.only_left.is_empty() && found.only_right.is_empty(), "{found:#?}");
+    assert!(found.weights.different.is_empty() && found.weights.only_left.is_empty(), "{:#?}", found.weights);
+    let [main, prefill] = &found.graphs[..] else { panic!("{:#?}", found.graphs) };
+    assert!(main.is_equal(), "{main:#?}");
+    assert!(prefill.ports.is_empty(), "{prefill:#?}");
+    let of = |kind| prefill.ops.iter().filter(move |line| line.change == kind);
+    let (cuts, lookups): (Vec<_>, Vec<_>) =
+        (of(ChangeKind::Removed).collect(), of(ChangeKind::Added).collect());
+    assert!(matches!(&cuts[..], [cut] if cut.left.as_ref().unwrap().contains("slice")), "{cuts:#?}");
+    assert_eq!(lookups.len(), 6, "{lookups:#?}");
+    assert!(
+        lookups.iter().all(|line| line.right.as_ref().unwrap().contains("gather_along_axis")),
+        "{lookups:#?}"
+    );
+    for line in of(ChangeKind::Changed) {
+        let (left, right) = (line.left.as_ref().unwrap(), line.right.as_ref().unwrap());
+        let is_cut = left.replace("x6x32x", "x12x32x").replace("x192x", "x384x").replace("192x", "384x");
+        assert!(is_cut != *left || right.contains("concat") || right.contains("12"), "{line:#?}");
+    }
+}
+
+#[test]
+fn dynamic_int4_absmax_equals_the_pipelines_symmetric() {
+    let options = ["--rule", "absmax", "--head", "int4"];
+    check_dynamic(&options, "gemma4_e4b_qat_decode_int4lin_stock", PrefillReference::Int4);
+}
+
+#[test]
+fn dynamic_f16_equals_the_pipelines() {
+    check_dynamic(&["--weights", "f16"], "gemma4_e4b_qat_decode_f16_stock", PrefillReference::F16);
 }
 
 /// The comparison is not a rubber stamp: another rule changes constants and nothing else, another variant changes ops.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
 use super::{Function, Weight};
 use crate::module::{Definition, ValueId};
 use crate::opcode::Opcode;
@@ -11,7 +13,7 @@ use crate::package::Package;
 const MOST_VIEWS: usize = 8;
 
 /// Work of a function that its weights make, attention to earlier positions left out: it grows with them.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Work {
     /// Multiply-adds of products with weights, for each position.
     pub multiply_adds: u64,

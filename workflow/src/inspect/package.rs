@@ -8,7 +8,7 @@ use aimodel::align::adopt_names;
 use aimodel::describe::describe_type_within;
 use aimodel::package::Package;
 use aimodel::print::{Listing, Part};
-use aimodel::view::{Function, Port};
+use aimodel::view::{Function, Port, Work};
 use aimodel::{Module, Opcode};
 use anyhow::bail;
 use serde::Serialize;
@@ -68,6 +68,8 @@ pub struct GraphSummary {
     pub inputs: Vec<PortSummary>,
     /// Outputs.
     pub outputs: Vec<PortSummary>,
+    /// What a call costs.
+    pub work: Work,
 }
 
 /// An input or an output.
@@ -93,7 +95,7 @@ impl PackageSummary {
             producer: package.metadata.as_ref().and_then(|metadata| metadata.producer.clone()),
             bytes: bytecode.length,
             graphs: Function::all(&bytecode.module)
-                .map(|function| Some(GraphSummary::of(&bytecode.module, &function?)))
+                .map(|function| Some(GraphSummary::of(&package, &function?)))
                 .collect(),
             blob_bytes: bytecode.blobs.iter().map(|blob| blob.length).sum(),
             blobs: blobs
@@ -133,7 +135,8 @@ fn listing(path: &Path, module: &Module, shown: &Shown) -> anyhow::Result<Vec<St
 }
 
 impl GraphSummary {
-    fn of(module: &Module, function: &Function<'_>) -> Self {
+    fn of(package: &Package, function: &Function<'_>) -> Self {
+        let module = &package.bytecode.module;
         let mut ops: BTreeMap<&'static str, u64> = BTreeMap::new();
         for op in &module.block(function.body).ops {
             *ops.entry(module.op(*op).opcode.name()).or_default() += 1;
@@ -149,6 +152,7 @@ impl GraphSummary {
             constants,
             inputs: function.arguments.iter().map(port).collect(),
             outputs: function.results.iter().map(port).collect(),
+            work: package.work(function),
         }
     }
 }
