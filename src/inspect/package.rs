@@ -1,6 +1,5 @@
 //! A package for people.
 
-use aimodel::view::Work;
 use text::terminal::word;
 use workflow::inspect::{GraphSummary, PackageSummary};
 
@@ -26,17 +25,9 @@ pub(super) fn add(facts: &PackageSummary, blobs: bool, lines: &mut Lines) {
 fn add_graph(graph: &GraphSummary, lines: &mut Lines) {
     let ops: u64 = graph.ops.values().sum();
     lines.field("graph", format!("{}: {ops} ops, {} constants", graph.name, graph.constants));
-    let Work { multiply_adds, call_bytes, row_bytes } = graph.work;
-    let row = if row_bytes > 0 {
-        format!(", {} looked up a token", digits::bytes(row_bytes))
-    } else {
-        String::new()
-    };
-    let weights = digits::bytes(call_bytes);
-    lines.field(
-        "work",
-        format!("{} multiply-adds a token, {weights} of weights a call{row}", digits::grouped(multiply_adds)),
-    );
+    let work = graph.work;
+    let (adds, weights) = (digits::grouped(work.multiply_adds), digits::bytes(work.call_bytes));
+    lines.field("work", format!("{adds} multiply-adds a token, {weights} of weights a call"));
     for (what, ports) in [("in", &graph.inputs), ("out", &graph.outputs)] {
         ports.iter().for_each(|port| lines.field(what, format!("{}: {}", port.name, port.ty)));
     }
