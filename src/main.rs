@@ -1,4 +1,4 @@
-//! The command `coreai-bundle`: what was typed becomes what is meant, and the rooms do the work.
+//! The command `coreai-bundle`: what was typed goes to `workflow` as values, and what comes back is printed.
 
 mod aotc;
 mod check;
