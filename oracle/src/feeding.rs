@@ -2,8 +2,11 @@
 
 use std::num::NonZeroUsize;
 
+use serde::Serialize;
+
 /// How the tokens of a prompt are fed. All tokens after it go through `main`, one at a time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Feeding {
     /// Through `main`, in chunks of at most this many tokens. More than one at a time take a `main` of any query length.
     Main(NonZeroUsize),
@@ -15,6 +18,10 @@ pub enum Feeding {
 impl Feeding {
     /// Token by token through `main`, which every package takes.
     pub const ONE_BY_ONE: Feeding = Feeding::Main(NonZeroUsize::MIN);
+
+    pub(crate) fn is_one_by_one(&self) -> bool {
+        *self == Feeding::ONE_BY_ONE
+    }
 }
 
 impl Default for Feeding {

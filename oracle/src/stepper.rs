@@ -129,7 +129,7 @@ impl Stepper {
                 Some(true) => {}
             },
             Feeding::Main(width) => {
-                if feeding != Feeding::ONE_BY_ONE && !take_any_number(self.session.inputs()) {
+                if !feeding.is_one_by_one() && !take_any_number(self.session.inputs()) {
                     return Err(StepError::OneAtATime { width });
                 }
             }
