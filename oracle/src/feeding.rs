@@ -8,7 +8,8 @@ use serde::Serialize;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Feeding {
-    /// Through `main`, in chunks of at most this many tokens. More than one at a time take a `main` of any query length.
+    /// Through `main`, in chunks of at most this many tokens. More than one at a time take a `main` of any query length, and memory for
+    /// the logits of all of them.
     Main(NonZeroUsize),
     /// Through the function `prefill`, in chunks of at most this many tokens, but for the last token, which goes through `main`. This
     /// is what the engine does with a package that has the function.
