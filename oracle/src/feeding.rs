@@ -2,10 +2,14 @@
 
 use std::num::NonZeroUsize;
 
+use serde::Serialize;
+
 /// How the tokens of a prompt are fed. All tokens after it go through `main`, one at a time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Feeding {
-    /// Through `main`, in chunks of at most this many tokens. More than one at a time take a `main` of any query length.
+    /// Through `main`, in chunks of at most this many tokens. More than one at a time take a `main` of any query length, and memory for
+    /// the logits of all of them.
     Main(NonZeroUsize),
     /// Through the function `prefill`, in chunks of at most this many tokens, but for the last token, which goes through `main`. This
     /// is what the engine does with a package that has the function.
@@ -15,6 +19,10 @@ pub enum Feeding {
 impl Feeding {
     /// Token by token through `main`, which every package takes.
     pub const ONE_BY_ONE: Feeding = Feeding::Main(NonZeroUsize::MIN);
+
+    pub(crate) fn is_one_by_one(&self) -> bool {
+        *self == Feeding::ONE_BY_ONE
+    }
 }
 
 impl Default for Feeding {

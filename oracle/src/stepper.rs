@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use aimodel::{Element, OpId};
 
 use crate::feeding::{Feeding, chunks};
-use crate::interpreter::{InterpretError, Outputs, Rounding, Session, Tensor};
+use crate::interpreter::{InterpretError, Outputs, Port, Rounding, Session, Tensor};
 use crate::tables::{TableError, Tables};
 
 /// Why a token cannot be fed.
@@ -26,6 +26,9 @@ pub enum StepError {
     /// A prompt cannot go through a function that is not there.
     #[error("the package has no function \"prefill\": feed prompts through main")]
     NoPrefill,
+    /// The function is of the kind that the community's engine wants.
+    #[error("the function \"prefill\" takes a fixed number of tokens: feed prompts through main")]
+    FixedPrefill,
     /// The graph takes one token at a time.
     #[error("main takes one token at a time, not {width}: feed prompts one by one")]
     OneAtATime {
@@ -117,34 +120,34 @@ impl Stepper {
     /// Chooses how prompts are fed.
     ///
     /// # Errors
-    /// [`StepError::NoPrefill`] and [`StepError::OneAtATime`] if the package cannot be fed so.
+    /// [`StepError::NoPrefill`], [`StepError::FixedPrefill`] and [`StepError::OneAtATime`] if the package cannot be fed so.
     pub fn set_feeding(&mut self, feeding: Feeding) -> Result<(), StepError> {
         match feeding {
-            Feeding::Prefill(_) if !self.session.has_function(PREFILL) => return Err(StepError::NoPrefill),
-            Feeding::Main(width) if feeding != Feeding::ONE_BY_ONE && !self.takes_chunks() => {
-                return Err(StepError::OneAtATime { width });
+            Feeding::Prefill(_) => match self.session.inputs_of(PREFILL).map(take_any_number) {
+                None => return Err(StepError::NoPrefill),
+                Some(false) => return Err(StepError::FixedPrefill),
+                Some(true) => {}
+            },
+            Feeding::Main(width) => {
+                if !feeding.is_one_by_one() && !take_any_number(self.session.inputs()) {
+                    return Err(StepError::OneAtATime { width });
+                }
             }
-            _ => self.feeding = feeding,
         }
+        self.feeding = feeding;
         Ok(())
     }
 
-    /// How the engine feeds prompts to this package, in chunks of at most `width` tokens: through `prefill` if there is one, through
-    /// `main` if it takes more than one token, else one by one.
+    /// How the engine feeds prompts to this package, in chunks of at most `width` tokens: through `prefill` if there is one that takes
+    /// any number, through `main` if it does, else one by one.
     pub fn feeding_of_engine(&self, width: NonZeroUsize) -> Feeding {
-        if self.session.has_function(PREFILL) {
+        if self.session.inputs_of(PREFILL).is_some_and(take_any_number) {
             Feeding::Prefill(width)
-        } else if self.takes_chunks() {
+        } else if take_any_number(self.session.inputs()) {
             Feeding::Main(width)
         } else {
             Feeding::ONE_BY_ONE
         }
-    }
-
-    /// Whether `main` takes any number of tokens at a time.
-    fn takes_chunks(&self) -> bool {
-        let ids = self.session.inputs().find(|port| port.name == IDS);
-        ids.is_some_and(|port| port.ty.shape.last().is_some_and(|tokens| tokens.fixed().is_none()))
     }
 
     /// Number of tokens fed so far.
@@ -243,4 +246,10 @@ impl Stepper {
         }
         Ok(inputs)
     }
+}
+
+/// Whether a function with these inputs takes any number of tokens at a time.
+fn take_any_number<'p>(mut inputs: impl Iterator<Item = &'p Port>) -> bool {
+    let ids = inputs.find(|port| port.name == IDS);
+    ids.is_some_and(|port| port.ty.shape.last().is_some_and(|tokens| tokens.fixed().is_none()))
 }

@@ -23,6 +23,7 @@ pub use feedings::{CacheComparison, FeedingReport, compare_feedings};
 pub use layers::{LayerError, LayerReport};
 pub use verdict::{Bounds, Failure};
 
+use crate::feeding::Feeding;
 use crate::file::{Case, Oracle};
 use crate::interpreter::InterpretError;
 use crate::reference::{Reference, ReferenceError};
@@ -190,6 +191,9 @@ pub struct GateReport {
     pub passed: bool,
     /// What computed the oracle.
     pub reference: String,
+    /// How the bundle was fed.
+    #[serde(skip_serializing_if = "Feeding::is_one_by_one")]
+    pub feeding: Feeding,
     /// Qualified positions; those of the same context count once.
     pub qualified: usize,
     /// Those with the right winner.
@@ -236,8 +240,11 @@ impl GateReport {
     }
 }
 
-/// Gates a bundle by the bounds of its format. With a reference of its checkpoint it also looks for causes, and with `layers`
-/// compares layer by layer.
+/// Gates a bundle by the bounds of its format. With a reference of its checkpoint it also looks for causes, and with `layers` compares
+/// layer by layer, one token at a time.
+///
+/// The bundle is fed as its stepper was told. Through `main` all positions are compared. Through `prefill` only the last one of a prompt
+/// has logits: the ends of each prompt's quarters are compared, and its continuation.
 ///
 /// # Errors
 /// [`GateError`] if a side cannot be run; a failing bundle gives a report.
@@ -276,6 +283,7 @@ pub fn run(
     let report = GateReport {
         passed: false,
         reference: oracle.reference.clone(),
+        feeding: stepper.feeding(),
         qualified,
         agreed: qualified - flips,
         distances: sums.distances(),

@@ -216,6 +216,7 @@ pub(super) fn failures(report: &GateReport, bounds: &Bounds) -> Vec<Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feeding::Feeding;
     use crate::gate::{CaseReport, Distances};
 
     /// A report of a bundle that is within all bounds, but for what `change` does to its only sequence and to its distances.
@@ -242,6 +243,7 @@ mod tests {
         let report = GateReport {
             passed: false,
             reference: String::new(),
+            feeding: Feeding::ONE_BY_ONE,
             qualified,
             agreed,
             distances: Some(distances),

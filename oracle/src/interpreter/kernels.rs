@@ -138,39 +138,55 @@ fn add_tile(decoded: &[[f32; LANES]], x: &Activations, from: usize, width: usize
     while token < tokens {
         let rows = decoded.chunks_exact(width).zip(sums.chunks_exact_mut(tokens));
         if tokens - token >= TOGETHER {
-            let together: [&[[f32; LANES]]; TOGETHER] = std::array::from_fn(|next| part(token + next));
+            let together = [part(token), part(token + 1), part(token + 2), part(token + 3)];
             for (weights, sums) in rows {
-                add_products(weights, together, &mut sums[token..]);
+                if let Some(sums) = sums[token..].first_chunk_mut::<TOGETHER>() {
+                    *sums = four_sums(*sums, weights, together);
+                }
             }
             token += TOGETHER;
         } else {
-            let alone = [part(token)];
+            let alone = part(token);
             for (weights, sums) in rows {
-                add_products(weights, alone, &mut sums[token..]);
+                sums[token] = one_sum(sums[token], weights, alone);
             }
             token += 1;
         }
     }
 }
 
-/// Adds the products of weights and of some tokens' activations, which are as many, to the tokens' sums.
+/// The sums of one token, with the products of weights and activations.
 #[inline(always)]
-fn add_products<const N: usize>(
-    weights: &[[f32; LANES]],
-    x: [&[[f32; LANES]]; N],
-    sums: &mut [[f32; LANES]],
-) {
-    let x = x.map(|x| &x[..weights.len()]);
-    let mut lanes = [[0.0; LANES]; N];
-    lanes.copy_from_slice(&sums[..N]);
-    for (at, weights) in weights.iter().enumerate() {
-        for token in 0..N {
-            for lane in 0..LANES {
-                lanes[token][lane] += weights[lane] * x[token][at][lane];
-            }
-        }
+fn one_sum(mut sum: [f32; LANES], weights: &[[f32; LANES]], x: &[[f32; LANES]]) -> [f32; LANES] {
+    for (weights, x) in weights.iter().zip(x) {
+        sum = added(sum, weights, x);
     }
-    sums[..N].copy_from_slice(&lanes);
+    sum
+}
+
+/// [`one_sum`] of four tokens, each weight being loaded once. Their sums have names, as the compiler keeps no array of them in registers.
+#[inline(always)]
+fn four_sums(
+    [mut a, mut b, mut c, mut d]: [[f32; LANES]; TOGETHER],
+    weights: &[[f32; LANES]],
+    [of_a, of_b, of_c, of_d]: [&[[f32; LANES]]; TOGETHER],
+) -> [[f32; LANES]; TOGETHER] {
+    let x = of_a.iter().zip(of_b).zip(of_c.iter().zip(of_d));
+    for (weights, ((of_a, of_b), (of_c, of_d))) in weights.iter().zip(x) {
+        a = added(a, weights, of_a);
+        b = added(b, weights, of_b);
+        c = added(c, weights, of_c);
+        d = added(d, weights, of_d);
+    }
+    [a, b, c, d]
+}
+
+#[inline(always)]
+fn added(mut sum: [f32; LANES], weights: &[f32; LANES], x: &[f32; LANES]) -> [f32; LANES] {
+    for lane in 0..LANES {
+        sum[lane] += weights[lane] * x[lane];
+    }
+    sum
 }
 
 /// Adds `factor` times a row of halves or singles to `sums`.
@@ -254,14 +270,13 @@ fn decode_int4(codes: &[u8], scales: &[f16], out: &mut [[f32; LANES]]) {
     let (codes, _) = codes.as_chunks::<{ BLOCK / 2 }>();
     let (out, _) = out.as_chunks_mut::<{ BLOCK / LANES }>();
     for ((codes, scale), [even, odd]) in codes.iter().zip(scales).zip(out) {
-        let mut low = [0.0; LANES];
-        let mut high = [0.0; LANES];
+        let scale = to_single(scale.to_bits());
         for lane in 0..LANES {
-            low[lane] = f32::from((codes[lane] << 4) as i8 >> 4);
-            high[lane] = f32::from(codes[lane] as i8 >> 4);
+            even[lane] = round_to_half(f32::from((codes[lane] << 4) as i8 >> 4) * scale);
         }
-        scale_codes(&low, *scale, 8.0, even);
-        scale_codes(&high, *scale, 8.0, odd);
+        for lane in 0..LANES {
+            odd[lane] = round_to_half(f32::from(codes[lane] as i8 >> 4) * scale);
+        }
     }
 }
 
@@ -271,36 +286,13 @@ fn decode_int8(codes: &[i8], scales: &[f16], out: &mut [[f32; LANES]]) {
     let (codes, _) = codes.as_chunks::<{ BLOCK / LANES }>();
     let (out, _) = out.as_chunks_mut::<{ BLOCK / LANES }>();
     for ((codes, scale), out) in codes.iter().zip(scales).zip(out) {
+        let scale = to_single(scale.to_bits());
         for (codes, out) in codes.iter().zip(out) {
-            let mut singles = [0.0; LANES];
             for lane in 0..LANES {
-                singles[lane] = f32::from(codes[lane]);
+                out[lane] = round_to_half(f32::from(codes[lane]) * scale);
             }
-            scale_codes(&singles, *scale, 128.0, out);
         }
     }
-}
-
-/// Weights are `code * scale` rounded to f16, as the graph says.
-#[inline(always)]
-fn scale_codes(codes: &[f32; LANES], scale: f16, largest_code: f32, out: &mut [f32; LANES]) {
-    let scale = to_single(scale.to_bits());
-    if rounds_by_bits(scale, largest_code) {
-        for lane in 0..LANES {
-            out[lane] = round_normal(codes[lane] * scale);
-        }
-    } else {
-        for lane in 0..LANES {
-            out[lane] = f16::from_f32(codes[lane] * scale).to_f32();
-        }
-    }
-}
-
-/// Whether all products with nonzero codes are normal halves, before and after rounding.
-#[inline(always)]
-fn rounds_by_bits(scale: f32, largest_code: f32) -> bool {
-    let size = scale.abs();
-    size >= 6.103_515_6e-5 && size * largest_code < 65504.0
 }
 
 /// Rounds to the 11 significant bits of a normal half, nearest even; 0 stays 0.

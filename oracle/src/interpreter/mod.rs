@@ -3,7 +3,8 @@
 //! Op by op, as the graph says and in its order: nothing is fused on the assumption that it is right, so an op that is wired wrongly
 //! gives wrong numbers. f16 results are rounded as f16, sums are kept in f32 or wider. Composite ops are computed by what they
 //! mean, not through their decomposition regions, as Apple's runtime does. Quantized weights stay packed in the mapped file: matrix
-//! products read the codes themselves.
+//! products read the codes themselves, once for all tokens of a chunk. A token gets the same bits in any chunk, and whatever the number
+//! of threads.
 
 mod arithmetic;
 mod error;

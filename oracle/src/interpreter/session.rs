@@ -76,14 +76,15 @@ impl Session {
         self.rounding = rounding;
     }
 
-    /// Whether the package has a function of this name.
-    pub fn has_function(&self, name: &str) -> bool {
-        self.program.functions().iter().any(|function| function.name == name)
-    }
-
     /// Inputs that each step, or [`Session::bind`], must give.
     pub fn inputs(&self) -> impl Iterator<Item = &Port> {
         self.program.main().inputs.iter().map(|(_, port)| port)
+    }
+
+    /// Inputs of a function, if the package has one of this name.
+    pub fn inputs_of(&self, function: &str) -> Option<impl Iterator<Item = &Port>> {
+        let found = self.program.functions().iter().find(|other| other.name == function)?;
+        Some(found.inputs.iter().map(|(_, port)| port))
     }
 
     /// States, in the order of the graph's arguments.

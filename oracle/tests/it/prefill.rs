@@ -14,6 +14,7 @@ use oracle::interpreter::{Rounding, Tensor};
 use oracle::reference::Reference;
 use oracle::stepper::{StepError, Stepper};
 use oracle::text::Text;
+use serde_json::json;
 
 /// Distance of the two best fp32 logits from which a position gates.
 const QUALIFYING_MARGIN: f32 = 0.1;
@@ -119,9 +120,9 @@ fn chunks_end_anywhere_about_the_window() {
                 _ => stepper.prefill(&tokens[..end]).unwrap(),
             }
             let outputs = stepper.feed_chunk(&tokens[end..]).unwrap();
-            for at in end..tokens.len() {
-                let found = outputs.logits(at - end).unwrap();
-                assert_same_bits(&found, &expected[at], &format!("{function} to {end}, position {at}"));
+            for (at, expected) in expected[end..].iter().enumerate() {
+                let found = outputs.logits(at).unwrap();
+                assert_same_bits(&found, expected, &format!("{function} to {end}, {at} after it"));
             }
         }
     }
@@ -157,8 +158,8 @@ fn what_lies_beyond_the_last_position_changes_nothing() {
     stepper.prefill(&tokens[13..29]).unwrap();
     spoil(&mut stepper);
     let outputs = stepper.feed_chunk(&tokens[29..59]).unwrap();
-    for at in 29..59 {
-        assert_same_bits(&outputs.logits(at - 29).unwrap(), &expected[at], &format!("position {at}"));
+    for (at, expected) in expected[29..59].iter().enumerate() {
+        assert_same_bits(&outputs.logits(at).unwrap(), expected, &format!("{at} after the second chunk"));
     }
     spoil(&mut stepper);
     assert_same_bits(&stepper.feed(tokens[59]).unwrap(), &expected[59], "the last one");
@@ -218,7 +219,10 @@ fn the_gate_passes_the_package_however_it_is_fed() {
     let source = LocalSource::open(&checkpoint()).unwrap();
     let mut reference = Reference::open(&source).unwrap();
     let mut stepper = prefill_stepper(PrefillReference::F16);
-    for (feeding, qualified) in [(Feeding::Main(width(7)), 182), (Feeding::Prefill(width(7)), 159)] {
+    for (feeding, qualified, json) in [
+        (Feeding::Main(width(7)), 182, json!({"main": 7})),
+        (Feeding::Prefill(width(7)), 159, json!({"prefill": 7})),
+    ] {
         stepper.set_feeding(feeding).unwrap();
         let mut fed = 0;
         let report = gate::run(&mut stepper, &oracle_of(6), Some(&mut reference), false, &mut || {
@@ -229,6 +233,7 @@ fn the_gate_passes_the_package_however_it_is_fed() {
         assert_eq!(report.causes, [], "{feeding:?}");
         assert_eq!((report.qualified, report.agreed), (qualified, qualified), "{feeding:?}");
         assert!(report.passed, "{feeding:?}: {:?}", report.failures);
+        assert_eq!(serde_json::to_value(&report).unwrap()["feeding"], json, "{feeding:?}");
         assert_eq!(fed, 195, "{feeding:?}");
         let distances = report.distances.unwrap();
         assert!(distances.min_cosine >= 0.999 && distances.mean_cosine >= 0.9999, "{distances:?}");
