@@ -79,7 +79,7 @@ fn compare_case(
     for position in 0..case.len() {
         if let (Some(expected), Some(found)) = (one.next()?, other.next()?) {
             report.positions += 1;
-            report.min_cosine = report.min_cosine.min(cosine(&expected, &found));
+            report.min_cosine = report.min_cosine.min(likeness(&expected, &found));
             let (wanted, best) = (winner(&expected), winner(&found));
             if case.qualifies(position) && wanted.id != best.id {
                 let of = |token: u32| found.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
@@ -108,12 +108,14 @@ fn compare_state(
     };
     let ((expected, width), (found, _)) = (contents(one)?, contents(other)?);
     for (expected, found) in expected.chunks_exact(width).zip(found.chunks_exact(width)) {
-        // Equal ones can be all zeros, which have no direction.
-        if expected != found {
-            let differences = expected.iter().zip(found).map(|(a, b)| (a - b).abs());
-            cache.largest_difference = differences.fold(cache.largest_difference, f32::max);
-            cache.min_cosine = cache.min_cosine.min(cosine(expected, found));
-        }
+        let differences = expected.iter().zip(found).map(|(a, b)| (a - b).abs());
+        cache.largest_difference = differences.fold(cache.largest_difference, f32::max);
+        cache.min_cosine = cache.min_cosine.min(likeness(expected, found));
     }
     Ok(())
+}
+
+/// Cosine of two vectors; 1 if they are equal, as zeros have no direction.
+fn likeness(expected: &[f32], found: &[f32]) -> f64 {
+    if expected == found { 1.0 } else { cosine(expected, found) }
 }

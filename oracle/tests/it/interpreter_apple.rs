@@ -4,9 +4,12 @@
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 use std::fs;
+use std::num::NonZeroUsize;
 
-use crate::support::{Case, arg_max, cases, cosine, package, stepper};
+use crate::support::{Case, arg_max, cases, cosine, package, prefill_stepper, stepper};
+use fixtures::data::PrefillReference;
 use half::f16;
+use oracle::feeding::chunks;
 use oracle::interpreter::Rounding;
 use sha2::{Digest, Sha256};
 
@@ -103,6 +106,29 @@ fn int8_provider_has_apples_bits() {
 #[test]
 fn f16_provider_has_apples_bits() {
     assert_eq!(same_bits("provider.f16", 1, 150), 195 + 150);
+}
+
+/// Apple's runtime gives the package of two functions the bits of the package of one: it was fed these sequences one by one, in chunks of
+/// 16 and 64 through `main`, and through `prefill` of 64 and 512 up to the ends of the prompts.
+#[test]
+fn chunks_through_a_dynamic_main_have_apples_bits() {
+    let (golden, mut stepper) = (golden("provider.f16"), prefill_stepper(PrefillReference::F16));
+    stepper.set_rounding(Rounding::EachStep);
+    let mut compared = 0;
+    for (index, case) in sequences(0) {
+        stepper.reset().unwrap();
+        let mut digests = golden.cases[index].digests.iter();
+        for chunk in chunks(&case.ids(), NonZeroUsize::new(16).unwrap()) {
+            let outputs = stepper.feed_chunk(chunk).unwrap();
+            for at in 0..chunk.len() {
+                let found = digest(&outputs.logits(at).unwrap());
+                assert_eq!(Some(&found), digests.next(), "{:?}, {compared} positions before", case.prompt);
+                compared += 1;
+            }
+        }
+        assert_eq!(digests.next(), None);
+    }
+    assert_eq!(compared, 195 + 338);
 }
 
 /// Rounded as Apple's, all positions have its bits, the longest sequence included. Rounded once, with sums in f32, every qualified

@@ -249,6 +249,6 @@ fn two_ways_of_feeding_are_compared() {
     let report = gate::compare_feedings(&mut one, &mut other, &oracle_of(2), &mut go).unwrap();
     assert!(report.passed, "{report:?}");
     // The continuations of 24 tokens, and four beginnings of each prompt.
-    assert_eq!(report.positions, 2 * (24 + 4));
+    assert_eq!((report.positions, report.min_cosine), (2 * (24 + 4), 1.0));
     assert!(report.caches.iter().all(|cache| cache.min_cosine == 1.0 && cache.largest_difference == 0.0));
 }
