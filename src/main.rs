@@ -1,4 +1,4 @@
-//! The command `coreai-bundle`: what was typed becomes what is meant, and the rooms do the work.
+//! The command `coreai-bundle`: parses arguments, and leaves the work to the other crates.
 
 mod aotc;
 mod check;

@@ -9,7 +9,7 @@ use super::OUT_OF_MEMORY;
 #[global_allocator]
 static ALLOCATOR: Limited = Limited;
 
-/// Whether there is a limit. Without one an allocation costs a load and a branch more than the system's.
+/// Whether there is a limit. Without one, an allocation costs one load and one branch more than the system's.
 static IS_LIMITED: AtomicBool = AtomicBool::new(false);
 
 /// Bytes that may still be allocated. What was allocated before the limit was set and is freed later adds to them.

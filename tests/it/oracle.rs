@@ -41,7 +41,7 @@ fn an_oracle_holds_typed_prompts_and_warns_of_ties() {
     ];
     let output = dir.command(&arguments).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("have a margin under 0.1 and gate nothing"));
+    assert!(text(&output.stderr).contains("have a margin under 0.1 and do not count for the gate"));
     let made = read_json(dir.path("oracle.json"));
     let cases = made["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 4);

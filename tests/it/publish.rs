@@ -379,7 +379,10 @@ fn the_command_publishes_a_release_and_never_shows_the_token() {
             .eq(here.iter().map(|(p, b)| (p.as_path(), b)))
     );
     let again = run(&[]);
-    assert!(again.contains("0 new, 0 changed") && again.contains("the Hub holds all of it"), "{again}");
+    assert!(
+        again.contains("0 new, 0 changed") && again.contains("the Hub has every file already"),
+        "{again}"
+    );
     assert!(again.contains("stays         50 B  .gitattributes"), "{again}");
     scene.assert_storage_saw_no_token();
 
@@ -440,6 +443,6 @@ fn the_command_publishes_a_release_and_never_shows_the_token() {
     assert!(public.contains("exists and is public"), "{public}");
     fs::write(scene.dir.path("release/LICENSE"), "Other terms").unwrap();
     let defect = refused(&target, Some(TOKEN));
-    assert!(defect.contains("is not fit to be published") && defect.contains("LICENSE"), "{defect}");
+    assert!(defect.contains("cannot be published") && defect.contains("LICENSE"), "{defect}");
     assert!(!said.contains("hf_secret"), "{said}");
 }

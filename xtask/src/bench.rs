@@ -14,7 +14,7 @@ pub(crate) struct Options {
     /// Folder for models and bundles, made and removed [default: in cargo's target folder]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
-    /// File for the figures [default: in cargo's target folder]
+    /// File for the measurements [default: in cargo's target folder]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// `--only kernels|files|conversion`, `--layers 6,18,42`, `--runs N`
