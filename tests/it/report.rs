@@ -108,7 +108,7 @@ fn reports_render_in_a_browser() {
     assert_sound(&browser, &inspected);
     let text = browser.run("return document.body.textContent").as_str().unwrap().to_owned();
     assert!(
-        text.contains("Weights by code.") && text.contains("only a manifest of this tool tells"),
+        text.contains("Weights by code.") && text.contains("only a manifest of this tool records it"),
         "{text}"
     );
     assert!(!text.contains("What quantization kept"));

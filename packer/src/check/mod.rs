@@ -1,4 +1,4 @@
-//! What is wrong with a bundle, a table folder, a graph package or a release, told before a phone does.
+//! What is wrong with a bundle, a table folder, a graph package or a release, before a phone finds out.
 //!
 //! Every rule that a loader, the engine or a user would trip over and that files can show is in one catalog
 //! (`rules`); the modules beside it apply them. JSON is read leniently, value by value: the point is
