@@ -1,7 +1,7 @@
-//! The head width of full layers, in the two ways that configurations give it.
+//! The head width of full layers, in the two ways that configurations express it.
 //!
 //! Releases have `global_head_dim`. A configuration that transformers 5.23 has saved again has `per_layer_config`
-//! in its place: for each full layer, by its number, the settings that differ from the common ones.
+//! instead: for each full layer, by its number, the settings that differ from the common ones.
 
 use super::fields::Fields;
 use super::{ConfigError, LayerKind};

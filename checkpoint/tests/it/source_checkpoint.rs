@@ -103,7 +103,7 @@ fn roles_without_a_tensor() {
 }
 
 #[test]
-fn a_head_of_its_own_wins_over_the_tie() {
+fn a_separate_head_wins_over_the_tie() {
     let mut tensors = tensors_of(&small_config(), true);
     let tied = build(&small_config(), &tensors).unwrap();
     assert!(tied.head_is_tied());
@@ -127,7 +127,7 @@ fn a_head_of_its_own_wins_over_the_tie() {
     );
 }
 
-/// Each needed tensor, taken away alone, is missed by name; nothing but unused keys and values may be missing.
+/// Each needed tensor that is removed is reported by name; nothing but unused keys and values may be missing.
 #[test]
 fn exactly_the_unused_keys_and_values_may_be_missing() {
     let tensors = tensors_of(&small_config(), false);
@@ -251,7 +251,7 @@ fn blocks_along_the_last_axis() {
     checkpoint.check_blocks(Role::Layer(3, LayerRole::DownProj)).unwrap();
 }
 
-/// A checkpoint of a release's true size: true header, no bytes on the disk.
+/// A checkpoint of a release's real size: a real header, no bytes on the disk.
 #[test]
 fn real_sizes() {
     for (text, slots, decoder_bytes) in [(E4B, 24, E4B_BYTES), (E2B, 15, E2B_BYTES)] {
