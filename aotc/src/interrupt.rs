@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A flag that long work looks at. Clones share it.
+/// A flag that long-running work checks. Clones share it.
 #[derive(Clone, Default, Debug)]
 pub struct Interrupt {
     raised: Arc<AtomicBool>,

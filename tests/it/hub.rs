@@ -217,7 +217,7 @@ fn a_run_with_faults_ends_with_the_right_bytes_or_a_clear_error() {
     }
     assert!(right >= 100, "only {right} runs came to an end: {errors:?}");
     assert!(errors.len() >= 10, "the worst lines must have ended some runs");
-    let clear = ["breaks again and again", "limits the rate", "has a bad time", "refuses"];
+    let clear = ["keeps breaking", "limits the rate", "it has problems", "refuses"];
     for error in &errors {
         assert!(clear.iter().any(|words| error.contains(words)), "{error}");
     }
@@ -313,7 +313,7 @@ fn every_refusal_has_its_own_words_and_a_next_step() {
             "google/open",
             "main",
             &[("HF_TOKEN", "hf_old")],
-            "HUB does not take the token from HF_TOKEN: it is mistyped, expired or revoked; make a new one at \
+            "HUB does not accept the token from HF_TOKEN: it is mistyped, expired or revoked; make a new one at \
              HUB/settings/tokens, or remove it if the repository is public",
         ),
         (

@@ -170,7 +170,7 @@ fn an_interrupted_upload_continues_and_sends_nothing_twice() {
     let scene = Scene::with_files();
     scene.uploads.storage().fails_after = Some(1);
     let error = scene.publish().unwrap_err().to_string();
-    assert!(error.contains("answers with status 503 again and again"), "{error}");
+    assert!(error.contains("keeps answering with status 503"), "{error}");
     assert!(scene.read_back("main").is_empty(), "no commit names half of it");
     scene.uploads.storage().fails_after = None;
     let second = scene.publish().unwrap();
@@ -212,7 +212,7 @@ fn with_faults_all_of_it_is_published_or_nothing_is_and_running_again_helps() {
             Ok(_) => ended += 1,
             Err(error) => {
                 let error = error.to_string();
-                let clear = ["breaks again and again", "limits the rate", "has a bad time", "refuses"];
+                let clear = ["keeps breaking", "limits the rate", "it has problems", "refuses"];
                 assert!(clear.iter().any(|words| error.contains(words)), "seed {seed}: {error}");
                 let there = scene.hub.shared().state().repositories.contains_key(ID);
                 let held = if there { scene.read_back("main") } else { Vec::new() };
@@ -399,20 +399,20 @@ fn the_command_publishes_a_release_and_never_shows_the_token() {
         (
             &target[..],
             None,
-            "error: there is no token, and publishing needs one: make one that may write at HUB/settings/tokens, then set \
+            "error: there is no token, and publishing needs one: make one with write access at HUB/settings/tokens, then set \
              HF_TOKEN or run `hf auth login`",
         ),
         (
             &target,
             Some("hf_secretButOld"),
-            "error: HUB does not take the token from HF_TOKEN: it is mistyped, expired or revoked; make a new one at \
+            "error: HUB does not accept the token from HF_TOKEN: it is mistyped, expired or revoked; make a new one at \
              HUB/settings/tokens, or remove it if the repository is public",
         ),
         (
             &["release", "--repo-id", "google/tiny"],
             Some(TOKEN),
             "error: HUB does not let the token from HF_TOKEN write to google/tiny (You don't have the rights to create a model \
-             under the namespace \"google\"): use a token of its owner that may write, or ask for the change with --pr",
+             under the namespace \"google\"): use a token of its owner with write access, or ask for the change with --pr",
         ),
         (
             &["release", "--repo-id", "ada/new", "--pr"],
