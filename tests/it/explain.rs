@@ -1,4 +1,4 @@
-//! `explain`: what it says of a checkpoint's block is what is packed, and what the documentation shows.
+//! `explain`: what it says about a checkpoint's block is what is packed, and what the documentation shows.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ fn rule<'v>(explained: &'v Value, name: &str) -> &'v Value {
 }
 
 #[test]
-fn every_rule_gives_the_codes_and_scales_that_are_packed() {
+fn every_rule_shows_the_codes_and_scales_that_are_packed() {
     let dir = Dir::new();
     let blocks = [
         ("layers.5.mlp.down_proj.weight", "3", "2"),
@@ -68,7 +68,7 @@ fn assert_packed_bytes(dir: &Dir) {
     assert_eq!(packed["scale_bits"], bits);
 }
 
-/// The feasible interval is what it says: its scales reproduce the block, others do not.
+/// The feasible interval is correct: its scales reproduce the block, others do not.
 #[test]
 fn the_interval_holds_the_scales_that_reproduce_the_block() {
     let dir = Dir::new();

@@ -49,14 +49,14 @@ from scores import QUALIFYING_MARGIN, Score, cosines, margins, violations
 from tables import PerLayerTable
 
 SAME_ROUNDING_COSINE = 0.99999
-"""The least cosine of our interpreter's logits with Apple's, rounded as Apple's."""
+"""The minimum cosine between our interpreter's logits, rounded as Apple's, and Apple's."""
 
 SAME_FEEDING_COSINE = 0.99999
-"""The least cosine between logits of one package that was fed in two ways."""
+"""The minimum cosine between logits of one package that was fed in two ways."""
 
 INTERPRETED_CASES = 2
 """Cases that our interpreter is fed: `oracle/tests/it/interpreter_apple.rs` compares its bits with Apple's at every position of a
-package of each weight format, so what is left to see is that it runs what we convert."""
+package of each weight format, so it only remains to check that it runs what we convert."""
 
 MARGIN_TOLERANCE = 1e-3
 """How far the reference's margins may lie from the oracle's, both computed in f32 by different code."""
@@ -66,7 +66,7 @@ Detail = Mapping[str, object]
 
 
 class Failed(Exception):
-    """A check whose figures are out of bounds; carries them."""
+    """A check whose scores are out of bounds; carries them."""
 
     def __init__(self, message: str, detail: Detail) -> None:
         super().__init__(message)
@@ -94,7 +94,7 @@ def run_check(check: str, body: Callable[[], Detail]) -> bool:
 
 @dataclass(frozen=True)
 class Case:
-    """One sequence to feed, with the oracle's word on it where there is one."""
+    """One sequence to feed, with the oracle's results for it if there are any."""
 
     name: str
     ids: list[int]
@@ -169,13 +169,13 @@ def check_reference(job: Job, references: list[np.ndarray]) -> Detail:
 
 
 def per_layer_table(job: Job) -> PerLayerTable:
-    """The rows that the host would read: the dump where there is one, which must hold what the rule gives."""
+    """The rows that the host would read: the dump if there is one, which must equal the result of the rule."""
     computed = PerLayerTable.quantize(job.checkpoint)
     if job.tables is None:
         return computed
     dumped = PerLayerTable.dump(job.tables)
     if not dumped.equals(computed):
-        raise Failed(f"{job.tables / 'embed_per_layer.i8'} is not what its rule gives", {})
+        raise Failed(f"{job.tables / 'embed_per_layer.i8'} differs from the result of its rule", {})
     return dumped
 
 
@@ -207,7 +207,7 @@ async def run_cases(
 async def run_feeding(
     job: Job, asset: AIModelAsset, feeding: str, references: list[np.ndarray], stored: dict[str, np.ndarray]
 ) -> Detail:
-    """Feeds every case in another way: as good as the first, and the same but for the order of sums."""
+    """Feeds every case in another way: as good as the first, and the same except for the order of sums."""
     score = Score()
     nearest = 1.0
     async with open_session(asset, per_layer_table(job), job.checkpoint.config) as session:

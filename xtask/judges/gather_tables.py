@@ -1,4 +1,4 @@
-"""Judges gather tables by computing them once more with numpy.
+"""Judges gather tables by computing them again with numpy.
 
     gather_tables.py CHECKPOINT FOLDER FILE
 

@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def start_mirror(hub: str, scratch: Path) -> tuple[subprocess.Popen, str]:
-    """Starts olah in front of a Hub; gives it and its address."""
+    """Starts olah in front of a Hub; returns it and its address."""
     behind, port = hub.removeprefix("http://"), free_port()
     front = f"{HOST}:{port}"
     arguments = [sys.executable, "-m", "olah.server", "--host", HOST, "--port", str(port), "--hf-scheme", "http"]

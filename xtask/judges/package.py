@@ -1,4 +1,4 @@
-"""What Apple's own loader makes of a package, before it is run.
+"""How Apple's own loader sees a package, before it is run.
 
 `AIModelAsset.load(path)` reads only `metadata.json`; `is_valid(path)` looks at the folder; `summary()` parses the
 bytecode in the runtime; `program` parses it with the compiler, whose module can be verified and saved again with

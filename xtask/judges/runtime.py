@@ -83,14 +83,14 @@ class Caches:
         return NDArray(array)
 
     def reserve(self, positions: int) -> None:
-        """Makes room for that many positions, keeping what is cached."""
+        """Makes room for this many positions, keeping what is cached."""
         while self.capacity < positions:
             self.capacity *= 2
             self.state = {name: self._array(name, self.state[name].numpy()) for name in self._names}
 
 
 class PerLayerRows:
-    """Gives a graph the per-layer rows in the form its inputs ask for: per token, bound once, or not at all."""
+    """Passes a graph the per-layer rows in the form its inputs require: per token, bound once, or not at all."""
 
     def __init__(self, names: Sequence[str], table: PerLayerTable, config: Config) -> None:
         self._table = table

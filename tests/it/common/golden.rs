@@ -1,4 +1,4 @@
-//! Texts that are kept in files: `cargo xtask golden` writes them anew.
+//! Texts that are kept in files: `cargo xtask golden` rewrites them.
 
 use std::fs;
 use std::path::Path;
