@@ -52,7 +52,7 @@ impl Common {
     }
 }
 
-/// An option's value, as a user gives it.
+/// An option's value, as the user typed it.
 pub(crate) fn typed(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

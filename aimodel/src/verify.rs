@@ -124,7 +124,7 @@ impl<'m> Verifier<'m> {
         VerifyError { path: self.path.join(" / "), reason }
     }
 
-    /// Gives a fault of the current op its path.
+    /// Adds the path of the current op to a fault.
     fn check(&self, checked: Checked) -> Result<(), VerifyError> {
         checked.map_err(|reason| self.fault(reason))
     }

@@ -65,7 +65,7 @@ const PREPARE: &str = r#"mkdir -p "$folder/out" && cd "$folder" || exit 1
 rm -f status output
 "#;
 
-/// Starts the script in a process group of its own, unless it runs or has ended.
+/// Starts the script in a separate process group, unless it runs or has ended.
 const START: &str = r#"cd "$folder" || exit 1
 [ ! -f status ] || exit 0
 ! running || exit 0

@@ -34,7 +34,7 @@ impl Content {
 pub struct Blob {
     /// Key in the package, such as `layers.5.mlp.down_proj.weight/codes`.
     pub key: String,
-    /// Role of the tensor that it is made of.
+    /// Role of the tensor that it is made from.
     pub role: Role,
     /// Name of that tensor in the checkpoint.
     pub tensor: String,

@@ -1,7 +1,7 @@
 //! What a run has finished, so that another one can continue where it was interrupted.
 //!
 //! A journal is a file in a folder beside the outputs. Each line is one JSON value after the digest of all lines up to it: first
-//! what the run does, then, for each tensor that is wholly in the outputs' files, their sizes and digests up to there, and finally
+//! what the run does, then, for each tensor that is completely in the outputs' files, their sizes and digests up to there, and finally
 //! that all outputs are complete. Nothing is trusted: the run that resumes hashes those bytes again, and a journal with a
 //! line that was changed, lost or added is refused. Only a last line without its end is ignored: the run was cut off
 //! while it was written.
@@ -103,7 +103,7 @@ pub(crate) struct SpoolRecord {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Entry {
-    /// A tensor of the graphs is in all files that are made of it.
+    /// A tensor of the graphs is in all files that are made from it.
     Tensor {
         /// Its name.
         name: String,

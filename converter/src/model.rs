@@ -70,7 +70,7 @@ impl Plan {
     }
 
     /// Bytes of tensors that a run reads, for a bar. Each is read once, however many graphs and tables are made from it; the
-    /// stock graph's table is read once more from temporary space.
+    /// stock graph's table is read again from temporary space.
     pub fn input_bytes(&self) -> u64 {
         let graph: Vec<(Role, u64)> =
             self.graphs.first().map(|graph| graph.reads().collect()).unwrap_or_default();

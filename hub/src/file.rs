@@ -31,7 +31,7 @@ pub struct RemoteFile {
 
 /// Why bytes did not arrive, or were not accepted.
 pub(crate) enum Missed {
-    /// The link is no longer good.
+    /// The link is no longer valid.
     Expired(Failure),
     /// The request failed.
     Failed(Failure),

@@ -143,7 +143,7 @@ impl StagedDirectory {
     /// # Errors
     /// [`StagingError::Exists`] and [`StagingError::Refused`] if a target appeared or changed in the meantime and must not be replaced;
     /// [`StagingError::Io`] when renaming fails. Every target is then what it was, and the hidden folders are still there. Where the
-    /// system refuses even that, [`StagingError::NotRestored`] says where things are.
+    /// system refuses even that, [`StagingError::NotRestored`] says where the outputs are.
     pub fn publish_all(folders: &mut [Self]) -> Result<(), StagingError> {
         place::publish(folders.iter_mut().map(|folder| &mut folder.place))
     }

@@ -123,7 +123,7 @@ fn a_whole_e4b_fits_a_megabyte_and_loads_nothing() {
         2 * 2 * 8 * 2,
         "positions 0 and 100, in both plots of both"
     );
-    assert!(page.contains("An earlier run had done a part of it."));
+    assert!(page.contains("An earlier run had done part of it."));
     assert!(page.contains("layer 23, also read by 24, 25"), "slots say who reads them");
     let explained = "layers.41.per_layer_projection.weight --row 377 --block 57";
     assert!(page.contains(explained), "the worst block comes with its command");

@@ -1,4 +1,4 @@
-//! A limit on what a process allocates, for the process that renders a template. Systems have limits of their own, but macOS
+//! A limit on what a process allocates, for the process that renders a template. Systems have their own limits, but macOS
 //! does not enforce them.
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,7 +1,7 @@
 //! Chat templates are rendered in a separate process, with limited memory, stack and time.
 //!
 //! A few lines of a hostile template can ask the engine for more of each than a machine has, and neither a full stack nor an
-//! exhausted memory can be caught in the process where it happens. So the command starts itself once more. That process reads a
+//! exhausted memory can be caught in the process where it happens. So the command starts itself again. That process reads a
 //! conversation as JSON from its standard input and writes what was rendered, or why it was not, to its standard output.
 
 mod memory;

@@ -182,7 +182,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Makes everything that is to be published; the tables' folder, if there is one, is the last.
+    /// Makes everything that will be published; the tables' folder, if there is one, is the last.
     fn fill(
         &self,
         stage: &mut Stage<'_>,
@@ -293,13 +293,13 @@ impl<'a> Job<'a> {
         name.unwrap_or_default()
     }
 
-    /// The report's files, if there is to be one.
+    /// The report's files, if one is requested.
     fn report(&self) -> Option<ReportFiles> {
         let is_wanted = self.conversion.has_report;
         is_wanted.then(|| ReportFiles::at(&self.conversion.run.output, &self.first_name()))
     }
 
-    /// Writes the report, if there is to be one; returns its files.
+    /// Writes the report, if one is requested; returns its files.
     ///
     /// # Errors
     /// If they cannot be written.

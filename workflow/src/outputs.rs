@@ -29,7 +29,7 @@ pub struct RunOptions {
     pub force: bool,
     /// Threads to use.
     pub threads: usize,
-    /// The options that outputs depend on, as a user gives them: an interrupted run is continued with the same ones.
+    /// The options that outputs depend on, as the user typed them: an interrupted run is continued with the same ones.
     pub typed: BTreeMap<String, String>,
 }
 

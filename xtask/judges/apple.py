@@ -1,6 +1,6 @@
 """Judges `.aimodel` packages by Apple's own loader, verifier, serializer and Linux runtime.
 
-    apple.py judge JOB.json          one package; prints one JSON object a check
+    apple.py judge JOB.json          one package; prints one JSON object per check
     apple.py compare JOB.json        two packages' stored logits, position by position
 
 A job of `judge`:
@@ -13,12 +13,12 @@ A job of `judge`:
     tables      the gather tables as dumped, or null: then the rows are computed from the checkpoint
     oracles     oracle files: their sequences are fed, and the numpy reference is compared with them first
     most_cases  how many of the oracles' cases are fed, the first ones; null for all
-    sequences   token ids to feed besides, which no oracle knows
+    sequences   more token ids to feed, for which there is no oracle
     bounds      {"flips" | "mean_cosine" | "min_cosine": [low, high]}
     rounding_cosine
-                the least cosine between logits that are only rounded differently
+                the minimum cosine between logits that are only rounded differently
     logits      a .npz file for the package's logits, or null
-    interpreter our own interpreter (`oracle/examples/logits.rs`), to be compared with Apple's runtime, or null
+    interpreter our own interpreter (`oracle/examples/logits.rs`), to compare with Apple's runtime, or null
 
 A job of `compare`: `left` and `right`, two such .npz files, the left one with at least the sequences of the right one,
 and `min_cosine`.
@@ -238,9 +238,9 @@ def interpreted(job: Job, cases: list[Case], interpreter: Path, rounding: str) -
 def check_interpreter(
     job: Job, interpreter: Path, references: list[np.ndarray], stored: dict[str, np.ndarray]
 ) -> Detail:
-    """Compares our interpreter with Apple's runtime on the first cases: every winner, and how far the logits lie apart.
+    """Compares our interpreter with Apple's runtime on the first cases: every winner, and how far apart the logits are.
 
-    Rounded as Apple's, they must be as good as the same. With wide sums, as GPUs have them, Apple's own rounding remains.
+    Rounded as Apple's, they must be practically equal. With wide sums, as on GPUs, Apple's own rounding remains as a difference.
     """
     cases = job.cases[:INTERPRETED_CASES]
     qualified = margins(np.concatenate(references[:INTERPRETED_CASES])) >= QUALIFYING_MARGIN

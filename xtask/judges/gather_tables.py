@@ -2,7 +2,7 @@
 
     gather_tables.py CHECKPOINT FOLDER FILE
 
-`FOLDER` is what `coreai-bundle tables` writes, `FILE` what it writes with `--ple safetensors`. Prints one JSON object a check.
+`FOLDER` is what `coreai-bundle tables` writes, `FILE` what it writes with `--ple safetensors`. Prints one JSON object per check.
 """
 
 from __future__ import annotations

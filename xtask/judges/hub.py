@@ -1,8 +1,8 @@
-"""Judges what `coreai-bundle publish` leaves on a Hub by reading it with Hugging Face's own client.
+"""Judges what `coreai-bundle publish` writes to a Hub by reading it with Hugging Face's own client.
 
     hub.py PROGRAM LOCAL_HUB FIRST SECOND SCRATCH
 
-`FIRST` and `SECOND` are release trees that differ. Prints one JSON object a check.
+`FIRST` and `SECOND` are release trees that differ. Prints one JSON object per check.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Judges how `coreai-bundle` reads from a Hub that is not ours: olah, a mirror server, in front of the local Hub.
+"""Judges how `coreai-bundle` reads from a third-party Hub: olah, a mirror server, in front of the local Hub.
 
     mirror.py PROGRAM LOCAL_HUB CHECKPOINT SCRATCH
 
-What is made of the mirrored checkpoint must be what is made of the folder. Prints one JSON object a check.
+The results for the mirrored checkpoint must equal those for the folder. Prints one JSON object per check.
 """
 
 from __future__ import annotations

@@ -420,7 +420,7 @@ fn normalize_axis(axis: i64, rank: usize) -> Result<usize, String> {
         .ok_or_else(|| format!("axis {axis} of a tensor of rank {rank}"))
 }
 
-/// Broadcast of two shapes: equal extents stay, 1 gives way, a known extent above 1 wins over a dynamic one.
+/// Broadcast of two shapes: equal extents stay, 1 yields to any other, a known extent above 1 wins over a dynamic one.
 pub(crate) fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
     let rank = a.len().max(b.len());
     let at = |shape: &[Dim], axis: usize| {

@@ -109,7 +109,7 @@ fn the_dump_is_the_file_that_the_writer_makes() {
         fs::write(path(), format!("{front}\n```text\n{expected}```\n{back}")).unwrap();
         return;
     }
-    assert_eq!(dump, expected, "UPDATE_GOLDEN=1 writes it anew");
+    assert_eq!(dump, expected, "UPDATE_GOLDEN=1 rewrites it");
 }
 
 /// Bytes of a line.

@@ -176,7 +176,7 @@ fn eighteen_thousand_damaged_files_do_no_harm() {
         }
         (bytes, modules[round % files.len()].clone())
     }));
-    // A test that never gets past the reader, or the verifier, would show little.
+    // A test that never gets past the reader, or the verifier, would not prove much.
     assert!(
         readable > 1_800 && sound > 400 && sound + 400 < readable,
         "{readable} could be read, {sound} verified"

@@ -26,7 +26,7 @@ pub(super) fn global_head_dim(
     }
 }
 
-/// The one head width that `per_layer_config` gives to exactly the full layers.
+/// The single head width that `per_layer_config` sets for exactly the full layers.
 fn per_layer(text: &Fields<'_>, kinds: &[LayerKind], kv_heads: usize) -> Result<usize, ConfigError> {
     let overrides = text.object("per_layer_config")?;
     let mut head_dims = vec![None; kinds.len()];

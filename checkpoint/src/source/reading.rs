@@ -1,4 +1,4 @@
-//! Tells a source how far a tensor is read, so that its pages leave memory as it goes.
+//! Tells a source how far a tensor is read, so that its pages are dropped from memory along the way.
 
 use super::{Source, TensorEntry};
 

@@ -206,7 +206,7 @@ impl Role {
         }
     }
 
-    /// Shape that the configuration gives the tensor; empty for a layer that does not exist.
+    /// Shape of the tensor according to the configuration; empty for a layer that does not exist.
     pub fn shape(self, config: &DecoderConfig) -> Vec<usize> {
         let (width, row) = config.per_layer.map_or((0, 0), |per_layer| (per_layer.width, per_layer.total));
         match self {

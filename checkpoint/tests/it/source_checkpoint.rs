@@ -65,7 +65,7 @@ fn single_sharded_pruned_and_unpruned_are_the_same() {
         }
     }
     assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
-    // 4 tables, 6 layers of 17 but for three in each of the 3 shared ones, final norm, head
+    // 4 tables, 6 layers of 17 each, minus three in each of the 3 shared ones, final norm, head
     assert_eq!(all[0].len(), 4 + 6 * 17 - 9 + 2);
 }
 
@@ -233,7 +233,7 @@ fn blocks_along_the_last_axis() {
     let config = parse(&small_config());
     let checkpoint = build(&small_config(), &tensors_of(&small_config(), true)).unwrap();
     let projections: Vec<Role> = Role::needed(&config).filter(|role| role.is_projection()).collect();
-    // model projection, head, and 9 in each layer but for two in the shared ones
+    // model projection, head, and 9 in each layer, minus two in the shared ones
     assert_eq!(projections.len(), 2 + 6 * 9 - 3 * 2);
     for role in projections {
         checkpoint.check_blocks(role).unwrap();

@@ -43,7 +43,7 @@ pub(super) struct Sink<'d> {
     noted: usize,
     /// The tensor that was read last.
     last_tensor: &'d str,
-    /// Finished tensors that are not wholly in the files yet.
+    /// Finished tensors that are not completely in the files yet.
     pending: VecDeque<Pending>,
 }
 

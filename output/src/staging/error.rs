@@ -25,7 +25,7 @@ pub enum StagingError {
         path: PathBuf,
         /// What is there.
         found: &'static str,
-        /// What is to be made.
+        /// What should be made.
         wanted: &'static str,
     },
     /// The [`Guard`](super::Guard) does not allow the output at this place, or does not allow replacing what is there.

@@ -80,7 +80,7 @@ enum State {
     Published,
 }
 
-/// Gives outputs their names in this order: all of them, or none.
+/// Renames outputs to their targets in this order: all of them, or none.
 pub(super) fn publish<'p>(places: impl Iterator<Item = &'p mut Place>) -> Result<(), StagingError> {
     let mut published: Vec<(&mut Place, Option<PathBuf>)> = Vec::new();
     let mut failure = None;

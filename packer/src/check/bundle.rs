@@ -180,7 +180,7 @@ fn compression_fault(weights: &[WeightFacts], scheme: Option<&str>) -> Option<St
     }
 }
 
-/// Compares what `user_data` tells hosts with what the graph needs.
+/// Compares what `user_data` says with what the graph needs.
 fn check_engine(
     context: &mut Context<'_>,
     folder: &Folder,

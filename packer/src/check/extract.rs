@@ -163,7 +163,7 @@ impl Extractor<'_> {
         Ok(Some(content))
     }
 
-    /// Notes for each value of a block which float types it is made of, its own included: one bit for each of [`Element::ALL`].
+    /// Records for each value of a block which float types it is computed from, its own included: one bit for each of [`Element::ALL`].
     fn follow_floats(&self, body: BlockId, floats: &mut [u64]) {
         let block = self.module.block(body);
         let own = |value: ValueId| {
@@ -182,7 +182,7 @@ impl Extractor<'_> {
         }
     }
 
-    /// The float types that an angle is made of, from the constants and arguments on.
+    /// The float types that an angle is computed from, starting at the constants and arguments.
     fn rotation(&self, op: OpId, ordinal: usize, floats: &[u64]) -> RotationFacts {
         let bits = made_of(&self.module.op(op).operands, floats);
         let elements = Element::ALL.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
@@ -192,7 +192,7 @@ impl Extractor<'_> {
     }
 }
 
-/// The float types that values are made of.
+/// The float types that values are computed from.
 fn made_of(values: &[ValueId], floats: &[u64]) -> u64 {
     values.iter().fold(0, |bits, value| bits | floats[value.index()])
 }

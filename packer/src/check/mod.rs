@@ -38,7 +38,7 @@ use crate::manifest;
 use crate::metadata as bundle_metadata;
 use crate::template::Renderer;
 
-/// How thorough a check is and where it finds things.
+/// How thorough a check is and where it looks.
 pub struct Options<'a> {
     /// Folder of the tables that a bundle belongs to; None looks beside the bundle.
     pub tables: Option<&'a Path>,
@@ -63,7 +63,7 @@ pub enum CheckError {
     /// The file system refused.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The folder is none of the known kinds.
+    /// The folder is not of a known kind.
     #[error(
         "{} is not a bundle (metadata.json, *.aimodel), table folder (meta.json), graph package (main.mlirb) \
          or release (gpu-pipelined/): pass one of these",

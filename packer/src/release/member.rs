@@ -1,4 +1,4 @@
-//! A bundle or a table folder that is to be released.
+//! A bundle or a table folder to release.
 
 use std::path::{Path, PathBuf};
 

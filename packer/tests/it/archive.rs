@@ -264,7 +264,7 @@ fn file_beyond_four_gibibytes_is_packed() {
     let mut end = [0; 3];
     file.read_exact(&mut end).unwrap();
     assert_eq!(&end, b"end");
-    // The one behind it has an offset beyond 32 bits.
+    // The one after it has an offset beyond 32 bits.
     let mut last = String::new();
     archive.by_name("release/z-small-one").unwrap().read_to_string(&mut last).unwrap();
     assert_eq!(last, "last");

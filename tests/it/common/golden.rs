@@ -19,7 +19,7 @@ pub(crate) fn check(name: &str, text: &str) {
     let line = line.unwrap_or(expected.lines().count().min(text.lines().count()));
     let at = |text: &str| text.lines().nth(line).unwrap_or("nothing").to_owned();
     panic!(
-        "{}: line {} is {:?}, not {:?}; `cargo xtask golden` writes it anew\n{text}",
+        "{}: line {} is {:?}, not {:?}; `cargo xtask golden` rewrites it\n{text}",
         path.display(),
         line + 1,
         at(text),

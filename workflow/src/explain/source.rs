@@ -48,7 +48,7 @@ pub struct ExplainedLattice {
     pub codes: Vec<i8>,
     /// Code of the weight with the largest magnitude.
     pub extremum_code: i8,
-    /// Magnitudes of all real scales that reproduce the block; the upper bound of a block of zeros is none.
+    /// Magnitudes of all real scales that reproduce the block; a block of zeros has no upper bound.
     pub interval: ScaleInterval,
 }
 

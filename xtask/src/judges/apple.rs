@@ -1,7 +1,7 @@
 //! Apple's loader, verifier, serializer and Linux runtime as the judge of packages.
 //!
 //! First the packages in `fixtures`, whose scores are known: they show that the judge passes what is right and finds what
-//! is wrong. Then what `coreai-bundle convert` makes of the tiny checkpoint in every weight mode, and of two synthetic
+//! is wrong. Then the packages that `coreai-bundle convert` makes from the tiny checkpoint in every weight mode, and of two synthetic
 //! ones of another shape.
 
 use super::environment::{clear, scratch, scripts, trouble};

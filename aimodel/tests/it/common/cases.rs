@@ -375,7 +375,7 @@ impl Cases {
         self.cases.push(Case { name: "states".to_owned(), module });
     }
 
-    /// The second function promises a blob of the first one, and one of its own.
+    /// The second function promises a blob of the first one, and a new one.
     fn functions(&mut self) {
         let mut asset = AssetBuilder::new();
         for (name, own) in [("main", "head"), ("prefill", "tail")] {

@@ -101,7 +101,7 @@ fn attributes(module: &Module, places: &[(BlockId, usize, OpId)]) -> Vec<Attribu
     found
 }
 
-/// Changes a module in one place, so that a file can still be made of it.
+/// Changes a module in one place, so that it can still be written to a file.
 pub fn edit(module: &mut Module, numbers: &mut Numbers) {
     let places = places(module);
     let Some((block, at, op)) = numbers.pick(&places) else { return };

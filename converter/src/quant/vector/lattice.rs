@@ -33,7 +33,7 @@ const SMALLEST_SCALE: f32 = 1.03125 * SMALLEST_NORMAL;
 const MULTIPLE: f32 = COMMON_MULTIPLE as f32;
 
 /// A weight on a lattice is within half a bf16 step, 2^-8 of it, of `code * scale`, and the extremum over its code is within
-/// 2^-8 of the scale: their quotient is within 2^-7 of the code. A little more for the rounding of the quotient.
+/// 2^-8 of the scale: their quotient is within 2^-7 of the code. Slightly more, for the rounding of the quotient.
 const TOLERANCE: f32 = 1.0 / 126.0;
 
 /// One of the codes that the extremum may have, for a group of blocks.
