@@ -130,7 +130,7 @@ fn print_result(
         out,
         "sent {sent} large files ({bytes}) and {inline} small ones; {held} large ones were there already"
     )?;
-    writeln!(out, "every file on the Hub has the same digest as here")?;
+    writeln!(out, "every file has the same digest on the Hub as here")?;
     match &published.pull_request {
         Some(address) => writeln!(out, "{address}"),
         None => writeln!(out, "{}/{}/commit/{commit}", settings.public_endpoint(), target.id),

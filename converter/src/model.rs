@@ -179,7 +179,8 @@ impl<'s> Model<'s> {
         Ok(bytemuck::cast_slice(&halves).to_vec())
     }
 
-    /// Carries out a plan, or what is left of it according to the journal. The outputs are complete if this returns without an error, and unusable otherwise.
+    /// Carries out a plan, or what is left of it according to the journal. The outputs are complete if this returns without an
+    /// error, and unusable otherwise.
     ///
     /// # Errors
     /// If the checkpoint cannot be read or changes in the meantime, holds an element that cannot be converted, an output cannot be

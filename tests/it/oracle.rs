@@ -96,8 +96,8 @@ fn both_variants_pass_with_the_tables_found_beside_them() {
     assert_eq!(probe["generated_ids"].as_array().unwrap()[..continued.len()], continued[..]);
 }
 
-/// Over the 493 positions of the longer sequence the lattice is at least ten times nearer to the checkpoint than the rule that ignores it; the numbers are in
-/// `docs/oracle.md`.
+/// Over the 493 positions of the longer sequence the lattice is at least ten times nearer to the checkpoint than the rule that
+/// ignores it; the numbers are in `docs/oracle.md`.
 #[test]
 fn the_lattice_diverges_ten_times_less_and_what_ignores_it_fails() {
     let mut oracle = read_json(stored_oracle("oracle-long.json").into());

@@ -10,7 +10,8 @@ use super::{ConfigError, DecoderConfig, LayerKind, MAX_CONFIG_BYTES, PerLayer, m
 const OUTER_TYPE: &str = "gemma4";
 const TEXT_TYPE: &str = "gemma4_text";
 
-/// Bounds of `rms_norm_eps`: released models have 1e-6 and 1e-5. A smaller number vanishes next to a mean square in f32, a larger one dampens every norm.
+/// Bounds of `rms_norm_eps`: released models have 1e-6 and 1e-5. A smaller number vanishes next to a mean square in f32, a larger
+/// one dampens every norm.
 const RMS_EPS: (f64, f64) = (1e-12, 1e-2);
 
 /// Bounds of `final_logit_softcapping`, which the graph holds in f16: released models have 30.

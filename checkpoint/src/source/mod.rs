@@ -1,8 +1,8 @@
 //! Where a checkpoint's bytes come from.
 //!
-//! A [`Source`] lists the tensors of a safetensors checkpoint and returns their bytes by position, so that
-//! a model is never held in memory. [`LocalSource`] reads a folder; with the feature `hub`, `HubSource` reads a repository. The parts that do not depend on where the bytes
-//! are kept (header and index parsing, merging of shards, the fingerprint) take plain bytes, so that a remote
+//! A [`Source`] lists the tensors of a safetensors checkpoint and returns their bytes by position, so that a model is never held in
+//! memory. [`LocalSource`] reads a folder; with the feature `hub`, `HubSource` reads a repository. The parts that do not depend on
+//! where the bytes are kept (header and index parsing, merging of shards, the fingerprint) take plain bytes, so that a remote
 //! source can use them too.
 
 mod advice;

@@ -190,7 +190,7 @@ impl Place {
         }
         // Overlay file systems give files another device than their folder.
         if found.is_dir() && fs::metadata(&self.parent).is_ok_and(|parent| parent.dev() != found.dev()) {
-            return Err(self.refused("is the root of a file system: choose another output".to_owned()));
+            return Err(self.refused("is a mount point: choose another output".to_owned()));
         }
         let here = std::env::current_dir().and_then(fs::canonicalize).ok();
         if let (Ok(resolved), Some(here)) = (fs::canonicalize(path), here)

@@ -5,9 +5,10 @@
 //! codes that fit one block differ by a common factor, because bf16 numbers are too fine for anything else. Random weights are
 //! not on a lattice for the same reason.
 //!
-//! Whether an f16 number is among these scales is a separate question. Trained scales are probably f32 numbers: in about 3 in 100 blocks
-//! of such a lattice the interval of scales is so narrow that it lies between two f16 numbers. Those blocks keep their codes and take the one of the two
-//! that reproduces more weights; it is off by less than 2^-10 of the scale, less than the weights themselves are.
+//! Whether an f16 number is among these scales is a separate question. Trained scales are probably f32 numbers: in about 3 in 100
+//! blocks of such a lattice the interval of scales is so narrow that it lies between two f16 numbers. Those blocks keep their codes
+//! and take the one of the two that reproduces more weights; it is off by less than 2^-10 of the scale, less than the weights
+//! themselves are.
 //!
 //! Below the smallest normal f16 number, 2^-14, there may be no f16 number near the scale. There the codes are kept only if that leaves a
 //! smaller error than the best fit does. A block that is not on a lattice gets the best of a few fits, see [`nearest`].
