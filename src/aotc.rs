@@ -33,16 +33,16 @@ use crate::{digits, interrupt, terminal};
 pub(crate) struct Arguments {
     /// Bundle with a portable graph
     bundle: PathBuf,
-    /// Architecture to compile for, such as h18p; once for each
+    /// Architecture to compile for, such as h18p; may be repeated
     #[arg(long = "arch", value_name = "NAME")]
     architectures: Vec<String>,
-    /// Device to compile for, such as iPhone18,1; once for each
+    /// Device to compile for, such as iPhone18,1; may be repeated
     #[arg(long = "device", value_name = "DEVICE")]
     devices: Vec<String>,
     /// Operating system of the device: ios or macos
     #[arg(long, default_value = "ios")]
     platform: Platform,
-    /// Oldest version of it that runs the artifact
+    /// Oldest version of it that can run the artifact
     #[arg(long, value_name = "VERSION", default_value = "27.0")]
     min_os: MinimumOs,
     /// Compute unit that the compiler prefers: gpu, neural-engine or none
@@ -64,10 +64,10 @@ pub(crate) struct Arguments {
     /// Write a report for an issue, whether it works or not
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// The xcrun to use, of the Mac that compiles
+    /// The xcrun to use, on the Mac that compiles
     #[arg(long, value_name = "PATH")]
     xcrun: Option<PathBuf>,
-    /// The Xcode to use (DEVELOPER_DIR), of the Mac that compiles
+    /// The Xcode to use (DEVELOPER_DIR), on the Mac that compiles
     #[arg(long, value_name = "DIR")]
     developer_dir: Option<PathBuf>,
     /// Say what would be done, and do nothing
@@ -76,7 +76,7 @@ pub(crate) struct Arguments {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// Take unknown architectures, replace other bundles and scripts of this tool, and ignore the estimate of disk space
+    /// Accept unknown architectures, replace other bundles and scripts of this tool, and ignore the estimate of disk space
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -102,7 +102,7 @@ struct Elsewhere {
     /// Configuration file for ssh
     #[arg(long, value_name = "FILE", requires = "ssh")]
     ssh_config: Option<PathBuf>,
-    /// Folder of that Mac to work in [default: .cache/coreai-bundle/aotc]
+    /// Folder on that Mac to work in [default: .cache/coreai-bundle/aotc]
     #[arg(long, value_name = "DIR", requires = "ssh")]
     ssh_directory: Option<String>,
     /// Write a workflow that compiles a published bundle on a hosted Mac; - prints it
@@ -127,7 +127,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             "warning: {bundle} holds {stray}, which its manifest does not list: it is left out"
         ));
     }
-    // Until here nothing is under way that a signal could not simply end.
+    // Up to here a signal can simply end the process.
     interrupt::listen()?;
     if elsewhere.print {
         print(&aotc::script::commands(&stage))?;
@@ -168,7 +168,7 @@ fn request(arguments: &Arguments) -> anyhow::Result<CompileRequest> {
         preferred_compute: arguments.preferred_compute,
         expect_frequent_reshapes: arguments.expect_frequent_reshapes,
     };
-    // Without a wish, siblings carry no date: equal inputs make equal bytes.
+    // Unless a date is given, siblings carry none: equal inputs make equal bytes.
     let dated = std::env::var_os("SOURCE_DATE_EPOCH").is_some();
     let date = dated.then(creation_date).transpose()?;
     Ok(CompileRequest {
@@ -203,7 +203,7 @@ fn remote(arguments: &Arguments, host: &str, stage: &Stage, interrupt: &Interrup
     Ok(Remote::connect(options, stage.source(), arguments.force, interrupt)?)
 }
 
-/// Compiles, and writes the report if one is wanted, even of a failure.
+/// Compiles, and writes the report if one was asked for, even about a failure.
 fn compile(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyhow::Result<()> {
     let Some(file) = &arguments.report else { return compile_with(arguments, stage, interrupt, None) };
     let output = arguments.outputs().file(FileKind::CompileReport).always();
@@ -256,7 +256,7 @@ fn compile_with(
     }
 }
 
-/// Prints the siblings that are there now.
+/// Prints the siblings that exist now.
 fn result(arguments: &Arguments, siblings: &[Sibling]) -> anyhow::Result<()> {
     if arguments.json {
         let siblings: Vec<Value> = siblings.iter().map(in_json).collect();
@@ -331,7 +331,7 @@ fn workflow(arguments: &Arguments, stage: &Stage) -> anyhow::Result<String> {
     })?)
 }
 
-/// Writes a text whole or not at all; `-` is standard output.
+/// Writes a text completely or not at all; `-` is standard output.
 fn write(file: &Path, text: &str, mode: u32, output: Output) -> anyhow::Result<()> {
     if file == Path::new("-") {
         return print(text);

@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     /// Tables that the bundle belongs to, if they are not beside it
     #[arg(long, value_name = "DIR")]
     tables: Option<PathBuf>,
-    /// Leave out the digests: sizes and structure only
+    /// Skip the digests: check sizes and structure only
     #[arg(long)]
     quick: bool,
     /// Print JSON

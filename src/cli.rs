@@ -13,8 +13,8 @@ use crate::{
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
 ///
-/// Data goes to standard output, messages and bars to standard error. The exit status is 0 when all went well, 1 for what you
-/// can fix (arguments, inputs, the network), 2 when the machine fails (a full disk) or there is a bug.
+/// Data goes to standard output, messages and bars to standard error. The exit status is 0 on success, 1 for what you
+/// can fix (arguments, inputs, the network), 2 if the machine fails (a full disk) or there is a bug.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
 pub(crate) struct Cli {

@@ -6,12 +6,12 @@ use text::terminal::word;
 
 use crate::terminal::{STRONG, paint, shortened};
 
-/// Columns of text that the first column is never narrower than.
+/// Least width of the first column.
 const NARROWEST: usize = 16;
-/// Columns that always stay.
+/// Columns that are always shown.
 const FEWEST: usize = 3;
 
-/// A table: the first column is a name and aligned to the left, the others are figures and aligned to the right.
+/// A table: the first column is a name and aligned to the left, the others are numbers and aligned to the right.
 pub(crate) struct Columns {
     heads: Vec<&'static str>,
     rows: Vec<Vec<String>>,
@@ -26,7 +26,7 @@ impl Columns {
         self.rows.push(cells.iter().map(|cell| word(cell).to_string()).collect());
     }
 
-    /// The table, at most `width` wide: the last columns give way to names, then names lose their middle.
+    /// The table, at most `width` wide: the last columns are dropped in favor of names, then names lose their middle.
     pub(crate) fn text(&self, width: usize) -> String {
         let length = |text: &str| text.chars().count();
         let mut widths: Vec<usize> = self.heads.iter().map(|head| length(head)).collect();
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_stand_in_columns_and_names_give_way() {
+    fn numbers_are_aligned_and_long_names_are_cut() {
         let mut columns = Columns::new(&["name", "bytes"]);
         columns.row(vec!["layers.11.mlp.down_proj.weight".to_owned(), "7".to_owned()]);
         let wide = columns.text(80);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_columns_give_way_to_names() {
+    fn the_last_columns_are_dropped_in_favor_of_names() {
         let mut columns = Columns::new(&["name", "bytes", "shape", "more"]);
         columns.row(["a name of twenty-five ch", "7", "1x2", "less"].map(str::to_owned).to_vec());
         assert!(columns.text(45).contains("less"));

@@ -48,13 +48,13 @@ pub(crate) struct Arguments {
     /// Positions the cache may grow to: 256, 512, 1024, ...
     #[arg(long, value_name = "N", default_value_t = 4096)]
     max_context: u64,
-    /// Use these tables, made before from the same checkpoint, instead of making them
+    /// Use these tables, which were made from the same checkpoint, instead of making them
     #[arg(long, value_name = "DIR", conflicts_with = "no_tables")]
     tables: Option<PathBuf>,
-    /// Make no tables, and leave the bundle without their stamp
+    /// Make no tables, and put no stamp of them into the bundle
     #[arg(long)]
     no_tables: bool,
-    /// Hold every bundle against the checkpoint in fp32, and put the report into its manifest; bundles that fail replace nothing
+    /// Compare every bundle with the checkpoint in fp32, and put the report into its manifest; bundles that fail replace nothing
     #[arg(long, conflicts_with_all = ["no_tables", "dry_run"])]
     gate: bool,
     /// Write no report beside the bundles
@@ -71,7 +71,7 @@ pub(crate) struct Arguments {
 /// Graphs to make, as typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum VariantChoice {
-    /// The host gives the row at each step
+    /// The host provides the row at each step
     Provider,
     /// The tables are inputs, bound once
     Tbl,
@@ -155,7 +155,7 @@ impl Arguments {
         })
     }
 
-    /// A gate computes the checkpoint many times over, so it is then kept.
+    /// A gate reads the checkpoint many times, so it is kept then.
     fn access(&self) -> Access {
         let Common { source, access, .. } = &self.common;
         if self.gate { Access::kept(source, access.revision.as_deref()) } else { access.access() }

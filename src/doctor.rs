@@ -10,10 +10,10 @@ use workflow::doctor::{DoctorOptions, examine_all};
 
 use crate::{interrupt, terminal};
 
-/// Column in which a check says what it found.
+/// Column in which the result of a check starts.
 const DETAIL: usize = 26;
 
-/// Tell what this machine can do, and what to do about the rest
+/// Show what this machine can do, and what to do about the rest
 #[derive(Debug, Args)]
 #[command(after_help = "What is missing does not change the exit status: not every machine needs everything.
 
@@ -24,13 +24,13 @@ pub(crate) struct Arguments {
     /// Folder that outputs would go to
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
-    /// The xcrun to ask
+    /// The xcrun to use
     #[arg(long, value_name = "PATH")]
     xcrun: Option<PathBuf>,
-    /// The Xcode to ask (DEVELOPER_DIR)
+    /// The Xcode to use (DEVELOPER_DIR)
     #[arg(long, value_name = "DIR")]
     developer_dir: Option<PathBuf>,
-    /// The Python to ask for coreai-core [default: python3]
+    /// The Python to look for coreai-core in [default: python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     /// Print JSON
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A line that goes on below its text, where it is longer than the terminal is wide.
+/// A line that continues below its text if it is wider than the terminal.
 fn print_line(out: &mut impl Write, line: &str, width: usize) -> io::Result<()> {
     let text = line.trim_start();
     let start = line.len() - text.len();

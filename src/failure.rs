@@ -1,4 +1,4 @@
-//! How a command ends that could not do what was asked.
+//! How a command that could not do what was asked ends.
 
 use std::io;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ const USER: u8 = 1;
 /// The machine failed, or this program did.
 const MACHINE: u8 = 2;
 
-/// Prints an error with its causes, and gives the exit status. A closed pipe is not an error.
+/// Prints an error with its causes, and returns the exit status. A closed pipe is not an error.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
@@ -35,14 +35,14 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(status(error))
 }
 
-/// Prints what is wrong with the arguments, or the help that they ask for, and gives the exit status. Help is our own text;
+/// Prints what is wrong with the arguments, or the help that they ask for, and returns the exit status. Help is our own text;
 /// errors quote arguments.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         terminal::tell(text::bounds::cut(error.to_string().trim_end(), text::bounds::LONGEST_MESSAGE));
         return ExitCode::from(USER);
     }
-    // Nothing is left to do if standard output is closed.
+    // If standard output is closed, there is nothing left to do.
     let _ = error.print();
     ExitCode::SUCCESS
 }

@@ -1,4 +1,4 @@
-//! `coreai-bundle gate`: does a bundle say what its checkpoint says?
+//! `coreai-bundle gate`: does a bundle choose the tokens that its checkpoint chooses?
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -23,10 +23,11 @@ use crate::{interrupt, origin, terminal};
 
 /// Compare a bundle with an oracle
 ///
-/// Tokens are fed through the bundle's own caches as the engine does: prompts in chunks through the function prefill, if the bundle has
-/// one, all else one by one. A chunk has logits at its end only, so a prompt is read four times, up to each of its quarters. The bundle passes if it chooses the oracle's
-/// token wherever the choice is clear (a margin of 0.1), at enough positions, and does not clearly prefer another token elsewhere.
-/// With the checkpoint all logits are compared, and causes are looked for. A bundle that fails ends the command with status 1.
+/// Tokens are fed through the bundle's own caches as the engine does: prompts in chunks through the function prefill, if the
+/// bundle has one, everything else one by one. A chunk has logits at its end only, so a prompt is read four times, up to each of
+/// its quarters. The bundle passes if it chooses the oracle's token wherever the choice is clear (a margin of 0.1), at enough
+/// positions, and does not clearly prefer another token elsewhere. With the checkpoint, all logits are compared, and causes of a
+/// failure are looked for. A bundle that fails ends the command with status 1.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   coreai-bundle gate out/gemma4_e4b_qat_decode_int4lin --oracle oracle.json
@@ -34,7 +35,7 @@ use crate::{interrupt, origin, terminal};
 pub(crate) struct Arguments {
     #[command(flatten)]
     runnable: RunnableArguments,
-    /// What the checkpoint says, made by `coreai-bundle oracle`
+    /// Oracle of the checkpoint, made by `coreai-bundle oracle`
     #[arg(long, value_name = "FILE")]
     oracle: PathBuf,
     /// The checkpoint: compare all logits with it, and look for causes
@@ -43,22 +44,22 @@ pub(crate) struct Arguments {
     /// Branch, tag or commit of the checkpoint's repository [default: main]
     #[arg(long, value_name = "REVISION", requires = "checkpoint")]
     revision: Option<String>,
-    /// Feed the bundle one by one too, and compare logits and caches with what the engine's way of feeding makes
+    /// Also feed tokens one by one, and compare logits and caches with those that the engine's way of feeding makes
     #[arg(long)]
     both: bool,
-    /// Compare layer by layer, and name the first that departs
+    /// Compare layer by layer, and name the first that deviates
     #[arg(long, requires = "checkpoint")]
     layers: bool,
-    /// Fewest distinct positions with a clear choice that are enough to pass
+    /// Minimum number of distinct positions with a clear choice
     #[arg(long, value_name = "N", default_value_t = Bounds::LOSSLESS.min_positions as u32, value_parser = clap::value_parser!(u32).range(1..))]
     min_positions: u32,
-    /// Least cosine of the logits at any position [default: 0.995; 0.99 with int8 weights]
+    /// Minimum cosine of the logits at any position [default: 0.995; 0.99 with int8 weights]
     #[arg(long, value_name = "X", value_parser = cosine, requires = "checkpoint")]
     min_cosine: Option<f64>,
-    /// Least mean cosine of the logits [default: 0.9995; 0.999 with int8 weights]
+    /// Minimum mean cosine of the logits [default: 0.9995; 0.999 with int8 weights]
     #[arg(long, value_name = "X", value_parser = cosine, requires = "checkpoint")]
     min_mean_cosine: Option<f64>,
-    /// Largest mean KL divergence in nats [default: 0.001; 0.004 with int8 weights]
+    /// Maximum mean KL divergence in nats [default: 0.001; 0.004 with int8 weights]
     #[arg(long, value_name = "X", value_parser = divergence, requires = "checkpoint")]
     max_kl: Option<f64>,
     /// Write the bundle's own 24-token continuation of the first prompt, for devices to repeat
@@ -70,7 +71,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// The bounds of the bundle's format, but for those that were typed.
+    /// The bounds of the bundle's format, except for those that were typed.
     fn bounds(&self, of_format: Bounds) -> Bounds {
         Bounds {
             min_positions: self.min_positions as usize,
@@ -87,7 +88,7 @@ fn cosine(typed: &str) -> Result<f64, String> {
 }
 
 fn divergence(typed: &str) -> Result<f64, String> {
-    number(typed).ok_or_else(|| "give a number from 0 on".to_owned())
+    number(typed).ok_or_else(|| "give a number that is not negative".to_owned())
 }
 
 fn number(typed: &str) -> Option<f64> {
@@ -119,7 +120,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let gate = report.judged_by(bounds);
     let feedings = if arguments.both { compare_feedings(&runnable, &oracle, &bar)? } else { None };
     if arguments.both && feedings.is_none() {
-        terminal::tell("the engine feeds this bundle one by one: --both has nothing to compare");
+        terminal::tell("the engine feeds this bundle one token at a time, so --both has nothing to compare");
     }
     let report = Both { gate, feedings };
     if let Some(path) = &arguments.probe {
@@ -139,7 +140,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(report.gate.exit_code().max(u8::from(differ))))
 }
 
-/// The report, and how two ways of feeding compare if that was asked for.
+/// The report and, if it was asked for, how two ways of feeding compare.
 #[derive(Serialize)]
 struct Both {
     #[serde(flatten)]
@@ -175,8 +176,8 @@ fn print(report: &GateReport, out: &mut dyn Write) -> io::Result<()> {
             )?;
         }
         match layers.first_departing {
-            Some(layer) => writeln!(out, "layer {layer} is the first that departs")?,
-            None => writeln!(out, "no layer departs")?,
+            Some(layer) => writeln!(out, "layer {layer} is the first that deviates")?,
+            None => writeln!(out, "no layer deviates")?,
         }
     }
     report.reasons().try_for_each(|reason| writeln!(out, "{reason}"))?;
@@ -215,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn help_gives_the_bounds_that_are_used() {
+    fn help_shows_the_bounds_that_are_used() {
         let mut command = Arguments::augment_args(clap::Command::new("gate"));
         let help = command.render_long_help().to_string();
         let (lossless, eight_bits) = (Bounds::LOSSLESS, Bounds::EIGHT_BITS);

@@ -9,7 +9,7 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 /// Turns the signals into a flag. A second one does nothing more: cleaning up takes well under a second.
 pub(crate) fn listen() -> anyhow::Result<()> {
     match ctrlc::set_handler(|| ASKED.store(true, Ordering::Relaxed)) {
-        // Whoever listened first does the same.
+        // If somebody listens already, they do the same.
         Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(()),
         Err(error) => Err(error).context("cannot listen for Ctrl-C"),
     }

@@ -1,4 +1,4 @@
-//! The command `coreai-bundle`: what was typed goes to `workflow` as values, and what comes back is printed.
+//! The command `coreai-bundle`: parses arguments and prints results; the work is done in `workflow`.
 
 mod aotc;
 mod check;

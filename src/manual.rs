@@ -1,4 +1,4 @@
-//! `coreai-bundle completions` and `coreai-bundle man`: what shells and `man` read, made of what can be typed.
+//! `coreai-bundle completions` and `coreai-bundle man`: completions for shells and pages for `man`, made from the definition of the arguments.
 
 use std::io::Write;
 use std::path::PathBuf;

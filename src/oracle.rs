@@ -1,4 +1,4 @@
-//! `coreai-bundle oracle`: what a checkpoint says in fp32, as a file that bundles are compared with.
+//! `coreai-bundle oracle`: computes a checkpoint in fp32 and writes a file that bundles are compared with.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,19 +19,19 @@ use workflow::origin::Access;
 use crate::progress::Bar;
 use crate::{interrupt, origin, template, terminal};
 
-/// Characters of a prompt that stand for it in messages.
+/// Characters of a prompt that messages show.
 const SHOWN: usize = 32;
 
-/// Compute a checkpoint in fp32 and keep what it says
+/// Compute a checkpoint in fp32 and record its choices
 ///
-/// Every position of prompt and continuation is recorded with its winner, its margin and a digest of its logits. Without prompts
+/// Every position of prompt and continuation is recorded with its winner, its margin and a digest of its logits. Without prompts,
 /// the default set is used: lists, prose, code, German and Japanese, and one that is longer than the sliding window.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   coreai-bundle oracle gemma-4-E4B-it-qat -o oracle.json
   coreai-bundle oracle gemma-4-E4B-it-qat --prompt \"Count up: 1, 2, 3,\" --chat \"Name the days.\" -n 24 -o oracle.json")]
 pub(crate) struct Arguments {
-    /// The checkpoint: a folder, or a repository of the Hub, which is brought into the cache first
+    /// The checkpoint: a folder, or a repository of the Hub, which is downloaded into the cache first
     source: String,
     /// Branch, tag or commit of the repository [default: main]
     #[arg(long, value_name = "REVISION")]
@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     /// A file with a text to continue on each line
     #[arg(long = "prompts", value_name = "FILE")]
     prompt_file: Option<PathBuf>,
-    /// Tokens to continue each by
+    /// Number of tokens to continue each one by
     #[arg(short = 'n', long, value_name = "N", default_value_t = NEW_TOKENS)]
     tokens: usize,
     /// File to write
@@ -93,13 +93,13 @@ impl Arguments {
     }
 }
 
-/// Names the positions that gate nothing.
+/// Names the positions that do not count for the gate.
 fn warn(case: &Case) {
     let ties = case.ties();
     if !ties.is_empty() {
         let positions: Vec<String> = ties.iter().map(usize::to_string).collect();
         terminal::tell(format_args!(
-            "{}: {} of {} positions have a margin under 0.1 and gate nothing: {}",
+            "{}: {} of {} positions have a margin under 0.1 and do not count for the gate: {}",
             shortened(&case.prompt),
             ties.len(),
             case.len(),
@@ -113,7 +113,7 @@ fn warn_of_few(made: &Oracle) {
     let (found, needed) = (made.qualified(), Bounds::LOSSLESS.min_positions);
     if found < needed {
         terminal::tell(format!(
-            "warning: {found} distinct positions gate, `coreai-bundle gate` needs at least {needed}: give more or longer prompts, \
+            "warning: {found} distinct positions count for the gate, which needs at least {needed}: give more or longer prompts, \
              or continue them by more tokens"
         ));
     }
@@ -149,6 +149,10 @@ fn report(made: &Oracle, arguments: &Arguments) -> anyhow::Result<()> {
     }
     let (cases, qualified) = (made.cases.len(), made.qualified());
     let cases = if cases == 1 { "1 case".to_owned() } else { format!("{cases} cases") };
-    writeln!(out, "{}  {cases}, {qualified} distinct positions gate", arguments.output.display())?;
+    writeln!(
+        out,
+        "{}  {cases}, {qualified} distinct positions count for the gate",
+        arguments.output.display()
+    )?;
     Ok(())
 }

@@ -12,7 +12,7 @@ pub(crate) struct AccessArguments {
     /// Branch, tag or commit of the repository [default: main]
     #[arg(long, value_name = "REVISION")]
     pub(crate) revision: Option<String>,
-    /// Bring the repository into the cache that Hub clients share, instead of reading it without keeping it
+    /// Download the repository into the cache that Hub clients share, instead of reading it without keeping it
     #[arg(long)]
     download: bool,
 }
@@ -23,7 +23,7 @@ impl AccessArguments {
     }
 }
 
-/// Opens a source with a bar for one downloaded file after another. A signal simply ends the process meanwhile. It becomes a flag
+/// Opens a source and shows a bar for each downloaded file. Until then a signal simply ends the process. It becomes a flag
 /// where a command has something to clean up.
 pub(crate) fn open(source: &str, access: &Access) -> anyhow::Result<Opened> {
     opener(&Bar::of_bytes()).open(source, access)

@@ -1,4 +1,4 @@
-//! What every command that converts is given.
+//! Arguments of every command that converts.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -9,7 +9,7 @@ use workflow::outputs::RunOptions;
 
 use crate::origin::AccessArguments;
 
-/// What every command that converts is given.
+/// Arguments of every command that converts.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
     /// Folder of the checkpoint, or its repository on the Hub, as owner/name
@@ -22,7 +22,7 @@ pub(crate) struct Common {
     /// Base name of the outputs, instead of one made from the checkpoint's
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Print the result, and events on the way, as JSON
+    /// Print the result and progress events as JSON
     #[arg(long)]
     pub(crate) json: bool,
     /// Continue an interrupted conversion of the same commit with the same options
@@ -37,7 +37,7 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// With the options that outputs depend on.
+    /// Including the options that outputs depend on.
     pub(crate) fn run_options(&self, typed: BTreeMap<String, String>) -> RunOptions {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         RunOptions {
@@ -52,7 +52,7 @@ impl Common {
     }
 }
 
-/// An option's value, as a user gives it.
+/// An option's value, as the user typed it.
 pub(crate) fn typed(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

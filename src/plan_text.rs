@@ -1,4 +1,4 @@
-//! A plan as text or JSON, and the line that a conversion ends with.
+//! A plan as text or JSON, and the last line of a conversion's output.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -96,7 +96,7 @@ fn print_tables(out: &mut impl Write, plan: &Plan, name: &ModelName) -> io::Resu
     Ok(())
 }
 
-/// What became of the weights of one format.
+/// What happened to the weights of one format.
 pub(crate) fn total_line(total: &Totals) -> String {
     let blocks = digits::grouped(total.blocks);
     let exact = digits::percent(total.weights_exact, total.weights);

@@ -1,4 +1,4 @@
-//! What standard error shows of long work: a bar, events for machines, or lines.
+//! How standard error shows long-running work: as a bar, events for machines, or lines.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::{interrupt, terminal};
 /// Bytes between two events for machines.
 const EVENT_STEP: u64 = 64 << 20;
 
-/// A bar, hidden where nobody looks; ends the work when it was interrupted.
+/// A bar, hidden unless standard error is a terminal; ends the work when it was interrupted.
 pub(crate) struct Bar {
     bar: ProgressBar,
     events: Option<Events>,
@@ -22,7 +22,7 @@ pub(crate) struct Bar {
 struct Events {
     total: AtomicU64,
     done: AtomicU64,
-    /// What the name below is the name of.
+    /// The kind of item that the name below belongs to.
     noun: &'static str,
     name: Mutex<String>,
 }
@@ -40,7 +40,7 @@ impl Bar {
         Bar { bar: terminal::bar("gate {bar:30} {pos}/{len} positions, {per_sec}, {eta}"), events: None }
     }
 
-    /// A bar over the bytes of things that events call `noun`; `json` writes events instead.
+    /// A bar over the bytes of items that events call `noun`; `json` writes events instead.
     pub(crate) fn or_events(noun: &'static str, json: bool) -> Self {
         if !json {
             return Self::of_bytes();
@@ -106,7 +106,7 @@ impl Events {
     }
 }
 
-/// Work that says what it does in lines. No work is to be lost because nobody reads them.
+/// Reports work in lines. No work may be lost because they cannot be written.
 pub(crate) struct Lines;
 
 impl Progress for Lines {

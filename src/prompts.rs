@@ -1,4 +1,4 @@
-//! Options that say how a bundle reads prompts.
+//! Options for how a bundle reads prompts.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -20,7 +20,7 @@ pub(crate) struct Prompts {
     /// Function that reads prompts: auto (stock has one), none, or for tbl the number of tokens that it takes
     #[arg(long, value_name = "auto|none|N", default_value_t = PrefillChoice::Auto)]
     pub(crate) prefill: PrefillChoice,
-    /// Tokens of a prompt that the engine is to read at a time, where a function takes any number
+    /// Tokens of a prompt that the engine should read at a time, where a function takes any number
     #[arg(long = "prefill-chunk", value_name = "N", default_value = "512")]
     pub(crate) chunk: NonZeroUsize,
 }
@@ -37,7 +37,7 @@ pub(crate) enum Main {
 /// The function that reads prompts, as typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PrefillChoice {
-    /// What the engine of the variant can use without being asked for it.
+    /// What the engine of the variant uses by default.
     Auto,
     None,
     Fixed(u32),
@@ -82,7 +82,7 @@ impl Prompts {
         {
             let instead = if is_stock {
                 format!(
-                    "the engine of stock wants a function that takes any number; --prefill-chunk {tokens} sets how many it reads at a time"
+                    "the engine of stock needs a function that takes any number; --prefill-chunk {tokens} sets how many it reads at a time"
                 )
             } else {
                 "the engine of provider feeds one token at a time".to_owned()

@@ -17,11 +17,11 @@ use crate::{digits, interrupt, template};
 /// Publish a release tree on the Hub, in one commit
 ///
 /// The tree is checked first, as `check` does, and refused if it has defects. Then it is compared with what the repository
-/// holds: what is new or changed is sent, and what is on the Hub only stays. An upload that was cut off continues with the file it
+/// holds: what is new or changed is sent, and what exists only on the Hub stays. An upload that was cut off continues with the file it
 /// was at when it is run again. Afterwards every digest that the Hub reports is compared with what is here.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The token is that of HF_TOKEN, HF_TOKEN_PATH or `hf auth login`, and must be one that may write.
+    after_help = "The token is the one from HF_TOKEN, HF_TOKEN_PATH or `hf auth login`, and must have write access.
 
 Example:
   coreai-bundle publish release --repo-id me/gemma-4-E4B-it-coreai --private"
@@ -29,7 +29,7 @@ Example:
 pub(crate) struct Arguments {
     /// Release tree that `coreai-bundle release` made
     folder: PathBuf,
-    /// Repository to publish to; made if there is none
+    /// Repository to publish to; created if it does not exist
     #[arg(long, value_name = "USER/NAME")]
     repo_id: String,
     /// Make a new repository private, and refuse to publish to one that is public
@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     /// Show what is new, changed and equal, and send nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print the result, and events on the way, as JSON
+    /// Print the result and progress events as JSON
     #[arg(long)]
     json: bool,
 }
@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let id = RepositoryId::new(&arguments.repo_id)?;
     let client = publish::client(interrupt::asked)?;
     let release = Checked::new(&arguments.folder, &template::render)?;
-    // Until here nothing is under way that a signal could not simply end.
+    // Up to here a signal can simply end the process.
     interrupt::listen()?;
     let target = PublishTarget {
         id: &id,
@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How many files are of a state.
+/// How many files are in a state.
 fn count(comparison: &Comparison, state: FileState) -> usize {
     comparison.states.iter().filter(|found| **found == state).count()
 }
@@ -122,7 +122,7 @@ fn print_result(
 ) -> io::Result<()> {
     let Some(published) = published else { return writeln!(out, "nothing was sent: --dry-run") };
     let Some(commit) = &published.commit else {
-        return writeln!(out, "nothing was sent: the Hub holds all of it");
+        return writeln!(out, "nothing was sent: the Hub has every file already");
     };
     let Published { sent, sent_bytes, held, inline, .. } = published;
     let bytes = digits::bytes(*sent_bytes);
@@ -130,7 +130,7 @@ fn print_result(
         out,
         "sent {sent} large files ({bytes}) and {inline} small ones; {held} large ones were there already"
     )?;
-    writeln!(out, "the Hub holds every file with the digest that it has here")?;
+    writeln!(out, "every file has the same digest on the Hub as here")?;
     match &published.pull_request {
         Some(address) => writeln!(out, "{address}"),
         None => writeln!(out, "{}/{}/commit/{commit}", settings.public_endpoint(), target.id),

@@ -1,4 +1,4 @@
-//! Outputs of a run that had finished them before it was cut off. What they are, their manifests say.
+//! Outputs that a run had finished before it was cut off. Their manifests say what they are.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use workflow::bundle::program_path;
 use crate::outputs::Common;
 use crate::{digits, terminal};
 
-/// Prints what was published; gives 1 if a bundle had failed its gate.
+/// Prints what was published; returns 1 if a bundle had failed its gate.
 pub(crate) fn print(common: &Common, manifests: &[Manifest]) -> anyhow::Result<ExitCode> {
     if common.json {
         terminal::print_json(&done(common, manifests))?;
@@ -36,7 +36,7 @@ fn bytes(manifest: &Manifest) -> u64 {
     manifest.files.iter().map(|file| file.size).sum()
 }
 
-/// The event that a run prints at its end, as far as the manifests know it.
+/// The event that a run prints at its end, as far as it follows from the manifests.
 fn done(common: &Common, manifests: &[Manifest]) -> Value {
     let path = |manifest: &Manifest| common.output.join(&manifest.name);
     let is_tables = |manifest: &&Manifest| manifest.kind == ManifestKind::Tables;

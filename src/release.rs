@@ -13,7 +13,7 @@ use crate::{digits, origin, template, terminal};
 
 /// Make a release tree of bundles and tables, with a model card and a license
 ///
-/// The card is made of what the manifests record: it names what was measured, and what was not. Every byte is hashed again and compared
+/// The card is made from what the manifests record: it names what was measured, and what was not. Every byte is hashed again and compared
 /// with the manifests, then the tree is checked as `check` does; a tree with defects is not made.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// Text of the license, instead of the checkpoint's
     #[arg(long, value_name = "FILE", requires = "license_id")]
     license: Option<PathBuf>,
-    /// The license as cards name it, instead of what the checkpoint's card says
+    /// Identifier of the license in cards, instead of the one in the checkpoint's card
     #[arg(long, value_name = "ID")]
     license_id: Option<String>,
     /// Print JSON

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::runnable::RunnableArguments;
 use crate::{template, terminal};
 
-/// Let a bundle answer a prompt, with the very bytes that a device gets
+/// Let a bundle answer a prompt, with the exact bytes that a device gets
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   coreai-bundle run out/gemma4_e4b_qat_decode_int4lin --prompt \"Why is the sky blue?\"
@@ -24,13 +24,13 @@ pub(crate) struct Arguments {
     /// What the user says
     #[arg(long, value_name = "TEXT")]
     prompt: String,
-    /// Instructions ahead of it
+    /// Instructions for the model, before the prompt
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     system: Option<String>,
-    /// Continue the prompt as it stands, without the chat template
+    /// Continue the prompt as it is, without the chat template
     #[arg(long)]
     raw: bool,
-    /// Tokens at most
+    /// Maximum number of tokens
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
     tokens: usize,
     /// Print the result as JSON, when it is complete
@@ -83,7 +83,7 @@ impl Arguments {
 }
 
 fn summary(made: &Generated) -> String {
-    let end = if made.stopped { "ended by itself" } else { "cut off by -n" };
+    let end = if made.stopped { "ended on its own" } else { "cut off by -n" };
     format!(
         "{} tokens read in {:.1} s, {} tokens written, {:.1} tokens/s, {end}",
         made.prompt_tokens,

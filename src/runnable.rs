@@ -1,4 +1,4 @@
-//! What every command that runs a bundle is given.
+//! Arguments of every command that runs a bundle.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use ::oracle::interpreter::Rounding;
 use clap::{Args, ValueEnum};
 use workflow::runnable::Runnable;
 
-/// What every command that runs a bundle is given.
+/// Arguments of every command that runs a bundle.
 #[derive(Debug, Args)]
 pub(crate) struct RunnableArguments {
     /// Bundle, or package

@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 /// Form of the per-layer table, as typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Form {
-    /// A folder of raw tables with a scale a row, as the bundles of this tool use them
+    /// A folder of raw tables with one scale per row, as the bundles of this tool use them
     Raw,
     /// One safetensors file with one scale, as Apple's own Gemma 3n export writes it
     Safetensors,

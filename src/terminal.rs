@@ -1,6 +1,6 @@
-//! What people see: the ways to standard output and standard error, how wide the terminal is, and what stands out on it.
+//! What people see: the writers of standard output and standard error, the width of the terminal, and styles.
 //!
-//! Text is styled always and written through [`anstream`], which drops styles where nobody would see them (a pipe, `NO_COLOR`)
+//! Text is always styled and written through [`anstream`], which drops styles where they would not be seen (a pipe, `NO_COLOR`)
 //! and keeps them where they are forced (`CLICOLOR_FORCE`).
 
 mod door;
@@ -20,7 +20,7 @@ use self::door::Door;
 /// Narrowest text that is still wrapped.
 const NARROWEST: usize = 40;
 
-/// Characters of one line before it is wrapped: no more than a window holds.
+/// Longest line that is not wrapped, in characters: no more than a window holds.
 const LONGEST_LINE: usize = 4000;
 
 /// Titles and results.
@@ -29,10 +29,10 @@ pub(crate) const STRONG: Style = Style::new().bold();
 pub(crate) const GREEN: Style = AnsiColor::Green.on_default();
 /// What is only on the left, or bad.
 pub(crate) const RED: Style = AnsiColor::Red.on_default();
-/// What is changed, or to be watched.
+/// What is changed, or needs attention.
 pub(crate) const YELLOW: Style = AnsiColor::Yellow.on_default();
 
-/// Every style that there is.
+/// All styles.
 const PALETTE: [Style; 4] = [STRONG, GREEN, RED, YELLOW];
 
 /// A text in a style, for [`out`] and [`err`].
@@ -41,24 +41,24 @@ pub(crate) fn paint(style: Style, text: impl fmt::Display) -> String {
 }
 
 /// Standard output.
-#[expect(clippy::disallowed_methods, reason = "the door itself")]
+#[expect(clippy::disallowed_methods, reason = "this is the only place that may")]
 pub(crate) fn out() -> Door<AutoStream<StdoutLock<'static>>> {
     Door::new(anstream::stdout().lock())
 }
 
 /// Standard output for what a model wrote.
-#[expect(clippy::disallowed_methods, reason = "the door itself")]
+#[expect(clippy::disallowed_methods, reason = "this is the only place that may")]
 pub(crate) fn prose() -> Door<AutoStream<StdoutLock<'static>>> {
     Door::for_prose(anstream::stdout().lock())
 }
 
 /// Standard error.
-#[expect(clippy::disallowed_methods, reason = "the door itself")]
+#[expect(clippy::disallowed_methods, reason = "this is the only place that may")]
 pub(crate) fn err() -> Door<AutoStream<StderrLock<'static>>> {
     Door::new(anstream::stderr().lock())
 }
 
-/// Prints a line on standard error. No run is to fail because nobody reads its messages.
+/// Prints a line on standard error. No run may fail because its messages cannot be written.
 pub(crate) fn tell(line: impl fmt::Display) {
     let _ = writeln!(err(), "{line}");
 }
@@ -92,7 +92,7 @@ pub(crate) fn tell_json(event: &serde_json::Value) {
 }
 
 /// A progress bar on standard error; hidden where that is not a terminal.
-#[expect(clippy::disallowed_methods, reason = "the door itself")]
+#[expect(clippy::disallowed_methods, reason = "this is the only place that may")]
 pub(crate) fn bar(template: &str) -> ProgressBar {
     let is_drawn = io::stderr().is_terminal();
     let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -104,7 +104,7 @@ pub(crate) fn bar(template: &str) -> ProgressBar {
 }
 
 /// Shows a name beside a bar.
-#[expect(clippy::disallowed_methods, reason = "the door itself")]
+#[expect(clippy::disallowed_methods, reason = "this is the only place that may")]
 pub(crate) fn name_bar(bar: &ProgressBar, name: &str) {
     bar.set_message(word(name).to_string());
 }
@@ -140,7 +140,7 @@ pub(crate) fn wrap(text: &str, start: usize, indent: usize, width: usize) -> Str
     wrapped
 }
 
-/// A text on one line of at most `width` characters: what is too much is taken from its middle.
+/// A text on one line of at most `width` characters: a longer text loses its middle.
 pub(crate) fn shortened(text: &str, width: usize) -> String {
     let visible = text::terminal::line(text);
     text::bounds::shortened(&visible, width).into_owned()

@@ -1,9 +1,9 @@
-//! Two graphs side by side: which ops of one are those of the other, and what is changed, removed or added.
+//! Two graphs side by side: which ops correspond, and what is changed, removed or added.
 //!
-//! It finds its way past ops that only one graph has. Ops are told apart by what they do: name, types, properties, regions, small
+//! It skips ops that only one graph has. Ops are compared by what they do: name, types, properties, regions, small
 //! constants, and what kind of op makes each operand. Weights (blobs and constants of more than [`SMALL`] bytes, dequantized or not)
-//! are all alike here: their contents are for others to compare. So is a small constant whose counterpart is a blob: where constants
-//! are does not count, nor do their keys.
+//! are all alike here: their contents are compared elsewhere. So is a small constant whose counterpart is a blob: where constants
+//! are stored does not matter, nor do their keys.
 
 mod graph;
 mod matching;
@@ -26,7 +26,7 @@ pub const SMALL: usize = 64;
 /// Bytes after which an attribute is cut.
 const LONGEST: usize = 200;
 
-/// One way in which two ops differ that stand for each other.
+/// One difference between two corresponding ops.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Change {
     /// Part of the op, such as `operand 1`.
@@ -40,7 +40,7 @@ pub struct Change {
 /// An op of either graph, or one of each.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// The same op in both, but for its changes.
+    /// The same op in both, except for its changes.
     Both {
         /// Of the left graph.
         left: OpId,
@@ -55,7 +55,7 @@ pub enum Step {
     Right(OpId),
 }
 
-/// Sets the ops of two graphs beside each other, constants left out, in the order of both.
+/// Aligns the ops of two graphs, constants left out, in the order of both.
 pub fn align(left: &Graph<'_>, right: &Graph<'_>) -> Vec<Step> {
     let (ours, theirs) = (left.code(), right.code());
     let signatures =
@@ -83,7 +83,7 @@ fn both(left: OpId, right: OpId) -> Step {
     Step::Both { left, right, changes: Vec::new() }
 }
 
-/// Pairs ops of the same name in a stretch where the graphs differ.
+/// Pairs ops of the same name in a range where the graphs differ.
 fn settle(left: &Graph<'_>, right: &Graph<'_>, ours: &[OpId], theirs: &[OpId], steps: &mut Vec<Step>) {
     let names = |graph: &Graph<'_>, ops: &[OpId]| -> Vec<Opcode> {
         ops.iter().map(|op| graph.module().op(*op).opcode).collect()
@@ -101,7 +101,7 @@ fn settle(left: &Graph<'_>, right: &Graph<'_>, ours: &[OpId], theirs: &[OpId], s
     lone(steps, ours.len(), theirs.len());
 }
 
-/// Goes through pairs in order, remembers which values stand for each other, and notes what differs.
+/// Goes through pairs in order, remembers which values correspond, and notes what differs.
 fn find_changes(left: &Graph<'_>, right: &Graph<'_>, steps: &mut [Step]) {
     let mut comparison = Comparison { left, right, same: HashMap::new() };
     let mut others: HashMap<&str, ValueId> = HashMap::new();
@@ -121,7 +121,7 @@ fn find_changes(left: &Graph<'_>, right: &Graph<'_>, steps: &mut [Step]) {
 struct Comparison<'c, 'm> {
     left: &'c Graph<'m>,
     right: &'c Graph<'m>,
-    /// Values of the right graph by those of the left one that they stand for.
+    /// Values of the right graph by the corresponding ones of the left graph.
     same: HashMap<ValueId, ValueId>,
 }
 
@@ -129,14 +129,14 @@ struct Comparison<'c, 'm> {
 struct Changes(Vec<Change>);
 
 impl Changes {
-    /// Two things that are described alike can still be two: values of one name, or texts that were cut.
+    /// Two different entries can have the same description: values of one name, or texts that were cut.
     fn note(&mut self, what: String, left: String, right: String) {
         let right = if left == right { format!("another {right}") } else { right };
         self.0.push(Change { what, left, right });
     }
 }
 
-/// What there is of one op, in words.
+/// One op in words.
 fn shown<T>(part: Option<T>, words: impl FnOnce(T) -> String) -> String {
     part.map_or_else(|| "absent".to_owned(), words)
 }

@@ -26,7 +26,7 @@ impl ResourceId {
 
 macro_rules! enumerations {
     ($($variant:ident, $code:literal, $name:literal, [$($case:literal),*];)*) => {
-        /// Attributes that pick one of a few named cases (or carry one plain number).
+        /// Attributes that select one of a few named cases (or carry one plain number).
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[allow(missing_docs)]
         pub enum Enumeration { $($variant),* }
@@ -68,7 +68,7 @@ enumerations! {
     Intent, 44, "intent", ["out", "inout", "return", "in", "param", "metadata"];
 }
 
-/// An attribute of the dialect, as it stands in the attribute/type section.
+/// An attribute of the dialect, as in the attribute/type section.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Attribute {
     /// Text.

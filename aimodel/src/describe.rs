@@ -9,7 +9,7 @@ use crate::attribute::{Attribute, AttributeId};
 use crate::module::Module;
 use crate::types::{Type, TypeId};
 
-/// Bytes after which a text is cut. No entry of a sane module comes near it but the bytes of large inline constants.
+/// Bytes after which a text is cut. In a normal module, only the bytes of large inline constants come near it.
 const LONGEST: usize = 1 << 20;
 
 /// A type as text, such as `tensor<1x?xsi32>`.

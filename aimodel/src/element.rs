@@ -76,7 +76,7 @@ impl Element {
         self.bits().div_ceil(8)
     }
 
-    /// Elements that stand in the program, with a byte for each of 4 bits, as blobs have them.
+    /// Converts inline elements, which take a byte each even if they have 4 bits, to the form of blobs.
     pub(crate) fn as_in_a_blob(self, inline: &[u8]) -> Vec<u8> {
         if self.bits() != 4 {
             return inline.to_vec();

@@ -1,4 +1,4 @@
-//! Types and attributes by content: equal ones have equal fingerprints, in whatever modules they are.
+//! Types and attributes by content: equal ones have equal fingerprints, even in different modules.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -8,9 +8,9 @@ use crate::module::Module;
 use crate::types::TypeId;
 
 /// Fingerprints of everything that is interned in a module. Made in one pass over its tables, however often entries refer to
-/// one another: written out, a few hundred bytes of a hostile file could take any time and memory.
+/// one another: written out, a few hundred bytes of a hostile file could take unbounded time and memory.
 ///
-/// Blobs are all alike here: neither their keys nor their contents count.
+/// Blobs are all alike here: neither their keys nor their contents matter.
 pub(crate) struct Fingerprints {
     types: Vec<u64>,
     attributes: Vec<u64>,
@@ -92,7 +92,7 @@ mod tests {
     use crate::types::{TensorType, Type};
 
     #[test]
-    fn content_counts_and_ids_do_not() {
+    fn content_matters_and_ids_do_not() {
         let (mut left, mut right) = (Module::new(), Module::new());
         right.string("something that the other module has not");
         right.tensor_type(&TensorType::fixed(&[7], Element::Si4));

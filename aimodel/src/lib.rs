@@ -2,8 +2,9 @@
 //!
 //! A graph is built with [`build::AssetBuilder`] (types and shapes are inferred, decomposition regions are made), held as a
 //! [`Module`], checked by [`verify`], printed by [`mod@print`], laid out by [`bytecode::layout::Layout`] and written as a package
-//! directory by [`package`]. [`bytecode::reader`] reads any package back without touching its blobs; [`mod@align`] says
-//! which ops of two graphs are the same and how others differ, [`view`] what functions, ports and weights there are. Nothing here knows of Gemma, of quantization or of the network.
+//! directory by [`package`]. [`bytecode::reader`] reads any package back without touching its blobs; [`mod@align`] says which ops
+//! of two graphs are the same and how others differ, [`view`] what functions, ports and weights there are. Nothing here knows about
+//! Gemma, quantization or the network.
 
 pub mod align;
 pub mod attribute;

@@ -229,7 +229,7 @@ impl Module {
         self.attributes.len()
     }
 
-    /// Adds a resource. A second one with the same key gives the first one's id.
+    /// Adds a resource. For a second one with the same key, the first one's id is returned.
     pub fn add_resource(&mut self, resource: Resource) -> ResourceId {
         let entry = self.resources.entry(resource.key.clone());
         let id = ResourceId(index32(entry.index()));
@@ -316,7 +316,7 @@ impl Module {
         &self.ops[id.index()]
     }
 
-    /// The op with this id, to be changed.
+    /// The op with this id, mutable.
     pub fn op_mut(&mut self, id: OpId) -> &mut Op {
         &mut self.ops[id.index()]
     }
@@ -339,7 +339,7 @@ impl Module {
         &self.blocks[id.index()]
     }
 
-    /// The block with this id, to be changed.
+    /// The block with this id, mutable.
     pub fn block_mut(&mut self, id: BlockId) -> &mut Block {
         &mut self.blocks[id.index()]
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Date of the oldest ops; also stands for those whose own date is not known.
+/// Date of the oldest ops; also used for ops whose own date is not known.
 const OLDEST: u32 = 20250707;
 
 /// Properties of an op, in their order in the bytecode; `?` marks an optional one.
@@ -157,7 +157,7 @@ impl Opcode {
             )
     }
 
-    /// Whether two uses with equal operands and properties give equal results: no state is touched.
+    /// Whether two uses with equal operands and properties have equal results: no state is touched.
     pub fn is_pure(self) -> bool {
         use Opcode::*;
         !matches!(self, Asset | Graph | CreateToken | ReadHandle | WriteHandle | Output | Yield)

@@ -71,7 +71,7 @@ pub enum PackageError {
         /// What is wrong with it.
         source: ReadError,
     },
-    /// `metadata.json` is not what loaders take.
+    /// `metadata.json` is not what loaders accept.
     #[error("{path}: {source}", path = path.display())]
     Metadata {
         /// The file.
@@ -79,14 +79,14 @@ pub enum PackageError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// A package that was left incomplete is not what it is said to be.
+    /// A package that was left incomplete is not in the expected state.
     #[error("{path} is not as the interrupted run left it: leave --resume out to start over", path = path.display())]
     NotResumable {
         /// The program.
         path: PathBuf,
     },
-    /// More or fewer bytes came for a blob than the layout holds.
-    #[error("blob {index} of the package takes {expected} bytes, {given} were given")]
+    /// More or fewer bytes were given for a blob than the layout holds.
+    #[error("blob {index} of the package takes {expected} bytes, but {given} were given")]
     BlobLength {
         /// Position among the blobs.
         index: usize,
@@ -109,7 +109,7 @@ pub struct PackageWriter<'l> {
 }
 
 impl<'l> PackageWriter<'l> {
-    /// Makes the directory, which must not exist, and writes what stands in front of the blobs.
+    /// Makes the directory, which must not exist, and writes everything before the blobs.
     pub fn create(directory: &Path, layout: &'l Layout) -> Result<Self, PackageError> {
         Self::create_on(&Disk::default(), directory, layout)
     }
@@ -130,7 +130,7 @@ impl<'l> PackageWriter<'l> {
         Ok(writer)
     }
 
-    /// Goes on with a package that was left incomplete, at the first byte of blob number `blob`, behind bytes that it held then.
+    /// Continues a package that was left incomplete, at the first byte of blob number `blob`, after the bytes that it held then.
     ///
     /// # Errors
     /// [`PackageError::NotResumable`] if it does not begin with those bytes or they do not end there; [`PackageError::Io`] if
@@ -162,7 +162,7 @@ impl<'l> PackageWriter<'l> {
         Ok(PackageWriter { disk, directory, layout, program, current: blob, filled: 0 })
     }
 
-    /// Marks the place behind what was written so far; see [`StreamedFile::mark`].
+    /// Marks the place after what was written so far; see [`StreamedFile::mark`].
     ///
     /// # Errors
     /// If earlier bytes cannot be written.
@@ -176,12 +176,12 @@ impl<'l> PackageWriter<'l> {
         self.program.reached()
     }
 
-    /// The blob that the next bytes belong to; `None` when all are whole.
+    /// The blob that the next bytes belong to; `None` when all are complete.
     pub fn next_blob(&self) -> Option<&'l Placement> {
         self.layout.placements.get(self.current)
     }
 
-    /// Appends bytes to the current blob, which ends with them or goes on. A blob's bytes may come in any number of pieces, but
+    /// Appends bytes to the current blob, which may continue after them. A blob's bytes may come in any number of pieces, but
     /// a piece belongs to one blob.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), PackageError> {
         let Some(blob) = self.next_blob() else {
@@ -211,7 +211,7 @@ impl<'l> PackageWriter<'l> {
         self.program.write(bytes).map_err(|source| PackageError::Io { path: path(), source })
     }
 
-    /// Writes what stands after the blobs, the hash and the metadata. All blobs must be whole. Returns what the program is.
+    /// Writes everything after the blobs, the hash and the metadata. All blobs must be complete. Returns size and digest of the program.
     pub fn finish(mut self, metadata: &PackageMetadata) -> Result<WrittenFile, PackageError> {
         if let Some(blob) = self.next_blob() {
             return Err(self.wrong_length(blob.length, self.filled));

@@ -1,7 +1,7 @@
-//! Text of a module: one op a line, for people and for comparing.
+//! Text of a module: one op per line, for people and for comparing.
 //!
 //! Names follow from the order of ops alone: `%c0`, `%c1`, ... are a block's constants, `%0`, `%1`, ... its other values. In a
-//! region of an op, names get a dot for each op around them (`%.0`, `%..c1`), so that none is used twice along the way in.
+//! region of an op, names get a dot for each op around them (`%.0`, `%..c1`), so that no name is used twice on the path to an op.
 //! Op names lose their prefix and version: `primitive.reshape_v2` is `reshape`.
 
 pub(crate) mod literal;
@@ -64,7 +64,7 @@ impl<'m> Listing<'m> {
         Listing { module, regions: false, selected: None }
     }
 
-    /// Says whether regions of ops are listed: decompositions, for the most part.
+    /// Sets whether regions of ops are listed: mostly decompositions.
     pub fn regions(mut self, regions: bool) -> Self {
         self.regions = regions;
         self
@@ -100,7 +100,7 @@ impl fmt::Display for Listing<'_> {
     }
 }
 
-/// Name of a value: constants are counted apart.
+/// Name of a value: constants are counted separately.
 #[derive(Clone, Copy)]
 pub(crate) struct Name {
     depth: usize,
@@ -120,9 +120,9 @@ struct Printer<'p, 'f> {
     module: &'p Module,
     /// Names given so far, by [`ValueId::index`].
     names: Vec<Option<Name>>,
-    /// Texts of types made so far: the same few types stand on thousands of lines.
+    /// Texts of types made so far: the same few types occur on thousands of lines.
     types: Vec<Option<String>>,
-    /// Texts of larger constants made so far: many ops may share one, and it is read whole.
+    /// Texts of larger constants made so far: many ops may share one, and all of it is read.
     literals: HashMap<(AttributeId, TypeId), String>,
     out: &'p mut fmt::Formatter<'f>,
 }
@@ -174,8 +174,8 @@ impl Printer<'_, '_> {
         writeln!(self.out)
     }
 
-    /// Ops of a block. In a graph, those that were not picked are left out; one line tells how many stood in a row, constants
-    /// apart.
+    /// Ops of a block. In a graph, those that were not picked are left out; one line says how many consecutive ones there were, constants
+    /// counted separately.
     fn ops(&mut self, block: BlockId, depth: usize) -> fmt::Result {
         let listing = self.listing;
         let mut skipped = 0;
@@ -294,7 +294,7 @@ impl Printer<'_, '_> {
         Ok(())
     }
 
-    /// Name of a value; one that is made nowhere, or only later, has none.
+    /// Name of a value; one that is not defined, or only later, has none.
     fn value(&mut self, value: ValueId) -> fmt::Result {
         match self.names[value.index()] {
             Some(name) => write!(self.out, "{name}"),
@@ -342,7 +342,7 @@ pub fn short_name(opcode: Opcode) -> &'static str {
     name.rsplit_once("_v").map_or(name, |(name, _)| name)
 }
 
-/// A key as it is, or quoted if a line could be misread with it.
+/// A key as it is, or quoted if it could make a line ambiguous.
 pub(crate) fn plain(key: &str) -> String {
     let safe = |letter: char| letter.is_alphanumeric() || "._-/~".contains(letter);
     if !key.is_empty() && key.chars().all(safe) { key.to_owned() } else { format!("{key:?}") }
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_could_be_misread_are_quoted() {
+    fn ambiguous_keys_are_quoted() {
         assert_eq!(plain("layers.5.mlp/codes~"), "layers.5.mlp/codes~");
         assert_eq!(plain("a b\n"), "\"a b\\n\"");
         assert_eq!(plain(""), "\"\"");

@@ -33,7 +33,7 @@ impl Dim {
         }
     }
 
-    /// Whether a run could give both extents the same number.
+    /// Whether both extents could be the same number in a run.
     pub fn compatible(self, other: Dim) -> bool {
         self == Dim::Dynamic || other == Dim::Dynamic || self == other
     }
@@ -99,7 +99,7 @@ impl TensorType {
         TensorType { shape: self.shape.clone(), element }
     }
 
-    /// Whether a run could give both types the same shape; element types must be equal.
+    /// Whether both types could have the same shape in a run; element types must be equal.
     pub fn compatible(&self, other: &TensorType) -> bool {
         self.element == other.element
             && self.rank() == other.rank()
@@ -117,7 +117,7 @@ impl fmt::Display for TensorType {
     }
 }
 
-/// A type of the dialect, as it stands in the attribute/type section.
+/// A type of the dialect, as in the attribute/type section.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Type {
     /// An element type on its own: tensors refer to it.

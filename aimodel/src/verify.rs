@@ -1,6 +1,6 @@
 //! Checks of a module: everything that a loader checks, and what loaders silently misread, such as blobs of a wrong length.
 //!
-//! To be run before a module is laid out and after one is read. The rules are those of the format's description; a fault names
+//! Run it before a module is laid out and after one is read. The rules are those of the format's description; a fault names
 //! the op by its path.
 
 mod attributes;
@@ -42,12 +42,12 @@ pub struct VerifyError {
 type Checked = Result<(), String>;
 
 /// Checks a whole module: structure, types, constants, names, states, locations. Regions of composite ops are checked for their
-/// structure; what they compute is the matter of [`verify_decompositions`].
+/// structure; [`verify_decompositions`] checks what they compute.
 pub fn verify(module: &Module) -> Result<(), VerifyError> {
     Verifier::new(module).root()
 }
 
-/// Whether every op and every argument has the one location that stands for "unknown".
+/// Whether every op and every argument has the one location that means "unknown".
 pub fn only_unknown_locations(module: &Module) -> bool {
     let Some(root) = module.root() else { return true };
     let mut pending = vec![root];
@@ -85,7 +85,7 @@ fn is_unknown(module: &Module, location: AttributeId) -> bool {
         && sha256.is_empty()
 }
 
-/// Which kind of region a block stands in.
+/// Which kind of region a block is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Surroundings {
     Asset,
@@ -98,7 +98,7 @@ struct Verifier<'m> {
     module: &'m Module,
     /// Region in which each value was defined so far, by [`ValueId::index`]. No op sees values from around its region.
     defined: Vec<Option<RegionId>>,
-    /// Ops met so far, by [`OpId::index`]: none may stand in two places.
+    /// Ops met so far, by [`OpId::index`]: none may occur twice.
     met: Vec<bool>,
     /// What was checked of attributes so far.
     attributes: Attributes<'m>,
@@ -124,7 +124,7 @@ impl<'m> Verifier<'m> {
         VerifyError { path: self.path.join(" / "), reason }
     }
 
-    /// Gives a fault of the current op its path.
+    /// Adds the path of the current op to a fault.
     fn check(&self, checked: Checked) -> Result<(), VerifyError> {
         checked.map_err(|reason| self.fault(reason))
     }
@@ -149,7 +149,7 @@ impl<'m> Verifier<'m> {
     /// Checks of an op that need nothing around it: parts, kinds, location.
     fn single(&mut self, id: OpId) -> Checked {
         if std::mem::replace(&mut self.met[id.index()], true) {
-            return Err("stands in a second place".to_owned());
+            return Err("occurs a second time".to_owned());
         }
         let op = self.module.op(id);
         self.attributes.location(op.location)?;
@@ -229,13 +229,13 @@ impl<'m> Verifier<'m> {
             let made_here = Definition::Result { op: id, index: at as u32 };
             let first = self.defined[result.index()].replace(region).is_none();
             if !first || self.module.value(*result).definition != made_here {
-                return Err(self.fault(format!("result {at} is a value that something else makes")));
+                return Err(self.fault(format!("result {at} is a value that something else defines")));
             }
         }
         Ok(())
     }
 
-    /// Checks the declared type of a tensor op's result against what its operands make.
+    /// Compares the declared type of a tensor op's result with what its operands imply.
     fn result(&self, id: OpId, known: &Known, surroundings: Surroundings) -> Checked {
         let op = self.module.op(id);
         if !signature::is_inferred(op.opcode) {
@@ -245,14 +245,14 @@ impl<'m> Verifier<'m> {
         let declared = declared.ok_or("its result is not a tensor")?;
         let inferred = result_type(self.module, known, op.opcode, &op.operands, declared.element)
             .map_err(|error| error.reason)?;
-        // Apple's own decompositions declare composite ops inside of them in other shapes: a softmax the sums as not reduced,
-        // activations of scalars what is a vector of one element as a scalar.
+        // Apple's own decompositions declare composite ops inside them with other shapes: a softmax declares its sums as not
+        // reduced, activations of scalars declare a vector of one element as a scalar.
         let nested = surroundings == Surroundings::Decomposition && op.opcode.is_composite();
         if nested && declared.element == inferred.element {
             return Ok(());
         }
         let fits = if is_exact(op.opcode) { declared == inferred } else { declared.compatible(&inferred) };
-        if fits { Ok(()) } else { Err(format!("declared as {declared}, but its operands make {inferred}")) }
+        if fits { Ok(()) } else { Err(format!("declared as {declared}, but its operands imply {inferred}")) }
     }
 
     fn region_of(&mut self, id: OpId, surroundings: Surroundings, known: &Known) -> Result<(), VerifyError> {
@@ -283,7 +283,7 @@ impl<'m> Verifier<'m> {
         self.block(block, region, Surroundings::Decomposition, None, known_inside)
     }
 
-    /// Checks that a region takes what its op is given; gives the value that it yields.
+    /// Checks that a region takes what its op is given; returns the value that it yields.
     fn region_arguments(&self, id: OpId, block: BlockId) -> Result<ValueId, String> {
         let op = self.module.op(id);
         let given: Vec<TypeId> =
@@ -317,7 +317,7 @@ impl<'m> Verifier<'m> {
         match (self.module.tensor(yielded), self.module.tensor(op.results[0])) {
             (Some(yielded), Some(result)) if result.compatible(&yielded) => Ok(()),
             (Some(yielded), Some(result)) => {
-                Err(format!("declared as {result}, its region yields {yielded}"))
+                Err(format!("declared as {result}, but its region yields {yielded}"))
             }
             _ => Err("its region does not yield a tensor".to_owned()),
         }
@@ -345,7 +345,7 @@ impl<'m> Verifier<'m> {
     }
 }
 
-/// Whether an op may stand where it does: terminators only at the end, and at every end one.
+/// Whether an op may be where it is: terminators only at the end, and one at every end.
 fn placed(opcode: Opcode, surroundings: Surroundings, last: bool) -> Checked {
     use Opcode::{Asset, CreateToken, Graph, Output, ReadHandle, WriteHandle, Yield};
     let (belongs, terminator) = match surroundings {
@@ -363,7 +363,7 @@ fn placed(opcode: Opcode, surroundings: Surroundings, last: bool) -> Checked {
     }
 }
 
-/// Whether a decomposition can be written for an element type: constants of it can.
+/// Whether a decomposition can be written for an element type: whether there can be constants of it.
 pub(crate) fn is_decomposable(element: Element) -> bool {
     use Element::{Bf16, Bool, F16, F32, F64};
     matches!(element, Bool | F64 | F32 | F16 | Bf16) || (element.is_integer() && element.bits() >= 8)

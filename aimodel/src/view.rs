@@ -1,4 +1,4 @@
-//! What a package holds, for those who only read it: functions with their ports, and weights.
+//! What a package holds, for code that only reads it: functions with their ports, and weights.
 //!
 //! Nothing here relies on the module being valid.
 
@@ -22,7 +22,7 @@ pub struct Function<'m> {
     pub body: BlockId,
     /// What is passed in, in order: inputs and states.
     pub arguments: Vec<Port<'m>>,
-    /// What its output op gives back, in order: a token for each state, and outputs.
+    /// What its output op returns, in order: a token for each state, and outputs.
     pub results: Vec<Port<'m>>,
 }
 
@@ -40,7 +40,7 @@ pub struct Port<'m> {
 }
 
 impl<'m> Function<'m> {
-    /// The functions of a module, in order; none in the place of a graph whose region is not one block.
+    /// The functions of a module, in order; none for a graph whose region is not one block.
     pub fn all(module: &'m Module) -> impl Iterator<Item = Option<Self>> {
         module.graphs().into_iter().map(|graph| Self::of(module, graph))
     }

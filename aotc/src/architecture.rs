@@ -64,7 +64,7 @@ impl Architecture {
     /// Checks `name` against the architectures known for `platform`.
     ///
     /// # Errors
-    /// [`Error::UnknownArchitecture`] lists the known ones; [`Error::BadArchitecture`] for text that could be no
+    /// [`Error::UnknownArchitecture`] lists the known ones; [`Error::BadArchitecture`] for text that cannot be an
     /// architecture at all.
     pub fn known(name: &str, platform: Platform) -> Result<Self, Error> {
         let architecture = Self::unchecked(name)?;
@@ -74,7 +74,7 @@ impl Architecture {
         Err(Error::UnknownArchitecture { name: name.into(), platform, other: other_platform(name, platform) })
     }
 
-    /// Takes any name of lower-case letters and digits, for architectures newer than this program.
+    /// Accepts any name of lower-case letters and digits, for architectures newer than this program.
     ///
     /// # Errors
     /// [`Error::BadArchitecture`] for anything else.
@@ -118,7 +118,7 @@ pub struct Device {
     architecture: &'static str,
 }
 
-/// Devices with a documented architecture. Others are refused: a guess would give an artifact that fails on the phone.
+/// Devices with a documented architecture. Others are refused: a guess would produce an artifact that fails on the phone.
 pub const DEVICES: &[Device] = &[
     Device {
         name: "iPhone 17 Pro",
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_architectures_are_taken_and_others_named() {
+    fn known_architectures_are_accepted_and_others_are_named() {
         assert_eq!(Architecture::known("h18p", Platform::Ios).unwrap().as_str(), "h18p");
         let unknown = Architecture::known("h18q", Platform::Ios).unwrap_err();
         assert!(unknown.to_string().contains("h19p"), "{unknown}");

@@ -11,9 +11,9 @@ use text::small;
 use crate::architecture::Architecture;
 use crate::source::{HASH, SourceBundle};
 
-/// Clocks of file systems may be that coarse.
+/// Resolution of the clocks of file systems, at worst.
 const CLOCK: Duration = Duration::from_secs(2);
-/// An artifact holds the weights in a form of its own choice: it may be larger than the package, but not much
+/// An artifact holds the weights in a form that the compiler chooses: it may be larger than the package, but not much
 /// smaller. Published ones are once to twice the package.
 const LEAST_SHARE: u64 = 4;
 const MOST_TIMES: u64 = 16;
@@ -22,7 +22,7 @@ const OVERHEAD: u64 = 64 << 20;
 /// Descriptions that the compiler writes.
 const METADATA: &str = "metadata.json";
 const STATISTICS: &str = "stats.json";
-/// Digests and descriptions beyond that are none.
+/// Larger files are not digests or descriptions.
 const LARGEST_HASH: u64 = 4096;
 const LARGEST_JSON: u64 = 64 << 20;
 
@@ -65,7 +65,7 @@ pub fn verify(
     verify_files(folder, files, architecture, origin)
 }
 
-/// What an artifact that was brought from elsewhere holds beside the compiler's work, one sentence each.
+/// What an artifact from elsewhere holds besides the compiler's files, one sentence each.
 pub(crate) fn strays(artifact: &Artifact, architecture: &Architecture) -> Vec<String> {
     let (program, delegates) = (program_name(architecture), format!("{}/", delegates_name(architecture)));
     let is_known = |path: &str| {
@@ -168,8 +168,7 @@ impl<'a> Inspection<'a> {
             }
         }
         for name in foreign {
-            self.defects
-                .push(format!("{name} is there: that is another architecture, not {}", self.architecture));
+            self.defects.push(format!("{name} is for another architecture, not {}", self.architecture));
         }
     }
 
@@ -196,10 +195,11 @@ impl<'a> Inspection<'a> {
 
     fn size(&mut self, bytes: u64, package: u64) {
         if bytes < least_bytes(package) {
-            self.defects.push(format!("it has {bytes} bytes, its source {package}: weights are missing"));
+            self.defects
+                .push(format!("it has {bytes} bytes, but its source has {package}: weights are missing"));
         }
         if bytes > package.saturating_mul(MOST_TIMES).saturating_add(OVERHEAD) {
-            self.defects.push(format!("it has {bytes} bytes, its source only {package}"));
+            self.defects.push(format!("it has {bytes} bytes, but its source only {package}"));
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the compiler is told.
+//! Options for the compiler.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -38,7 +38,7 @@ impl FromStr for PreferredCompute {
     }
 }
 
-/// Oldest OS version that runs the artifact, such as `27.0`.
+/// Oldest OS version that can run the artifact, such as `27.0`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MinimumOs(String);
 

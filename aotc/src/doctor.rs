@@ -14,7 +14,7 @@ use crate::process;
 use crate::program;
 use crate::toolchain::{MetalToolchain, Toolchain, ToolchainOptions};
 
-/// Longest time for one question.
+/// Longest time for one command.
 const LIMIT: Duration = Duration::from_secs(30);
 /// One line of the report.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -31,12 +31,12 @@ pub struct Check {
 }
 
 impl Check {
-    /// Something that is there.
+    /// Something that was found.
     pub fn ok(subject: &'static str, detail: impl Into<String>) -> Self {
         Self { subject, ok: true, detail: detail.into(), remedy: None }
     }
 
-    /// Something that is not there, with what to do about it.
+    /// Something that is missing, with what to do about it.
     pub fn missing(subject: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { subject, ok: false, detail: detail.into(), remedy: Some(remedy.into()) }
     }

@@ -11,7 +11,7 @@ use packer::metadata::MetadataError;
 use crate::architecture::{Architecture, DEVICES, Platform};
 use crate::log::{KnownFault, LogExcerpt, METAL_TOOLCHAIN_HINT};
 
-/// An ahead-of-time stage that did not succeed. Nothing half-made is left behind.
+/// An ahead-of-time stage that did not succeed. Nothing incomplete is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not a platform's name.
@@ -31,7 +31,7 @@ pub enum Error {
     UnknownArchitecture {
         /// As typed.
         name: String,
-        /// For which it was asked.
+        /// The platform that was asked for.
         platform: Platform,
         /// The platform that has it.
         other: Option<Platform>,
@@ -42,13 +42,13 @@ pub enum Error {
         /// As typed.
         name: String,
     },
-    /// A value that is not of the form of a version.
+    /// A value that is not a version.
     #[error("'{value}' is not an OS version: digits and dots such as 27.0")]
     BadVersion {
         /// As typed.
         value: String,
     },
-    /// Not a way to compute.
+    /// Not a compute unit.
     #[error("'{value}' is not a compute unit: gpu, neural-engine or none")]
     BadCompute {
         /// As typed.
@@ -67,7 +67,7 @@ pub enum Error {
         reason: String,
     },
     /// The source package does not match its own digest.
-    #[error("{} is damaged: its SHA-256 is {found}, main.hash says {expected}", path.display())]
+    #[error("{} is damaged: its SHA-256 is {found}, but main.hash says {expected}", path.display())]
     DamagedSource {
         /// The program.
         path: PathBuf,
@@ -77,38 +77,38 @@ pub enum Error {
         found: String,
     },
     /// Too little disk space for the compile.
-    #[error("{} has {} free, compiling needs about {}", path.display(), gigabytes(*available), gigabytes(*needed))]
+    #[error("{} has {} free, but compiling needs about {}", path.display(), gigabytes(*available), gigabytes(*needed))]
     DiskSpace {
         /// Where.
         path: PathBuf,
         /// Bytes that the compile may need.
         needed: u64,
-        /// Bytes that there are.
+        /// Bytes that are free.
         available: u64,
     },
 
     /// No `xcrun`.
     #[error("{} cannot be run: {source}", program.display())]
     NoXcrun {
-        /// What was tried.
+        /// The operation.
         program: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// `xcrun` does not find the compiler.
-    #[error("{} finds no coreai-build: {message}", xcrun.display())]
+    #[error("{} does not find coreai-build: {message}", xcrun.display())]
     NoCompiler {
         /// The `xcrun` that was asked.
         xcrun: PathBuf,
-        /// Its answer.
+        /// Its message.
         message: String,
     },
-    /// The compiler does not tell its version.
-    #[error("{} --version gave no version: {message}", compiler.display())]
+    /// The compiler does not report its version.
+    #[error("{} --version printed no version: {message}", compiler.display())]
     NoVersion {
         /// The compiler.
         compiler: PathBuf,
-        /// Its answer.
+        /// Its message.
         message: String,
     },
 
@@ -142,7 +142,7 @@ pub enum Error {
         /// What it printed.
         log: Box<LogExcerpt>,
     },
-    /// An artifact that was brought from elsewhere is not usable.
+    /// An artifact from elsewhere is not usable.
     #[error("{} is not usable:{}", path.display(), list(defects))]
     BadForeignArtifact {
         /// The artifact.
@@ -174,12 +174,12 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
-    /// A connection that broke more often than was tried. What was transferred is kept on the other machine.
+    /// A connection that failed at every attempt. What was transferred is kept on the other machine.
     #[error("the connection to {host} failed {attempts} times: {message}")]
     ConnectionLost {
         /// The machine.
         host: String,
-        /// Times that it was tried.
+        /// Number of attempts.
         attempts: u32,
         /// What `ssh` or `rsync` said.
         message: String,
@@ -196,11 +196,11 @@ pub enum Error {
     /// The file system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
         /// On which path.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// A file could not be read or written.
@@ -215,7 +215,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// An adapter for `map_err`.
+    /// For `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_path_buf(), source }
     }
@@ -234,7 +234,7 @@ impl Error {
                  --force if it is newer than this program"
             }
             Self::UnknownDevice { .. } => {
-                "pass --arch instead; `AIModel.deviceArchitectureName` tells it on the device"
+                "pass --arch instead; `AIModel.deviceArchitectureName` returns it on the device"
             }
             Self::NoArchitecture => "pass --arch h18p for an iPhone 17 Pro, or --device",
             Self::DamagedSource { .. } => "write the bundle again, or copy it again",
@@ -253,15 +253,15 @@ impl Error {
             Self::TimedOut { .. } => "pass a larger --timeout if the compiler was still at work",
             Self::Remote { hint, .. } => hint,
             Self::ConnectionLost { .. } => {
-                "check that `ssh` to it works without a question; what was transferred is kept there, and the same \
-                 command goes on with it"
+                "check that `ssh` to it works without asking for anything; what was transferred is kept there, and the same \
+                 command continues with it"
             }
             _ => return None,
         };
         Some(text.to_owned())
     }
 
-    /// Whether the machine or the compiler is at fault, and not what the user gave. Errors of the system tell by their own kind.
+    /// Whether the machine or the compiler is at fault, and not the user's input. For errors of the system, their kind decides.
     pub fn blames_the_machine(&self) -> bool {
         match self {
             Self::CompileFailed { log, .. }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A flag that long work looks at. Clones share it.
+/// A flag that long-running work checks. Clones share it.
 #[derive(Clone, Default, Debug)]
 pub struct Interrupt {
     raised: Arc<AtomicBool>,
@@ -16,7 +16,7 @@ impl Interrupt {
         Self::default()
     }
 
-    /// A flag that is raised as soon as `asked` says so, for programs with a signal handler of their own.
+    /// A flag that is raised as soon as `asked` says so, for programs with their own signal handler.
     pub fn watching(asked: fn() -> bool) -> Self {
         Self { asked: Some(asked), ..Self::default() }
     }

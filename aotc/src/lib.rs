@@ -3,7 +3,7 @@
 //! A [`Stage`] reads and verifies a bundle and makes one sibling bundle per architecture with a [`Compiler`]: the
 //! [`Toolchain`] of this machine, or the one of another Mac ([`Remote`]). The compiler's exit code
 //! says nothing, so [`artifact`] checks what it wrote. Where there is no compiler at all, [`script`] and [`workflow`]
-//! write what somebody with a Mac, or a hosted one, can run. Nothing here knows of checkpoints.
+//! write what can be run on somebody else's Mac, or on a hosted one. Nothing here knows about checkpoints.
 
 pub mod architecture;
 pub mod artifact;

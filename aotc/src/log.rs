@@ -11,7 +11,7 @@ use tempfile::TempPath;
 const TAIL_LINES: usize = 20;
 /// Lines that look like errors, quoted from further up.
 const ERROR_LINES: usize = 8;
-/// Only that much of the end of a log is looked at.
+/// Only this much of the end of a log is searched.
 const WINDOW: u64 = 1 << 20;
 /// Longer lines are cut.
 const LINE_CHARACTERS: usize = 300;
@@ -45,7 +45,7 @@ impl Log {
         }
     }
 
-    /// Begins the output of a command.
+    /// Starts the output of a command.
     pub(crate) fn begin(&mut self, command: &str) -> io::Result<()> {
         self.file.write_all(format!("$ {command}\n").as_bytes())?;
         self.start = self.file.seek(SeekFrom::End(0))?;
@@ -83,7 +83,7 @@ impl Log {
     }
 }
 
-/// The telling lines of a log.
+/// The relevant lines of a log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogExcerpt {
     /// Lines that look like errors, then the last ones; control characters removed.
@@ -133,7 +133,7 @@ fn printable(line: &str) -> String {
     visible.take(LINE_CHARACTERS).collect()
 }
 
-/// Faults that the compiler's text tells apart.
+/// Faults that are recognized in the compiler's output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KnownFault {
     /// The compiler's component is not installed, or another Xcode is selected.
@@ -149,7 +149,7 @@ pub enum KnownFault {
 }
 
 impl KnownFault {
-    /// Whether it is about what the user gave or installed, and not about the machine.
+    /// Whether it is about the user's input or installation, and not about the machine.
     pub(crate) fn is_the_users(self) -> bool {
         self != Self::DiskFull
     }
@@ -181,7 +181,7 @@ impl KnownFault {
                  choose another --arch, --platform or --min-os"
             }
             Self::NoSource => {
-                "the .aimodel package is not whole: write the bundle again and run `coreai-bundle check`"
+                "the .aimodel package is incomplete: write the bundle again and run `coreai-bundle check`"
             }
         }
     }

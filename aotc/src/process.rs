@@ -1,8 +1,8 @@
-//! Child processes in groups of their own, with a time limit and a way to stop them all.
+//! Child processes in separate process groups, with a time limit and a way to stop them all.
 //!
 //! A child gets its own process group, so that a Ctrl-C in the terminal reaches only this program, which then ends
 //! the whole group, grandchildren included. Output goes to files: a pipe that a forgotten grandchild keeps open would
-//! block the reader for ever.
+//! block the reader forever.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -16,7 +16,7 @@ use crate::interrupt::Interrupt;
 
 /// How long a group may take to end after a polite request.
 const GRACE: Duration = Duration::from_millis(300);
-/// Pauses between looks at the child, growing from the first to the last.
+/// Pauses between checks of the child, growing from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 /// Captured output beyond this is cut off.
@@ -25,7 +25,7 @@ const CAPTURE_LIMIT: u64 = 1 << 20;
 /// How a child ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum End {
-    /// By itself.
+    /// On its own.
     Exited(ExitStatus),
     /// Killed at the time limit.
     TimedOut,
@@ -42,7 +42,7 @@ pub(crate) struct Captured {
 }
 
 impl Captured {
-    /// Whether the command ended by itself with exit code 0.
+    /// Whether the command ended on its own with exit code 0.
     pub(crate) fn succeeded(&self) -> bool {
         matches!(self.end, End::Exited(status) if status.success())
     }
@@ -108,7 +108,7 @@ pub(crate) fn capture_with_input(
     capture_output(command.stdin(input_file(input)?), limit, interrupt)
 }
 
-/// Starts a command with `input` to read, and waits for a moment only: one that is still at work then goes on by itself. Its output
+/// Starts a command with `input` to read, and waits only briefly: a command that has not ended then continues on its own. Its output
 /// is lost.
 pub(crate) fn start(command: &mut Command, input: &str, moment: Duration) -> io::Result<Option<ExitStatus>> {
     command.process_group(0).stdin(input_file(input)?).stdout(Stdio::null()).stderr(Stdio::null());
@@ -157,7 +157,7 @@ impl Group {
         Ok(status)
     }
 
-    /// Asks the group to end, waits a little, kills what is left.
+    /// Asks the group to end, waits briefly, kills what is left.
     fn stop(&mut self) -> io::Result<()> {
         self.signal(Signal::TERM);
         let deadline = Instant::now() + GRACE;
@@ -172,7 +172,7 @@ impl Group {
 
     fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // Fails only when the whole group is gone already, which is what is wanted.
+            // Fails only if the whole group is gone already, which is fine.
             let _ = kill_process_group(pid, signal);
         }
     }

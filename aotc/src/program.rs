@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The program that a name stands for: a path as it is, a bare name from the absolute folders of `PATH`.
+/// Resolves the name of a program: a path as it is, a bare name from the absolute folders of `PATH`.
 ///
 /// The system would also look into the current folder where `PATH` has an empty or relative entry, and would run what somebody
 /// else put there.
@@ -55,7 +55,7 @@ mod tests {
         let tool = folder.path().join("tool");
         assert_eq!(find("tool", &[Path::new("/nowhere"), folder.path()]), Some(tool));
         assert_eq!(find("text", &[folder.path()]), None);
-        // From the current folder, whatever it is, this leads to the tool.
+        // This leads from the current folder to the tool.
         let depth = std::env::current_dir().unwrap().components().count();
         let to_root: PathBuf = std::iter::repeat_n("..", depth).collect();
         let relative = to_root.join(folder.path().strip_prefix("/").unwrap());

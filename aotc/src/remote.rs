@@ -1,8 +1,8 @@
 //! Compiles on another Mac, reached by `ssh`.
 //!
-//! Only the graph package travels there and only the artifact back, by `rsync`, which goes on where a broken
+//! Only the graph package travels there and only the artifact back, by `rsync`, which continues where a broken
 //! connection stopped it. What runs there is the same self-checking script that [`crate::script`] writes, detached
-//! from the connection: a dropped line does not stop a compile, the next one finds it. Every step can be repeated.
+//! from the connection: a dropped connection does not stop a compile, and the next one finds it. Every step can be repeated.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -25,19 +25,19 @@ use crate::{script, shell};
 const CONNECTION_FAILED: i32 = 255;
 /// Exit codes of `rsync` for connections that failed or stalled.
 const TRANSFER_BROKE: [i32; 6] = [10, 12, 20, 30, 35, CONNECTION_FAILED];
-/// Times in a row that a step is tried.
+/// Number of attempts at a step.
 const ATTEMPTS: u32 = 6;
 /// Longest time of a step that does not depend on sizes.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 /// Longest time of the last step.
 const REMOVE_LIMIT: Duration = Duration::from_secs(30);
-/// As long as a user who pressed Ctrl-C waits for the last step, which then goes on by itself.
+/// How long a user who pressed Ctrl-C waits for the last step, which then continues on its own.
 const REMOVE_MOMENT: Duration = Duration::from_millis(300);
-/// Ends the script in the step that writes it.
+/// Terminates the here-document with the script.
 const END: &str = "END_OF_COMPILE_SCRIPT";
-/// A transfer that moves nothing for that long is broken.
+/// A transfer that moves nothing for this long counts as broken.
 const STALLED_SECONDS: u32 = 60;
-/// Exit code of the wait step while the compile goes on.
+/// Exit code of the wait step while the compile is running.
 const STILL_RUNNING: i32 = 75;
 /// Exit code of the wait step when the compile has vanished.
 const VANISHED: i32 = 76;
@@ -55,7 +55,7 @@ fi
 mkdir -p "$directory" && df -Pk "$directory" | awk 'NR == 2 { print $4 }'
 "#;
 
-/// Whether a compile runs in the current folder. A process id alone may be another process's by now.
+/// Whether a compile runs in the current folder. The process id alone may belong to another process by now.
 const RUNNING: &str = r#"running() { [ -f pid ] && ps -o command= -p "$(cat pid)" 2>/dev/null | grep -q compile.sh; }
 "#;
 
@@ -65,7 +65,7 @@ const PREPARE: &str = r#"mkdir -p "$folder/out" && cd "$folder" || exit 1
 rm -f status output
 "#;
 
-/// Starts the script in a process group of its own, unless it runs or has ended.
+/// Starts the script in a separate process group, unless it runs or has ended.
 const START: &str = r#"cd "$folder" || exit 1
 [ ! -f status ] || exit 0
 ! running || exit 0
@@ -120,14 +120,14 @@ pub struct RemoteOptions {
     pub xcrun: Option<String>,
     /// `DEVELOPER_DIR` of that machine.
     pub developer_dir: Option<String>,
-    /// Folder there for what travels, relative to the home folder or absolute.
+    /// Folder on that machine for the transferred files, relative to the home folder or absolute.
     pub directory: String,
     /// Longest pause before a broken connection is tried again; the first is a sixteenth of it.
     pub longest_pause: Duration,
 }
 
 impl RemoteOptions {
-    /// Options with everything of the machine's own choice.
+    /// Options that leave everything else to the machine's defaults.
     pub fn new(host: impl Into<String>) -> Self {
         Self {
             host: host.into(),
@@ -168,8 +168,8 @@ impl RemoteOptions {
         if let Some(file) = &self.ssh_config {
             words.extend(["-F".into(), file.into()]);
         }
-        // Nobody answers questions: the process is not in the terminal's foreground group. A line that is dead for
-        // a minute is given up.
+        // Questions cannot be answered: the process is not in the terminal's foreground group. A connection that is dead for
+        // a minute is abandoned.
         for option in
             ["BatchMode=yes", "ServerAliveInterval=15", "ServerAliveCountMax=4", "ConnectTimeout=20"]
         {
@@ -192,7 +192,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Asks the machine for its compiler and its space, before anything travels.
+    /// Asks the machine for its compiler and its free space, before anything is transferred.
     ///
     /// # Errors
     /// [`Error::Remote`] when it has no `rsync`, no compiler or, unless `force`, not enough space for `source`;
@@ -208,7 +208,7 @@ impl Remote {
         let needed = source.needed_bytes().saturating_add(source.package_bytes());
         let available = remote.examine(interrupt)?;
         if available < needed && !force {
-            let message = format!("it has {available} bytes free, compiling needs about {needed}");
+            let message = format!("it has {available} bytes free, but compiling needs about {needed}");
             return Err(remote.options.error(message, "free some space there"));
         }
         Ok(remote)
@@ -227,7 +227,7 @@ impl Remote {
         let version = lines.next().unwrap_or_default().trim();
         let kilobytes = lines.next().and_then(|line| line.trim().parse::<u64>().ok());
         let (false, Some(kilobytes)) = (version.is_empty(), kilobytes) else {
-            return Err(self.options.error("its compiler gave no version", METAL_TOOLCHAIN_HINT));
+            return Err(self.options.error("its compiler printed no version", METAL_TOOLCHAIN_HINT));
         };
         self.version = version.chars().filter(|c| !c.is_control()).collect();
         Ok(kilobytes.saturating_mul(1024))
@@ -266,7 +266,7 @@ impl Remote {
         }
     }
 
-    /// A command that runs a bash script there, and what it is to read.
+    /// A command that runs a bash script there, and its standard input.
     fn bash(&self, script: &str) -> Result<(Command, String), Error> {
         let mut words = self.options.ssh()?.into_iter();
         let mut command = Command::new(words.next().unwrap_or_default());
@@ -288,7 +288,7 @@ impl Remote {
                 Err(message) => message,
             };
             tried += 1;
-            // A host that refuses the key will refuse it again.
+            // A host that refuses the key would refuse it again.
             if message.contains("Permission denied") || message.contains("Host key verification failed") {
                 let hint =
                     "put your key into the agent or the host into known_hosts; passwords are not asked for";
@@ -305,7 +305,7 @@ impl Remote {
         }
     }
 
-    /// Folder there for one task: the same for the same source and options, so that an upload can go on.
+    /// Folder there for one task: the same for the same source and options, so that an upload can continue.
     fn folder(&self, task: &CompileTask<'_>) -> String {
         let options = task.settings.options(task.architecture).join(" ");
         let key =
@@ -340,7 +340,7 @@ impl Remote {
 }
 
 impl Remote {
-    /// Everything but the removal of what was left there.
+    /// Everything except for the cleanup there.
     fn compile_in(
         &self,
         folder: &str,
@@ -372,7 +372,7 @@ impl Remote {
 
     fn wait(&self, script: &str, task: &CompileTask<'_>, log: &mut Log) -> Result<(), Error> {
         let log_error = Error::io("write the log of", &task.source.path);
-        // The script there keeps the time limit; this one is for a script that does not answer.
+        // The script there enforces the time limit; this one is for a script that does not answer.
         let started = Instant::now();
         let limit = task.timeout.saturating_add(STEP_LIMIT);
         let answer = loop {
@@ -403,7 +403,7 @@ impl Remote {
         }
     }
 
-    /// Stops what runs there and removes the folder, in one try. Nobody who asked for the end waits for that.
+    /// Stops what runs there and removes the folder, in one attempt. A user who pressed Ctrl-C does not wait for that.
     fn remove(&self, folder: &str, interrupt: &Interrupt) -> Result<(), Error> {
         let script = format!("folder={folder}\n{RUNNING}{REMOVE}");
         if interrupt.is_raised() {
@@ -440,7 +440,7 @@ impl Compiler for Remote {
     ) -> Result<(), Error> {
         let folder = self.folder(task);
         let result = self.compile_in(&folder, task, log, progress);
-        // After a lost connection there is nobody to ask, and the next run goes on with what is there.
+        // After a lost connection the machine cannot be reached, and the next run continues with what is there.
         if !matches!(result, Err(Error::ConnectionLost { .. }))
             && let Err(e) = self.remove(&folder, task.interrupt)
         {

@@ -1,6 +1,6 @@
-//! One JSON file that says what a toolchain did, to be attached to an issue.
+//! One JSON file about what a toolchain did, to attach to an issue.
 //!
-//! Nobody who works on this project has run the compiler: reports of people with a Mac are how its behavior becomes known.
+//! No one who works on this project has run the compiler, so its behavior becomes known from reports of people with a Mac.
 
 use std::path::Path;
 

@@ -34,7 +34,7 @@ fn compiled_folder(stage: &Stage) -> PathBuf {
     parent.unwrap_or(Path::new("/")).join("compiled")
 }
 
-/// The commands that do by hand what the stage does: compile, compare digests, make the siblings.
+/// The commands to do manually what the stage does: compile, compare digests, make the siblings.
 pub fn commands(stage: &Stage) -> String {
     let output = compiled_folder(stage);
     let mut lines = vec![format!("mkdir -p {}", shell::join([&output]))];

@@ -1,4 +1,4 @@
-//! The sibling bundle `<name>_aotc_<arch>/`: the source bundle with the artifact in the place of its graph.
+//! The sibling bundle `<name>_aotc_<arch>/`: the source bundle with the artifact instead of its graph.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::compile::{CompileSettings, artifact_name};
 use crate::error::Error;
 use crate::source::SourceBundle;
 
-/// One artifact to be made: decides where the sibling goes and whether an existing one still fits.
+/// One artifact to make: decides where the sibling goes and whether an existing one is still up to date.
 #[derive(Debug)]
 pub(crate) struct SiblingSpec<'a> {
     pub(crate) source: &'a SourceBundle,
@@ -32,7 +32,7 @@ pub(crate) struct SiblingSpec<'a> {
 pub enum Existing {
     /// Nothing.
     Absent,
-    /// A whole sibling made from this source with these settings and this compiler.
+    /// A complete sibling made from this source with these settings and this compiler.
     UpToDate,
     /// A sibling of the same source bundle, made from other content, settings or compiler, or damaged.
     Outdated,
@@ -56,7 +56,7 @@ impl SiblingSpec<'_> {
         artifact_name(&self.source.stem, self.architecture)
     }
 
-    /// Looks at what is at `target`.
+    /// Examines what is at `target`.
     pub(crate) fn existing(&self, target: &Path) -> Existing {
         if fs::symlink_metadata(target).is_err() {
             return Existing::Absent;
@@ -123,8 +123,8 @@ impl SiblingSpec<'_> {
             .map_err(|e| Error::NotCompilable { path: self.source.path.clone(), reason: e.to_string() })
     }
 
-    /// Copies what is neither graph nor rewritten. Copies, not links: who edits a template in one bundle does not
-    /// expect another to change, and on the file systems of a Mac a copy takes no space.
+    /// Copies what is neither graph nor rewritten. Copies, not links: editing a template in one bundle must not
+    /// change another, and on the file systems of a Mac a copy takes no space.
     fn copy_rest(&self, root: &Path) -> Result<(), Error> {
         let rewritten = [metadata::FILE_NAME, manifest::FILE_NAME];
         for file in &self.source.files {
@@ -157,7 +157,7 @@ impl SiblingSpec<'_> {
         let compiled_from = Some(self.compiled_from());
         match &self.source.manifest {
             Some(manifest) => Provenance {
-                // The compiled graph ran on no device yet.
+                // The compiled graph has not run on a device yet.
                 gate: serde_json::Value::Null,
                 tool: TOOL.into(),
                 source: manifest.source.clone(),

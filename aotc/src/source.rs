@@ -24,7 +24,7 @@ const EXTENSION: &str = "aimodel";
 const SPACE_TIMES: u64 = 4;
 const SPACE_EXTRA: u64 = 64 << 20;
 
-/// A bundle with a portable graph, read whole and found undamaged.
+/// A bundle with a portable graph that was read completely and is undamaged.
 #[derive(Debug)]
 pub struct SourceBundle {
     /// The bundle's folder, absolute.
@@ -37,7 +37,7 @@ pub struct SourceBundle {
     pub manifest: Option<Manifest>,
     /// Every file that belongs to it, sorted by path.
     pub files: Vec<FileRecord>,
-    /// Files that are there and not in the manifest: a compiled bundle does not take them over.
+    /// Files that are not in the manifest: they are not copied to a compiled bundle.
     pub strays: Vec<String>,
     /// File name of the graph package, `<stem>.aimodel`.
     pub package: String,
@@ -47,7 +47,7 @@ pub struct SourceBundle {
     pub program_sha256: Digest,
     /// When the program was written.
     pub modified: SystemTime,
-    /// Digest of the listing of all files, so of everything in the bundle but its manifest.
+    /// Digest of the listing of all files, so of everything in the bundle except its manifest.
     pub digest: Digest,
 }
 
@@ -108,12 +108,12 @@ impl SourceBundle {
         self.sum(true)
     }
 
-    /// Bytes of everything else, which a sibling bundle takes over.
+    /// Bytes of everything else, which is copied to a sibling bundle.
     pub fn other_bytes(&self) -> u64 {
         self.sum(false)
     }
 
-    /// Bytes that compiling and making the sibling may take at most, in the worst case that is known.
+    /// Bytes that compiling and making the sibling may take, in the worst known case.
     pub fn needed_bytes(&self) -> u64 {
         let artifact = self.package_bytes().saturating_mul(SPACE_TIMES);
         artifact.saturating_add(self.other_bytes()).saturating_add(SPACE_EXTRA)

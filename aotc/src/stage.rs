@@ -19,10 +19,10 @@ use crate::script::CompileRecord;
 use crate::sibling::{self, Existing, SiblingSpec};
 use crate::source::SourceBundle;
 
-/// A compile takes minutes for gigabytes; one that takes hours hangs.
+/// A compile of gigabytes takes minutes; one that takes hours is stuck.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
 
-/// What manifests name as the compiler of an artifact without a record.
+/// The compiler in manifests of artifacts without a record.
 const UNRECORDED: &str = "unrecorded";
 /// Folder of a staged sibling that the compiler writes into.
 const COMPILED: &str = "compiled";
@@ -36,7 +36,7 @@ pub struct CompileRequest {
     pub output: Option<PathBuf>,
     /// One sibling each, made in this order.
     pub architectures: Vec<Architecture>,
-    /// What the compiler is told.
+    /// Options for the compiler.
     pub settings: CompileSettings,
     /// Longest time for one architecture.
     pub timeout: Duration,
@@ -101,7 +101,7 @@ pub struct CompileTask<'a> {
     pub interrupt: &'a Interrupt,
 }
 
-/// A sibling bundle that is whole.
+/// A complete sibling bundle.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sibling {
     /// Its folder.
@@ -114,7 +114,7 @@ pub struct Sibling {
     pub artifact: Option<Artifact>,
 }
 
-/// What a run did. Siblings made before a failure stay: each is whole.
+/// What a run did. Siblings made before a failure stay: each is complete.
 #[derive(Debug)]
 pub struct CompileOutcome {
     /// In the order of the request.
@@ -136,11 +136,11 @@ pub struct PlannedSibling {
     pub command: String,
     /// Bytes that the compile may need.
     pub needed: u64,
-    /// Bytes that there are.
+    /// Bytes that are free.
     pub available: u64,
 }
 
-/// A request whose source has been read and found whole.
+/// A request whose source has been read and is complete.
 #[derive(Debug)]
 pub struct Stage {
     pub(crate) request: CompileRequest,
@@ -249,7 +249,7 @@ impl Stage {
         Ok(Sibling { path, architecture, compiled_in: None, artifact: Some(checked) })
     }
 
-    /// What a record says that does not fit this source, these settings and that artifact.
+    /// What in a record does not match this source, these settings and that artifact.
     fn mismatches(
         &self,
         record: &CompileRecord,
@@ -263,7 +263,7 @@ impl Stage {
         let options = self.request.settings.options(architecture);
         if record.options != options {
             let (theirs, ours) = (record.options.join(" "), options.join(" "));
-            defects.push(format!("it was compiled with `{theirs}`, asked for is `{ours}`"));
+            defects.push(format!("it was compiled with `{theirs}`, but `{ours}` is asked for"));
         }
         if record.program_sha256 != artifact.program_sha256 {
             defects.push("its program is not the one that its record describes".into());
@@ -293,7 +293,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Opens a hidden folder for the sibling, unless something else is in its place.
+    /// Opens a hidden folder for the sibling, unless something else has its name.
     fn stage(
         &self,
         target: &Path,
@@ -305,7 +305,7 @@ impl Stage {
         Ok(StagedDirectory::new(target, outputs.folder(ManifestKind::Bundle))?)
     }
 
-    /// The log, over an older one.
+    /// The log, which replaces an older one.
     fn log(&self) -> Result<Log, Error> {
         let path = self.request.log.as_deref();
         if let Some(path) = path {
@@ -391,7 +391,7 @@ fn find_artifact(folder: &Path, name: &str, log: &mut Log) -> Result<(PathBuf, V
     Err(Error::NoArtifact { expected: name.to_owned(), found, log })
 }
 
-/// Copies the checked files and makes sure that they arrived.
+/// Copies the checked files and verifies the copies.
 fn copy_artifact(from: &Path, to: &Path, artifact: &Artifact) -> Result<(), Error> {
     for file in &artifact.files {
         let (source, copy) = (from.join(&file.path), to.join(&file.path));

@@ -52,7 +52,7 @@ impl ToolchainOptions {
     }
 }
 
-/// A compiler that was found and told its version.
+/// A compiler that was found and reported its version.
 #[derive(Clone, Debug, Serialize)]
 pub struct Toolchain {
     /// The compiler, as `xcrun` resolves it.
@@ -128,9 +128,9 @@ impl Toolchain {
 /// State of Xcode's Metal Toolchain component.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum MetalToolchain {
-    /// There, with its build version where that is told.
+    /// Installed, with its build version if that is reported.
     Installed(String),
-    /// Not there, with what `xcodebuild` says.
+    /// Not installed, with what `xcodebuild` says.
     Missing(String),
 }
 

@@ -10,7 +10,7 @@ use crate::shell;
 use crate::stage::DEFAULT_TIMEOUT;
 
 const TEMPLATE: &str = include_str!("workflow/aotc.yml");
-/// What downloads, uploads and the toolchain's installation may take besides the compiles.
+/// Time for downloads, uploads and the toolchain's installation, besides the compiles.
 const EXTRA_MINUTES: u64 = 60;
 /// No hosted job may take longer.
 const MOST_MINUTES: u64 = 360;
@@ -24,7 +24,7 @@ pub struct Workflow<'a> {
     pub bundle: &'a str,
     /// Architectures to compile for.
     pub architectures: &'a [Architecture],
-    /// What the compiler is told.
+    /// Options for the compiler.
     pub settings: &'a CompileSettings,
     /// Label of the runner: a Mac that has Xcode 27.
     pub runner: &'a str,
@@ -36,7 +36,7 @@ pub const DEFAULT_RUNNER: &str = "macos-26";
 /// The workflow's text, for `.github/workflows/aotc.yml`.
 ///
 /// # Errors
-/// [`Error::Unprintable`] for names that a workflow would read as something else than text.
+/// [`Error::Unprintable`] for names that a workflow would read as something other than text.
 pub fn workflow(workflow: &Workflow<'_>) -> Result<String, Error> {
     let Workflow { repository, bundle, architectures, settings, runner } = workflow;
     for name in [repository, bundle, runner] {

@@ -1,4 +1,4 @@
-//! A command as a child: how long it ran, and how much memory it held at most.
+//! Runs a command as a child and measures how long it ran and its peak memory.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ pub(crate) struct Usage {
     pub(crate) peak_megabytes: f64,
 }
 
-/// Runs a command to its end, which must be a good one.
+/// Runs a command, which must succeed.
 pub(crate) fn run(command: &mut Command) -> Result<Usage> {
     let begin = Instant::now();
     let mut child = command
@@ -39,7 +39,7 @@ fn wait(id: u32) -> Result<(i32, f64)> {
     let mut status = 0;
     // SAFETY: an all-zero `rusage` is a value of that type.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to live values of the right types; the child is ours, and nobody else waits for it.
+    // SAFETY: both pointers are to live values of the right types; the child is ours, and nothing else waits for it.
     let waited = unsafe { libc::wait4(id.cast_signed(), &raw mut status, 0, &raw mut usage) };
     if waited < 0 {
         return Err(std::io::Error::last_os_error()).context("cannot wait for the child");

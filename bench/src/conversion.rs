@@ -18,7 +18,7 @@ use crate::child;
 use crate::figure::{Figures, median, seconds};
 use crate::floor::{self, Cache};
 
-/// Layers to a file of a model.
+/// Layers per file of a model.
 const SHARD_LAYERS: usize = 12;
 
 /// Measures every model.
@@ -71,7 +71,7 @@ impl Subject<'_> {
         self.summary(&section, figures)
     }
 
-    /// One variant without tables: what the Python pipeline's published figures are for.
+    /// One variant without tables: what the Python pipeline's published numbers are for.
     fn single(&self, section: &str, figures: &mut Figures) -> Result<()> {
         let (mut times, mut memory) = (Vec::new(), Vec::new());
         for _ in 0..self.options.runs {

@@ -1,10 +1,10 @@
-//! Figures: what was measured, all runs of it, and the median that is quoted.
+//! Measurements, with all runs and the median that is quoted.
 
 use std::time::Instant;
 
 use serde::Serialize;
 
-/// One figure.
+/// One measurement.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
     section: String,
@@ -16,14 +16,14 @@ pub(crate) struct Figure {
     note: String,
 }
 
-/// Figures in the order of measuring, printed as they come.
+/// Measurements in the order in which they were made, printed as they come in.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     all: Vec<Figure>,
 }
 
 impl Figures {
-    /// Adds a figure, prints it, and returns its median.
+    /// Adds a measurement, prints it, and returns its median.
     pub(crate) fn add(
         &mut self,
         section: &str,
@@ -65,7 +65,7 @@ pub(crate) fn median(runs: &[f64]) -> f64 {
     }
 }
 
-/// Seconds that something takes.
+/// How many seconds something takes.
 pub(crate) fn seconds<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<f64, E> {
     let begin = Instant::now();
     work()?;

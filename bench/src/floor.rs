@@ -1,4 +1,4 @@
-//! What nobody can do faster with plain means: read the same inputs, write as many bytes, sync.
+//! The floor: plain reads of the same inputs, plain writes of as many bytes, and a sync.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,7 +18,7 @@ pub(crate) enum Cache {
 }
 
 impl Cache {
-    /// Those that the system lets us bring about.
+    /// Those that can be arranged on this system.
     pub(crate) const ALL: &[Cache] =
         if cfg!(target_os = "linux") { &[Cache::Warm, Cache::Cold] } else { &[Cache::Warm] };
 
@@ -29,7 +29,7 @@ impl Cache {
         }
     }
 
-    /// Brings the files of a folder into memory, or out of it.
+    /// Loads the files of a folder into the page cache, or drops them from it.
     pub(crate) fn prepare(self, folder: &Path) -> Result<()> {
         for path in files(folder)? {
             let file = File::open(&path)?;

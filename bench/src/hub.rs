@@ -1,6 +1,6 @@
-//! Conversion straight from a Hub, beside the transfer alone, over a line of a given bandwidth.
+//! Conversion straight from a Hub, beside the transfer alone, over a connection of a given bandwidth.
 //!
-//! The Hub is that of the fixtures, in this process; what it costs to serve is in both figures.
+//! The Hub is that of the fixtures, in this process; the cost of serving is in both measurements.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ const ID: &str = "bench/six-layers";
 const LAYERS: usize = 6;
 /// Bytes a second.
 const BANDWIDTH: u64 = 100_000_000;
-/// Bytes of a request of the transfer alone, and connections: as the conversion has them.
+/// Bytes per request and connections of the transfer alone, the same as in the conversion.
 const SEGMENT: u64 = 4 << 20;
 const CONNECTIONS: usize = 8;
 
@@ -54,7 +54,7 @@ pub(crate) fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
     Ok(std::fs::remove_dir_all(&folder)?)
 }
 
-/// Fetches these tensors over several connections and forgets them.
+/// Fetches these tensors over several connections and discards them.
 fn transfer(server: &Hub, tensors: &[&TensorEntry]) -> Result<()> {
     let settings = Settings { endpoint: server.endpoint(), token: None, ..Settings::from_environment() };
     let client = Client::new(settings);

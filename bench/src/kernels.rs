@@ -17,7 +17,7 @@ use crate::figure::{Figures, seconds};
 use crate::weights::{self, COUNT};
 
 const SECTION: &str = "kernels, GB of bf16 a second";
-/// Weights of a call: what a worker of the conversion takes at a time.
+/// Weights per call: what a worker of the conversion takes at a time.
 const SLICE: usize = 1 << 20;
 /// Width of a row of the per-layer table.
 const ROW: usize = 10_752;
@@ -87,7 +87,7 @@ fn others(options: &Options, weights: &[bf16], buffers: &mut Buffers, figures: &
     Ok(())
 }
 
-/// candle's Q4_0, which takes f32: with and without the way there.
+/// candle's Q4_0, which takes f32: with and without the conversion to f32.
 fn candle(options: &Options, weights: &[bf16], buffers: &mut Buffers, figures: &mut Figures) {
     let Buffers { floats, blocks, .. } = buffers;
     weights[..SLICE].convert_to_f32_slice(floats);

@@ -1,10 +1,10 @@
-//! What the figures were measured on.
+//! The machine on which the measurements were made.
 
 use std::fs;
 use std::process::Command;
 use std::thread;
 
-/// Processor, number of threads, memory and system, as far as the system tells.
+/// Processor, number of threads, memory and system, as far as the system reports them.
 pub(crate) fn describe() -> String {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let processor = processor().unwrap_or_else(|| std::env::consts::ARCH.to_owned());

@@ -1,6 +1,6 @@
 //! Benchmarks: kernels, files and whole conversions, each beside a floor or a peer that was measured in the same run.
 //!
-//! Started by `cargo xtask bench`, which builds everything in release mode first. Figures are medians.
+//! Started by `cargo xtask bench`, which builds everything in release mode first. Numbers are medians.
 
 #![allow(clippy::print_stdout, reason = "a table is what this program is run for")]
 
@@ -60,7 +60,7 @@ struct Options {
     /// Folder of the scripts that Python runs
     #[arg(long)]
     scripts: PathBuf,
-    /// File for the figures
+    /// File for the measurements
     #[arg(long)]
     json: PathBuf,
 }

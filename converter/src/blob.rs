@@ -1,4 +1,4 @@
-//! One stretch of bytes in a graph's file.
+//! One range of bytes in a graph's file.
 
 use aimodel::{Element, TensorType};
 use checkpoint::Role;
@@ -9,7 +9,7 @@ use crate::recipe::Treatment;
 /// What a blob holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
-    /// The tensor: in half precision, or its codes (si4 packed two a byte, or si8), right behind which the scales stand.
+    /// The tensor: in half precision, or its codes (si4 packed two per byte, or si8), directly followed by the scales.
     Tensor(Treatment),
     /// Scales of the codes before it: f16 `[n, k / 32]`.
     Scales(Treatment),
@@ -20,7 +20,7 @@ pub enum Content {
 }
 
 impl Content {
-    /// What was done to the tensor, for listings.
+    /// How the tensor is stored, for listings.
     pub fn name(self) -> String {
         match self {
             Content::Tensor(treatment) | Content::Scales(treatment) => treatment.name(),
@@ -34,7 +34,7 @@ impl Content {
 pub struct Blob {
     /// Key in the package, such as `layers.5.mlp.down_proj.weight/codes`.
     pub key: String,
-    /// Role of the tensor that it is made of.
+    /// Role of the tensor that it is made from.
     pub role: Role,
     /// Name of that tensor in the checkpoint.
     pub tensor: String,
@@ -44,12 +44,12 @@ pub struct Blob {
     pub shape: Vec<u64>,
     /// Element type in the package.
     pub element: Element,
-    /// First byte in `main.mlirb`; 0 as long as the graph is not laid out.
+    /// First byte in `main.mlirb`; 0 until the graph is laid out.
     pub offset: u64,
 }
 
 impl Blob {
-    /// Layer that uses it; nothing for what all layers share.
+    /// Layer that uses it; nothing for blobs that all layers share.
     pub fn layer(&self) -> Option<usize> {
         match (self.content, self.role) {
             (Content::TableCodes(layer), _) | (_, Role::Layer(layer, _)) => Some(layer),
@@ -67,7 +67,7 @@ impl Blob {
         self.bytes_of(self.elements())
     }
 
-    /// Bytes that some of its elements take, as many as fill bytes.
+    /// Bytes of some of its elements, whose number must fill whole bytes.
     pub(crate) fn bytes_of(&self, elements: u64) -> u64 {
         elements * self.element.bits() / 8
     }

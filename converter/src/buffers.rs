@@ -1,8 +1,8 @@
-//! Buffers that go round between workers and the writer, so that a long run allocates a few.
+//! Buffers that circulate between workers and the writer, so that a long run allocates only a few.
 
 use std::sync::{Mutex, PoisonError};
 
-/// Buffers that nobody uses at the moment.
+/// Buffers that are not in use.
 #[derive(Debug, Default)]
 pub(crate) struct Pool<T> {
     free: Mutex<Vec<Vec<T>>>,
@@ -20,7 +20,7 @@ impl<T: Clone + Default> Pool<T> {
         buffer
     }
 
-    /// Gives a buffer back. One that holds nothing is let go: kept, it would become one more buffer.
+    /// Returns a buffer. One without capacity is dropped: keeping it would add one more buffer.
     pub(crate) fn give(&self, buffer: Vec<T>) {
         if buffer.capacity() == 0 {
             return;

@@ -1,4 +1,4 @@
-//! Why nothing can be planned, and why a conversion ends early.
+//! Errors of planning and of conversions.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use checkpoint::CheckpointError;
 use checkpoint::config::ConfigError;
 use checkpoint::source::SourceError;
 
-/// Why nothing can be planned.
+/// Why a conversion cannot be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// A tensor does not fit.
@@ -20,11 +20,11 @@ pub enum PlanError {
     /// The graph cannot be built.
     #[error("the graph cannot be built: {0}; please report this with the checkpoint's config.json")]
     Graph(#[from] aimodel::build::BuildError),
-    /// The graph breaks a rule of the format. None is written then.
+    /// The graph breaks a rule of the format, so it is not written.
     #[error("the graph is not valid: {0}; please report this with the checkpoint's config.json")]
     Invalid(#[from] aimodel::verify::VerifyError),
     /// Something was asked for that only models with per-layer embeddings have.
-    #[error("this model has no per-layer embeddings: there are no tables to make of it")]
+    #[error("this model has no per-layer embeddings: there are no tables to build")]
     NoPerLayer,
     /// A blob is a part of the per-layer table, and the table was not made.
     #[error(
@@ -39,13 +39,13 @@ pub enum PlanError {
     TooLarge,
 }
 
-/// Why a conversion ends early. Whatever it wrote so far is worthless.
+/// Why a conversion ends early. Its outputs so far are unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// `config.json` is not that of a model this tool converts.
+    /// `config.json` does not describe a model that this tool converts.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The checkpoint's tensors are not those of its configuration.

@@ -1,6 +1,6 @@
-//! The head's own format.
+//! The format of the head.
 //!
-//! The head is the embedding table once more. An int4 head that lies off the lattice undoes what the rest preserves, so with int4
+//! The head is the embedding table again. An int4 head that lies off the lattice undoes what the rest preserves, so with int4
 //! weights its format is decided from a fixed sample of blocks, before the plan.
 
 use half::bf16;
@@ -23,7 +23,7 @@ const BODY_RUNS: usize = 16;
 /// Share of blocks that must lie on a lattice for weights to count as trained on it.
 const ON_LATTICE: f64 = 0.99;
 
-/// Blocks looked at, how many lie on a lattice, and how many of those have a scale that f16 holds.
+/// Blocks that were sampled, how many lie on a lattice, and how many of those have a scale that f16 holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Sample {
     /// Blocks read.
@@ -40,7 +40,7 @@ impl Sample {
         if self.blocks == 0 { 1.0 } else { self.on_lattice as f64 / self.blocks as f64 }
     }
 
-    /// Adds the figures of other blocks.
+    /// Adds the counts of other blocks.
     fn add(&mut self, other: Sample) {
         self.blocks += other.blocks;
         self.on_lattice += other.on_lattice;
@@ -56,7 +56,7 @@ pub struct HeadDecision {
     pub treatment: Treatment,
     /// One sentence.
     pub reason: String,
-    /// Whether the checkpoint is none that was trained on a 4-bit lattice, so that int4 loses accuracy.
+    /// Whether the checkpoint was not trained on a 4-bit lattice, so that int4 loses accuracy.
     pub off_lattice: bool,
     /// Blocks of the head, where a sample was taken.
     pub head: Option<Sample>,
@@ -69,7 +69,7 @@ fn format_name<S: serde::Serializer>(treatment: &Treatment, serializer: S) -> Re
 }
 
 impl HeadDecision {
-    /// Takes what was asked for, or else decides by what is done to the projections. Only where those become int4 is anything read.
+    /// Takes what was asked for, or else decides by the format of the projections. Weights are read only if those become int4.
     ///
     /// # Errors
     /// If the checkpoint cannot be read.
@@ -142,7 +142,7 @@ fn sample_body(
     Ok(total)
 }
 
-/// Looks at `runs` stretches of blocks, spread evenly over some tensors laid end to end.
+/// Samples `runs` runs of blocks, spread evenly over some tensors laid end to end.
 fn sample(source: &dyn Source, tensors: &[&TensorEntry], runs: usize) -> Result<Sample, ConvertError> {
     let block = BLOCK as u64;
     let blocks_of = |tensor: &TensorEntry| tensor.weights() / block;
@@ -167,7 +167,7 @@ fn sample(source: &dyn Source, tensors: &[&TensorEntry], runs: usize) -> Result<
     count_blocks(source, &stretches)
 }
 
-/// Reads stretches of tensors, as many at a time as the source takes, and looks at their blocks.
+/// Reads ranges of tensors, as many at a time as the source supports, and examines their blocks.
 fn count_blocks(
     source: &dyn Source,
     stretches: &[(&TensorEntry, u64, usize)],
@@ -197,7 +197,7 @@ mod tests {
     use crate::recipe::Treatment;
 
     fn sample(on_lattice: u64) -> Sample {
-        // No decision depends on how many scales are f16 numbers.
+        // The decision does not depend on how many scales are f16 numbers.
         Sample { blocks: 1000, on_lattice, exact: 0 }
     }
 

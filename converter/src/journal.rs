@@ -1,10 +1,10 @@
 //! What a run has finished, so that another one can continue where it was interrupted.
 //!
-//! A journal is a file in a folder beside the outputs. Each line is one JSON value behind the digest of all lines up to it: first
-//! what the run was to do, then, for each tensor that is wholly in the outputs' files, their sizes and digests up to there, at last
-//! that all outputs are complete. Nothing is taken on trust: the run that resumes hashes those bytes again, and a journal with a
-//! line that was changed, lost or added is refused. Only a last line without its end counts for nothing: the run was cut off
-//! while it wrote it.
+//! A journal is a file in a folder beside the outputs. Each line is one JSON value after the digest of all lines up to it: first
+//! what the run does, then, for each tensor that is completely in the outputs' files, their sizes and digests up to there, and finally
+//! that all outputs are complete. Nothing is trusted: the run that resumes hashes those bytes again, and a journal with a
+//! line that was changed, lost or added is refused. Only a last line without its end is ignored: the run was cut off
+//! while it was written.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -28,7 +28,7 @@ const NEW: &str = "journal.new";
 /// Largest journal that is read, in bytes. That of a run over 42 layers has less than 2 MB.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// What a run was to do. One that resumes must do the same.
+/// What a run does. One that resumes must do the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct JournalHeader {
     /// Name and version of the tool.
@@ -39,7 +39,7 @@ pub struct JournalHeader {
     pub revision: String,
     /// Fingerprint of the checkpoint's configuration and headers.
     pub fingerprint: String,
-    /// Options, as a user gives them, that the outputs depend on.
+    /// Options that the outputs depend on, as a user types them.
     pub options: BTreeMap<String, String>,
     /// Names of the outputs' hidden folders.
     pub folders: Vec<String>,
@@ -56,16 +56,16 @@ pub enum JournalError {
         /// What the system said.
         source: io::Error,
     },
-    /// A checkpoint without a commit may change between two runs, and nothing would tell.
+    /// A checkpoint without a commit may change unnoticed between two runs.
     #[error("only a conversion of a repository's commit can be resumed: leave --resume out")]
     NoCommit,
-    /// The journal, or something that it vouches for, is not as the run left it.
+    /// The journal, or something that it lists, is not as the run left it.
     #[error("{path} is damaged or missing: leave --resume out to start over", path = path.display())]
     Damaged {
         /// The journal, or the file or folder.
         path: PathBuf,
     },
-    /// The repository has moved on.
+    /// The revision has another commit now.
     #[error(
         "the interrupted run was of commit {then}, and {now} is asked for: give --revision {then} to continue it, or leave \
          --resume out to start over"
@@ -76,12 +76,12 @@ pub enum JournalError {
         /// This run's.
         now: String,
     },
-    /// The runs are to do different things.
+    /// The runs do different things.
     #[error(
         "the interrupted run had {what} {then}, this one has {now}: give the same to continue, or leave --resume out to start over"
     )]
     Different {
-        /// In which point.
+        /// What differs.
         what: String,
         /// Its value in the interrupted run.
         then: String,
@@ -90,7 +90,7 @@ pub enum JournalError {
     },
 }
 
-/// A blob that waits, whole, in a temporary file.
+/// A complete blob that waits in a temporary file.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct SpoolRecord {
     /// Number of the blob.
@@ -99,21 +99,21 @@ pub(crate) struct SpoolRecord {
     pub(crate) statistics: Option<Statistics>,
 }
 
-/// A line: what was finished since the line before, and how far the files have come.
+/// A line: what was finished since the line before, and the positions in the files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Entry {
-    /// A tensor of the graphs is in all files that are made of it.
+    /// A tensor of the graphs is in all files that are made from it.
     Tensor {
         /// Its name.
         name: String,
         /// Number of the blob that comes next.
         next_blob: usize,
-        /// How far the packages have come.
+        /// The positions in the packages.
         packages: Vec<WrittenFile>,
         /// What quantization did to the matrices that were finished.
         statistics: Vec<TensorStatistics>,
-        /// Table files that are whole.
+        /// Table files that are complete.
         tables: BTreeMap<String, WrittenFile>,
         /// Blobs that wait.
         spools: Vec<SpoolRecord>,
@@ -125,14 +125,14 @@ pub(crate) enum Entry {
         /// The temporary file.
         file: WrittenFile,
     },
-    /// The packages are whole.
+    /// The packages are complete.
     Packages {
         /// Their programs.
         packages: Vec<WrittenFile>,
         /// What quantization did to the matrices that were finished.
         statistics: Vec<TensorStatistics>,
     },
-    /// A table that no graph shares its tensor with is whole.
+    /// A table whose tensor is in no graph is complete.
     Table {
         /// The tensor.
         name: String,
@@ -153,16 +153,16 @@ pub(crate) enum Entry {
 pub(crate) struct Done {
     /// The blob that comes next, if any tensor was finished.
     pub(crate) next_blob: Option<usize>,
-    /// How far the packages have come, or their programs.
+    /// The positions in the packages, or their programs.
     pub(crate) packages: Vec<WrittenFile>,
-    /// Whether the packages are whole.
+    /// Whether the packages are complete.
     pub(crate) has_packages: bool,
     pub(crate) statistics: Vec<TensorStatistics>,
     pub(crate) tables: BTreeMap<String, WrittenFile>,
     pub(crate) spools: Vec<SpoolRecord>,
     /// The stock graph's per-layer table.
     pub(crate) stock: Option<WrittenFile>,
-    /// Bytes of the checkpoint that tables alone were made of.
+    /// Bytes of the checkpoint from which only tables were made.
     pub(crate) table_bytes: u64,
     /// The file that describes each output, if all are complete.
     finished: Option<Vec<WrittenFile>>,
@@ -204,17 +204,17 @@ impl Done {
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    /// Nothing if no other run is to resume this one.
+    /// Nothing if this run cannot be resumed.
     file: Option<File>,
     /// Of all lines so far.
     digest: Sha256,
-    /// Where this file goes, and those that it vouches for.
+    /// Where this file goes, and those that it lists.
     disk: Disk,
     pub(crate) done: Done,
 }
 
 impl Journal {
-    /// Writes nothing down.
+    /// Records nothing.
     pub fn off() -> Self {
         Journal {
             path: PathBuf::new(),
@@ -225,7 +225,7 @@ impl Journal {
         }
     }
 
-    /// Begins a journal in an empty folder.
+    /// Starts a journal in an empty folder.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -241,7 +241,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// What a run was to do that left a journal in this folder; nothing if it left none.
+    /// The header of the journal in this folder; nothing if there is none.
     ///
     /// # Errors
     /// If the journal cannot be read or is damaged.
@@ -250,10 +250,10 @@ impl Journal {
         Ok(Some(lines.header()?))
     }
 
-    /// Goes on with the journal in this folder.
+    /// Continues the journal in this folder.
     ///
     /// # Errors
-    /// If it cannot be read or is damaged, or this run is to do something else.
+    /// If it cannot be read or is damaged, or this run does something else.
     pub fn resume(folder: &Path, header: &JournalHeader) -> Result<Self, JournalError> {
         let path = folder.join(FILE);
         let Some(lines) = Lines::read(&path)? else { return Err(JournalError::Damaged { path }) };
@@ -275,23 +275,23 @@ impl Journal {
         Ok(Journal { path, file: Some(file), digest: lines.digest, disk: Disk::default(), done })
     }
 
-    /// The same journal, on a disk of a test: it and everything that it vouches for is written there.
+    /// The same journal, on a test's disk: it and everything that it lists is written there.
     #[must_use]
     pub fn on(self, disk: Disk) -> Self {
         Journal { disk, ..self }
     }
 
-    /// Where the journal's file goes, and those that it vouches for.
+    /// Where the journal's file goes, and those that it lists.
     pub fn disk(&self) -> &Disk {
         &self.disk
     }
 
-    /// The error of a journal that tells what cannot be.
+    /// The error for a journal with impossible entries.
     pub(crate) fn damaged(&self) -> JournalError {
         JournalError::Damaged { path: self.path.clone() }
     }
 
-    /// Whether anything is written down.
+    /// Whether anything is recorded.
     pub fn is_on(&self) -> bool {
         self.file.is_some()
     }
@@ -301,7 +301,7 @@ impl Journal {
         self.done.finished.as_deref()
     }
 
-    /// Writes down that all outputs are complete, and syncs the journal: from now on a run that resumes only publishes.
+    /// Records that all outputs are complete, and syncs the journal: from now on a run that resumes only publishes.
     ///
     /// # Errors
     /// If it cannot be written or synced.
@@ -314,7 +314,7 @@ impl Journal {
         synced.map_err(|source| JournalError::Io { path: self.path.clone(), source })
     }
 
-    /// Writes down what is in the files now.
+    /// Records what is in the files now.
     pub(crate) fn record(&mut self, entry: &Entry) -> Result<(), JournalError> {
         self.write(entry)
     }
@@ -329,7 +329,7 @@ impl Journal {
     }
 }
 
-/// The whole lines of a journal, whose digests are right.
+/// The complete lines of a journal, whose digests are right.
 struct Lines {
     path: PathBuf,
     /// The JSON values.
@@ -372,7 +372,7 @@ impl Lines {
     }
 }
 
-/// Adds a line's value to the digest of those before, and gives the digest that stands in front of it.
+/// Adds a line's value to the digest of those before, and returns the digest that precedes it.
 fn add_line(digest: &mut Sha256, value: &str) -> String {
     digest.update(value);
     digest.update(b"\n");
@@ -383,7 +383,7 @@ impl JournalHeader {
     /// That of a run over a checkpoint.
     ///
     /// # Errors
-    /// If the checkpoint is of no commit, or its configuration cannot be read.
+    /// If the checkpoint has no commit, or its configuration cannot be read.
     pub fn new(
         tool: String,
         source: &dyn Source,
@@ -403,7 +403,7 @@ impl JournalHeader {
         }))
     }
 
-    /// Checks that `now` is to do the same.
+    /// Checks that `now` does the same.
     fn check(&self, now: &JournalHeader) -> Result<(), JournalError> {
         if self.repository == now.repository && self.revision != now.revision {
             return Err(JournalError::Revision { then: self.revision.clone(), now: now.revision.clone() });
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_off_counts_for_nothing() {
+    fn a_line_that_was_cut_off_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let (whole, path) = (written(dir.path()), dir.path().join(FILE));
         for length in 0..=whole.len() {
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn no_changed_byte_and_no_lost_added_or_moved_line_is_accepted() {
+    fn changed_bytes_and_lost_added_or_moved_lines_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (whole, path) = (written(dir.path()), dir.path().join(FILE));
         let is_damaged = |bytes: &[u8]| {
@@ -544,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_is_to_do_something_else_does_not_go_on() {
+    fn a_run_that_does_something_else_does_not_resume() {
         let dir = tempfile::tempdir().unwrap();
         drop(Journal::begin(dir.path(), &header()).unwrap());
         let words = |change: &dyn Fn(&mut JournalHeader)| {

@@ -1,4 +1,4 @@
-//! A checkpoint that was understood, what can be planned for it, and the run that carries a plan out.
+//! A checkpoint that was read and checked, plans for it, and the run that carries out a plan.
 
 use std::path::{Path, PathBuf};
 
@@ -34,16 +34,16 @@ pub struct Model<'s> {
     pub checkpoint: Checkpoint,
 }
 
-/// What is asked of a conversion.
+/// What a conversion should do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
     /// Graphs to make, with their functions. Stock goes alone: its blobs are not those of the others.
     pub graphs: Vec<(Variant, Functions)>,
     /// Whether to make the gather tables.
     pub tables: bool,
-    /// What is done to projections.
+    /// How projections are stored.
     pub projections: Treatment,
-    /// What is done to the head; nothing if a sample of its blocks is to decide.
+    /// How the head is stored; nothing if a sample of its blocks decides.
     pub head: Option<Treatment>,
 }
 
@@ -58,7 +58,7 @@ pub struct Plan {
     pub head: HeadDecision,
     /// Temporary space beside the outputs, in bytes.
     pub spool_bytes: u64,
-    /// That part of it which the stock graph's table takes.
+    /// The part of it that the stock graph's table takes.
     stock_bytes: u64,
 }
 
@@ -69,8 +69,8 @@ impl Plan {
         self.graphs.iter().map(GraphPlan::bytes).sum::<u64>() + tables + self.spool_bytes
     }
 
-    /// Bytes of tensors that a run reads, for a bar. Each is read once, however many graphs and tables are made of it; the
-    /// stock graph's table is read once more from temporary space.
+    /// Bytes of tensors that a run reads, for a bar. Each is read once, however many graphs and tables are made from it; the
+    /// stock graph's table is read again from temporary space.
     pub fn input_bytes(&self) -> u64 {
         let graph: Vec<(Role, u64)> =
             self.graphs.first().map(|graph| graph.reads().collect()).unwrap_or_default();
@@ -116,8 +116,8 @@ impl<'s> Model<'s> {
         Ok(Model { source, config, checkpoint })
     }
 
-    /// Plans a conversion. Reads the few tensors that stand in the program, and a sample of weights where the head's format is to
-    /// be decided; nothing else.
+    /// Plans a conversion. Reads the few tensors that are stored in the program, and a sample of weights if they decide the head's
+    /// format; nothing else.
     ///
     /// # Errors
     /// If a matrix does not divide into blocks, or those tensors or the sample cannot be read.
@@ -147,7 +147,7 @@ impl<'s> Model<'s> {
         Ok(Plan { graphs, tables, head, spool_bytes, stock_bytes })
     }
 
-    /// Reads the tensors that stand in the program, as half precision.
+    /// Reads the tensors that are stored in the program, as half precision.
     fn inline_tensors(&self) -> Result<InlineTensors, ConvertError> {
         let is_small = |role: &Role| {
             !role.is_projection() && role.shape(&self.config).iter().product::<usize>() < INLINE_ELEMENTS
@@ -179,10 +179,11 @@ impl<'s> Model<'s> {
         Ok(bytemuck::cast_slice(&halves).to_vec())
     }
 
-    /// Carries a plan out, or what the journal says is left of it. The outputs are complete when this returns without an error, and worthless otherwise.
+    /// Carries out a plan, or what is left of it according to the journal. The outputs are complete if this returns without an
+    /// error, and unusable otherwise.
     ///
     /// # Errors
-    /// If the checkpoint cannot be read or changes meanwhile, holds an element that cannot be converted, an output cannot be
+    /// If the checkpoint cannot be read or changes in the meantime, holds an element that cannot be converted, an output cannot be
     /// written, or it is cancelled.
     pub fn write(
         &self,

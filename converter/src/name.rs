@@ -25,7 +25,7 @@ impl ModelName {
         ModelName(format!("gemma4_{size}{qat}"))
     }
 
-    /// A name that somebody chose; `None` if it cannot stand in a path.
+    /// A name that the user chose; `None` if it cannot be part of a path.
     pub fn given(name: &str) -> Option<Self> {
         let plain = text::names::component(name).is_ok() && !name.starts_with('.');
         plain.then(|| ModelName(name.to_owned()))

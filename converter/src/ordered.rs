@@ -1,8 +1,8 @@
-//! Work in parallel, results in order, look-ahead bounded: the engine under every conversion.
+//! Work in parallel, results in order, look-ahead bounded: the engine of every conversion.
 //!
 //! Workers take pieces in order and may run ahead of the consumer by a fixed number of pieces; the consumer gets results one
-//! by one, in order, on the calling thread. So the output does not depend on the number of threads, and memory is that of the
-//! pieces in flight.
+//! by one, in order, on the calling thread. So the output does not depend on the number of threads, and memory is limited to
+//! the pieces in flight.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ struct Shared<T, E> {
     consumed: usize,
     /// Results from `consumed` on; `None` while they are being made.
     results: VecDeque<Option<Result<T, E>>>,
-    /// No more pieces are to be taken.
+    /// No more pieces may be taken.
     stopped: bool,
     /// A worker panicked: its result will never come.
     failed: bool,
@@ -30,7 +30,7 @@ struct Queue<T, E> {
 }
 
 impl<T, E> Queue<T, E> {
-    /// A worker that panicked has poisoned nothing: the state is changed in single steps.
+    /// A worker that panicked cannot have left a broken state: it is changed in single steps.
     fn lock(&self) -> MutexGuard<'_, Shared<T, E>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,7 +79,7 @@ impl<T, E> Queue<T, E> {
     }
 }
 
-/// Lets the workers go when the consumer leaves, by a return or by a panic.
+/// Releases the workers when the consumer leaves, by a return or by a panic.
 struct StopOnDrop<'q, T, E>(&'q Queue<T, E>);
 
 impl<T, E> Drop for StopOnDrop<'_, T, E> {
@@ -88,7 +88,7 @@ impl<T, E> Drop for StopOnDrop<'_, T, E> {
     }
 }
 
-/// Tells the consumer, which would wait forever, that a worker panicked; the panic itself goes on when threads are joined.
+/// Tells the consumer, which would wait forever, that a worker panicked; the panic itself continues when threads are joined.
 struct FailOnPanic<'q, T, E>(&'q Queue<T, E>);
 
 impl<T, E> Drop for FailOnPanic<'_, T, E> {

@@ -1,6 +1,6 @@
 //! The plan: every output file and every tensor in it, from the configuration and the tensors' headers alone.
 //!
-//! It is what a dry run prints, what disk space is checked against, and what the writer obeys.
+//! A dry run prints it, disk space is checked against it, and the writer follows it.
 
 use aimodel::bytecode::layout::Layout;
 use aimodel::verify::verify;
@@ -15,7 +15,7 @@ use crate::recipe::Recipe;
 use checkpoint::config::DecoderConfig;
 use checkpoint::{Checkpoint, CheckpointError, Role};
 
-/// A tensor that stands in the program itself, in half precision.
+/// A tensor that is stored in the program itself, in half precision.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct InlineTensor {
     /// Name, such as `layers.5.layer_scalar`.

@@ -1,4 +1,4 @@
-//! What happens to each tensor on its way into a graph. It is said here, and everything else reads it.
+//! What happens to each tensor on its way into a graph. It is defined here only, and read everywhere else.
 
 use aimodel::Element;
 use checkpoint::Role;
@@ -45,13 +45,13 @@ impl Treatment {
         }
     }
 
-    /// Whether it makes codes, which scales follow.
+    /// Whether it makes codes, which are followed by scales.
     pub fn has_codes(self) -> bool {
         self != Treatment::F16
     }
 }
 
-/// What is done to the tensors of a graph, by their roles.
+/// How the tensors of a graph are stored, by their roles.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Recipe {
     /// Of every projection.
@@ -61,7 +61,7 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// What is done to the tensor of a role. Embeddings and norms are stored in half precision.
+    /// How the tensor of a role is stored. Embeddings and norms are stored in half precision.
     pub fn treatment(self, role: Role) -> Treatment {
         match role {
             Role::Head => self.head,

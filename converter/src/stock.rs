@@ -1,7 +1,7 @@
-//! The per-layer table in the form that the stock graph holds: one `[V, ld]` of codes a layer.
+//! The per-layer table in the form that the stock graph holds: one `[V, ld]` of codes per layer.
 //!
 //! The table is read by rows that hold all layers, the graph wants layer after layer. So the codes are spread once into a
-//! temporary file in the graph's order, of the table's own size, which goes away with this value.
+//! temporary file of the table's size, in the graph's order, which is removed with this value.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -22,7 +22,7 @@ use checkpoint::config::{DecoderConfig, PerLayer};
 use checkpoint::source::{Reading, Source, bytes_of};
 use checkpoint::{Checkpoint, Role};
 
-/// Elements that a worker takes at a time, at least: whole rows.
+/// Least number of elements that a worker takes at a time: whole rows.
 const PIECE: usize = 1 << 22;
 
 /// The temporary file.
@@ -139,7 +139,7 @@ impl StockTable {
         Ok(StockTable { spool, path, tensor: String::new(), layer_bytes, scales })
     }
 
-    /// Writes down that the table is whole, with its scales behind the codes.
+    /// Records that the table is complete, with its scales after the codes.
     pub(crate) fn note(&self, journal: &mut Journal) -> Result<(), ConvertError> {
         if !journal.is_on() {
             return Ok(());

@@ -1,12 +1,12 @@
-//! An answer of a server: a status, headers, and a body to be read.
+//! A server's answer: a status, headers, and a body to read.
 
 use ureq::Body;
 use ureq::http::HeaderMap;
 
-/// What a server's own words are cut to.
+/// Longest quotation of a server's message.
 const MAX_WORDS: usize = 300;
 
-/// A status, headers, and a body to be read.
+/// A status, headers, and a body to read.
 #[derive(Debug)]
 pub struct Answer {
     /// Status code.
@@ -32,19 +32,19 @@ impl Answer {
         self.header(name)?.trim().parse().ok()
     }
 
-    /// Seconds until the limit of requests is reset, as the `RateLimit` header gives them: `"api";r=0;t=55`.
+    /// Seconds until the limit of requests is reset, as the `RateLimit` header states them: `"api";r=0;t=55`.
     pub(crate) fn reset_after(&self) -> Option<u64> {
         let part = self.header("ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t="))?;
         part.parse().ok()
     }
 
-    /// The address in a `Link` header that leads on: `<..>; rel="next"`.
+    /// The address of the next page in a `Link` header: `<..>; rel="next"`.
     pub(crate) fn next_page(&self) -> Option<&str> {
         let link = self.header("link")?.split(',').find(|link| link.contains("rel=\"next\""))?;
         Some(link.split_once('<')?.1.split_once('>')?.0)
     }
 
-    /// The first byte of a `Content-Range`, and the length of the whole file where it is told.
+    /// The first byte of a `Content-Range`, and the length of the whole file if it is stated.
     pub(crate) fn content_range(&self) -> Option<(u64, Option<u64>)> {
         content_range(self.header("content-range")?)
     }
@@ -59,7 +59,7 @@ fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
     }
 }
 
-/// What a server said, on one line and not too long.
+/// A server's message, on one line and not too long.
 pub(crate) fn quoted(text: &str) -> String {
     let mut line = String::new();
     let mut length = 0;

@@ -3,8 +3,8 @@
 //! ```text
 //! models--owner--name/blobs/<digest>                  the bytes
 //! models--owner--name/snapshots/<commit>/<path>       links to them
-//! models--owner--name/refs/<branch or tag>            the commit it stood for when it was last asked
-//! .locks/models--owner--name/<digest>.lock            held (flock) by who fetches a blob
+//! models--owner--name/refs/<branch or tag>            the commit that it last resolved to
+//! .locks/models--owner--name/<digest>.lock            held (flock) by whoever fetches a blob
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::snapshot::{RepositoryId, is_commit};
 use crate::wait::{STEP, pause};
 
-/// What marks a folder that backups may skip.
+/// The file that marks a folder that backups may skip.
 const TAG: &str = "CACHEDIR.TAG";
 /// The first line is the standard's.
 const TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of the Hugging Face Hub.\n";
@@ -40,7 +40,7 @@ impl Cache {
         self.root.join(&self.name)
     }
 
-    /// Folder of a commit, if there is something of it.
+    /// Folder of a commit, if any of it is there.
     pub fn snapshot(&self, commit: &str) -> Option<PathBuf> {
         let folder = self.snapshot_path(commit);
         folder.is_dir().then_some(folder)
@@ -50,7 +50,7 @@ impl Cache {
         self.folder().join("snapshots").join(commit)
     }
 
-    /// The commit that a revision stood for when somebody last asked the Hub.
+    /// The commit that a revision resolved to when the Hub was last asked.
     pub fn commit_of(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -62,7 +62,7 @@ impl Cache {
         Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
-    /// Notes which commit a revision stands for.
+    /// Records which commit a revision resolves to.
     pub(crate) fn set_commit_of(&self, revision: &str, commit: &str) -> Result<(), Error> {
         if revision == commit || names::path(revision).is_err() {
             return Ok(());
@@ -81,7 +81,7 @@ impl Cache {
         self.folder().join("blobs").join(digits)
     }
 
-    /// Waits until nobody else fetches this blob, or `cancelled` says that the user asked to stop. Others wait until the file is
+    /// Waits until no other process fetches this blob, or `cancelled` says that the user asked to stop. Others wait until the file is
     /// dropped.
     pub(crate) fn lock(&self, digits: &str, cancelled: fn() -> bool) -> Result<File, Error> {
         let path = self.root.join(".locks").join(&self.name).join(format!("{digits}.lock"));
@@ -96,7 +96,7 @@ impl Cache {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) => pause(STEP, cancelled).map_err(|_| Error::Cancelled)?,
-                // Where there are no locks, two may fetch the same: slow, but not wrong, since a blob appears by one rename.
+                // Without locks, two processes may fetch the same blob: slow, but not wrong, since a blob appears by one rename.
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
                     return Ok(file);
                 }
@@ -137,7 +137,7 @@ fn make_parent(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// A name for the moment before a rename, of this process alone.
+/// A name for the moment before a rename, used by this process only.
 fn temporary_beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));

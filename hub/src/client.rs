@@ -16,15 +16,15 @@ use crate::settings::Settings;
 
 /// Largest answer in JSON.
 const MAX_JSON: u64 = 16 << 20;
-/// Redirects within one server, to be followed.
+/// Largest number of redirects within one server that are followed.
 const MAX_REDIRECTS: usize = 5;
 
-/// Asks the Hub. Cheap to share between threads: connections are kept and used again.
+/// Asks the Hub. Cheap to share between threads: connections are reused.
 #[derive(Debug)]
 pub struct Client {
     agent: Agent,
     settings: Settings,
-    /// Whether the network worked before, so that a failure may pass.
+    /// Whether the network worked before, so that a failure may be temporary.
     reached: AtomicBool,
 }
 
@@ -36,22 +36,22 @@ pub(crate) struct About<'a> {
     pub(crate) file: &'a str,
 }
 
-/// Why a request got no answer to use.
+/// Why a request got no usable answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// May pass.
+    /// May be temporary.
     Passing(Passing),
-    /// Will not.
+    /// Is permanent.
     Final(Error),
 }
 
 impl Client {
-    /// A client with these settings. The proxy is that of the environment; this machine itself is asked without one.
+    /// A client with these settings. The proxy is that of the environment; requests to this machine do not use it.
     pub fn new(settings: Settings) -> Self {
         let limits = settings.limits;
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            // Where a redirect leads decides who sees the token, and a link can be used again: both are ours to decide.
+            // The target of a redirect decides who sees the token, and a link can be reused, so redirects are followed here.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_resolve(Some(limits.connect))
@@ -68,12 +68,12 @@ impl Client {
         Client { agent, settings, reached: AtomicBool::new(false) }
     }
 
-    /// What it was made with.
+    /// The settings that it was made with.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Whether the endpoint answers, whatever it answers.
+    /// Whether the endpoint answers at all.
     ///
     /// # Errors
     /// Why it does not.
@@ -81,7 +81,7 @@ impl Client {
         let url = &self.settings.endpoint;
         let answer = self.ask("HEAD", url, &[], b"");
         let answer = match answer {
-            // The proxy's answer, that is.
+            // This is the proxy's answer.
             Ok(answer) if answer.status == 407 => {
                 Err(self.refusal(url, answer, About { id: "", revision: "", file: "" }))
             }
@@ -102,12 +102,12 @@ impl Client {
         Attempts::new(self.settings.policy, self.settings.cancelled)
     }
 
-    /// Asks the endpoint for JSON, with patience.
+    /// Asks the endpoint for JSON, with retries.
     pub(crate) fn get_json<T: DeserializeOwned>(&self, path: &str, about: About<'_>) -> Result<T, Error> {
         Ok(self.get_page(&format!("{}{path}", self.settings.endpoint), about)?.0)
     }
 
-    /// As [`get_json`](Self::get_json), of a whole address; gives the address of the next page too.
+    /// As [`get_json`](Self::get_json), with a full address; also returns the address of the next page.
     pub(crate) fn get_page<T: DeserializeOwned>(
         &self,
         url: &str,
@@ -121,7 +121,7 @@ impl Client {
         Ok((self.json(url, &text)?, next))
     }
 
-    /// Sends the endpoint something that may be sent twice, with patience; gives what it answers.
+    /// Sends the endpoint something that may be sent twice, with retries; returns the answer.
     pub(crate) fn post(
         &self,
         url: &str,
@@ -144,7 +144,7 @@ impl Client {
         serde_json::from_slice(text).map_err(|error| Error::protocol(url, &format!("{path}: {error}")))
     }
 
-    /// Reads an answer to its end, without the token, should it quote it.
+    /// Reads an answer to its end, and removes the token if the answer quotes it.
     pub(crate) fn text(&self, url: &str, answer: &mut Answer) -> Result<Vec<u8>, Failure> {
         match answer.body.with_config().limit(MAX_JSON).read_to_vec() {
             Ok(body) => Ok(self.without_token(body)),
@@ -163,7 +163,7 @@ impl Client {
         }
     }
 
-    /// Takes the token out of what a server sent in headers.
+    /// Removes the token from headers that a server sent.
     fn clean(&self, headers: &mut HeaderMap) {
         let Some(token) = &self.settings.token else { return };
         for value in headers.values_mut().filter(|value| token.is_in(value.as_bytes())) {
@@ -172,7 +172,7 @@ impl Client {
         }
     }
 
-    /// Repeats what may pass.
+    /// Retries what may be temporary.
     pub(crate) fn patiently<T>(&self, mut ask: impl FnMut() -> Result<T, Failure>) -> Result<T, Error> {
         let mut attempts = self.attempts();
         loop {
@@ -184,7 +184,7 @@ impl Client {
         }
     }
 
-    /// Asks once, going along with redirects that stay on the server. One that leaves it is an answer with a `Location`.
+    /// Asks once, and follows redirects that stay on the server. One that leaves it is an answer with a `Location`.
     pub(crate) fn follow(&self, method: &str, url: &str, about: About<'_>) -> Result<Answer, Failure> {
         let mut url = url.to_owned();
         for _ in 0..MAX_REDIRECTS {
@@ -193,7 +193,7 @@ impl Client {
             match answer.status {
                 // A path, but not the name of another server.
                 301..=308 if location.starts_with('/') && !location.starts_with("//") => {
-                    // What is said about a file stands with the first answer.
+                    // The facts about a file are in the first answer.
                     if method == "HEAD" && answer.header("x-linked-etag").is_some() {
                         return Ok(answer);
                     }
@@ -203,10 +203,10 @@ impl Client {
                 _ => return Err(self.refusal(&url, answer, about)),
             }
         }
-        Err(Failure::Final(Error::protocol(&url, "it redirects in a circle")))
+        Err(Failure::Final(Error::protocol(&url, "it redirects in a loop")))
     }
 
-    /// Sends one request and takes whatever status comes back. The token goes to the endpoint alone.
+    /// Sends one request and accepts any status. The token is sent to the endpoint only.
     pub(crate) fn ask(
         &self,
         method: &str,
@@ -310,14 +310,14 @@ impl Client {
             _ if no_way => Error::NoNetwork { host, reason },
             _ => Error::Broken { host, reason },
         };
-        // At the first request nothing says that there is a network at all, and nobody wants to wait to be told.
+        // At the first request there may be no network at all, and retries would delay that error.
         if no_way && !self.reached.load(Ordering::Relaxed) {
             return Failure::Final(error);
         }
         Failure::Passing(Passing { error, retry_after: None })
     }
 
-    /// The answer broke off.
+    /// The connection broke during the answer.
     pub(crate) fn broken(&self, url: &str, error: io::Error) -> Failure {
         if (self.settings.cancelled)() {
             return Failure::Final(Error::Cancelled);
@@ -354,7 +354,7 @@ impl Client {
             }
             (407, ..) => {
                 let proxy = self.proxy_to(url).unwrap_or_else(|| host.clone());
-                Error::Proxy { host, proxy, reason: "it wants a user and a password".to_owned() }
+                Error::Proxy { host, proxy, reason: "it requires a user and a password".to_owned() }
             }
             (_, "GatedRepo", None) => Error::GatedNoToken { id, endpoint },
             (_, "GatedRepo", Some(origin)) => Error::NotAccepted { id, endpoint, origin },
@@ -376,7 +376,7 @@ impl Client {
         Failure::Final(error)
     }
 
-    /// What the server said, without anything that could be secret.
+    /// The server's message, without anything that could be secret.
     fn words(&self, answer: &mut Answer) -> String {
         let said = answer.header("x-error-message").map(str::to_owned);
         let said = said.or_else(|| {
@@ -390,12 +390,12 @@ impl Client {
     }
 }
 
-/// Whether a name could not be looked up, which the standard library says in words only.
+/// Whether a name could not be looked up, which the standard library reports in its message only.
 fn is_lookup(error: &io::Error) -> bool {
     error.to_string().starts_with("failed to lookup address information")
 }
 
-/// The system's words without its error number.
+/// The system's message without its error number.
 fn plain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "it ended early".to_owned(),
@@ -416,7 +416,7 @@ pub(crate) fn origin(url: &str) -> &str {
 pub(crate) fn host(url: &str) -> String {
     let origin = origin(url);
     let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
-    // What stands in front of an @ is a password.
+    // What precedes an @ is a password.
     quoted(authority.rsplit('@').next().unwrap_or(authority))
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-/// What the Hub says a file's bytes are.
+/// The digest that the Hub states for a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RemoteDigest {
     /// SHA-256 of a large file, 64 digits.
@@ -32,7 +32,7 @@ impl RemoteDigest {
         }
     }
 
-    /// Begins to compute a digest of the same kind over `length` bytes.
+    /// Starts to compute a digest of the same kind over `length` bytes.
     pub fn hasher(&self, length: u64) -> Hasher {
         match self {
             RemoteDigest::Sha256(_) => Hasher::Sha256(Sha256::new()),
@@ -59,7 +59,7 @@ impl Hasher {
         }
     }
 
-    /// Adds all bytes of a reader; gives their number.
+    /// Adds all bytes of a reader; returns their number.
     ///
     /// # Errors
     /// If it cannot be read.

@@ -1,4 +1,4 @@
-//! Fills the cache: files whole, checked against the Hub's digests, continued where an earlier run stopped.
+//! Fills the cache: with whole files, checked against the Hub's digests, continuing where an earlier run stopped.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, Write};
@@ -15,17 +15,17 @@ use crate::error::Error;
 use crate::file::RemoteFile;
 use crate::snapshot::Snapshot;
 
-/// Connections that fetch one file together.
+/// Number of connections that fetch one file together.
 const CONNECTIONS: usize = 4;
 /// Bytes of one request.
 const PART: u64 = 8 << 20;
 
-/// Brings files of a snapshot into the cache, those that are there left alone, and gives the snapshot's folder. `revision` is what
-/// was asked for; later, without a network, it leads to the same commit.
+/// Downloads files of a snapshot into the cache, except for those that are there already, and returns the snapshot's folder. `revision` is what
+/// was asked for; later, without a network, it resolves to the same commit.
 ///
 /// # Errors
-/// If the Hub refuses or does not answer, a file arrives damaged, or the disk refuses. What came so far stays, and is
-/// continued by the next download.
+/// If the Hub refuses or does not answer, a file arrives damaged, or the disk refuses. What has arrived stays, and the
+/// next download continues it.
 pub fn download(
     client: &Client,
     snapshot: &Snapshot,
@@ -55,7 +55,7 @@ fn download_file(
         return Ok(());
     }
     let file = snapshot.file(client, path)?;
-    let digest = file.digest.clone().ok_or_else(|| odd("no digest to check it by"))?;
+    let digest = file.digest.clone().ok_or_else(|| odd("no digest to check it with"))?;
     let blob = cache.blob(digest.as_str());
     let _lock = cache.lock(digest.as_str(), client.settings().cancelled)?;
     if !blob.exists() {
@@ -64,7 +64,7 @@ fn download_file(
     cache.link(&snapshot.commit, path, digest.as_str())
 }
 
-/// Fetches a blob. The part that is not yet whole bears the blob's name with `.incomplete`, as other clients know it.
+/// Fetches a blob. A partial one has the blob's name with `.incomplete`, as other clients do it.
 fn fetch(
     client: &Client,
     file: &RemoteFile,
@@ -88,7 +88,7 @@ fn fetch(
     let mut hasher = digest.hasher(file.size);
     let mut here = hasher.update_from(&mut BufReader::new(&out)).map_err(Error::io("read", &partial))?;
     if here > file.size {
-        // Not the beginning of this file, whatever it is.
+        // This is not the beginning of the file.
         out = File::create(&partial).map_err(Error::io("write", &partial))?;
         (hasher, here) = (digest.hasher(file.size), 0);
     }
@@ -109,7 +109,7 @@ fn fetch(
     fs::rename(&partial, blob).map_err(Error::io("write", blob))
 }
 
-/// Gives a file's bytes from `start` on in order, fetched over several connections.
+/// Passes on a file's bytes from `start` on in order, fetched over several connections.
 fn parts(
     client: &Client,
     file: &RemoteFile,
@@ -127,7 +127,7 @@ fn parts(
         let lines: Vec<_> = (0..CONNECTIONS.min(count))
             .map(|line| {
                 let (give, take) = mpsc::sync_channel(1);
-                // Who takes no more, because of an error, drops the other end and so ends the thread.
+                // A receiver that stops because of an error drops the other end, which ends the thread.
                 scope.spawn(move || {
                     (line..count)
                         .step_by(CONNECTIONS)

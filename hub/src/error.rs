@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::answer::quoted;
 use crate::client::host;
 
-/// Why the Hub did not give what was asked for.
+/// Why the Hub did not return what was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Gated, and nobody is logged in.
+    /// Gated, and there is no token.
     #[error(
         "{id} is gated, and there is no token: accept its terms at {endpoint}/{id}, make a token at \
          {endpoint}/settings/tokens, then set HF_TOKEN or run `hf auth login`"
@@ -33,9 +33,9 @@ pub enum Error {
         /// Where the token came from.
         origin: String,
     },
-    /// The token is not good.
+    /// The token is not valid.
     #[error(
-        "{endpoint} does not take the token from {origin}: it is mistyped, expired or revoked; make a new one at \
+        "{endpoint} does not accept the token from {origin}: it is mistyped, expired or revoked; make a new one at \
          {endpoint}/settings/tokens, or remove it if the repository is public"
     )]
     BadToken {
@@ -44,7 +44,7 @@ pub enum Error {
         /// Where the token came from.
         origin: String,
     },
-    /// No such repository, as far as one may know without a token.
+    /// No such repository, as far as is visible without a token.
     #[error(
         "{endpoint} knows no public repository {id}: check the spelling; if it is private, set HF_TOKEN or run `hf auth login`"
     )]
@@ -111,7 +111,7 @@ pub enum Error {
         /// What went wrong.
         reason: String,
     },
-    /// The network is not to be used, and the cache does not have it.
+    /// The network must not be used, and the cache does not have it.
     #[error(
         "HF_HUB_OFFLINE is set, and {} does not hold all of {id} at {revision:?}: unset it, or download the repository \
          once with --download while online", .cache.display()
@@ -134,23 +134,23 @@ pub enum Error {
         /// Whether a token was sent; those without have a lower limit.
         has_token: bool,
     },
-    /// The server says that it cannot.
-    #[error("{host} answers with status {status} again and again: it has a bad time; run again later")]
+    /// The server reports an error of its own.
+    #[error("{host} keeps answering with status {status}: it has problems; run again later")]
     Unavailable {
         /// Server.
         host: String,
         /// Status code.
         status: u16,
     },
-    /// The connection broke again and again.
-    #[error("the connection to {host} breaks again and again ({reason}): check the network and run again")]
+    /// The connection kept breaking.
+    #[error("the connection to {host} keeps breaking ({reason}): check the network and run again")]
     Broken {
         /// Server.
         host: String,
         /// What happened last.
         reason: String,
     },
-    /// A transfer brought hardly anything, again and again.
+    /// Transfers kept delivering hardly anything.
     #[error("{host} sends less than {bytes} bytes a second: check the network and run again")]
     TooSlow {
         /// Server.
@@ -170,22 +170,22 @@ pub enum Error {
         /// What the server said.
         message: String,
     },
-    /// The answer is not what a Hub says.
+    /// The answer is not one of a Hub.
     #[error("{host} does not answer as a Hub does ({what}): check HF_ENDPOINT, or the proxy in between")]
     Protocol {
         /// Server.
         host: String,
-        /// What is odd.
+        /// What is wrong with it.
         what: String,
     },
     /// The bytes are not those that the Hub has.
     #[error(
-        "{file} arrived damaged: its digest is {actual}, the Hub says {expected}; it was removed, run again"
+        "{file} arrived damaged: its digest is {actual}, but the Hub says {expected}; it was removed, run again"
     )]
     Digest {
         /// The file.
         file: String,
-        /// Digest that the Hub gives.
+        /// Digest that the Hub states.
         expected: String,
         /// Digest of what arrived.
         actual: String,
@@ -193,7 +193,7 @@ pub enum Error {
     /// The system refused.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
         /// On which file or folder.
         path: PathBuf,
@@ -208,7 +208,7 @@ pub enum Error {
     },
     /// Writing needs a token.
     #[error(
-        "there is no token, and publishing needs one: make one that may write at {endpoint}/settings/tokens, then set HF_TOKEN \
+        "there is no token, and publishing needs one: make one with write access at {endpoint}/settings/tokens, then set HF_TOKEN \
          or run `hf auth login`"
     )]
     TokenNeeded {
@@ -222,7 +222,7 @@ pub enum Error {
     TokenDisabled,
     /// The token may read, but not write here.
     #[error(
-        "{endpoint} does not let the token from {origin} write to {id} ({message}): use a token of its owner that may write, or \
+        "{endpoint} does not let the token from {origin} write to {id} ({message}): use a token of its owner with write access, or \
          ask for the change with --pr"
     )]
     MayNotWrite {
@@ -235,7 +235,7 @@ pub enum Error {
         /// What the server said.
         message: String,
     },
-    /// Somebody else committed meanwhile.
+    /// Somebody else committed in the meantime.
     #[error(
         "{id} changed while files were uploaded: somebody else committed to {revision}; run again, what is uploaded is kept"
     )]
@@ -247,7 +247,7 @@ pub enum Error {
     },
     /// A request that must not be sent twice got no answer.
     #[error(
-        "the connection broke while the pull request was opened, so it may exist or not: look at {endpoint}/{id}/discussions \
+        "the connection broke while the pull request was opened, so it may or may not exist: look at {endpoint}/{id}/discussions \
          before you run again"
     )]
     Unsure {
@@ -281,7 +281,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether this is about the way to the Hub, not about what is there.
+    /// Whether this is about the connection to the Hub, not about what is there.
     pub fn is_unreachable(&self) -> bool {
         matches!(
             self,
@@ -293,12 +293,12 @@ impl Error {
         )
     }
 
-    /// Whether the same command may well succeed later, unchanged.
+    /// Whether the same command may succeed later.
     pub fn may_pass(&self) -> bool {
         self.is_unreachable() || matches!(self, Error::RateLimited { .. } | Error::Cancelled)
     }
 
-    /// An answer to this address that no Hub would give. What is quoted of it is cut to a line.
+    /// An answer to this address that a Hub would not give. Quotations of it are cut to a line.
     pub(crate) fn protocol(url: &str, what: &str) -> Self {
         Error::Protocol { host: host(url), what: quoted(what) }
     }

@@ -12,10 +12,10 @@ use crate::snapshot::{RepositoryId, escape};
 
 /// A server that ignores ranges sends everything: up to this many bytes are then skipped.
 const MAX_SKIPPED: u64 = 16 << 20;
-/// Largest size to believe.
+/// Largest plausible size.
 const MAX_SIZE: u64 = 1 << 42;
 
-/// A file of a repository at a commit: what the Hub says of it, and the link to its bytes.
+/// A file of a repository at a commit: what the Hub says about it, and the link to its bytes.
 #[derive(Debug)]
 pub struct RemoteFile {
     id: RepositoryId,
@@ -23,22 +23,22 @@ pub struct RemoteFile {
     path: String,
     /// Number of bytes.
     pub size: u64,
-    /// Digest of the bytes, where the Hub gives one.
+    /// Digest of the bytes, if the Hub states one.
     pub digest: Option<RemoteDigest>,
     /// Where the bytes are, as of now: links to other servers expire.
     link: Mutex<Option<String>>,
 }
 
-/// Why bytes did not come, or were not taken.
+/// Why bytes did not arrive, or were not accepted.
 pub(crate) enum Missed {
-    /// The link is no longer good.
+    /// The link is no longer valid.
     Expired(Failure),
     /// The request failed.
     Failed(Failure),
 }
 
 impl Missed {
-    /// Whether the transfer was cut because it brought hardly anything.
+    /// Whether the transfer was cut because it delivered hardly anything.
     fn is_too_slow(&self) -> bool {
         let (Missed::Expired(failure) | Missed::Failed(failure)) = self;
         matches!(failure, Failure::Passing(Passing { error: Error::TooSlow { .. }, .. }))
@@ -49,7 +49,7 @@ impl Missed {
         let status = answer.status;
         let failure = client.refusal(link, answer, about);
         match status {
-            // Whatever the content network says against a link, the Hub may give a better one.
+            // Whatever the content network objects to in a link, the Hub may return a better one.
             300..=407 | 409..=428 if origin(link) != origin(&client.settings().endpoint) => {
                 Missed::Expired(passing(failure))
             }
@@ -59,7 +59,7 @@ impl Missed {
 }
 
 impl RemoteFile {
-    /// Asks what a file is.
+    /// Asks for the facts about a file.
     ///
     /// # Errors
     /// If there is none, it may not be read, or the Hub does not answer.
@@ -97,7 +97,7 @@ impl RemoteFile {
     /// The whole file.
     ///
     /// # Errors
-    /// If it is larger than `limit`, cannot be had, or is not what the Hub says it is.
+    /// If it is larger than `limit`, cannot be fetched, or does not match its digest.
     pub fn read(&self, client: &Client, limit: u64) -> Result<Vec<u8>, Error> {
         let length = usize::try_from(self.size).ok().filter(|_| self.size <= limit);
         let Some(length) = length else {
@@ -114,7 +114,7 @@ impl RemoteFile {
         Ok(bytes)
     }
 
-    /// Holds a digest of what came against the Hub's.
+    /// Compares a digest of what arrived with the Hub's.
     pub(crate) fn check(&self, expected: &RemoteDigest, actual: &RemoteDigest) -> Result<(), Error> {
         if actual == expected {
             return Ok(());
@@ -126,30 +126,30 @@ impl RemoteFile {
         })
     }
 
-    /// As [`read_at`](Self::read_at), for what may be shown: refuses bytes that hold the token.
+    /// As [`read_at`](Self::read_at), for bytes that may be shown: refuses those that contain the token.
     ///
     /// # Errors
     /// As [`read_at`](Self::read_at).
     pub fn read_text_at(&self, client: &Client, start: u64, out: &mut [u8]) -> Result<(), Error> {
         self.read_at(client, start, out)?;
         if client.settings().token.as_ref().is_some_and(|token| token.is_in(out)) {
-            let what = format!("{} holds the token that it was asked with", self.path);
+            let what = format!("{} contains the token of the request", self.path);
             return Err(Error::protocol(&self.url(client), &what));
         }
         Ok(())
     }
 
-    /// Fills `out` with the bytes from `start` on. What breaks off is continued; links that expired are renewed.
+    /// Fills `out` with the bytes from `start` on. Interrupted transfers are continued; links that expired are renewed.
     ///
     /// # Errors
-    /// If several attempts in a row bring nothing, or the Hub refuses.
+    /// If several attempts in a row deliver nothing, or the Hub refuses.
     pub fn read_at(&self, client: &Client, start: u64, out: &mut [u8]) -> Result<(), Error> {
         let mut filled = 0;
         let mut attempts = client.attempts();
         while filled < out.len() {
             let before = filled;
             let missed = self.read_part(client, start, out, &mut filled);
-            // A trickle is not progress: it would never end.
+            // A trickle does not count as progress: it would never end.
             if filled > before && !matches!(&missed, Err(missed) if missed.is_too_slow()) {
                 attempts.progress();
             }
@@ -165,7 +165,7 @@ impl RemoteFile {
         Ok(())
     }
 
-    /// One request for what is missing; counts what came, also when it breaks off.
+    /// One request for what is missing; counts what arrived, even if it is interrupted.
     fn read_part(
         &self,
         client: &Client,
@@ -252,7 +252,7 @@ impl RemoteFile {
     }
 }
 
-/// Waits for what may pass.
+/// Waits before a retry.
 pub(crate) fn retry(attempts: &mut crate::retry::Attempts, failure: Failure) -> Result<(), Error> {
     match failure {
         Failure::Final(error) => Err(error),
@@ -260,7 +260,7 @@ pub(crate) fn retry(attempts: &mut crate::retry::Attempts, failure: Failure) -> 
     }
 }
 
-/// A refusal of a link is not a refusal yet.
+/// A refusal of a link is not final.
 fn passing(failure: Failure) -> Failure {
     match failure {
         Failure::Final(error) => Failure::Passing(Passing { error, retry_after: None }),

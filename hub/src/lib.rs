@@ -1,15 +1,15 @@
 //! Client of the Hugging Face Hub.
 //!
 //! - [`Settings`] are what the environment says: endpoint, token, cache, offline. They are those of Python's `huggingface_hub`.
-//! - [`Client`] asks: every answer that is not one becomes an [`Error`] that says what to do; what may pass is tried again.
-//! - [`Snapshot`] is a repository at one commit; [`RemoteFile`] gives the bytes of one of its files by range.
-//! - [`upload`] brings files to a repository in one commit.
+//! - [`Client`] sends requests: every failure becomes an [`Error`] that says what to do; temporary failures are retried.
+//! - [`Snapshot`] is a repository at one commit; [`RemoteFile`] returns the bytes of one of its files by range.
+//! - [`upload`] sends files to a repository in one commit.
 //! - [`cache`] is the folder that all Hub clients of a machine share, and [`download`] fills it.
 //!
-//! Nothing here knows what a checkpoint is. A token is sent to the endpoint alone, whoever redirects where, and no text of this
-//! crate ever holds one: what a server sends is checked where it arrives, and the token is taken out of it.
+//! Nothing here knows what a checkpoint is. A token is sent to the endpoint only, whatever redirects say, and no text of this
+//! crate ever contains one: what a server sends is checked where it arrives, and the token is removed from it.
 //!
-//! Every wait ends within a moment when [`Settings::cancelled`] says so.
+//! Every wait ends within moments after [`Settings::cancelled`] says so.
 
 mod answer;
 pub mod cache;

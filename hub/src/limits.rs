@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Limits {
     /// Until a name is looked up, and again until a connection is open.
     pub connect: Duration,
-    /// Until the head of an answer is complete.
+    /// Until the headers of an answer are complete.
     pub answer: Duration,
     /// Between two parts of a transfer.
     pub silence: Duration,
@@ -18,7 +18,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A transfer that brings less than 1000 bytes a second for half a minute is cut.
+    /// A transfer that delivers less than 1000 bytes a second for half a minute is cut.
     fn default() -> Self {
         Limits {
             connect: Duration::from_secs(15),

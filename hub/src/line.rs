@@ -1,7 +1,7 @@
 //! The connection under HTTP: every wait of it ends soon after the user asks to stop, and a transfer that trickles is cut.
 //!
 //! Sockets wait in short steps. Looking up a name and opening a connection have no steps: they are done in a thread that can be
-//! left behind. TLS and proxies lie on top and need nothing of their own.
+//! left behind. TLS and proxies are built on top and need no changes.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -27,7 +27,7 @@ pub(crate) fn agent(config: Config, limits: Limits, cancelled: fn() -> bool) -> 
     Agent::with_parts(config, connector, line)
 }
 
-/// A transfer was cut because it brought hardly anything.
+/// A transfer was cut because it delivered hardly anything.
 #[derive(Debug, thiserror::Error)]
 #[error("it sends less than {0} bytes a second")]
 struct TooSlow(u64);
@@ -88,7 +88,7 @@ impl<In: Transport> Connector<In> for Line {
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, Error> {
         if let Some(open) = chained {
-            // Through a proxy, then.
+            // Otherwise the connection goes through a proxy.
             return Ok(Some(Either::A(open)));
         }
         let addresses = details.addrs.to_vec();
@@ -125,7 +125,7 @@ fn open(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// The client looks at the flag itself: this only ends what is under way.
+/// The client checks the flag itself: this only ends what has started.
 fn interrupted() -> Error {
     Error::Io(io::Error::new(io::ErrorKind::ConnectionAborted, "interrupted"))
 }
@@ -140,7 +140,7 @@ struct Wire {
     receiving: Pace,
 }
 
-/// Repeats what would block; gives the bytes that were moved, and the time that this took.
+/// Repeats what would block; returns the number of bytes that were moved, and the time that this took.
 fn repeat(
     timeout: NextTimeout,
     cancelled: fn() -> bool,
@@ -191,7 +191,7 @@ impl Transport for Wire {
         Ok(count > 0)
     }
 
-    /// Whether the connection can be used again: open, and without bytes that nothing asked for.
+    /// Whether the connection can be reused: open, and without unsolicited bytes.
     fn is_open(&mut self) -> bool {
         let is_quiet = |stream: &TcpStream| {
             stream.set_nonblocking(true)?;
@@ -204,11 +204,11 @@ impl Transport for Wire {
     }
 }
 
-/// The speed of a transfer in one direction, over the time that was spent waiting: who takes bytes slowly is not a slow server.
+/// The speed of a transfer in one direction, over the time that was spent waiting: a slow reader does not make a slow server.
 #[derive(Debug)]
 struct Pace {
     limits: Limits,
-    /// Whether something came: until then a server may think.
+    /// Whether something arrived: until then, a server may take its time.
     begun: bool,
     waited: Duration,
     bytes: u64,
@@ -219,7 +219,7 @@ impl Pace {
         Pace { limits, begun: false, waited: Duration::ZERO, bytes: 0 }
     }
 
-    /// The other direction is in use: what comes next is another answer.
+    /// The other direction is in use: what arrives next is another answer.
     fn restart(&mut self) {
         *self = Pace::new(self.limits);
     }
@@ -250,7 +250,7 @@ mod tests {
 
     use super::{Limits, Pace, is_too_slow};
 
-    /// Moves this many bytes each second until the transfer is cut; gives the seconds.
+    /// Moves this many bytes each second until the transfer is cut; returns the seconds.
     fn cut_after(bytes: usize) -> Option<usize> {
         let mut pace = Pace::new(Limits::default());
         (0..200).find(|_| match pace.moved(bytes, Duration::from_secs(1)) {
@@ -261,14 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn a_trickle_is_cut_after_half_a_minute_and_a_slow_line_is_not() {
+    fn a_trickle_is_cut_after_half_a_minute_and_a_slow_connection_is_not() {
         assert_eq!(cut_after(1), Some(30));
         assert_eq!(cut_after(999), Some(30));
         assert_eq!(cut_after(1000), None);
     }
 
     #[test]
-    fn a_server_may_think_before_it_answers() {
+    fn a_server_may_take_its_time_before_it_answers() {
         let mut pace = Pace::new(Limits::default());
         for _ in 0..3 {
             pace.moved(1, Duration::from_secs(55)).unwrap();

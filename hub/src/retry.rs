@@ -1,4 +1,4 @@
-//! Patience: how often to try again, and after which pauses.
+//! Retries: how often, and after which pauses.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::wait::pause;
 /// When to give up, and how long to wait before that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Attempts that bring nothing, one after another, before giving up.
+    /// Consecutive attempts without progress before giving up.
     pub attempts: u32,
     /// Pause after the first of them; each further one is twice as long.
     pub first_pause: Duration,
@@ -16,7 +16,7 @@ pub struct Policy {
     pub longest_pause: Duration,
     /// Longest wait that a server may ask for before that counts as a refusal.
     pub longest_request: Duration,
-    /// How long a second of a server's `Retry-After` is: a second, but for tests.
+    /// How long a second of a server's `Retry-After` is: a second, except in tests.
     pub second: Duration,
 }
 
@@ -33,12 +33,12 @@ impl Default for Policy {
     }
 }
 
-/// Something that may pass.
+/// A failure that may be temporary.
 #[derive(Debug)]
 pub(crate) struct Passing {
-    /// What to say if it does not.
+    /// The error if it is not.
     pub(crate) error: Error,
-    /// Seconds that the server wants to be left alone.
+    /// Pause that the server asks for, in seconds.
     pub(crate) retry_after: Option<u64>,
 }
 
@@ -55,7 +55,7 @@ impl Attempts {
         Attempts { policy, failed: 0, cancelled }
     }
 
-    /// Something came: the count starts anew.
+    /// Something arrived: the count starts again.
     pub(crate) fn progress(&mut self) {
         self.failed = 0;
     }
@@ -63,7 +63,7 @@ impl Attempts {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// What went wrong, if that was the last attempt or the wait is too long; [`Error::Cancelled`] if the user asked to stop.
+    /// The failure, if that was the last attempt or the wait is too long; [`Error::Cancelled`] if the user asked to stop.
     pub(crate) fn failed(&mut self, passing: Passing) -> Result<(), Error> {
         self.failed += 1;
         let Policy { attempts, first_pause, longest_pause, longest_request, second } = self.policy;

@@ -1,4 +1,4 @@
-//! What the environment says, by the same names and in the same order as for Python's `huggingface_hub`.
+//! Settings from the environment, by the same names and in the same order as in Python's `huggingface_hub`.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,26 +11,26 @@ use crate::token::Token;
 /// The Hub, unless `HF_ENDPOINT` names another.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// Where the Hub is, who asks, where the cache is, and how patient to be.
+/// Where the Hub is, which token to use, where the cache is, and how long to wait.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Address of the Hub, without a slash at the end.
     pub endpoint: String,
     /// The folder with `models--owner--name` folders.
     pub cache: PathBuf,
-    /// Whether to do without the network.
+    /// Whether to avoid the network.
     pub offline: bool,
-    /// Who asks.
+    /// The token to use.
     pub token: Option<Token>,
     /// Where a token is looked for when no variable has one.
     pub token_path: PathBuf,
-    /// Whether a token, should there be one, must not be used (`HF_HUB_DISABLE_IMPLICIT_TOKEN`).
+    /// Whether a token, if there is one, must not be used (`HF_HUB_DISABLE_IMPLICIT_TOKEN`).
     pub token_disabled: bool,
     /// How often and after which pauses to try again.
     pub policy: Policy,
     /// How long to wait for an answer.
     pub limits: Limits,
-    /// Asked during waits; when it says yes, the request ends.
+    /// Called during waits; when it returns true, the request ends.
     pub cancelled: fn() -> bool,
 }
 
@@ -50,7 +50,7 @@ impl Settings {
 
     /// Reads variables from elsewhere.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
-        // A variable that is set to nothing counts as not set.
+        // An empty variable counts as not set.
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let home_folder = PathBuf::from(variable("HOME").unwrap_or_default());
         let path = |name: &str| variable(name).map(|text| expand(&text, &home_folder));
@@ -83,11 +83,11 @@ impl Settings {
     }
 }
 
-/// What a token's file holds, if it is a file.
+/// The content of a token's file, if it is a file.
 fn read_token(path: &Path) -> Option<String> {
-    /// What is longer is not a token.
+    /// Anything longer is not a token.
     const LONGEST: u64 = 4096;
-    // A pipe would keep whoever opens it waiting.
+    // Opening a pipe would block.
     fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     let mut text = String::new();
     File::open(path).ok()?.take(LONGEST).read_to_string(&mut text).ok()?;
@@ -103,7 +103,7 @@ fn is_yes(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_ascii_uppercase().as_str())
 }
 
-/// Resolves a `~` in front.
+/// Resolves a leading `~`.
 fn expand(text: &str, home: &Path) -> PathBuf {
     match text.strip_prefix('~') {
         Some("") => home.to_owned(),
@@ -181,7 +181,7 @@ mod tests {
             let disabled = settings(&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", value), ("HF_TOKEN", "hf_token")]);
             assert_eq!((disabled.token_disabled, disabled.token.is_none()), (yes, yes), "{value:?}");
         }
-        // An empty variable is as good as none, one that says no is not.
+        // An empty variable counts as not set, one that says no does not.
         let both =
             |first: &str| settings(&[("HF_HUB_OFFLINE", first), ("TRANSFORMERS_OFFLINE", "1")]).offline;
         assert_eq!((both(""), both("0")), (true, false));

@@ -11,10 +11,10 @@ use crate::client::{About, Client};
 use crate::error::Error;
 use crate::file::RemoteFile;
 
-/// What stands in a path as it is.
+/// Characters of a path that are not escaped.
 const PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Most files of a repository. The Hub recommends to stay below this.
+/// Largest number of files in a repository. The Hub recommends to stay below this.
 pub(crate) const MAX_FILES: usize = 100_000;
 
 /// `owner/name`, checked.
@@ -55,7 +55,7 @@ impl fmt::Display for RepositoryId {
     }
 }
 
-/// A repository at one commit, whatever its branches do meanwhile.
+/// A repository at one commit, whatever its branches do in the meantime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The repository.
@@ -78,7 +78,7 @@ struct Sibling {
 }
 
 impl Snapshot {
-    /// Asks which commit a branch, tag or commit stands for, and what it holds.
+    /// Asks which commit a branch, tag or commit resolves to, and what it holds.
     ///
     /// # Errors
     /// If there is no such repository or revision, or the Hub does not answer.
@@ -104,7 +104,7 @@ impl Snapshot {
         Ok(Snapshot { id: id.clone(), commit: info.sha, files })
     }
 
-    /// Asks what a file is.
+    /// Asks for the facts about a file.
     ///
     /// # Errors
     /// As [`RemoteFile::look_up`].
@@ -123,7 +123,7 @@ pub(crate) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// A path as it stands in an address.
+/// A path as it appears in an address.
 pub(crate) fn escape(path: &str) -> String {
     utf8_percent_encode(path, &PATH).to_string()
 }

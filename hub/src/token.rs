@@ -10,7 +10,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// A token as read from somewhere; nothing if there is nothing but white space.
+    /// A token as read from somewhere; nothing if there is only white space.
     pub fn new(text: &str, origin: impl Into<String>) -> Option<Self> {
         // Line breaks within come from copying, as the Hub's own client knows too.
         let secret: String = text.chars().filter(|letter| !matches!(letter, '\r' | '\n')).collect();
@@ -30,13 +30,13 @@ impl Token {
 
     /// Whether bytes hold the token.
     pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
-        /// What is shorter is not a secret, and may well be part of a word.
+        /// Anything shorter is not a secret, and may be part of a word.
         const SHORTEST: usize = 8;
         let secret = self.secret.as_bytes();
         secret.len() >= SHORTEST && bytes.windows(secret.len()).any(|window| window == secret)
     }
 
-    /// Bytes that a server sent, without the token, should they quote it.
+    /// Bytes that a server sent, without the token if they quote it.
     pub(crate) fn removed_from(&self, bytes: Vec<u8>) -> Vec<u8> {
         let secret = self.secret.as_bytes();
         if !self.is_in(&bytes) {

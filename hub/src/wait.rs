@@ -4,7 +4,7 @@ use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// How often a wait looks whether it is still wanted.
+/// How often a wait checks whether it should continue.
 pub(crate) const STEP: Duration = Duration::from_millis(50);
 
 /// Why a wait ended without a result.
@@ -14,7 +14,7 @@ pub(crate) enum Ended {
     Cancelled,
     /// The time was up.
     TimedOut,
-    /// The system gave no thread to wait in.
+    /// The system could not start a thread to wait in.
     NoThread(io::Error),
 }
 
@@ -35,8 +35,8 @@ pub(crate) fn pause(length: Duration, cancelled: fn() -> bool) -> Result<(), End
     }
 }
 
-/// Does what the system offers no way to stop, such as looking up a name, in a thread of its own. A thread that is not
-/// waited for any more ends by itself, or with the process.
+/// Does what the system offers no way to stop, such as looking up a name, in a separate thread. A thread that is no
+/// longer waited for ends on its own, or with the process.
 ///
 /// # Errors
 /// If the wait ended before the work did.
@@ -47,7 +47,7 @@ pub(crate) fn in_thread<T: Send + 'static>(
 ) -> Result<T, Ended> {
     let (give, take) = mpsc::sync_channel(1);
     let worker = std::thread::Builder::new().name("connect".to_owned());
-    // The receiver is gone if nobody waits any more.
+    // The receiver is gone if the wait has ended.
     worker.spawn(move || drop(give.send(work()))).map_err(Ended::NoThread)?;
     let begun = Instant::now();
     loop {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_ends_the_wait_and_a_result_is_given() {
+    fn a_limit_ends_the_wait_and_a_result_is_returned() {
         let (hold, held) = mpsc::channel::<()>();
         let ended = in_thread(Duration::from_millis(1), || false, move || held.recv());
         assert!(matches!(ended, Err(Ended::TimedOut)));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Pages of a chunk: 4 MiB.
 pub(crate) const CHUNK_PAGES: usize = 1024;
-/// Chunks of a file that are filled, under way, or waiting.
+/// Chunks of a file that are being filled, written, or are waiting.
 pub(crate) const CHUNKS: usize = 3;
 
 /// A disk to write files to. The default one only fails when the real one does.
@@ -14,7 +14,7 @@ pub(crate) const CHUNKS: usize = 3;
 pub struct Disk {
     /// Pages of a chunk.
     pub(crate) chunk_pages: usize,
-    /// Chunks of a file. With a single one, whoever fills it waits until it is written.
+    /// Chunks of a file. With a single one, the thread that fills it waits until it is written.
     pub(crate) chunks: usize,
     /// Bytes that can still be written, if there is a limit.
     room: Option<Arc<AtomicU64>>,
@@ -38,7 +38,7 @@ impl Disk {
         self.room.as_ref().map(|room| room.load(Ordering::SeqCst))
     }
 
-    /// Has `write` write these bytes, or those of them that there is room for.
+    /// Lets `write` write these bytes, or as many of them as there is room for.
     ///
     /// # Errors
     /// As `write`, and if not all bytes found room.
@@ -56,7 +56,7 @@ impl Disk {
         Err(io::Error::new(io::ErrorKind::StorageFull, "the disk of this test has failed"))
     }
 
-    /// Comes before what is done to the disk besides writing: a sync, a rename.
+    /// Call before other operations on the disk than writing: a sync, a rename.
     ///
     /// # Errors
     /// If the disk has failed.

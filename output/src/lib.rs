@@ -1,7 +1,7 @@
-//! Files and folders that appear whole or not at all, and what they are told apart by.
+//! Files and folders that appear whole or not at all, and their digests.
 //!
 //! [`StagedDirectory`] and [`StagedFile`] are made beside their target and renamed when they are finished. [`StreamedFile`] is a large
-//! file that is hashed while it is written; [`WrittenFile`] is what came of it, size and [`Digest`]. Nothing here knows what is in files.
+//! file that is hashed while it is written; [`WrittenFile`] is the result, size and [`Digest`]. Nothing here knows what is in files.
 
 mod digest;
 mod disk;

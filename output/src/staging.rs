@@ -5,8 +5,8 @@
 //! when [`StagedDirectory::commit`] is called. Dropped without it, they vanish together with the parent
 //! folders made for them.
 //!
-//! What is at a target already is replaced only as the output's [`Guard`] decides, which is asked before the work, before the rename, and
-//! about what the rename brought aside, before that is deleted.
+//! The output's [`Guard`] decides whether what is at a target is replaced. It is asked before the work, before the rename, and
+//! about what the rename moved aside, before that is deleted.
 //!
 //! A killed process cannot clean up. It leaves its hidden partial output behind, and the next run with the
 //! same target removes it. A partial output is held by an advisory lock (`flock`) on itself for as long as its
@@ -73,7 +73,7 @@ impl StagedDirectory {
         Place::check(target, Box::new(guard), Kind::Directory)
     }
 
-    /// Takes over the hidden folder that a run with the same target left, by a kill or by [`Self::leave`]: that of this name, else
+    /// Adopts the hidden folder that a killed run with the same target, or [`Self::leave`], left behind: the one with this name, else
     /// the newest. Nothing if there is none.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl StagedDirectory {
         Ok(lock.map(|lock| Self { place, _lock: lock }))
     }
 
-    /// Has the hidden folder stay when this is dropped without [`Self::commit`], for [`Self::adopt`] in a later run.
+    /// Keeps the hidden folder when this is dropped without [`Self::commit`], for [`Self::adopt`] in a later run.
     pub fn leave(&mut self) {
         self.place.leave();
     }
@@ -109,10 +109,10 @@ impl StagedDirectory {
     }
 
     /// Syncs every file and folder, then renames the folder to its target and returns that as an absolute path. A folder
-    /// that is to be replaced is removed after the new one has taken its name.
+    /// that is replaced is removed after the new one has taken its name.
     ///
     /// # Errors
-    /// As [`Self::publish_all`]. Nothing of the new folder stays behind then.
+    /// As [`Self::publish_all`]. Then nothing of the new folder stays behind.
     pub fn commit(mut self) -> Result<PathBuf, StagingError> {
         self.sync()?;
         self.publish()
@@ -141,9 +141,9 @@ impl StagedDirectory {
     /// when all new ones have their names.
     ///
     /// # Errors
-    /// [`StagingError::Exists`] and [`StagingError::Refused`] if a target appeared or changed meanwhile and must not be replaced;
+    /// [`StagingError::Exists`] and [`StagingError::Refused`] if a target appeared or changed in the meantime and must not be replaced;
     /// [`StagingError::Io`] when renaming fails. Every target is then what it was, and the hidden folders are still there. Where the
-    /// system refuses even that, [`StagingError::NotRestored`] says where things are.
+    /// system refuses even that, [`StagingError::NotRestored`] says where the outputs are.
     pub fn publish_all(folders: &mut [Self]) -> Result<(), StagingError> {
         place::publish(folders.iter_mut().map(|folder| &mut folder.place))
     }

@@ -1,8 +1,8 @@
-//! A large file that is hashed and written by a thread of its own, while its bytes are still being made.
+//! A large file that is hashed and written by a separate thread while its bytes are still being made.
 //!
 //! Bytes go into aligned chunks, which go to the file past the page cache where the system can do that (`O_DIRECT` on Linux,
-//! `F_NOCACHE` on macOS): nothing is copied twice, pages of other files stay in memory, and the sync at the end has little
-//! left to do. Where it cannot, the same chunks are written the usual way. Memory is that of three chunks.
+//! `F_NOCACHE` on macOS): nothing is copied twice, pages of other files stay in memory, and the sync at the end is
+//! short. Where it cannot, the same chunks are written the usual way. It needs the memory of three chunks.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -26,11 +26,11 @@ const READ: usize = 1 << 20;
 #[repr(C, align(4096))]
 struct Page([u8; PAGE]);
 
-/// Bytes under way to the file.
+/// Bytes on their way to the file.
 struct Chunk {
     pages: Vec<Page>,
     filled: usize,
-    /// Bytes in front that are in the digest already.
+    /// Leading bytes that are in the digest already.
     hashed: usize,
     /// Positions at which the digest is asked for, in order.
     marks: Vec<usize>,
@@ -46,7 +46,7 @@ impl Chunk {
         self.marks.clear();
     }
 
-    /// Takes as many bytes as fit, and gives the others back.
+    /// Takes as many bytes as fit, and returns the others.
     fn fill<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let room = &mut bytemuck::cast_slice_mut(&mut self.pages)[self.filled..];
         let (taken, left) = bytes.split_at(bytes.len().min(room.len()));
@@ -82,7 +82,7 @@ impl WrittenFile {
         Self::of_reader(File::open(path)?)
     }
 
-    /// What a reader gives up to its end.
+    /// What a reader returns up to its end.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -105,7 +105,7 @@ impl WrittenFile {
     }
 }
 
-/// Hashes what a reader gives up to its end, and counts it.
+/// Hashes and counts what a reader returns up to its end.
 fn hash(mut reader: impl Read) -> io::Result<(Sha256, u64)> {
     let (mut hasher, mut bytes) = (Sha256::new(), 0);
     let mut buffer = vec![0; READ];
@@ -122,7 +122,7 @@ fn hash(mut reader: impl Read) -> io::Result<(Sha256, u64)> {
     }
 }
 
-/// A new file under way. Dropped before [`StreamedFile::finish`], it is left incomplete, and nothing writes to it any more.
+/// A new, unfinished file. Dropped before [`StreamedFile::finish`], it is left incomplete, and nothing writes to it any more.
 #[derive(Debug)]
 pub struct StreamedFile {
     disk: Disk,
@@ -158,7 +158,7 @@ impl StreamedFile {
         Self::start(Target::create(disk, path)?, Sha256::new(), 0, None)
     }
 
-    /// Goes on with a file that was left incomplete, behind these bytes; what follows them is cut off.
+    /// Continues a file that was left incomplete, after these bytes; what follows them is cut off.
     ///
     /// # Errors
     /// `InvalidData` if the file does not begin with them; else if the system refuses.
@@ -168,7 +168,7 @@ impl StreamedFile {
         if (WrittenFile { digest: hasher.clone().into(), bytes }) != *front {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        // Written from the last whole page on, so that it can go on directly.
+        // Written from the last whole page on, so that writing can continue directly.
         let start = front.bytes / PAGE as u64 * PAGE as u64;
         let mut chunk = Chunk::new(disk.chunk_pages);
         chunk.filled = (front.bytes - start) as usize;
@@ -195,7 +195,7 @@ impl StreamedFile {
         Ok(StreamedFile { disk, chunk, chunks, full: Some(full), empty, reached, writer: Some(writer) })
     }
 
-    /// Marks the place behind what was appended so far; [`StreamedFile::reached`] tells when the file holds all in front of it.
+    /// Marks the place after what was appended so far; [`StreamedFile::reached`] reports when the file holds everything before it.
     ///
     /// # Errors
     /// If earlier bytes cannot be written.
@@ -214,7 +214,7 @@ impl StreamedFile {
         self.reached.try_recv().ok()
     }
 
-    /// Appends bytes. Waits while too many are under way.
+    /// Appends bytes. Waits while too many are not yet written.
     ///
     /// # Errors
     /// If these bytes or earlier ones cannot be written.
@@ -283,7 +283,7 @@ impl Drop for StreamedFile {
     fn drop(&mut self) {
         self.full = None;
         if let Some(writer) = self.writer.take() {
-            // Whoever drops the file does not want to know.
+            // Whoever drops the file ignores errors.
             let _ = writer.join();
         }
     }
@@ -307,13 +307,13 @@ impl Writing {
         for mut chunk in filled {
             let reached = self.hash(&chunk);
             if !chunk.is_full() {
-                // The last one: it ends anywhere.
+                // The last one may end anywhere.
                 self.target.write_through_cache()?;
             }
             self.target.write_all(chunk.bytes())?;
             self.bytes += chunk.filled as u64;
             for mark in reached {
-                // Nobody listens any more, or takes chunks, when the file is being finished.
+                // The receiver is gone when the file is being finished.
                 let _ = reach.send(mark);
             }
             chunk.clear();
@@ -393,7 +393,7 @@ impl Target {
         Ok(())
     }
 
-    /// Has the following bytes written the usual way.
+    /// Makes the following bytes be written the usual way.
     fn write_through_cache(&mut self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if self.is_direct {
@@ -457,9 +457,9 @@ mod tests {
         assert_eq!(length, 2 * CHUNK as u64);
     }
 
-    /// A run that was killed behind a mark: what was appended later may be in the file, in part, or not.
+    /// A run that was killed after a mark: what was appended later may be in the file, in part, or not.
     #[test]
-    fn a_file_goes_on_behind_any_mark_that_it_reached() {
+    fn a_file_continues_after_any_mark_that_it_reached() {
         let dir = tempfile::tempdir().unwrap();
         let bytes: Vec<u8> = (0..2 * CHUNK + 7 * PAGE + 5).map(|at| ((at * 37) >> 5) as u8).collect();
         let places = [0, 1, PAGE, PAGE + 9, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + PAGE];
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_lost_bytes_does_not_go_on() {
+    fn a_file_that_lost_bytes_does_not_continue() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, [1, 2, 3, 4]).unwrap();

@@ -44,14 +44,14 @@ pub enum ArchiveError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// A name that would be another file elsewhere, or leads out of the folder.
+    /// A name that would be another file on other systems, or leads out of the folder.
     #[error("{0}: an archive is unpacked on any system")]
     Name(#[from] NameError),
-    /// Two names that would be one file elsewhere.
+    /// Two names that would be the same file on other systems.
     #[error(transparent)]
     Collision(#[from] Collision),
     /// A file changed its size while it was read.
-    #[error("{} changed while it was packed: it had {expected} bytes and gave {found}", path.display())]
+    #[error("{} changed while it was packed: it had {expected} bytes, but {found} were read", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum ArchiveError {
     NoSpace {
         /// The archive.
         path: PathBuf,
-        /// Bytes that the archive takes, about.
+        /// Approximate size of the archive.
         needed: u64,
         /// Bytes that are free.
         available: u64,
@@ -96,14 +96,14 @@ pub struct ArchiveReport {
     pub skipped: Vec<String>,
 }
 
-/// How names of reports end, facts and page. They tell times, which differ from run to run, and are packed into no archive.
+/// Suffixes of the two files of a report. Reports contain times, which differ from run to run, so archives leave them out.
 pub const REPORTS: [&str; 2] = [".report.json", ".report.html"];
 
-/// Packs the folder `release` into `output`, which appears whole or not at all, and tells `progress` of the
-/// content's bytes.
+/// Packs the folder `release` into `output`, which appears whole or not at all, and reports the content's bytes to
+/// `progress`.
 ///
 /// # Errors
-/// When the folder holds links or devices, the disk is full, or a file changes meanwhile.
+/// When the folder holds links or devices, the disk is full, or a file changes in the meantime.
 pub fn pack(
     release: &Path,
     output: &Path,
@@ -139,7 +139,7 @@ pub(crate) fn is_begun_by(head: &[u8]) -> bool {
         && content.is_multiple_of(usize::from(ALIGNMENT))
 }
 
-/// Whether a file of an output folder tells of a conversion, and is none of its outputs.
+/// Whether a file of an output folder belongs to the report of a conversion, and not to its outputs.
 pub fn is_report(path: &str) -> bool {
     !path.contains('/') && REPORTS.iter().any(|suffix| path.ends_with(suffix))
 }
@@ -222,7 +222,7 @@ impl ArchivePlan {
             .last_modified_time(DateTime::DEFAULT)
             .unix_permissions(0o644)
             .with_alignment(ALIGNMENT);
-        // Dropping an unfinished writer makes it finish the archive and print what goes wrong with that.
+        // An unfinished writer that is dropped finishes the archive and prints errors.
         let mut archive = ManuallyDrop::new(ZipWriter::new(sink));
         let mut buffer = vec![0; 1 << 20];
         for (path, size) in &self.files {

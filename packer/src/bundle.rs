@@ -40,7 +40,7 @@ pub struct BundleParts {
     pub metadata: BundleMetadata,
     /// `tokenizer/`.
     pub tokenizer: PreparedTokenizer,
-    /// What the manifest tells besides the files.
+    /// What the manifest records besides the files.
     pub provenance: Provenance,
     /// Files that were hashed while they were written, paths relative to the bundle.
     pub known_files: Vec<FileRecord>,

@@ -11,16 +11,16 @@ use text::small;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source}", path.display())]
 pub struct FileError {
-    /// What was tried, as a verb.
+    /// The operation, as a verb.
     pub action: &'static str,
     /// On which path.
     pub path: PathBuf,
-    /// The system's answer.
+    /// The system's error.
     pub source: io::Error,
 }
 
 impl FileError {
-    /// An adapter for `map_err`.
+    /// For `map_err`.
     pub(crate) fn on(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self { action, path: path.to_path_buf(), source }
     }

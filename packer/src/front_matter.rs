@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn cards_without_front_matter_are_told() {
+    fn cards_without_front_matter_are_recognized() {
         for card in ["", "# Title\n", "---\nlicense: x\n", "license: x\n---\n"] {
             assert!(FrontMatter::of(card).is_none(), "{card:?}");
         }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 #[error("not a JSON object: {0}")]
 pub(crate) struct NotAnObject(#[from] serde_json::Error);
 
-/// Sets the string `value` for `key` of the object `text`: in the place of the value that is there, or as a new
+/// Sets the string `value` for `key` of the object `text`: instead of the value that is there, or as a new
 /// last entry in the style of the others.
 pub(crate) fn set_string(text: &str, key: &str, value: &str) -> Result<String, NotAnObject> {
     let entries: IndexMap<String, &RawValue> = serde_json::from_str(text)?;

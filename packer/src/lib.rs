@@ -1,9 +1,9 @@
 //! Bundle directories: metadata, tokenizer, manifest, checks, archive.
 //!
 //! A bundle is what a loader on the device opens: a folder with `metadata.json`, the compiled or portable graph
-//! and the tokenizer. This crate puts such folders together from finished parts ([`bundle`]), tells what is
+//! and the tokenizer. This crate puts such folders together from finished parts ([`bundle`]), says what is
 //! wrong with any of them ([`check`](mod@check)), makes release trees ([`release`]), packs them into archives ([`archive`]) and decides what
-//! outputs may replace ([`replace`]). It knows nothing of checkpoints and of how weights are quantized.
+//! outputs may replace ([`replace`]). It knows nothing about checkpoints or quantization.
 
 pub mod archive;
 pub mod bundle;

@@ -36,7 +36,7 @@ pub enum ManifestError {
         /// Where and why.
         source: serde_json::Error,
     },
-    /// A name that would be another file elsewhere, or leads out of the folder.
+    /// A name that would be another file on other systems, or leads out of the folder.
     #[error("{}: {source}", path.display())]
     Name {
         /// The folder, or its manifest.
@@ -44,7 +44,7 @@ pub enum ManifestError {
         /// Which, and why.
         source: NameError,
     },
-    /// Two names that would be one file elsewhere.
+    /// Two names that would be the same file on other systems.
     #[error("{}: {source}", path.display())]
     Collision {
         /// The folder, or its manifest.
@@ -140,9 +140,9 @@ pub struct Provenance {
     pub tool: String,
     /// Where the weights come from.
     pub source: Option<SourceRecord>,
-    /// Rule and measured figures, free-form.
+    /// Rule and measurements, free-form.
     pub conversion: Value,
-    /// What the gate found, as it reports; null where it was not asked.
+    /// The gate's report; null if it was not run.
     pub gate: Value,
     /// The stamp of the tables that belong to the folder.
     pub tables_digest: Option<Digest>,
@@ -164,10 +164,10 @@ pub struct Manifest {
     /// Where the weights come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceRecord>,
-    /// Rule and measured figures, free-form.
+    /// Rule and measurements, free-form.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub conversion: Value,
-    /// What the gate found, as it reports.
+    /// The gate's report.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub gate: Value,
     /// The stamp that ties tables and bundles; see [`tables_digest`].
@@ -210,7 +210,7 @@ impl Manifest {
         let bytes = files::read_json(&path)?;
         let manifest: Self = serde_json::from_slice(&bytes)
             .map_err(|source| ManifestError::Json { path: path.clone(), source })?;
-        // Releases are called whatever their folder is; bundles and tables become a folder of that name.
+        // A release may have any name; bundles and tables become a folder of that name.
         if manifest.kind != ManifestKind::Release {
             names::component(&manifest.name)
                 .map_err(|source| ManifestError::Name { path: path.clone(), source })?;
@@ -236,7 +236,7 @@ impl Manifest {
 /// hashed while they were written, are not read again if their size is still the recorded one.
 ///
 /// # Errors
-/// When the folder holds something else than regular files and folders, or a file cannot be read.
+/// When the folder holds something other than regular files and folders, or a file cannot be read.
 pub fn collect(folder: &Path, known: &[FileRecord]) -> Result<Vec<FileRecord>, ManifestError> {
     let known: BTreeMap<&str, &FileRecord> =
         known.iter().map(|record| (record.path.as_str(), record)).collect();

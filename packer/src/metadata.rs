@@ -100,7 +100,7 @@ impl EngineInputs {
     }
 }
 
-/// Accepts the place of an asset, a path within the bundle; folders may end with a slash.
+/// Accepts the path of an asset within the bundle; folders may end with a slash.
 pub(crate) fn asset_name(file: &str) -> Result<(), NameError> {
     names::path(file.strip_suffix('/').unwrap_or(file))
 }
@@ -150,7 +150,7 @@ pub struct LanguageMetadata {
     /// Role to names of graph functions.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub function_map: IndexMap<String, Vec<String>>,
-    /// Tokens that a prompt is cut into at most: 1 where the graph takes one at a time.
+    /// Largest number of tokens in a chunk of a prompt: 1 if the graph takes one at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefill_chunk_size: Option<u64>,
     /// Prompt length from which prefill is chunked; the engine needs none where the graph has a dynamic function to read prompts.
@@ -237,7 +237,7 @@ pub struct PromptReading {
     pub main: QueryLength,
     /// Tokens that a call of `prefill` takes, if there is that function.
     pub prefill: Option<QueryLength>,
-    /// Tokens that a prompt is cut into at most, where a function takes any number.
+    /// Largest number of tokens in a chunk of a prompt, where a function takes any number.
     pub chunk: u64,
 }
 
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_is_tolerant_and_keeps_what_it_does_not_know() {
+    fn reading_is_tolerant_and_keeps_unknown_keys() {
         let scratch = tempfile::tempdir().unwrap();
         let text = r#"{"kind":"llm","new_block":{"b":1,"a":[2]},"metadata_version":"0.2","name":"n",
             "assets":{"main":"n.aimodel"},"compression":null,

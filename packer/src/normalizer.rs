@@ -1,10 +1,10 @@
-//! What a `tokenizer.json` may do to a text before and after its tokens are found. The library that runs it has no limits of its
-//! own: some settings make a text grow without bound, and some make it panic. Gemma's tokenizers need none of those.
+//! What a `tokenizer.json` may do to a text before and after its tokens are found. The library that runs it has no
+//! limits: some settings make a text grow without bound, and some make it panic. Gemma's tokenizers need none of those.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Largest factor by which normalization may lengthen a text: Gemma's own makes three bytes of a space.
+/// Largest factor by which normalization may lengthen a text: Gemma's own turns a space into three bytes.
 const MAX_GROWTH: f64 = 64.0;
 
 /// Most steps of a normalizer, and most pieces of a post-processor's templates.
@@ -24,7 +24,7 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    /// Why they are not run, if there is a reason.
+    /// Why they are not run, if they are not.
     pub(crate) fn refusal(&self) -> Option<String> {
         for (name, setting) in [("truncation", &self.truncation), ("padding", &self.padding)] {
             if !setting.is_null() {
@@ -71,9 +71,9 @@ fn growth(normalizer: &Value, steps: &mut usize) -> Result<f64, String> {
         }
         Some("Replace") => match (length(&normalizer["pattern"]["String"]), length(&normalizer["content"])) {
             (Some(from), Some(to)) if from > 0.0 => Ok((to / from).max(1.0)),
-            _ => Err("its normalizer replaces something else than a text by a text".to_owned()),
+            _ => Err("its normalizer replaces something other than a text with a text".to_owned()),
         },
-        // At most one text in front of each; decomposition makes at most four characters of one.
+        // At most one text in front of each; decomposition turns one character into at most four.
         Some("Prepend") if length(&normalizer["prepend"]).is_some_and(|bytes| bytes <= 16.0) => Ok(2.0),
         Some("NFC" | "NFD" | "NFKC" | "NFKD") => Ok(4.0),
         Some("Lowercase" | "Strip") => Ok(2.0),
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gemmas_tokenizers_do_is_taken() {
+    fn what_gemmas_tokenizers_do_is_accepted() {
         let replace =
             |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
         assert_eq!(refusal(&json!({})), None);

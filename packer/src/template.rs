@@ -2,7 +2,7 @@
 //!
 //! A template comes with a checkpoint or a bundle, so it may be hostile. [`Conversation::render`] limits the size of a
 //! template and the steps it takes, but a few lines of Jinja can still ask the engine for more stack, memory or time than
-//! there is. Programs therefore pass a [`Renderer`] that renders in a process of its own.
+//! there is. Programs therefore pass a [`Renderer`] that renders in a separate process.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -16,7 +16,7 @@ pub const MAX_TEMPLATE: usize = 256 << 10;
 /// Largest rendered text, in bytes.
 pub const MAX_RENDERED: usize = 16 << 20;
 
-/// Steps a template may take: thousands of times what a long conversation needs, and an end to hostile loops.
+/// Steps a template may take: thousands of times what a long conversation needs, but enough to stop hostile loops.
 const FUEL: u64 = 10_000_000;
 
 /// Most characters of an engine's message that an error repeats: it quotes whole lines of the template.
@@ -124,7 +124,7 @@ impl Conversation {
     /// ```
     ///
     /// # Errors
-    /// When the template is malformed, fails on purpose, is too large, or does not come to an end.
+    /// When the template is malformed, fails on purpose, is too large, or does not terminate.
     pub fn render(&self) -> Result<String, TemplateError> {
         self.check_size()?;
         let mut environment = Environment::new();
@@ -135,7 +135,7 @@ impl Conversation {
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
-        // Templates put today's date into system prompts; the epoch keeps what is rendered here reproducible.
+        // Templates put today's date into system prompts; the epoch keeps the result reproducible.
         environment.add_function("strftime_now", |_format: String| "1970-01-01");
         let rendered = environment.template_from_str(&self.template)?.render(Serde(&self.context))?;
         if rendered.len() > MAX_RENDERED {
@@ -149,7 +149,7 @@ impl Conversation {
 /// conversation.
 ///
 /// # Errors
-/// When the template cannot be rendered or ends a turn with something else than an added token.
+/// When the template cannot be rendered or ends a turn with something other than an added token.
 pub fn end_of_turn(
     template: &str,
     added_tokens: &[AddedToken],
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn useless_templates_are_told_apart() {
+    fn useless_templates_have_distinct_errors() {
         let error = |template: &str| end(template, "").unwrap_err();
         assert!(matches!(error("{% for"), TemplateError::Render(_)));
         assert!(matches!(error("{{ raise_exception('no') }}"), TemplateError::Render(_)));

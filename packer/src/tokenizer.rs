@@ -1,9 +1,9 @@
 //! The `tokenizer/` folder of a bundle: the checkpoint's files, byte for byte, with the repairs that the engine
 //! needs. Every repair is reported.
 //!
-//! The engine ends a reply at `eos_token` alone, and a checkpoint names the token that ends a text there, not
+//! The engine ends a reply at `eos_token` only, but checkpoints name the token there that ends a text, not
 //! the one that ends a turn: replies would run on. It also reads the chat template from
-//! `tokenizer_config.json` only, while checkpoints keep it in a file of its own.
+//! `tokenizer_config.json` only, while checkpoints keep it in a separate file.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub const FOLDER: &str = "tokenizer";
 pub const TOKENIZER: &str = "tokenizer.json";
 /// Special tokens and settings.
 pub const CONFIG: &str = "tokenizer_config.json";
-/// Special tokens once more, for older readers.
+/// Special tokens again, for older readers.
 pub const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 /// The chat template as a file.
 pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
@@ -53,7 +53,7 @@ const SPECIAL_KEYS: [&str; 8] = [
 /// Why a checkpoint's tokenizer cannot go into a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// A file that a bundle cannot do without.
+    /// A file that every bundle needs is missing.
     #[error("the checkpoint has no {0}: download it from the checkpoint's repository into its folder")]
     Missing(&'static str),
     /// A file that is not what its name says.
@@ -74,7 +74,7 @@ pub enum TokenizerError {
     #[error("{CHAT_TEMPLATE}: {0}")]
     Template(#[from] TemplateError),
     /// Neither the template nor the added tokens show what ends a turn.
-    #[error("tokenizer.json: no token '{TURN_END}' and no chat template to tell which token ends a turn")]
+    #[error("tokenizer.json: no token '{TURN_END}' and no chat template to show which token ends a turn")]
     NoTurnEnd,
     /// The graph has no embedding for a token.
     #[error(
@@ -89,7 +89,7 @@ pub enum TokenizerError {
     },
 }
 
-/// Checks that a `tokenizer.json` has nothing in it that makes texts grow without bound or the library that runs it fail.
+/// Checks that nothing in a `tokenizer.json` makes texts grow without bound or makes the library that runs it fail.
 ///
 /// # Errors
 /// What it has, or that it is not a tokenizer.
@@ -178,7 +178,7 @@ pub struct Purpose<'a> {
 /// than [`SOURCE_FILES`] are left out.
 ///
 /// # Errors
-/// When a file is missing or malformed, an id is outside the vocabulary, or the token that ends a turn cannot be found out.
+/// When a file is missing or malformed, an id is outside the vocabulary, or the token that ends a turn cannot be determined.
 pub fn prepare(
     source: Vec<(String, Vec<u8>)>,
     purpose: &Purpose<'_>,

@@ -19,7 +19,7 @@ pub(crate) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Reads the bytes of a `tokenizer.json`, and refuses one whose steps are not to be run.
+    /// Reads the bytes of a `tokenizer.json`, and refuses one whose steps must not be run.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let file: TokenizerFile = serde_json::from_slice(bytes)?;
         if let Some(reason) = file.steps.refusal() {
@@ -35,12 +35,12 @@ impl Vocabulary {
         self.added_tokens.iter().find(|token| token.content == content)
     }
 
-    /// The token that ends a turn where no template tells.
+    /// The token that ends a turn where there is no template to show it.
     pub(crate) fn usual_turn_end(&self) -> Option<&AddedToken> {
         self.named(TURN_END)
     }
 
-    /// The largest id, if a graph with `size` embeddings has none for it.
+    /// The largest id, if a graph with `size` embeddings has no embedding for it.
     pub(crate) fn id_beyond(&self, size: u64) -> Option<u64> {
         self.largest_id.filter(|largest| *largest >= size)
     }

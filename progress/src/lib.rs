@@ -1,8 +1,8 @@
-//! How long work says what it does, and how it is stopped.
+//! How long-running work reports what it does, and how it is stopped.
 
-/// Receives the progress of long work: conversions, downloads, uploads, archives, compiles. What is not of interest is ignored.
+/// Receives the progress of long-running work: conversions, downloads, uploads, archives, compiles. By default, everything is ignored.
 pub trait Progress: Sync {
-    /// What comes is so much in all: bytes, or positions.
+    /// The total of what follows, in bytes or positions.
     fn expect(&self, _amount: u64) {}
 
     /// What follows belongs to this item: a tensor, a file, a compile.
@@ -14,13 +14,13 @@ pub trait Progress: Sync {
     /// This much was done by an earlier run.
     fn resume(&self, _amount: u64) {}
 
-    /// Nothing more is to come.
+    /// Nothing more follows.
     fn finish(&self) {}
 
     /// Something that the user should know, though it is not an error.
     fn note(&self, _text: &str) {}
 
-    /// Whether the work is to end now.
+    /// Whether the work should stop now.
     fn cancelled(&self) -> bool {
         false
     }

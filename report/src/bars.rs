@@ -16,7 +16,7 @@ pub(crate) struct Bars {
 #[derive(Debug, Serialize)]
 pub(crate) struct Bar {
     pub(crate) label: String,
-    /// Lengths in percent of the whole width, each with its color and what it says when pointed at.
+    /// Lengths in percent of the whole width, each with its color and tooltip.
     pub(crate) parts: Vec<Segment>,
     pub(crate) value: String,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Segment {
     pub(crate) title: String,
 }
 
-/// A label with a length and what stands beside it.
+/// A label with a length and the text beside it.
 pub(crate) struct Row {
     pub(crate) label: String,
     pub(crate) length: f64,
@@ -106,7 +106,7 @@ pub(crate) fn layers(report: &Report) -> Bars {
     Bars { rows: (0..layers).map(bar).collect() }
 }
 
-/// How often each code occurs; nothing without 4-bit codes. Says also whether these are the blocks' extrema only.
+/// How often each code occurs; nothing without 4-bit codes. Also says whether only the blocks' extrema are counted.
 pub(crate) fn codes(report: &Report) -> Option<(Bars, bool)> {
     let mut sums = [0_u64; 16];
     let mut of_extrema = false;
@@ -160,7 +160,7 @@ pub(crate) fn stages(report: &Report) -> Bars {
     Bars::plain(report.timings.iter().map(row).collect())
 }
 
-/// Milliseconds of each stretch.
+/// Milliseconds of each part.
 pub(crate) fn stretches(report: &Report) -> Bars {
     let row = |stretch: &crate::facts::Stretch| Row {
         label: stretch.name.clone(),

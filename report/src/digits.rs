@@ -45,7 +45,7 @@ pub fn shape(extents: &[u64]) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn numbers_read_well() {
+    fn numbers_are_readable() {
         assert_eq!(super::bytes(999), "999 B");
         assert_eq!(super::bytes(3_924_000_000), "3.92 GB");
         assert_eq!(super::bytes(999_999), "1.00 MB");

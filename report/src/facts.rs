@@ -1,4 +1,4 @@
-//! Everything that a report tells.
+//! Everything that a report shows.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,11 +23,11 @@ pub struct Report {
     pub slots: Vec<Slot>,
     /// Stages of the run.
     pub timings: Vec<Timing>,
-    /// How the time of the conversion went by: consecutive tensors of one layer are one stretch.
+    /// Where the time of the conversion went: consecutive tensors of one layer are one entry.
     pub stretches: Vec<Stretch>,
     /// A verdict for each bundle that was compared with the checkpoint.
     pub gates: Vec<Gate>,
-    /// Sentences about what could not be told.
+    /// Sentences about what could not be determined.
     pub unknown: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ pub struct Conversion {
     pub head: String,
     /// Why the head has that format.
     pub head_reason: String,
-    /// Whether an earlier run had done a part of it.
+    /// Whether an earlier run had done part of it.
     pub resumed: bool,
 }
 
@@ -78,7 +78,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// All of them, in the order in which they are shown.
+    /// All of them, in display order.
     pub const ALL: [Self; 7] = [
         Self::Attention,
         Self::Mlp,
@@ -154,7 +154,7 @@ pub struct Timing {
     pub stage: String,
     /// Wall time.
     pub seconds: f64,
-    /// Bytes that were read and written for it, if that says anything.
+    /// Bytes that were read and written for it, if that is meaningful.
     pub bytes: Option<u64>,
 }
 
@@ -163,7 +163,7 @@ pub struct Timing {
 pub struct Stretch {
     /// Layer, or the tensor outside of the layers.
     pub name: String,
-    /// Wall time from its first piece to that of the next stretch.
+    /// Wall time from its first piece to that of the next part.
     pub seconds: f64,
     /// Bytes of the checkpoint in it.
     pub bytes: u64,
@@ -178,7 +178,7 @@ pub struct Gate {
     pub passed: bool,
     /// The verdict in a line.
     pub verdict: String,
-    /// What computed the figures that it is compared with.
+    /// What computed the logits that it is compared with.
     pub reference: String,
     /// What was found wrong.
     pub causes: Vec<String>,

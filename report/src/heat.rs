@@ -19,7 +19,7 @@ const ORDER: [&str; 9] = [
     "per_layer_projection",
 ];
 
-/// Relative errors at the pale and at the dark end, as powers of ten.
+/// Relative errors at the pale end and the dark end, as powers of ten.
 const PALE: f64 = -3.0;
 const DARK: f64 = -1.0;
 
@@ -60,7 +60,7 @@ pub(crate) fn exact(report: &Report) -> Option<Heat> {
     let scale = [(0, "100 %"), (50, "50 %"), (100, "0 %")].map(step).to_vec();
     heat(report, scale, |recovery| {
         let share = recovery.weights_exact as f64 / recovery.weights.max(1) as f64;
-        // What is not quite all is never shown as all.
+        // Anything less than all is never shown as all.
         let text = format!("{}", (100.0 * share).floor());
         (((1.0 - share) * 100.0).ceil() as u32, text)
     })
@@ -112,7 +112,7 @@ fn heat(report: &Report, scale: Vec<Cell>, cell: impl Fn(&Recovery) -> (u32, Str
     })
 }
 
-/// A cell's figures in words.
+/// A cell's numbers in words.
 pub(crate) fn title(tensor: &Tensor, recovery: &Recovery) -> String {
     let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
     let lattice = if tensor.has_4_bit_codes() {

@@ -44,7 +44,7 @@ struct Page<'r> {
     gates: Vec<GateView<'r>>,
 }
 
-/// A figure that matters most.
+/// One of the most important numbers.
 #[derive(Debug, Serialize)]
 struct Fact {
     value: String,

@@ -1,7 +1,7 @@
 //! The report of a conversion, or of a package that somebody else made: facts ([`Report`], which is `report.json`) and the page
 //! that shows them ([`html::render`], which is `report.html`).
 //!
-//! The page is one file without scripts: it asks nothing of the network, and every chart is HTML, CSS or SVG that is made here.
+//! The page is one file without scripts: it does not use the network, and every chart is HTML, CSS or SVG that is made here.
 
 mod bars;
 pub mod digits;

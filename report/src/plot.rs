@@ -18,7 +18,7 @@ pub(crate) struct Plot {
     pub(crate) middle: String,
     pub(crate) bottom: String,
     pub(crate) lines: Vec<Line>,
-    /// Where sequences begin, but for the first.
+    /// Where sequences begin, except for the first.
     pub(crate) begins: Vec<usize>,
     /// Qualified positions with another winner.
     pub(crate) flips: Vec<Flip>,
@@ -51,7 +51,7 @@ pub(crate) fn cosine(gate: &Gate) -> Option<Plot> {
     Some(plot(gate, lines, [label(HIGHEST), label((HIGHEST + LOWEST) / 2), label(LOWEST)]))
 }
 
-/// By how much winners lead, the reference's and the bundle's.
+/// By how much the winners of the reference and the bundle lead.
 pub(crate) fn margin(gate: &Gate) -> Option<Plot> {
     let positions = || gate.sequences.iter().flat_map(|sequence| &sequence.positions);
     let highest =

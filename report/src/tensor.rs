@@ -93,7 +93,7 @@ impl Tensor {
     }
 }
 
-/// The layer that a name such as `layers.5.mlp.down_proj.weight` speaks of.
+/// The layer in a name such as `layers.5.mlp.down_proj.weight`.
 pub fn layer_of(name: &str) -> Option<usize> {
     let (_, after) = name.split_once("layers.")?;
     after.split('.').next()?.parse().ok()
@@ -104,7 +104,7 @@ mod tests {
     use super::layer_of;
 
     #[test]
-    fn names_tell_layers() {
+    fn layers_are_read_from_names() {
         assert_eq!(layer_of("layers.5.mlp.down_proj.weight"), Some(5));
         assert_eq!(layer_of("model.language_model.layers.41.norm.weight"), Some(41));
         assert_eq!(layer_of("per_layer_model_projection.weight"), None);

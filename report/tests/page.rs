@@ -1,4 +1,4 @@
-//! The page for a report of a whole E4B, and for names that somebody made up to do harm.
+//! The page for a report of a whole E4B, and for malicious names.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
@@ -108,7 +108,7 @@ fn e4b() -> Report {
 }
 
 #[test]
-fn a_whole_e4b_fits_a_megabyte_and_asks_for_nothing() {
+fn a_whole_e4b_fits_a_megabyte_and_loads_nothing() {
     let report = e4b();
     let page = html::render(&report).unwrap();
     assert!(page.len() <= 1_000_000, "{} bytes", page.len());
@@ -123,7 +123,7 @@ fn a_whole_e4b_fits_a_megabyte_and_asks_for_nothing() {
         2 * 2 * 8 * 2,
         "positions 0 and 100, in both plots of both"
     );
-    assert!(page.contains("An earlier run had done a part of it."));
+    assert!(page.contains("An earlier run had done part of it."));
     assert!(page.contains("layer 23, also read by 24, 25"), "slots say who reads them");
     let explained = "layers.41.per_layer_projection.weight --row 377 --block 57";
     assert!(page.contains(explained), "the worst block comes with its command");
@@ -164,7 +164,7 @@ fn a_report_of_nothing_says_so() {
 }
 
 #[test]
-fn what_is_not_all_is_never_shown_as_all() {
+fn less_than_all_is_never_shown_as_all() {
     let mut report = e4b();
     report.tensors.truncate(1);
     let recovery = report.tensors[0].recovery.as_mut().unwrap();

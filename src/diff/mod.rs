@@ -1,4 +1,4 @@
-//! `coreai-bundle diff`: in what two packages, bundles or table folders differ.
+//! `coreai-bundle diff`: how two packages, bundles or table folders differ.
 
 mod text;
 
@@ -15,10 +15,10 @@ const TROUBLE: u8 = 2;
 /// Compare two packages, two bundles or two table folders
 ///
 /// Metadata is compared field by field, graphs op by op, weights by their codes, scales and values, everything else byte by byte.
-/// Ops are matched by what they do, so that one more op in one graph is one difference.
+/// Ops are matched by what they do, so one extra op in one graph is one difference.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The exit status is 0 if nothing differs, 1 if something does, 2 if that cannot be told.
+    after_help = "The exit status is 0 if nothing differs, 1 if something does, 2 if that cannot be determined.
 
 Examples:
   coreai-bundle diff out/gemma4_e4b_qat_decode_int4lin old/gemma4_e4b_qat_decode_int4lin
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     left: PathBuf,
     /// Folder to compare it with
     right: PathBuf,
-    /// Believe digests (main.hash, manifests) that are equal, instead of reading the files
+    /// Trust digests (main.hash, manifests) that are equal, instead of reading the files
     #[arg(long)]
     quick: bool,
     /// List every difference, however many there are

@@ -44,13 +44,13 @@ struct Printer<'o, W> {
 }
 
 impl<W: Write> Printer<'_, W> {
-    /// A line that is wrapped, and indented twice as far where it goes on.
+    /// A line that is wrapped; continuation lines are indented twice as far.
     fn line(&mut self, style: Style, indent: usize, text: &str) -> io::Result<()> {
         let wrapped = terminal::wrap(text, indent, indent + 4, self.width);
         writeln!(self.out, "{:indent$}{}", "", paint(style, wrapped))
     }
 
-    /// As many items as are listed, and how many are not.
+    /// The items up to the limit, and how many more there are.
     fn list<T>(&mut self, items: &[T], print: impl Fn(&mut Self, &T) -> io::Result<()>) -> io::Result<()> {
         for item in items.iter().take(self.most) {
             print(self, item)?;

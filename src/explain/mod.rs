@@ -21,12 +21,12 @@ use crate::terminal;
 /// Widest text, even where there is room for more.
 const WIDEST: usize = 100;
 
-/// Show one block of a tensor: its values, its lattice, its codes, and what each rule would make of it
+/// Show one block of a tensor: its values, its lattice, its codes, and what each rule would do to it
 ///
-/// Of a checkpoint: the 32 source values, the lattice that they lie on with the interval of all scales that reproduce them, and
-/// scale, codes and error of every rule. Of a package or bundle: the packed codes and scale, and what they stand for.
+/// For a checkpoint: the 32 source values, the lattice that they lie on with the interval of all scales that reproduce them, and
+/// scale, codes and error of every rule. For a package or bundle: the packed codes and scale, and the values that they represent.
 #[derive(Debug, Args)]
-#[command(after_help = "The end of a name will do where it is the end of one name only.
+#[command(after_help = "The end of a name is enough if only one name ends with it.
 
 Examples:
   coreai-bundle explain gemma-4-E4B-it-qat layers.5.mlp.down_proj.weight --row 3 --block 2
@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     /// Block of 32 weights within the row
     #[arg(long, value_name = "N", default_value_t = 0)]
     block: u64,
-    /// Rule to show, of a checkpoint; once for each [default: all, and int8]
+    /// Rule to show, for a checkpoint; may be repeated [default: all, and int8]
     #[arg(long = "rule", value_enum, value_name = "RULE")]
     rules: Vec<Rule>,
     /// Print JSON
@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let place = BlockPlace { tensor, row: arguments.row, block: arguments.block };
     if is_bundle(path) {
         if !arguments.rules.is_empty() {
-            bail!("--rule needs source values; {} holds codes: give the checkpoint", path.display());
+            bail!("--rule needs source values, but {} holds codes: give the checkpoint", path.display());
         }
         let explained = PackedBlock::read(path, place)?;
         print(arguments, &explained, |out| packed::print(out, &explained))?;

@@ -36,7 +36,7 @@ pub(super) fn print(out: &mut dyn Write, explained: &SourceBlock) -> io::Result<
 
 fn print_lattice(out: &mut dyn Write, lattice: Option<&ExplainedLattice>) -> io::Result<()> {
     let Some(lattice) = lattice else {
-        return writeln!(out, "\n{}", paint(YELLOW, "the block lies on no lattice of 4-bit codes"));
+        return writeln!(out, "\n{}", paint(YELLOW, "the block does not lie on a lattice of 4-bit codes"));
     };
     writeln!(out, "\n{}", paint(STRONG, "lattice"))?;
     let note =

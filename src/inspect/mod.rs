@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Parts of a package, or of a bundle's, that are shown on demand.
+/// Parts of a package, or of a bundle's package, that are shown on demand.
 #[derive(Debug, Args)]
 struct ShownArguments {
     /// List every blob of a package
@@ -59,10 +59,10 @@ struct ShownArguments {
     /// Read the weights of a package and show their statistics
     #[arg(long)]
     weights: bool,
-    /// Take the names of weights from this package or bundle, where the graphs are alike: Apple's own have none
+    /// Take the names of weights from this package or bundle where the graphs match; Apple's packages have none
     #[arg(long, value_name = "PATH")]
     names: Option<PathBuf>,
-    /// Write a page with charts of a package or a bundle, from what its files alone tell
+    /// Write a page with charts of a package or a bundle, from its files alone
     #[arg(long, conflicts_with_all = ["blobs", "graph", "weights"])]
     html: bool,
     /// File for the page [default: the name of PATH with .report.html, in this folder]
@@ -123,12 +123,12 @@ impl Lines {
         self.0.push('\n');
     }
 
-    /// What it is about.
+    /// The heading.
     fn title(&mut self, title: impl std::fmt::Display) {
         self.add(paint(STRONG, word(&title.to_string())));
     }
 
-    /// A name and what it stands for, in two columns.
+    /// A name and its value, in two columns.
     fn field(&mut self, name: &str, value: impl std::fmt::Display) {
         let name = word(name).to_string();
         let start = 3 + name.chars().count().max(12);

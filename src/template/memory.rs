@@ -1,4 +1,4 @@
-//! A limit on what a process allocates, for the process that renders a template. Systems have limits of their own, but macOS
+//! A limit on what a process allocates, for the process that renders a template. Systems have their own limits, but macOS
 //! does not enforce them.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -9,7 +9,7 @@ use super::OUT_OF_MEMORY;
 #[global_allocator]
 static ALLOCATOR: Limited = Limited;
 
-/// Whether there is a limit. Without one an allocation costs a load and a branch more than the system's.
+/// Whether there is a limit. Without one, an allocation costs one load and one branch more than the system's.
 static IS_LIMITED: AtomicBool = AtomicBool::new(false);
 
 /// Bytes that may still be allocated. What was allocated before the limit was set and is freed later adds to them.

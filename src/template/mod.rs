@@ -1,7 +1,7 @@
-//! Chat templates are rendered in a process of their own, with little memory, stack and time.
+//! Chat templates are rendered in a separate process, with limited memory, stack and time.
 //!
 //! A few lines of a hostile template can ask the engine for more of each than a machine has, and neither a full stack nor an
-//! exhausted memory can be caught in the process where it happens. So the command starts itself once more. That process reads a
+//! exhausted memory can be caught in the process where it happens. So the command starts itself again. That process reads a
 //! conversation as JSON from its standard input and writes what was rendered, or why it was not, to its standard output.
 
 mod memory;
@@ -16,14 +16,14 @@ use std::thread;
 use packer::template::{Conversation, MAX_RENDERED, TemplateError};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-/// Tells the command that it is to render a template. It is for its own use alone, so neither help nor completions show it.
+/// Tells the command to render a template. It is for internal use, so neither help nor completions show it.
 const ARGUMENT: &str = "__render-chat-template";
 
 /// Most bytes that the process may allocate: a template of the largest size needs a tenth.
 const MEMORY: usize = 128 << 20;
 
 /// Stack of the thread that renders. An expression can nest as deep as its template is long, and a level takes about half a
-/// kilobyte. What is not used costs nothing.
+/// kilobyte. Unused stack costs nothing.
 const STACK: usize = 256 << 20;
 
 /// Most seconds of processor time: a real template takes milliseconds, and how busy the machine is does not count.
@@ -32,7 +32,7 @@ const SECONDS: u64 = 1;
 /// Exit status of a process that has used up its memory.
 const OUT_OF_MEMORY: u8 = 3;
 
-/// Renders a conversation in a process of its own.
+/// Renders a conversation in a separate process.
 pub(crate) fn render(conversation: &Conversation) -> Result<String, TemplateError> {
     conversation.check_size()?;
     let request = serde_json::to_vec(conversation).map_err(io::Error::from)?;
@@ -44,7 +44,7 @@ pub(crate) fn render(conversation: &Conversation) -> Result<String, TemplateErro
     }
 }
 
-/// Runs the process; gives how it ended and what it wrote.
+/// Runs the process; returns how it ended and what it wrote.
 fn ask(request: &[u8]) -> io::Result<(ExitStatus, Vec<u8>)> {
     let mut child = Command::new(this_program()?)
         .arg(ARGUMENT)
@@ -53,7 +53,7 @@ fn ask(request: &[u8]) -> io::Result<(ExitStatus, Vec<u8>)> {
         .stderr(Stdio::null())
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // It reads everything before it writes anything. If it has ended already, its status tells more.
+        // It reads everything before it writes anything. If it has ended already, its status says more.
         match stdin.write_all(request) {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
             _ => {}
@@ -67,12 +67,12 @@ fn ask(request: &[u8]) -> io::Result<(ExitStatus, Vec<u8>)> {
     Ok((child.wait()?, answer))
 }
 
-/// This very program, even if its file was replaced meanwhile where the system can tell.
+/// The running program, even if its file was replaced in the meantime, where the system supports that.
 fn this_program() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok(PathBuf::from("/proc/self/exe")) } else { std::env::current_exe() }
 }
 
-/// Why the process gave no answer.
+/// Why the process did not answer.
 fn failure(status: ExitStatus) -> TemplateError {
     let is = |signal: Signal| status.signal() == Some(signal.as_raw());
     if status.code() == Some(i32::from(OUT_OF_MEMORY)) {

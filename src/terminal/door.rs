@@ -1,5 +1,5 @@
-//! The only way to standard output and standard error. Texts are full of names that others chose, so whatever is written here
-//! comes out without a single control character, but for line ends, tabs, and the styles of [`paint`](super::paint).
+//! The only way to standard output and standard error. Texts are full of untrusted names, so whatever is written here
+//! comes out without control characters, except for line ends, tabs, and the styles of [`paint`](super::paint).
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ static KEY: LazyLock<String> = LazyLock::new(|| format!("\u{1b}{:016x}", RandomS
 /// What follows the key where a style ends.
 const END: char = 'e';
 
-/// A text in a style, as doors understand it.
+/// A text in a style, in the form that doors understand.
 pub(super) fn styled(style: Style, text: impl std::fmt::Display) -> String {
     match PALETTE.iter().zip('0'..).find(|(known, _)| **known == style) {
         Some((_, digit)) => format!("{key}{digit}{text}{key}{END}", key = *KEY),
@@ -22,7 +22,7 @@ pub(super) fn styled(style: Style, text: impl std::fmt::Display) -> String {
     }
 }
 
-/// A writer that lets text through, and makes everything else visible.
+/// A writer that passes text through and makes everything else visible.
 pub(crate) struct Door<W: Write> {
     sink: W,
     escape: fn(&str) -> std::borrow::Cow<'_, str>,
@@ -87,7 +87,7 @@ impl<W: Write> Write for Door<W> {
 
 impl<W: Write> Drop for Door<W> {
     fn drop(&mut self) {
-        // Whoever wants to know of an error flushes.
+        // Errors are reported when flushing.
         let _ = self.flush();
     }
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn prose_is_let_through_as_it_is_written() {
+    fn prose_passes_through_unchanged() {
         let mut bytes = Vec::new();
         let mut door = Door::for_prose(&mut bytes);
         door.write_all("می\u{200c}خواهم\n👩\u{200d}👧 \x1b]0;t\x07".as_bytes()).unwrap();

@@ -1,10 +1,10 @@
-//! Surroundings that make trouble: a disk that fills, two file systems.
+//! Difficult environments: a disk that fills up, two file systems.
 
 use std::process::Command;
 
 use crate::common::{Dir, text, tiny, tree};
 
-/// Runs a command that may not write files of more than some 100 kB: writes fail in mid-run, as on a full disk.
+/// Runs a command that may not write files larger than about 100 kB: writes fail in the middle, as on a full disk.
 fn fails_in_a_write(dir: &Dir, arguments: &[&str]) -> String {
     let mut command = Command::new("sh");
     command.args([
@@ -31,7 +31,7 @@ fn a_write_that_fails_in_mid_run_leaves_nothing() {
     }
 }
 
-/// Memory is another file system than the one of temporary files on most machines, and one without direct writes.
+/// On most machines, memory is a different file system than that of temporary files, and one without direct writes.
 #[cfg(target_os = "linux")]
 #[test]
 fn inputs_and_outputs_may_lie_on_different_file_systems() {

@@ -66,7 +66,7 @@ fn siblings_are_named_on_standard_output() {
 }
 
 #[test]
-fn siblings_carry_a_date_where_one_is_asked_for() {
+fn siblings_carry_a_date_if_one_is_asked_for() {
     let scene = Scene::new();
     let output =
         aotc(&scene).args(["--arch", "h18p"]).env("SOURCE_DATE_EPOCH", "1767225600").output().unwrap();
@@ -143,7 +143,7 @@ fn interrupt_stops_the_compiler_and_cleans_up() {
 }
 
 #[test]
-fn plan_is_told_and_nothing_is_done() {
+fn plan_is_printed_and_nothing_is_done() {
     let scene = Scene::new();
     let before = listing(scene.bundle.parent().unwrap());
     let output = run(&scene, &["--arch", "h18p", "--dry-run"]);
@@ -156,7 +156,7 @@ fn plan_is_told_and_nothing_is_done() {
 }
 
 #[test]
-fn what_others_can_run_is_written() {
+fn scripts_for_other_machines_are_written() {
     let scene = Scene::new();
     let commands = run(&scene, &["--arch", "h18p", "--print"]);
     assert!(stdout(&commands).contains("xcrun coreai-build compile "), "{}", stdout(&commands));
@@ -179,7 +179,7 @@ fn what_others_can_run_is_written() {
 }
 
 #[test]
-fn report_is_written_of_success_and_failure() {
+fn report_is_written_on_success_and_failure() {
     let scene = Scene::new();
     let file = scene.path("report.json");
     let read = || -> Value { serde_json::from_slice(&fs::read(&file).unwrap()).unwrap() };
@@ -210,7 +210,7 @@ fn report_is_written_of_success_and_failure() {
 }
 
 #[test]
-fn doctor_tells_and_keeps_the_token_to_itself() {
+fn doctor_reports_and_never_shows_the_token() {
     let scene = Scene::new();
     let doctor = |json: bool| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coreai-bundle"));

@@ -13,7 +13,7 @@ const BUNDLE: &str = "gemma4_e4b_qat_decode_int4lin";
 
 /// A small synthetic checkpoint called `model` in the folder.
 fn synthetic(dir: &Dir, change: impl FnOnce(&mut SyntheticCheckpoint)) {
-    // As many tokens as the tokenizer has that is copied into it.
+    // As many tokens as the tokenizer that is copied into it.
     let mut recipe = SyntheticCheckpoint::new(Shape { vocabulary: 512, ..Shape::small() });
     change(&mut recipe);
     recipe.write(&dir.path("model")).unwrap();
@@ -36,7 +36,7 @@ fn the_tiny_checkpoint_keeps_every_weight() {
     );
 }
 
-/// A matrix as it is packed.
+/// A packed matrix.
 struct Matrix {
     /// Name of its tensor in the tiny checkpoint.
     tensor: String,
@@ -67,7 +67,7 @@ fn packed(out: &Path) -> Vec<Matrix> {
     names.map(matrix).collect()
 }
 
-/// What is claimed of the weights holds for the file on disk: codes times scales, rounded to bf16, are the checkpoint's bytes.
+/// What is claimed about the weights is true for the file on disk: codes times scales, rounded to bf16, are the checkpoint's bytes.
 #[test]
 fn the_written_file_reproduces_the_checkpoint_byte_for_byte() {
     let dir = Dir::new();
@@ -84,7 +84,7 @@ fn the_written_file_reproduces_the_checkpoint_byte_for_byte() {
     }
 }
 
-/// The tiny checkpoint once more, as training leaves it: the same codes, but scales that are any f32 numbers. Gives the codes.
+/// The tiny checkpoint again, as training leaves it: the same codes, but with arbitrary f32 scales. Returns the codes.
 fn remake_with_f32_scales(dir: &Dir, name: &str) -> Vec<Matrix> {
     dir.ok(&["convert", &tiny(), "-o", "bf16-scales", "--no-tables"]);
     let matrices = packed(&dir.path("bf16-scales"));
@@ -129,7 +129,7 @@ fn a_lattice_whose_scales_are_f32_numbers_keeps_every_code() {
     assert_eq!(conversion["head"]["off_lattice"], false);
     let count = |key: &str| conversion["totals"][0][key].as_u64().unwrap() as f64;
     assert_eq!(count("blocks_on_lattice"), count("blocks"));
-    // 97 %, give or take what 62 thousand random scales leave to chance: no scale can be had where there is no f16 number.
+    // About 97 %, with some variation over 62 thousand random scales: where no f16 number fits, there is no scale.
     assert!(count("blocks_exact") >= 0.968 * count("blocks"), "{line}");
     assert!(count("weights_exact") >= 0.994 * count("weights"), "{line}");
     let sample = |part: &str, key: &str| conversion["head"][part][key].as_u64().unwrap();
@@ -158,7 +158,7 @@ fn pruned_unpruned_and_sharded_checkpoints_make_equal_bundles() {
         recipe.write(&dir.path(name)).unwrap();
         dir.ok(&["convert", name, "-o", &format!("{name}.out"), "--name", "model", "--variant", "both"]);
         let mut files = tree(&dir.path(&format!("{name}.out")));
-        // The manifest lists the checkpoint's files, which are others.
+        // The manifest lists the checkpoint's files, which differ.
         files.retain(|(path, _)| !path.ends_with("manifest.json"));
         files
     };
@@ -168,7 +168,7 @@ fn pruned_unpruned_and_sharded_checkpoints_make_equal_bundles() {
 }
 
 #[test]
-fn the_head_gets_a_format_of_its_own() {
+fn the_head_gets_a_separate_format() {
     let dir = Dir::new();
     let format = |arguments: &[&str]| {
         let plan = dir.json(&[&["convert", "model", "--dry-run", "--json"], arguments].concat());
@@ -190,7 +190,7 @@ fn the_head_gets_a_format_of_its_own() {
 }
 
 #[test]
-fn a_head_of_its_own_wins_over_the_tie() {
+fn a_separate_head_wins_over_the_tie() {
     let dir = Dir::new();
     synthetic(&dir, |recipe| recipe.untied_head = Some(Weights::On(Lattice::Bf16Div7Signed7)));
     let plan = dir.json(&["convert", "model", "--dry-run", "--json"]);
@@ -199,7 +199,7 @@ fn a_head_of_its_own_wins_over_the_tie() {
     assert_eq!(head["tensor"], "lm_head.weight");
 }
 
-/// Both real configurations, as checkpoints with true headers and holes for data.
+/// Both real configurations, as checkpoints with real headers and holes for data.
 #[test]
 fn the_real_sizes_are_planned_at_once() {
     for (config, tables, graph) in [
@@ -224,7 +224,7 @@ fn the_real_sizes_are_planned_at_once() {
         } else {
             assert!(planned > tables, "{planned}");
         }
-        // Every blob lies behind the one before it, and every tensor of the decoder is in the plan.
+        // Every blob lies after the one before it, and every tensor of the decoder is in the plan.
         let blobs = plan["graphs"][0]["blobs"].as_array().unwrap();
         for pair in blobs.windows(2) {
             assert!(bytes(&pair[0]["offset"]) + bytes(&pair[0]["bytes"]) <= bytes(&pair[1]["offset"]));

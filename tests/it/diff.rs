@@ -19,7 +19,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Runs `diff --json`; gives its exit status and what it says of one file.
+/// Runs `diff --json`; returns its exit status and what it says about one file.
 fn file(dir: &Dir, arguments: &[&str], path: &str) -> (i32, Value) {
     let output = dir.command(&[&["diff", "--json"], arguments].concat()).output().unwrap();
     let report: Value =
@@ -133,26 +133,26 @@ fn one_changed_nibble_is_named_with_row_and_block() {
     assert_eq!(codes[0] ^ codes[1], 1);
     let text = crate::common::text(&dir.command(&["diff", "a", "b"]).output().unwrap().stdout);
     assert!(text.contains("first in row 100, block 2, column 67: "), "{text}");
-    // The digests in both bundles are still those of the program that was converted: whoever believes them sees no difference.
+    // The digests in both bundles are still those of the program that was converted: with --quick, which trusts them, there is no difference.
     assert!(dir.ok(&["diff", "--quick", "a", "b"]).contains("by their digests"));
 }
 
 #[test]
-fn scales_are_told_from_codes() {
+fn scales_are_distinguished_from_codes() {
     let dir = two();
     flip(&program(&dir, "b"), offset(&dir, "layers.0.self_attn.q_proj.weight/scales") + 6, 1);
     let (_, found) = file(&dir, &[&bundle("a"), &bundle("b")], "package/main.mlirb");
     let weight = &found["weights"]["different"][0];
     assert_eq!(weight["verdict"], "other_scales");
-    // The fourth scale: [128, 128] has four blocks a row.
+    // The fourth scale: [128, 128] has four blocks per row.
     let first = &weight["values"]["first"];
     assert_eq!((&first["row"], &first["block"]), (&0.into(), &3.into()));
     assert!(weight["values"]["differing"].as_u64().unwrap() <= 32);
 }
 
-/// Norms of the tiny checkpoint stand in the program itself, without a name.
+/// Norms of the tiny checkpoint are stored in the program itself, without a name.
 #[test]
-fn a_weight_that_stands_in_the_program_is_compared_too() {
+fn a_weight_that_is_stored_in_the_program_is_compared_too() {
     let dir = two();
     let path = fixtures::data::tiny_checkpoint();
     let source = LocalSource::open(&path).unwrap();
@@ -200,7 +200,7 @@ fn tables_tokenizer_and_metadata_are_compared() {
 }
 
 #[test]
-fn equal_content_in_other_bytes_is_no_difference() {
+fn equal_content_in_other_bytes_is_not_a_difference() {
     let dir = Dir::new();
     dir.ok(&["convert", &tiny(), "-o", "out", "--no-tables", "--rule", "absmax", "--head", "int4"]);
     let ours = format!("out/{BUNDLE}/{BUNDLE}.aimodel");
@@ -222,7 +222,7 @@ fn equal_content_in_other_bytes_is_no_difference() {
 }
 
 #[test]
-fn the_exit_status_tells_equal_different_and_trouble() {
+fn the_exit_status_distinguishes_equal_different_and_failed() {
     let dir = two();
     let status = |arguments: &[&str]| dir.command(arguments).output().unwrap().status.code().unwrap();
     assert_eq!(status(&["diff", "a", "b"]), 0);

@@ -1,5 +1,5 @@
-//! Every byte of `convert`, `tables` and `pack`, as digests that were taken before code was rearranged: what is written may
-//! change only together with the golden file, and then on purpose.
+//! Every byte of `convert`, `tables` and `pack`, as digests: what is written may change only together with the
+//! golden file, and then on purpose.
 
 use std::fmt::Write;
 

@@ -14,7 +14,7 @@ fn the_archive_holds_what_a_release_needs_and_is_the_same_each_time() {
     let scratch = tempfile::tempdir().unwrap();
     let (binary, root) =
         (Path::new(env!("CARGO_BIN_EXE_coreai-bundle")), Path::new(env!("CARGO_MANIFEST_DIR")));
-    // A debug build is large: a script that hands over to it takes its place in the archive.
+    // A debug build is large: the archive gets a script that runs it instead.
     let stand_in = scratch.path().join("coreai-bundle");
     fs::write(&stand_in, format!("#!/bin/sh\nexec '{}' \"$@\"\n", binary.display())).unwrap();
     fs::set_permissions(&stand_in, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

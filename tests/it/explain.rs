@@ -1,4 +1,4 @@
-//! `explain`: what it says of a checkpoint's block is what is packed, and what the documentation shows.
+//! `explain`: what it says about a checkpoint's block is what is packed, and what the documentation shows.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ fn rule<'v>(explained: &'v Value, name: &str) -> &'v Value {
 }
 
 #[test]
-fn every_rule_gives_the_codes_and_scales_that_are_packed() {
+fn every_rule_shows_the_codes_and_scales_that_are_packed() {
     let dir = Dir::new();
     let blocks = [
         ("layers.5.mlp.down_proj.weight", "3", "2"),
@@ -68,7 +68,7 @@ fn assert_packed_bytes(dir: &Dir) {
     assert_eq!(packed["scale_bits"], bits);
 }
 
-/// The feasible interval is what it says: its scales reproduce the block, others do not.
+/// The feasible interval is correct: its scales reproduce the block, others do not.
 #[test]
 fn the_interval_holds_the_scales_that_reproduce_the_block() {
     let dir = Dir::new();
@@ -107,13 +107,13 @@ fn the_documentation_shows_this_block() {
 }
 
 #[test]
-fn a_block_that_was_not_trained_on_a_lattice_is_told_so() {
+fn a_block_that_was_not_trained_on_a_lattice_is_reported() {
     let dir = Dir::new();
     let recipe =
         SyntheticCheckpoint { body: Weights::Off, towers: false, ..SyntheticCheckpoint::new(Shape::small()) };
     recipe.write(&dir.path("off")).unwrap();
     let arguments = ["explain", "off", "layers.1.mlp.down_proj.weight"];
-    assert!(dir.ok(&arguments).contains("lies on no lattice"));
+    assert!(dir.ok(&arguments).contains("does not lie on a lattice"));
     let explained = dir.json(&[&arguments[..], &["--json"]].concat());
     assert_eq!(explained["lattice"], Value::Null);
     let error = |name: &str| rule(&explained, name)["relative_error"].as_f64().unwrap();
@@ -122,7 +122,7 @@ fn a_block_that_was_not_trained_on_a_lattice_is_told_so() {
 }
 
 #[test]
-fn a_lattice_whose_scale_is_no_f16_number_is_told_so() {
+fn a_lattice_whose_scale_is_not_an_f16_number_is_reported() {
     let dir = Dir::new();
     let body = Weights::On(Lattice::F32Div75);
     SyntheticCheckpoint { body, towers: false, ..SyntheticCheckpoint::new(Shape::small()) }

@@ -1,4 +1,4 @@
-//! Checkpoints of a Hub: the same bytes as from a folder, nothing more transferred than is needed, and every fault survived or named.
+//! Checkpoints on a Hub: the same bytes as from a folder, no more transferred than is needed, and every fault survived or named.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -129,7 +129,7 @@ fn streaming_gives_the_same_bytes_and_transfers_what_the_plan_reads() {
     let planning = counting();
     let model = Model::open(&planning).unwrap();
     let planned = plan(&model).unwrap();
-    // A map: the tied head is the embedding's tensor in another role. What stands in the program is read for the plan, but for
+    // A map: the tied head is the embedding's tensor in another role. What is stored in the program is read for the plan, except for
     // the norm that the tables have too.
     let is_inline = |name: &str| {
         let mut inline = planned.graphs[0].inline.iter();
@@ -178,7 +178,7 @@ fn weights(source: &dyn Source) -> Result<[u8; 32], SourceError> {
     Ok(digest.finalize().into())
 }
 
-/// Every fifth run is a conversion. What that does with the bytes has nothing to do with the line, so the others only read them.
+/// Every fifth run is a conversion. What that does with the bytes does not depend on the connection, so the others only read them.
 #[test]
 fn a_run_with_faults_ends_with_the_right_bytes_or_a_clear_error() {
     let dir = Dir::new();
@@ -197,7 +197,7 @@ fn a_run_with_faults_ends_with_the_right_bytes_or_a_clear_error() {
     ];
     let (mut right, mut errors) = (0, Vec::new());
     for seed in 0..200 {
-        // From a bad line to one on which hardly anything works.
+        // From a bad connection to one on which hardly anything works.
         hub.set_faults(Some(Faults::new(seed, 1 + seed % 8, &kinds)));
         hub.set_link_uses((seed % 3 == 0).then_some(5));
         let run = |source: HubSource| {
@@ -217,7 +217,7 @@ fn a_run_with_faults_ends_with_the_right_bytes_or_a_clear_error() {
     }
     assert!(right >= 100, "only {right} runs came to an end: {errors:?}");
     assert!(errors.len() >= 10, "the worst lines must have ended some runs");
-    let clear = ["breaks again and again", "limits the rate", "has a bad time", "refuses"];
+    let clear = ["keeps breaking", "limits the rate", "it has problems", "refuses"];
     for error in &errors {
         assert!(clear.iter().any(|words| error.contains(words)), "{error}");
     }
@@ -234,7 +234,7 @@ fn a_download_is_continued_checked_and_used() {
         let repository = HubCheckpoint { id: ID, revision: "main", download, progress: &Silent };
         open_repository(settings(&hub, &cache), &repository)
     };
-    // Cut off for good in the weights, which are the last file but the tokenizer's.
+    // Cut off permanently in the weights, which are the last file before the tokenizer's.
     hub.set_faults(Some(Faults::new(1, 1, &[Fault::WrongByte])));
     let error = open(true).unwrap_err().to_string();
     assert!(error.contains("does not answer as a Hub") || error.contains("arrived damaged"), "{error}");
@@ -270,7 +270,7 @@ fn a_download_is_continued_checked_and_used() {
     open(true).unwrap();
 }
 
-/// Opens a repository without keeping it, with these variables set, and gives the error with the Hub's address as `HUB`.
+/// Opens a repository without keeping it, with these variables set, and returns the error with the Hub's address as `HUB`.
 fn refusal(hub: &Hub, id: &str, revision: &str, variables: &[(&str, &str)]) -> String {
     let endpoint = hub.endpoint();
     let all = [("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_CACHE", "/nowhere"), ("HF_HOME", "/nowhere")];
@@ -285,7 +285,7 @@ fn refusal(hub: &Hub, id: &str, revision: &str, variables: &[(&str, &str)]) -> S
 }
 
 #[test]
-fn every_refusal_has_its_own_words_and_a_next_step() {
+fn every_refusal_has_its_own_message_and_a_next_step() {
     let hub = Hub::start().unwrap();
     for id in ["google/open", "google/gated", "google/private"] {
         hub.add_folder(id, &fixtures::data::tiny_checkpoint()).unwrap();
@@ -313,7 +313,7 @@ fn every_refusal_has_its_own_words_and_a_next_step() {
             "google/open",
             "main",
             &[("HF_TOKEN", "hf_old")],
-            "HUB does not take the token from HF_TOKEN: it is mistyped, expired or revoked; make a new one at \
+            "HUB does not accept the token from HF_TOKEN: it is mistyped, expired or revoked; make a new one at \
              HUB/settings/tokens, or remove it if the repository is public",
         ),
         (

@@ -43,7 +43,7 @@ fn a_flipped_bit_is_found() {
 }
 
 #[test]
-fn what_is_no_model_at_all_is_said() {
+fn what_is_not_a_model_is_reported() {
     let dir = Dir::new();
     std::fs::create_dir(dir.path("empty")).unwrap();
     assert!(dir.fails(&["inspect", "empty"]).contains("not a checkpoint"));
@@ -78,7 +78,7 @@ fn statistics_are_those_of_the_packed_weights() {
     assert_eq!(codes.iter().sum::<u64>(), 128 * 256);
     assert_eq!(weight["scales"]["count"], 128 * 8);
     assert_eq!(weight["zeros"], codes[8]);
-    // The tiny checkpoint lies on the lattice: its own weights have these figures.
+    // The tiny checkpoint lies on the lattice: its own weights have these statistics.
     let path = fixtures::data::tiny_checkpoint();
     let source = checkpoint::source::LocalSource::open(&path).unwrap();
     use checkpoint::source::Source;
@@ -95,7 +95,7 @@ fn statistics_are_those_of_the_packed_weights() {
 }
 
 #[test]
-fn a_package_without_names_takes_those_of_one_that_is_alike() {
+fn a_package_without_names_takes_those_of_a_matching_one() {
     let dir = Dir::new();
     dir.ok(&["convert", &tiny(), "-o", "out", "--no-tables"]);
     let ours = "out/gemma4_e4b_qat_decode_int4lin";
@@ -119,7 +119,7 @@ fn a_package_without_names_takes_those_of_one_that_is_alike() {
     assert_eq!(found, expected);
 }
 
-/// What took time in the square of their number would not end while somebody waits.
+/// Anything that takes time quadratic in their number would take too long.
 #[test]
 fn a_hundred_thousand_other_tensors_do_no_harm() {
     const COUNT: u64 = 100_000;

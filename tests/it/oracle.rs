@@ -24,7 +24,7 @@ fn read_json(path: PathBuf) -> Value {
 }
 
 #[test]
-fn an_oracle_holds_typed_prompts_and_warns_of_ties() {
+fn an_oracle_holds_typed_prompts_and_warns_about_ties() {
     let dir = Dir::new();
     fs::write(dir.path("prompts.txt"), "The alphabet: A B C D E F G\n\nDays: Monday, Tuesday,\n").unwrap();
     let arguments = [
@@ -41,7 +41,7 @@ fn an_oracle_holds_typed_prompts_and_warns_of_ties() {
     ];
     let output = dir.command(&arguments).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("have a margin under 0.1 and gate nothing"));
+    assert!(text(&output.stderr).contains("have a margin under 0.1 and do not count for the gate"));
     let made = read_json(dir.path("oracle.json"));
     let cases = made["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 4);
@@ -54,7 +54,7 @@ fn an_oracle_holds_typed_prompts_and_warns_of_ties() {
     assert_eq!(dir.names("."), ["empty.txt", "oracle.json", "prompts.txt"]);
 }
 
-/// The same file, whoever makes it: transformers' own sequences come out again.
+/// The same file, whoever makes it: transformers' own sequences are reproduced.
 #[test]
 fn the_oracle_says_what_transformers_said() {
     let dir = Dir::new();
@@ -96,8 +96,8 @@ fn both_variants_pass_with_the_tables_found_beside_them() {
     assert_eq!(probe["generated_ids"].as_array().unwrap()[..continued.len()], continued[..]);
 }
 
-/// Over the 493 positions of the longer sequence the lattice is at least ten times nearer to the checkpoint than the rule that ignores it; the figures are in
-/// `docs/oracle.md`.
+/// Over the 493 positions of the longer sequence the lattice is at least ten times nearer to the checkpoint than the rule that
+/// ignores it; the numbers are in `docs/oracle.md`.
 #[test]
 fn the_lattice_diverges_ten_times_less_and_what_ignores_it_fails() {
     let mut oracle = read_json(stored_oracle("oracle-long.json").into());
@@ -210,7 +210,7 @@ fn a_bundle_that_fails_its_gate_says_so_and_replaces_nothing() {
     assert_eq!(read_json(dir.path(BUNDLE).join("manifest.json"))["gate"]["passed"], false);
     assert!(text(&dir.command(&["check", BUNDLE]).output().unwrap().stdout).contains("gate"));
 
-    // The report tells of the outputs beside it, so it stays with them.
+    // The report is about the outputs beside it, so it stays with them.
     dir.ok(&["convert", &tiny(), "-o", "out", "--force"]);
     let page = || fs::read(dir.path(&format!("{BUNDLE}.report.html"))).unwrap();
     let (before, shown) = (tree(&dir.path("out")), page());

@@ -19,7 +19,7 @@ struct Seen {
 /// Commands to run in one folder, with what changes from run to run taken out.
 struct Stage {
     dir: Dir,
-    /// What texts say, and what is kept instead.
+    /// Texts, and their replacements.
     replaced: Vec<(String, &'static str)>,
     /// Variables of all commands.
     variables: Vec<(&'static str, String)>,
@@ -104,7 +104,7 @@ impl Stage {
     }
 }
 
-/// Numbers that follow or precede one of these words are measured anew by each run.
+/// Numbers that follow or precede one of these words are measured in each run.
 fn without_measurements(line: &str) -> String {
     if let Some((before, _)) = line.split_once(" are free").and_then(|(before, _)| before.rsplit_once(", ")) {
         return format!("{before}, # are free\n");
@@ -171,7 +171,7 @@ fn help_of_every_command() {
         golden::check(&format!("help-{name}"), &stage.forms(&[name, "--help"]));
         for width in WIDTHS {
             let options = stage.see(&[name, "--help"], width).plain;
-            // Examples stand as they are typed.
+            // Examples are shown as they are typed.
             assert_fits(options.split("\nExample").next().unwrap(), width);
         }
     }
@@ -268,7 +268,7 @@ fn aotc_and_doctor() {
     let refused = ["aotc", bundle, "--arch", "h18q"];
     golden::check("aotc-refused", &stage.forms(&refused).replace(&root, "SCENE"));
     let doctor = ["doctor", "--xcrun", "/absent/xcrun", "--python", "/absent/python"];
-    // What follows tells of this machine.
+    // What follows depends on this machine.
     let of_any_machine = |seen: &str| -> String {
         let mut shown = true;
         let lines = seen.split_inclusive('\n').filter(|line| {

@@ -13,7 +13,7 @@ fn differences(ours: &Path, theirs: &Path) -> Option<ProgramDifference> {
     compare_packages(ours, theirs).unwrap()
 }
 
-/// What a package says of itself beside its graphs.
+/// What a package says about itself besides its graphs.
 fn asset(package: &Path) -> Vec<Option<String>> {
     let module = Package::open(package).unwrap().bytecode.module;
     let properties = &module.op(module.root().unwrap()).properties;
@@ -53,8 +53,8 @@ fn provider_f16_equals_the_pipelines() {
     check(&["--weights", "f16"], "gemma4_e4b_qat_decode_f16", Reference::ProviderF16);
 }
 
-/// A `main` that takes any number of tokens equals the pipeline's, and so does `prefill`, but for what the pipeline computes in vain:
-/// the inputs of layers behind the last one that owns a cache slot, 6 of 12.
+/// A `main` that takes any number of tokens equals the pipeline's, and so does `prefill`, except for what the pipeline computes without using it:
+/// the inputs of layers after the last one that owns a cache slot, 6 of 12.
 fn check_dynamic(options: &[&str], name: &str, reference: PrefillReference) {
     let dir = Dir::new();
     dir.ok(&[&["convert", &tiny(), "-o", "out", "--variant", "stock", "--main", "dynamic"], options].concat());
@@ -93,7 +93,7 @@ fn dynamic_f16_equals_the_pipelines() {
     check_dynamic(&["--weights", "f16"], "gemma4_e4b_qat_decode_f16_stock", PrefillReference::F16);
 }
 
-/// The comparison is not a rubber stamp: another rule changes constants and nothing else, another variant changes ops.
+/// The comparison does find differences: another rule changes constants and nothing else, another variant changes ops.
 #[test]
 fn other_weights_and_other_graphs_differ() {
     let dir = Dir::new();

@@ -1,4 +1,4 @@
-//! `publish` against the local Hub: what is sent, what is not, what is caught, and that nobody sees the token.
+//! `publish` against the local Hub: what is sent, what is not, what is caught, and that the token is never shown.
 
 use std::fs;
 use std::path::Path;
@@ -60,7 +60,7 @@ impl Scene {
         paths.map(|path| LocalFile::new(path.to_str().unwrap(), &root.join(&path), None).unwrap()).collect()
     }
 
-    /// Compares and publishes as somebody.
+    /// Compares and publishes with a token.
     fn publish_as(&self, token: &str, pull_request: bool) -> Result<Published, Error> {
         let id = RepositoryId::new(ID).unwrap();
         let target =
@@ -108,7 +108,7 @@ impl Scene {
         self.command(arguments, token).output().unwrap()
     }
 
-    /// The same command, which has yet to run.
+    /// The same command, which has not run yet.
     fn command(&self, arguments: &[&str], token: Option<&str>) -> Command {
         let mut command = self.dir.command(arguments);
         for name in ["HF_HUB_OFFLINE", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN"] {
@@ -154,7 +154,7 @@ fn first_repeated_and_changed() {
         assert_eq!(scene.uploads.storage().taken - taken, 70_001);
         assert_eq!(scene.read_back("main"), scene.here());
         assert_ne!(first.commit, second.commit);
-        // What was published first is there still.
+        // What was published first is still there.
         fs::remove_file(scene.dir.path("tree/new.json")).unwrap();
         assert_eq!(scene.publish().unwrap(), Published::default());
         assert_eq!(scene.read_back("main").len(), 5);
@@ -170,7 +170,7 @@ fn an_interrupted_upload_continues_and_sends_nothing_twice() {
     let scene = Scene::with_files();
     scene.uploads.storage().fails_after = Some(1);
     let error = scene.publish().unwrap_err().to_string();
-    assert!(error.contains("answers with status 503 again and again"), "{error}");
+    assert!(error.contains("keeps answering with status 503"), "{error}");
     assert!(scene.read_back("main").is_empty(), "no commit names half of it");
     scene.uploads.storage().fails_after = None;
     let second = scene.publish().unwrap();
@@ -192,7 +192,7 @@ fn expired_links_are_renewed() {
 }
 
 #[test]
-fn with_faults_all_of_it_is_published_or_nothing_is_and_running_again_helps() {
+fn with_faults_everything_or_nothing_is_published_and_running_again_helps() {
     let kinds = [
         Fault::Reset,
         Fault::Short,
@@ -212,7 +212,7 @@ fn with_faults_all_of_it_is_published_or_nothing_is_and_running_again_helps() {
             Ok(_) => ended += 1,
             Err(error) => {
                 let error = error.to_string();
-                let clear = ["breaks again and again", "limits the rate", "has a bad time", "refuses"];
+                let clear = ["keeps breaking", "limits the rate", "it has problems", "refuses"];
                 assert!(clear.iter().any(|words| error.contains(words)), "seed {seed}: {error}");
                 let there = scene.hub.shared().state().repositories.contains_key(ID);
                 let held = if there { scene.read_back("main") } else { Vec::new() };
@@ -262,7 +262,7 @@ fn a_file_above_10_mb_is_never_sent_inline_whatever_the_server_says() {
 }
 
 #[test]
-fn a_file_that_changes_meanwhile_is_refused() {
+fn a_file_that_changes_during_the_upload_is_refused() {
     let scene = Scene::with_files();
     let id = RepositoryId::new(ID).unwrap();
     let target =
@@ -290,7 +290,7 @@ fn a_pull_request_leaves_the_branch_alone() {
     let before = scene.read_back("main");
     scene.write("config.json", b"{\"new\": 1}");
     scene.write("table.i8", &noise(70_001, 5));
-    // Somebody who may not write may ask.
+    // Without write access, a pull request is possible.
     let error = scene.publish_as("hf_other", false).unwrap_err();
     assert!(matches!(error, Error::MayNotWrite { .. }), "{error}");
     let asked = scene.publish_as("hf_other", true).unwrap();
@@ -304,12 +304,12 @@ fn a_pull_request_leaves_the_branch_alone() {
     assert_eq!(scene.publish().unwrap().held, 1, "what was sent is kept");
     assert_eq!(scene.read_back("main").len(), 5);
 
-    // Without an answer nobody knows whether it was opened, and it is not opened twice.
+    // Without an answer it is not known whether it was opened, and it is not opened twice.
     scene.write("config.json", b"{\"new\": 2}");
     scene.uploads.storage().lost = true;
     let error = scene.publish_as("hf_other", true).unwrap_err();
     assert!(matches!(error, Error::Unsure { .. }), "{error}");
-    // On a branch its parent tells.
+    // On a branch, the parent shows it.
     scene.uploads.storage().lost = true;
     let commit = scene.publish().unwrap().commit.unwrap();
     assert_eq!(scene.hub.change(ID, |repository| repository.branches["main"].clone()), commit);
@@ -379,11 +379,14 @@ fn the_command_publishes_a_release_and_never_shows_the_token() {
             .eq(here.iter().map(|(p, b)| (p.as_path(), b)))
     );
     let again = run(&[]);
-    assert!(again.contains("0 new, 0 changed") && again.contains("the Hub holds all of it"), "{again}");
+    assert!(
+        again.contains("0 new, 0 changed") && again.contains("the Hub has every file already"),
+        "{again}"
+    );
     assert!(again.contains("stays         50 B  .gitattributes"), "{again}");
     scene.assert_storage_saw_no_token();
 
-    // Refusals, of which none quotes the token either.
+    // Refusals, none of which quotes the token either.
     let mut refused = |arguments: &[&str], token: Option<&str>| {
         let output = scene.run(&[&["publish"], arguments].concat(), token);
         assert_eq!(output.status.code(), Some(1), "{}", both(&output));
@@ -396,20 +399,20 @@ fn the_command_publishes_a_release_and_never_shows_the_token() {
         (
             &target[..],
             None,
-            "error: there is no token, and publishing needs one: make one that may write at HUB/settings/tokens, then set \
+            "error: there is no token, and publishing needs one: make one with write access at HUB/settings/tokens, then set \
              HF_TOKEN or run `hf auth login`",
         ),
         (
             &target,
             Some("hf_secretButOld"),
-            "error: HUB does not take the token from HF_TOKEN: it is mistyped, expired or revoked; make a new one at \
+            "error: HUB does not accept the token from HF_TOKEN: it is mistyped, expired or revoked; make a new one at \
              HUB/settings/tokens, or remove it if the repository is public",
         ),
         (
             &["release", "--repo-id", "google/tiny"],
             Some(TOKEN),
             "error: HUB does not let the token from HF_TOKEN write to google/tiny (You don't have the rights to create a model \
-             under the namespace \"google\"): use a token of its owner that may write, or ask for the change with --pr",
+             under the namespace \"google\"): use a token of its owner with write access, or ask for the change with --pr",
         ),
         (
             &["release", "--repo-id", "ada/new", "--pr"],
@@ -440,6 +443,6 @@ fn the_command_publishes_a_release_and_never_shows_the_token() {
     assert!(public.contains("exists and is public"), "{public}");
     fs::write(scene.dir.path("release/LICENSE"), "Other terms").unwrap();
     let defect = refused(&target, Some(TOKEN));
-    assert!(defect.contains("is not fit to be published") && defect.contains("LICENSE"), "{defect}");
+    assert!(defect.contains("cannot be published") && defect.contains("LICENSE"), "{defect}");
     assert!(!said.contains("hf_secret"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! The README's first command: it runs as it stands there, and prints what stands there.
+//! The README's first command: it runs as shown, and prints what is shown.
 
 use std::fs;
 use std::path::Path;

@@ -88,7 +88,7 @@ fn a_license_is_never_made_up() {
 }
 
 #[test]
-fn what_does_not_belong_together_is_refused_and_nothing_stays() {
+fn what_does_not_belong_together_is_refused_and_leaves_nothing() {
     let dir = converted(&[]);
     let terms = ["--license", "model/README.md", "--license-id", "other"];
     let fails = |folders: &[&str]| {

@@ -30,7 +30,7 @@ fn copy(from: impl AsRef<Path>, to: &Path) {
 }
 
 impl Dir {
-    /// Runs commands that must be refused with words, and change nothing.
+    /// Runs commands that must be refused with a message, and change nothing.
     fn refuses(&self, command: &[&str], words: &str) {
         let before = tree(&self.path(""));
         let message = self.fails(command);
@@ -41,7 +41,7 @@ impl Dir {
 }
 
 #[test]
-fn nothing_of_others_is_lost() {
+fn files_of_others_are_never_lost() {
     let dir = converted();
     releases(&dir);
     archives(&dir);
@@ -71,7 +71,7 @@ fn releases(dir: &Dir) {
     fs::write(dir.path("mine/manifest.json"), r#"{"name": "an extension of a browser"}"#).unwrap();
     dir.refuses(&to("mine"), "it has no manifest.json of this tool");
 
-    // Without --force nothing is replaced; --force is proposed where it helps.
+    // Without --force nothing is replaced; --force is suggested where it helps.
     fs::create_dir(dir.path("r")).unwrap();
     assert!(dir.fails(&[&release[..], &["-o", "r"]].concat()).contains("pass --force"));
     dir.ok(&to("r"));
@@ -145,7 +145,7 @@ fn conversions(dir: &Dir) {
         dir.refuses(&[command, "tiny-e4b-qat", "-o", "out", "--force"], "it holds \"notes.txt\"");
         fs::remove_file(foreign).unwrap();
     }
-    // What stands in the way of the report is told before the work.
+    // What is in the way of the report is reported before the work.
     fs::create_dir(dir.path("new")).unwrap();
     fs::write(dir.path("new/gemma4_e4b_qat_decode_int4lin.report.html"), "<html>").unwrap();
     dir.refuses(&["convert", "tiny-e4b-qat", "-o", "new"], "it is not a report of this tool");
@@ -171,7 +171,7 @@ fn single_files(dir: &Dir) {
     }
     let workflow = [&aotc[..], &["--repo-id", "owner/name", "--github-workflow"]].concat();
     dir.refuses(&[&workflow[..], &[mine]].concat(), "it is not a script of this tool");
-    // A second time each replaces what it wrote.
+    // A second run of each replaces what the first one wrote.
     for _ in 0..2 {
         dir.ok(&["tables", "tiny-e4b-qat", "--ple", "safetensors", "-o", "table", "--force"]);
         dir.ok(&[&workflow[..], &["compile.yml"]].concat());

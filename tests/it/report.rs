@@ -1,4 +1,4 @@
-//! Reports in a browser: Chromium, driven by ChromeDriver. Asserts on what is rendered, and makes the pictures of `docs/` when
+//! Reports in a browser: Chromium, driven by ChromeDriver. Checks what is rendered, and makes the pictures of `docs/` when
 //! UPDATE_SCREENSHOTS is set.
 //!
 //! `tests/data/report-wide.json` is the report of a conversion that is too large for a test: of six layers as wide as E4B's,
@@ -14,11 +14,11 @@ use report::{Report, html};
 use serde_json::{Value, json};
 
 const NAME: &str = "gemma4_e4b_qat_decode_int4lin";
-/// Widths of a desk and of a hand.
+/// Widths of a desktop and a phone.
 const WIDE: u32 = 1280;
 const NARROW: u32 = 420;
 
-/// What every page must keep to, at both widths and in both schemes.
+/// What must hold for every page, at both widths and in both schemes.
 fn assert_sound(browser: &Browser, page: &Path) {
     let mut grounds = Vec::new();
     for scheme in ["light", "dark"] {
@@ -32,7 +32,7 @@ fn assert_sound(browser: &Browser, page: &Path) {
     }
     assert_ne!(grounds[0], grounds[1], "light and dark differ");
     assert_eq!(browser.complaints(), [""; 0]);
-    // The browser's own first page is of the scheme chrome.
+    // The browser's own first page has the scheme chrome.
     let is_here = |url: &String| ["file:", "data:", "chrome:"].iter().any(|scheme| url.starts_with(scheme));
     let foreign: Vec<String> = browser.requests().into_iter().filter(|url| !is_here(url)).collect();
     assert_eq!(foreign, [""; 0], "a page asks the network for nothing");
@@ -108,7 +108,7 @@ fn reports_render_in_a_browser() {
     assert_sound(&browser, &inspected);
     let text = browser.run("return document.body.textContent").as_str().unwrap().to_owned();
     assert!(
-        text.contains("Weights by code.") && text.contains("only a manifest of this tool tells"),
+        text.contains("Weights by code.") && text.contains("only a manifest of this tool records it"),
         "{text}"
     );
     assert!(!text.contains("What quantization kept"));
@@ -144,7 +144,7 @@ fn reports_stay_out_of_bundles_and_archives() {
     dir.ok(&["convert", &tiny(), "-o", "silent", "--no-report"]);
     assert!(!dir.path(&format!("silent/{NAME}.report.html")).exists());
 
-    // What a report cannot replace is told before the work.
+    // What a report cannot replace is reported before the work.
     fs::create_dir(dir.path("blocked")).unwrap();
     fs::create_dir(dir.path(&format!("blocked/{NAME}.report.json"))).unwrap();
     let refused = dir.fails(&["convert", &tiny(), "-o", "blocked"]);

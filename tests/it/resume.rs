@@ -1,4 +1,4 @@
-//! Runs of the command that are cut off and resumed. Cuts at every place, and what damage does, are tested in process: see
+//! Runs of the command that are cut off and resumed. Cuts at every place, and damage, are tested in process: see
 //! `converter/tests/it/resume.rs` and `src/stage/tests.rs`.
 
 use std::ops::Range;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const ID: &str = "google/gemma-4-tiny";
 
-/// Bytes a second: a run takes a good second.
+/// Bytes a second: a run takes a little more than a second.
 const BANDWIDTH: u64 = 100 << 20;
 
 /// A checkpoint on a Hub, and a folder to convert it into.
@@ -73,7 +73,7 @@ impl Line {
         Some(self.dir.path("out").join(name).join("journal"))
     }
 
-    /// Starts a run, does something to it as soon as it has finished this many tensors, and gives what it ended with.
+    /// Starts a run, does something to it as soon as it has finished this many tensors, and returns how it ended.
     fn disturb(&self, arguments: &[&str], tensors: usize, disturb: &dyn Fn(&mut Child)) -> Output {
         let mut child = self.command(arguments).stderr(Stdio::piped()).spawn().unwrap();
         while self.finished().len() < tensors {
@@ -84,7 +84,7 @@ impl Line {
         child.wait_with_output().unwrap()
     }
 
-    /// Has the Hub turn a run away for longer than it waits, as soon as it has finished a tensor.
+    /// Makes the Hub refuse a run for longer than it waits, as soon as it has finished a tensor.
     fn break_line(&self, arguments: &[&str]) -> String {
         let away = Faults::new(7, 1, &[Fault::TooMany(3600)]);
         let output = self.disturb(arguments, 1, &|_| self.hub.set_faults(Some(away.clone())));
@@ -93,7 +93,7 @@ impl Line {
         text(&output.stderr)
     }
 
-    /// Stretches of weight files that were sent since the log was cleared.
+    /// Ranges of weight files that were sent since the log was cleared.
     fn ranges(&self) -> Vec<(String, Range<u64>)> {
         let log = self.hub.log();
         let ranges = log.iter().filter_map(|entry| Some((entry.file.clone()?, entry.range.clone()?)));
@@ -118,7 +118,7 @@ fn a_killed_run_is_resumed_and_transfers_no_finished_tensor_again() {
         line.ok(&run);
         let expected = tree(&line.dir.path("out"));
         std::fs::remove_dir_all(line.dir.path("out")).unwrap();
-        // What planning reads, every run reads.
+        // Every run reads what planning reads.
         line.hub.clear_log();
         if kind != "tables" {
             line.ok(&[&run[..], &["--dry-run"]].concat());
@@ -145,7 +145,7 @@ fn a_killed_run_is_resumed_and_transfers_no_finished_tensor_again() {
 }
 
 #[test]
-fn a_run_goes_on_only_with_the_same_commit_and_options() {
+fn a_run_resumes_only_with_the_same_commit_and_options() {
     let line = Line::new();
     let run = ["convert", ID, "-o", "out", "--name", "m"];
     let with = |more: &[&'static str]| [&run[..], more].concat();
@@ -164,11 +164,11 @@ fn a_run_goes_on_only_with_the_same_commit_and_options() {
     line.ok(&[&run[..], &["--resume", "--revision", &line.commit]].concat());
     assert_eq!(line.dir.names("out"), ["m_decode_int4lin", "m_gather_raw"]);
 
-    // Without --resume a run begins anew, and takes away what was left.
+    // Without --resume a run starts over, and removes what was left.
     line.break_line(&with(&["--force"]));
     line.ok(&with(&["--force"]));
     assert_eq!(line.dir.names("out"), ["m_decode_int4lin", "m_gather_raw"]);
-    // Nothing to resume is no reason not to begin.
+    // With nothing to resume, the run starts from the beginning.
     line.ok(&["tables", ID, "-o", "new", "--name", "m", "--resume"]);
     let folder = line.fails(&["convert", "model", "-o", "other", "--resume"]);
     assert!(folder.contains("only a conversion of a repository's commit can be resumed"), "{folder}");
@@ -176,7 +176,7 @@ fn a_run_goes_on_only_with_the_same_commit_and_options() {
 }
 
 #[test]
-fn what_was_finished_is_kept_when_the_line_breaks_or_when_that_was_asked_for() {
+fn what_was_finished_is_kept_when_the_connection_breaks_or_if_asked_for() {
     let line = Line::new();
     let run = ["convert", ID, "-o", "out", "--name", "m"];
     let resume = [&run[..], &["--resume"]].concat();

@@ -32,7 +32,7 @@ fn every_command_that_waits_for_the_hub() {
         command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE").env_remove("HF_TOKEN");
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         match fault {
-            // What it waits for is the time that it was asked to wait.
+            // It waits as long as the server asked it to.
             Fault::TooMany(_) => {
                 while hub.log().is_empty() {
                     std::thread::yield_now();
@@ -43,7 +43,7 @@ fn every_command_that_waits_for_the_hub() {
         Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         let output = child.wait_with_output().unwrap();
         let said = both(&output);
-        // What has nothing to clean up is ended by the signal itself.
+        // A command with nothing to clean up is ended by the signal itself.
         match output.status.signal() {
             Some(number) => assert!([2, 15].contains(&number), "{arguments:?} {fault:?}: {said}"),
             None => {

@@ -1,4 +1,4 @@
-//! The exit status: 0 when all went well, 1 for what the user can fix, 2 when the machine fails.
+//! The exit status: 0 on success, 1 for what the user can fix, 2 if the machine fails.
 
 use std::fs::{File, OpenOptions};
 use std::process::Stdio;
@@ -33,21 +33,21 @@ fn arguments_and_inputs() {
     ] {
         let output = dir.command(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", both(&output));
-        // Help that was asked for is data; a complaint is not.
+        // Help that was asked for is data; an error is not.
         assert_eq!(output.stdout.is_empty(), status != 0, "{arguments:?}");
     }
 }
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_full_disk_is_the_machine_s() {
+fn a_full_disk_is_a_fault_of_the_machine() {
     let dir = Dir::new();
     let full = || Stdio::from(OpenOptions::new().write(true).open("/dev/full").unwrap());
     for arguments in [&["completions", "bash"][..], &["inspect", &tiny()], &["inspect", &tiny(), "--json"]] {
         let output = dir.command(arguments).stdout(full()).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", both(&output));
     }
-    // A file that could be opened and holds nothing.
+    // A file that can be opened but is empty.
     let output = dir.command(&["completions", "bash"]).stdout(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", both(&output));
 }

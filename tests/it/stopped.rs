@@ -1,4 +1,4 @@
-//! Runs that are stopped by a signal: they leave nothing, and a second run finds nothing in its way. Killed ones: see `resume.rs`.
+//! Runs that are stopped by a signal: they leave nothing behind that would be in the way of a second run. For killed ones, see `resume.rs`.
 
 use std::fs::File;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::{Dir, slow_checkpoint};
 
-/// Stops a command as soon as it has begun to write into `out`, and checks that nothing stays there.
+/// Stops a command as soon as it has started to write into `out`, and checks that nothing stays there.
 fn stop(dir: &Dir, signal: &str, arguments: &[&str]) {
     let mut child = dir.command(arguments).spawn().unwrap();
     while dir.names("out").is_empty() {

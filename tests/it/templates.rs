@@ -10,10 +10,10 @@ use serde_json::Value;
 /// Most bytes that any process of a test may take.
 const MEMORY: u64 = 1 << 30;
 
-/// How large a class of templates gets. The last is more than templates may have.
+/// Sizes of a class of templates. The last is more than templates may have.
 const SIZES: [usize; 4] = [10, 1_000, 30_000, 300_000];
 
-/// Checks a bundle that has this template; gives what is found about it.
+/// Checks a bundle that has this template; returns what is found about it.
 fn finding(dir: &Dir, template: &str) -> Option<String> {
     fs::write(dir.path("bundle/tokenizer/chat_template.jinja"), template).unwrap();
     let output = dir.command(&["check", "bundle", "--quick", "--json"]).output().unwrap();
@@ -53,7 +53,7 @@ fn largest_process() -> u64 {
     usage.ru_maxrss as u64 * unit
 }
 
-/// Checks templates of a class in every size that is given; none may end the command or take too much of the machine.
+/// Checks templates of a class in every given size; none may end the command or take too many resources.
 fn survive(classes: &[(&str, &dyn Fn(usize) -> String)], sizes: &[usize]) {
     let dir = bundle();
     for (class, make) in classes {
@@ -172,9 +172,9 @@ fn values_that_nest() {
     assert!(largest_process() < MEMORY, "{} bytes", largest_process());
 }
 
-/// What only a limit on time ends: 64 lists that hold the one before twice are few values with 2^64 ways through them.
+/// Only a limit on time ends this: 64 lists, each of which holds the one before twice, are few values with 2^64 paths through them.
 #[test]
-fn work_without_end() {
+fn endless_work() {
     let dir = bundle();
     for last in ["n.a|tojson", "n.a==n.b", "n.a~''"] {
         let template = format!(
@@ -212,9 +212,9 @@ fn commands_that_render() {
     assert!(largest_process() < MEMORY, "{} bytes", largest_process());
 }
 
-/// What is rendered in the process of its own comes back byte for byte.
+/// What is rendered in the separate process is returned byte for byte.
 #[test]
-fn sound_templates_pass() {
+fn valid_templates_pass() {
     let dir = bundle();
     let template = fs::read_to_string(data::tiny_checkpoint().join("chat_template.jinja")).unwrap();
     assert_eq!(finding(&dir, &template), None);

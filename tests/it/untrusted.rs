@@ -1,4 +1,4 @@
-//! Names and texts that others chose, through every command that shows them: no byte of them commands a terminal, becomes markup, or
+//! Untrusted names and texts, through every command that shows them: no byte of them controls a terminal, becomes markup, or
 //! names a file elsewhere.
 
 use std::fs;
@@ -9,11 +9,11 @@ use crate::common::{Dir, package, text, tiny};
 use fixtures::{Dtype, damage};
 use serde_json::Value;
 
-/// Colors, clears and titles a terminal, hides and reorders text; of the length of a name that it takes the place of.
+/// Colors, clears and titles a terminal, hides and reorders text; as long as the name that it replaces.
 const HOSTILE: &str = "\x1b[31m\x1b[2J\x1b]0;t\x07\r\u{9b}1m\u{202e}\u{200b}\nerror: x";
 const BUNDLE: &str = "out/gemma4_e4b_qat_decode_int4lin";
 
-/// Runs a command as on a terminal that shows colors; gives what it printed, which must be free of everything else.
+/// Runs a command as on a terminal that shows colors; returns what it printed, which must be free of everything else.
 fn seen(dir: &Dir, arguments: &[&str]) -> (Output, String) {
     let output = dir.command(arguments).env("CLICOLOR_FORCE", "1").output().unwrap();
     let mut shown = String::from_utf8([output.stdout.clone(), output.stderr.clone()].concat()).unwrap();
@@ -227,7 +227,7 @@ fn absurd_inputs_make_short_messages() {
     model(&dir);
     let mut shape = vec![1; 10_000];
     shape.extend([256, 1024]);
-    // Refused or not, it is told in a few lines.
+    // Refused or not, the message is a few lines.
     if damage::retype(&dir.path("model"), name, Dtype::Bf16, &shape).is_ok() {
         let message = dir.fails(&["inspect", "model"]);
         assert!(message.len() < 9000, "{} bytes", message.len());

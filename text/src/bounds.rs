@@ -14,9 +14,9 @@ pub const LONGEST_MESSAGE: usize = 8 << 10;
 /// Extents of a shape.
 const LONGEST_SHAPE: usize = 8;
 
-/// A text of at most `most` characters: what is too much is taken from its middle.
+/// A text of at most `most` characters: a longer text loses its middle.
 pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
-    // As many bytes as characters at most: nothing to count in nearly all cases.
+    // A text has at least as many bytes as characters, so nothing has to be counted in nearly all cases.
     if text.len() <= most || most < 3 || text.chars().count() <= most {
         return Cow::Borrowed(text);
     }

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 use crate::bounds::{LONGEST_WORD, shortened};
 use crate::terminal::{is_hidden, push_visible, word};
 
-/// A YAML scalar, always a string: plain where that is beyond doubt, else in double quotes.
+/// A YAML scalar, always a string: plain where that is unambiguous, else in double quotes.
 ///
 /// ```
 /// assert_eq!(text::markup::yaml("apache-2.0"), "apache-2.0");
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_no_markup_stays_as_it_is() {
+    fn text_without_markup_is_unchanged() {
         for text in [
             "coreai-bundle 0.1.0",
             "gemma4_e4b_qat",

@@ -1,4 +1,4 @@
-//! Names that become paths. One that passes means the same file on Linux, macOS and Windows, and none outside its folder.
+//! Names that become paths. A name that passes is the same file on Linux, macOS and Windows, and is never outside its folder.
 
 use std::collections::HashMap;
 
@@ -58,7 +58,7 @@ pub fn path(path: &str) -> Result<(), NameError> {
     }
 }
 
-/// Accepts a set of paths if no two are one file: equal ones are for the caller to judge.
+/// Accepts a set of paths if no two different ones are the same file; the caller handles equal ones.
 ///
 /// # Errors
 /// Names the first two that collide.
@@ -115,7 +115,7 @@ fn is_device(name: &str) -> bool {
         || is_port("LPT")
 }
 
-/// Equal for names that a file system may take for one.
+/// Equal for names that a file system may treat as the same.
 fn folded(name: &str) -> String {
     if name.is_ascii() {
         return name.to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! Untrusted text on a terminal: every character that commands it, hides, or reorders what is around it becomes a visible escape.
+//! Untrusted text on a terminal: every character that controls the terminal, is invisible, or reorders the text around it becomes a visible escape.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
@@ -64,7 +64,7 @@ pub fn prose(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// JSON that was serialized already: what is hidden stands in strings only, and becomes `\uXXXX` there.
+/// JSON that was serialized already: hidden characters occur in strings only, and become `\uXXXX` there.
 pub fn json(text: &str) -> Cow<'_, str> {
     replaced(text, is_hidden, |escaped, c| {
         for unit in c.encode_utf16(&mut [0; 2]) {
@@ -89,7 +89,7 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     replaced(text, is_escaped, push_visible)
 }
 
-/// A text with some characters written otherwise.
+/// A text with some characters escaped.
 pub(crate) fn replaced(
     text: &str,
     is_replaced: impl Fn(char) -> bool,

@@ -1,4 +1,4 @@
-//! Hostile strings through each door, judged by parsers that know nothing of it.
+//! Hostile strings through each door, judged by independent parsers.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
@@ -7,7 +7,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use text::{markup, terminal};
 use yaml_rust2::{Yaml, YamlLoader};
 
-/// What attackers and accidents bring.
+/// What attackers and accidents produce.
 const HOSTILE: [&str; 30] = [
     "",
     " ",

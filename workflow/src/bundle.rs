@@ -23,7 +23,7 @@ use packer::tokenizer::{self, PreparedTokenizer, Purpose};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// What a bundle is made of, besides its tokenizer.
+/// What goes into a bundle besides its tokenizer.
 pub(crate) struct BundleInputs<'a> {
     pub(crate) name: &'a str,
     pub(crate) graph: &'a GraphPlan,
@@ -32,11 +32,11 @@ pub(crate) struct BundleInputs<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) statistics: &'a WeightStatistics,
     pub(crate) max_context: u64,
-    /// Tokens of a prompt that the engine is to read at a time.
+    /// Tokens of a prompt that the engine should read at a time.
     pub(crate) prompt_chunk: u64,
     /// Stamp of the tables that belong to it.
     pub(crate) stamp: Option<Digest>,
-    /// What the gate found, if it was asked.
+    /// The gate's report, if it was run.
     pub(crate) gate: Option<GateReport>,
 }
 
@@ -53,7 +53,7 @@ pub struct FinishedBundle {
     pub program_sha256: String,
     /// What was fixed in its tokenizer.
     pub repairs: Vec<String>,
-    /// What the gate found, if it was asked.
+    /// The gate's report, if it was run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateReport>,
 }
@@ -207,7 +207,7 @@ pub(crate) fn source_record(source: &dyn Source) -> anyhow::Result<SourceRecord>
     Ok(SourceRecord { repository: identity.repository.clone(), revision: identity.revision.clone(), files })
 }
 
-/// The rule and its measured figures, for the manifest.
+/// The rule and its measurements, for the manifest.
 fn conversion(facts: &BundleInputs<'_>) -> Value {
     let tensors: Vec<Value> = facts
         .statistics

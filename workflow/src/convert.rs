@@ -31,18 +31,18 @@ use crate::stage::{RunOutcome, Stage, Target};
 use crate::tables::{self, FinishedTables};
 use crate::{gate, oracle};
 
-/// What is to be made of a checkpoint.
+/// What to make from a checkpoint.
 #[derive(Debug)]
 pub struct ConversionOptions {
-    /// Where, and how.
+    /// Where to put it, and how.
     pub run: RunOptions,
     /// What to convert into. Whether tables are made follows from this and what is below.
     pub request: Request,
     /// Positions that the cache may grow to.
     pub max_context: u64,
-    /// Tokens of a prompt that the engine is to read at a time, where a function takes any number.
+    /// Tokens of a prompt that the engine should read at a time, where a function takes any number.
     pub prompt_chunk: NonZeroUsize,
-    /// Tables that were made before from the same checkpoint.
+    /// Existing tables, made from the same checkpoint.
     pub tables: Option<PathBuf>,
     /// Whether every bundle is compared with the checkpoint.
     pub is_gated: bool,
@@ -52,7 +52,7 @@ pub struct ConversionOptions {
     pub allow_no_template: bool,
 }
 
-/// A conversion of which everything is known but the weights.
+/// A conversion of which everything except the weights is known.
 pub struct Job<'a> {
     conversion: &'a ConversionOptions,
     model: &'a Model<'a>,
@@ -64,7 +64,7 @@ pub struct Job<'a> {
     stamp: Option<Digest>,
 }
 
-/// What a conversion left behind.
+/// What a conversion produced.
 pub struct Finished {
     /// The bundles.
     pub bundles: Vec<FinishedBundle>,
@@ -76,7 +76,7 @@ pub struct Finished {
     timeline: Timeline,
 }
 
-/// Who watches a conversion, and renders its chat template.
+/// What a conversion reports to, and what renders its chat template.
 #[derive(Clone, Copy)]
 pub struct Watchers<'a> {
     /// Receives the progress in bytes of the checkpoint.
@@ -87,7 +87,7 @@ pub struct Watchers<'a> {
     pub render: Renderer<'a>,
 }
 
-/// Refuses bundles that failed their gate where something would be replaced: who has a good bundle keeps it.
+/// Refuses bundles that failed their gate if something would be replaced: a good bundle must not be lost.
 fn refuse_failed<'f>(
     names: &[String],
     gates: &[GateReport],
@@ -109,7 +109,7 @@ fn refuse_failed<'f>(
 fn check_context(max_context: u64, model: u64) -> anyhow::Result<()> {
     if max_context < 256 || !max_context.is_multiple_of(256) || !(max_context / 256).is_power_of_two() {
         bail!(
-            "--max-context {max_context}: the engine doubles its caches from 256 on; give 256, 512, 1024, ..."
+            "--max-context {max_context}: the engine starts its caches at 256 positions and doubles them; give 256, 512, 1024, ..."
         );
     }
     if max_context > model {
@@ -134,7 +134,7 @@ impl<'a> Job<'a> {
     /// Plans the conversion of an opened checkpoint that has this name.
     ///
     /// # Errors
-    /// If the checkpoint cannot be converted so, or the given tables are none.
+    /// If the checkpoint cannot be converted this way, or the given tables are not tables.
     pub fn new(conversion: &'a ConversionOptions, model: &'a Model<'a>, name: &str) -> anyhow::Result<Self> {
         check_context(conversion.max_context, model.config.max_positions as u64)?;
         let name = conversion.run.model_name(name, &model.config)?;
@@ -157,7 +157,7 @@ impl<'a> Job<'a> {
     /// Makes and publishes the outputs; publishes only what an earlier run had finished.
     ///
     /// # Errors
-    /// If the checkpoint cannot be read, an output is not to be replaced or cannot be written, or the run is cancelled.
+    /// If the checkpoint cannot be read, an output must not be replaced or cannot be written, or the run is cancelled.
     pub fn run(&self, watchers: Watchers<'_>) -> anyhow::Result<RunOutcome<Finished>> {
         let run = &self.conversion.run;
         let tokenizer = bundle::tokenizer(self.model, self.conversion.allow_no_template, watchers.render)?;
@@ -182,7 +182,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Makes everything that is to be published; the tables' folder, if there is one, is the last.
+    /// Makes everything that will be published; the tables' folder, if there is one, is the last.
     fn fill(
         &self,
         stage: &mut Stage<'_>,
@@ -234,7 +234,7 @@ impl<'a> Job<'a> {
         Ok(Finished { bundles, tables, written, timings, timeline })
     }
 
-    /// Compares the packages with the checkpoint, if that was asked.
+    /// Compares the packages with the checkpoint, if that was asked for.
     fn gate(
         &self,
         names: &[String],
@@ -286,20 +286,20 @@ impl<'a> Job<'a> {
         Ok((written?, clock.finish()))
     }
 
-    /// Name of the first bundle, which is the report's too.
+    /// Name of the first bundle, which is also the report's.
     fn first_name(&self) -> String {
         let name =
             self.plan.graphs.first().map(|graph| self.name.bundle(graph.variant, graph.recipe.projections));
         name.unwrap_or_default()
     }
 
-    /// The report's files, if one is wanted.
+    /// The report's files, if one is requested.
     fn report(&self) -> Option<ReportFiles> {
         let is_wanted = self.conversion.has_report;
         is_wanted.then(|| ReportFiles::at(&self.conversion.run.output, &self.first_name()))
     }
 
-    /// Writes the report, if one is wanted; gives its files.
+    /// Writes the report, if one is requested; returns its files.
     ///
     /// # Errors
     /// If they cannot be written.

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_told_of() {
+    fn every_check_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let options = DoctorOptions {
             toolchain: ToolchainOptions { xcrun: Some(folder.path().join("no-xcrun")), developer_dir: None },

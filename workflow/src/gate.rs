@@ -1,4 +1,4 @@
-//! Does a bundle say what its checkpoint says?
+//! Whether a bundle agrees with its checkpoint.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,7 +16,7 @@ use progress::Progress;
 use crate::outputs;
 use crate::runnable::Runnable;
 
-/// Refuses an oracle of another checkpoint: it speaks for one. Those made with `transformers` do not say for which.
+/// Refuses an oracle of another checkpoint. Oracles made with `transformers` do not say which one they are of.
 ///
 /// # Errors
 /// If it is of another one, or the checkpoint cannot be read.
@@ -31,7 +31,7 @@ pub fn check_identity(oracle: &Oracle, source: &dyn Source, path: &Path) -> anyh
     }
 }
 
-/// Refuses an oracle with a sequence that the bundle has no positions for: it is of no use.
+/// Refuses an oracle with a sequence that is longer than the bundle's context.
 ///
 /// # Errors
 /// If there is one, or the bundle cannot be read.
@@ -47,7 +47,7 @@ pub fn check_context(oracle: &Oracle, runnable: &Runnable) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Runs the gate, and tells `progress` of its positions.
+/// Runs the gate, and reports its positions to `progress`.
 ///
 /// # Errors
 /// If the bundle cannot be run, or the run is cancelled.
@@ -121,7 +121,7 @@ pub fn feedings_verdict(report: &FeedingReport) -> String {
     )
 }
 
-/// One line that says it all.
+/// The result in one line.
 pub fn verdict(report: &GateReport) -> String {
     let word = if report.passed { "passed" } else { "FAILED" };
     let cosine = report

@@ -1,7 +1,7 @@
 //! What the commands do with the crates below.
 //!
-//! Nothing here prints or parses arguments: what is asked for comes as values, what was found goes back as typed facts, and what is
-//! going on meanwhile is told to a [`progress::Progress`].
+//! Nothing here prints or parses arguments: requests come in as values, results are returned as typed facts, and progress
+//! is reported to a [`progress::Progress`].
 
 pub mod bundle;
 pub mod convert;

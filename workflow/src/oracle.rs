@@ -13,10 +13,10 @@ use packer::template::{Message, Renderer};
 use progress::Progress;
 use text::small;
 
-/// Tokens that a prompt is continued by, unless told.
+/// Tokens that a prompt is continued by, by default.
 pub const NEW_TOKENS: usize = 8;
 
-/// Prompts that somebody gave.
+/// Prompts from the user.
 #[derive(Clone, Debug, Default)]
 pub struct GivenPrompts {
     /// Texts to continue.
@@ -70,13 +70,13 @@ pub(crate) fn by_default(
     compute(source, reference, &prompts, NEW_TOKENS, &text, progress)
 }
 
-/// The default prompts, none so long that its continuation leaves the model's context.
+/// The default prompts, without those whose continuation would exceed the model's context.
 fn defaults(text: &Text, reference: &Reference<'_>, tokens: usize) -> anyhow::Result<Vec<Prompt>> {
     let config = reference.config();
     Ok(default_prompts(text, config.sliding_window, config.max_positions.saturating_sub(tokens))?)
 }
 
-/// Continues prompts by that many tokens each.
+/// Continues each prompt by that many tokens.
 ///
 /// # Errors
 /// If the checkpoint cannot be read, or the run is cancelled.

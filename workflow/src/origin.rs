@@ -12,12 +12,12 @@ use progress::Progress;
 pub struct Access {
     /// Branch, tag or commit of the repository; `main` otherwise.
     pub revision: Option<String>,
-    /// Whether to bring the repository into the cache that Hub clients share, instead of reading it without keeping it.
+    /// Whether to download the repository into the cache that Hub clients share, instead of reading it without keeping it.
     pub download: bool,
 }
 
 impl Access {
-    /// For a checkpoint that is read many times: a repository is brought into the cache first.
+    /// For a checkpoint that is read many times: a repository is downloaded into the cache first.
     pub fn kept(source: &str, revision: Option<&str>) -> Self {
         Access { revision: revision.map(str::to_owned), download: !Path::new(source).exists() }
     }
@@ -31,10 +31,10 @@ pub struct Opened {
     pub name: String,
 }
 
-/// Opens sources, under the eyes of somebody who can stop that.
+/// Opens sources, with progress and cancellation.
 #[derive(Clone, Copy)]
 pub struct Opener<'a> {
-    /// Whether to end now. A function, because the client's threads ask it too.
+    /// Whether to stop now. A function, because the client's threads call it too.
     pub cancelled: fn() -> bool,
     /// Receives the progress of downloads.
     pub progress: &'a dyn Progress,
@@ -69,7 +69,7 @@ impl Opener<'_> {
     }
 }
 
-/// Whether this is written like `owner/name`.
+/// Whether this looks like `owner/name`.
 pub fn is_repository(source: &str) -> bool {
     source.split('/').count() == 2 && !source.starts_with(['.', '/', '~']) && !source.ends_with('/')
 }
@@ -83,7 +83,7 @@ fn open_folder(path: &Path) -> anyhow::Result<Opened> {
     Ok(Opened { source: Box::new(opened), name })
 }
 
-/// The folder's own name, also when it was given as `.`.
+/// The folder's own name, even if it was given as `.`.
 fn folder_name(path: &Path) -> anyhow::Result<String> {
     let whole = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
     Ok(whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())

@@ -11,7 +11,7 @@ use output::{StagedFile, available_bytes};
 use packer::replace::{Output, Outputs};
 use report::digits;
 
-/// Bytes kept free beside what is planned: metadata, tokenizer, manifest.
+/// Bytes kept free in addition to what is planned: metadata, tokenizer, manifest.
 const SLACK: u64 = 64 << 20;
 
 /// How a conversion is run, and where its outputs go.
@@ -29,7 +29,7 @@ pub struct RunOptions {
     pub force: bool,
     /// Threads to use.
     pub threads: usize,
-    /// The options that outputs depend on, as a user gives them: an interrupted run is continued with the same ones.
+    /// The options that outputs depend on, as the user typed them: an interrupted run is continued with the same ones.
     pub typed: BTreeMap<String, String>,
 }
 
@@ -39,7 +39,7 @@ impl RunOptions {
         Outputs::new(std::iter::once(Path::new(&self.source)).chain(others), self.force)
     }
 
-    /// Name of the model: as given, else made of the checkpoint's own.
+    /// Name of the model: as given, else made from the checkpoint's.
     ///
     /// # Errors
     /// If the given one is not a file name.
@@ -52,7 +52,7 @@ impl RunOptions {
         }
     }
 
-    /// Refuses a run that the file system of its outputs has no room for.
+    /// Refuses a run if the file system of its outputs has too little space.
     pub(crate) fn check_space(&self, needed: u64) -> anyhow::Result<()> {
         let available = available_bytes(&self.output)?;
         let needed = needed.saturating_add(SLACK);
@@ -68,10 +68,10 @@ impl RunOptions {
     }
 }
 
-/// Writes a text file whole or not at all.
+/// Writes a text file completely or not at all.
 ///
 /// # Errors
-/// If it is not to be replaced, or the system refuses.
+/// If it must not be replaced, or the system refuses.
 pub fn write_text(path: &Path, output: Output, text: &str) -> anyhow::Result<()> {
     let mut file = StagedFile::new(path, output)?;
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;

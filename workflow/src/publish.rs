@@ -16,14 +16,14 @@ use crate::release::defects_in_words;
 /// A client that may publish.
 ///
 /// # Errors
-/// If the network is not to be used, or there is no token.
+/// If the network must not be used, or there is no token.
 pub fn client(cancelled: fn() -> bool) -> anyhow::Result<Client> {
     let settings = Settings { cancelled, ..Settings::from_environment() };
     if settings.offline {
         bail!("HF_HUB_OFFLINE is set, and publishing needs the network: unset it");
     }
     let client = Client::new(settings);
-    // Nobody wants to wait for the digests of a whole release to be told this.
+    // Checked first, because computing the digests of a whole release takes long.
     upload::need_token(&client)?;
     Ok(client)
 }
@@ -41,7 +41,7 @@ impl Checked {
     /// Checks a release tree.
     ///
     /// # Errors
-    /// If it is none, has defects, or cannot be read.
+    /// If it is not one, has defects, or cannot be read.
     pub fn new(folder: &Path, render: Renderer<'_>) -> anyhow::Result<Self> {
         let report = check::check(folder, &Options::new(render))?;
         if report.target != check::CheckTarget::Release {
@@ -49,7 +49,7 @@ impl Checked {
         }
         if report.has_defects() {
             let (shown, defects) = (folder.display(), defects_in_words(&report));
-            bail!("{shown} is not fit to be published, it has {defects}\nrun `coreai-bundle check {shown}`");
+            bail!("{shown} cannot be published: it has {defects}\nrun `coreai-bundle check {shown}`");
         }
         let manifest = Manifest::read(folder)?;
         let mut files = Vec::with_capacity(manifest.files.len() + 1);
@@ -64,7 +64,7 @@ impl Checked {
     /// Compares the release with what the repository holds.
     ///
     /// # Errors
-    /// If the Hub refuses or does not answer, or publishing would do something else than is asked for.
+    /// If the Hub refuses or does not answer, or publishing would not do what was asked for.
     pub fn compare(&self, client: &Client, target: &PublishTarget<'_>) -> anyhow::Result<Comparison> {
         let comparison = upload::compare(client, target, &self.files)?;
         let (id, endpoint) = (target.id, client.settings().public_endpoint());

@@ -20,10 +20,10 @@ use crate::origin::{Access, Opened, Opener};
 
 /// Names under which repositories keep their license.
 const LICENSE_FILES: [&str; 3] = ["LICENSE", "LICENSE.txt", "LICENSE.md"];
-/// The standard text, for sources that name it and do not hold it.
+/// The standard text, for sources that name the license but do not contain it.
 const APACHE: (&str, &str) = ("apache-2.0", include_str!("../../LICENSE"));
 
-/// What to make a release of.
+/// What to make a release from.
 #[derive(Clone, Debug)]
 pub struct ReleaseRequest {
     /// Bundles and table folders.
@@ -36,13 +36,13 @@ pub struct ReleaseRequest {
     pub base_model: Option<String>,
     /// Text of the license, instead of the checkpoint's.
     pub license: Option<PathBuf>,
-    /// The license as cards name it, instead of what the checkpoint's card says.
+    /// Identifier of the license in cards, instead of the one in the checkpoint's card.
     pub license_id: Option<String>,
     /// Whether to replace a release that exists.
     pub force: bool,
 }
 
-/// A release that is there.
+/// A release that was made.
 #[derive(Clone, Debug, Serialize)]
 pub struct FinishedRelease {
     /// Its folder.
@@ -51,7 +51,7 @@ pub struct FinishedRelease {
     pub files: usize,
     /// Their bytes.
     pub bytes: u64,
-    /// Its license as cards name it.
+    /// Identifier of its license in cards.
     pub license: String,
 }
 
@@ -85,7 +85,7 @@ impl ReleaseRequest {
     /// Makes the release.
     ///
     /// # Errors
-    /// If the folders or the license cannot be read, the release would have defects, or it is not to be replaced.
+    /// If the folders or the license cannot be read, the release would have defects, or it must not be replaced.
     pub fn make(&self, render: Renderer<'_>, opener: Opener<'_>) -> anyhow::Result<FinishedRelease> {
         let members = Members::read(&self.folders)?;
         let base_model = self.base_model.clone().or_else(|| members.source.repository.clone());
@@ -116,7 +116,7 @@ impl ReleaseRequest {
         Outputs::new(self.folders.iter().cloned().chain(others), self.force)
     }
 
-    /// As given, else as the checkpoint has it.
+    /// The given one, else the checkpoint's.
     fn license(&self, recorded: &SourceRecord, opener: Opener<'_>) -> anyhow::Result<License> {
         if let (Some(path), Some(id)) = (&self.license, &self.license_id) {
             let text =

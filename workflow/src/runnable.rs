@@ -1,4 +1,4 @@
-//! A bundle that is to be run here: its package, its tokenizer, and the tables that belong to it.
+//! A bundle to run on this machine: its package, its tokenizer, and the tables that belong to it.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -20,7 +20,7 @@ use crate::tables;
 /// Folder of a release tree that holds the tables.
 const RELEASE_TABLES: &str = "ios-frontend";
 
-/// Tokens that are fed at a time where nothing says otherwise.
+/// Tokens that are fed at a time by default.
 const DEFAULT_CHUNK: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
 
 /// A bundle, and how it is run.
@@ -109,7 +109,7 @@ impl Runnable {
     }
 }
 
-/// The table folder with that stamp beside a bundle, or in its place of a release tree.
+/// The table folder with that stamp, beside a bundle or in the tables folder of a release tree.
 fn beside(bundle: &Path, stamp: Digest) -> Option<PathBuf> {
     let bundle = bundle.canonicalize().ok()?;
     let parent = bundle.parent()?;

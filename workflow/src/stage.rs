@@ -1,4 +1,4 @@
-//! A run's hidden folders: made anew, or taken over from an interrupted run.
+//! A run's hidden folders: new ones, or those of an interrupted run.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ use crate::outputs::{RunOptions, creation_date};
 /// Name of a folder to make, and what it may replace.
 pub(crate) type Target = (String, Output);
 
-/// How a run ended well.
+/// How a run succeeded.
 #[derive(Debug)]
 pub enum RunOutcome<T> {
     /// The outputs were made.
@@ -28,7 +28,7 @@ pub enum RunOutcome<T> {
     Published(Vec<Manifest>),
 }
 
-/// Outputs under way, a folder for what goes away with the run, and the journal in it.
+/// Unfinished outputs, a folder for what is removed at the end of the run, and the journal in it.
 pub(crate) struct Stage<'p> {
     progress: &'p dyn Progress,
     work: StagedDirectory,
@@ -38,15 +38,15 @@ pub(crate) struct Stage<'p> {
     pub(crate) journal: Journal,
     /// Bytes that were there already.
     held: u64,
-    /// Whether to leave everything for a later run, whatever ends this one.
+    /// Whether to leave everything for a later run, however this one ends.
     is_kept: bool,
 }
 
 impl<'p> Stage<'p> {
-    /// Makes or takes over the hidden folders of these outputs.
+    /// Makes the hidden folders of these outputs, or adopts existing ones.
     ///
     /// # Errors
-    /// If an output exists and is not to be replaced, the system refuses, or the interrupted run was to do something else.
+    /// If an output exists and must not be replaced, the system refuses, or the interrupted run was a different one.
     pub(crate) fn open(
         run: &RunOptions,
         work: &str,
@@ -72,7 +72,7 @@ impl<'p> Stage<'p> {
                 }
             }
         }
-        progress.note("nothing is there to resume: starting over");
+        progress.note("there is nothing to resume: starting over");
         Self::begin(run, &work, names, Some(header), progress)
     }
 
@@ -114,7 +114,7 @@ impl<'p> Stage<'p> {
         let mut stage = Stage::new(work, true, progress);
         match stage.take_over(run, names, header, hidden) {
             Ok(()) => Ok(stage),
-            // What is there stays, for a run that gives the right options.
+            // What exists stays, for a run with the right options.
             Err(error) => Err(stage.end(error)),
         }
     }
@@ -141,7 +141,7 @@ impl<'p> Stage<'p> {
         Ok(())
     }
 
-    /// Takes over one hidden folder. `finished` is the file that describes it, if the interrupted run had finished.
+    /// Adopts one hidden folder. `finished` is the file that describes it, if the interrupted run had finished.
     fn take_over_output(
         &mut self,
         run: &RunOptions,
@@ -153,7 +153,7 @@ impl<'p> Stage<'p> {
         if let Some(finished) = &finished
             && is_output(&target, finished)?
         {
-            // It has its name already. Under the hidden one there may be what it replaced, which goes away now.
+            // It has its name already. Under the hidden name there may be what it replaced, which is removed now.
             drop(StagedDirectory::adopt(&target, output.clone().always(), Some(hidden.as_ref())));
             return Ok(());
         }
@@ -170,7 +170,7 @@ impl<'p> Stage<'p> {
         }
     }
 
-    /// A folder that goes away with the run.
+    /// A folder that is removed at the end of the run.
     pub(crate) fn work(&self) -> PathBuf {
         self.work.path().to_owned()
     }
@@ -185,7 +185,7 @@ impl<'p> Stage<'p> {
         self.journal.finished().is_some()
     }
 
-    /// Publishes what an interrupted run had finished; gives the manifests.
+    /// Publishes what an interrupted run had finished; returns the manifests.
     pub(crate) fn commit_finished(self, run: &RunOptions, names: &[Target]) -> anyhow::Result<Vec<Manifest>> {
         self.commit()?;
         let read = |(name, _): &Target| Ok(Manifest::read(&run.output.join(name))?);
@@ -216,7 +216,7 @@ impl<'p> Stage<'p> {
         Ok(published?)
     }
 
-    /// Brings all outputs to the disk, then writes down that they are complete: from there on every state can be published.
+    /// Syncs all outputs, then records that they are complete: from then on every state can be published.
     fn finish(&mut self) -> anyhow::Result<()> {
         for folder in &self.folders {
             self.journal.disk().step()?;
@@ -230,7 +230,7 @@ impl<'p> Stage<'p> {
         Ok(self.journal.finish(outputs)?)
     }
 
-    /// Ends a run that failed: leaves what was finished if that was asked for, or if the line broke; else nothing.
+    /// Ends a run that failed: leaves what was finished if that was asked for, or if the connection broke; else nothing.
     pub(crate) fn end(mut self, error: anyhow::Error) -> anyhow::Error {
         if self.is_kept || is_line_failure(&error) {
             self.keep();
@@ -249,7 +249,7 @@ impl<'p> Stage<'p> {
 }
 
 impl Drop for Stage<'_> {
-    /// The first one made the folder that all are in, and removes it with itself; so it goes last.
+    /// The first one made the folder that contains all, and removes that with itself; so it is dropped last.
     fn drop(&mut self) {
         while self.folders.pop().is_some() {}
     }
@@ -263,7 +263,7 @@ fn is_output(folder: &Path, described: &WrittenFile) -> anyhow::Result<bool> {
     Ok(manifest::collect(folder, &[])? == Manifest::read(folder)?.files)
 }
 
-/// Whether the Hub, or the way to it, failed for now.
+/// Whether the Hub or the network failed temporarily.
 fn is_line_failure(error: &anyhow::Error) -> bool {
     match error.downcast_ref::<ConvertError>() {
         Some(ConvertError::Source(SourceError::Hub(error))) => {

@@ -42,7 +42,7 @@ pub struct FinishedFile {
 /// Writes a folder of raw tables.
 ///
 /// # Errors
-/// If the checkpoint cannot be read, the folder is not to be replaced or cannot be written, or the run is cancelled.
+/// If the checkpoint cannot be read, the folder must not be replaced or cannot be written, or the run is cancelled.
 pub fn write_folder(
     run: &RunOptions,
     model: &Model<'_>,
@@ -89,7 +89,7 @@ fn fill(
 /// Writes the per-layer table as one safetensors file.
 ///
 /// # Errors
-/// If the checkpoint cannot be read, the file is not to be replaced or cannot be written, or the run is cancelled.
+/// If the checkpoint cannot be read, the file must not be replaced or cannot be written, or the run is cancelled.
 pub fn write_file(
     run: &RunOptions,
     model: &Model<'_>,
@@ -97,7 +97,9 @@ pub fn write_file(
     progress: &dyn Progress,
 ) -> anyhow::Result<FinishedFile> {
     if run.resume {
-        bail!("--resume is for the folder of raw tables: a safetensors file is made anew");
+        bail!(
+            "--resume is for the folder of raw tables: a safetensors file is always written from the beginning"
+        );
     }
     let output = run.outputs([]).file(FileKind::Safetensors);
     let file = StagedFile::new(&run.output.join(name.table_file()), output)?;
@@ -138,7 +140,7 @@ pub(crate) fn finish(
     Ok(FinishedTables { path: folder.target().to_owned(), bytes, stamp })
 }
 
-/// The stamp of tables that were made before.
+/// The stamp of existing tables.
 pub(crate) fn stamp_of(folder: &Path) -> anyhow::Result<Digest> {
     let manifest = Manifest::read(folder)?;
     match (manifest.kind, manifest.tables_digest) {

@@ -1,6 +1,6 @@
 """Judges `.aimodel` packages by Apple's own loader, verifier, serializer and Linux runtime.
 
-    apple.py judge JOB.json          one package; prints one JSON object a check
+    apple.py judge JOB.json          one package; prints one JSON object per check
     apple.py compare JOB.json        two packages' stored logits, position by position
 
 A job of `judge`:
@@ -13,12 +13,12 @@ A job of `judge`:
     tables      the gather tables as dumped, or null: then the rows are computed from the checkpoint
     oracles     oracle files: their sequences are fed, and the numpy reference is compared with them first
     most_cases  how many of the oracles' cases are fed, the first ones; null for all
-    sequences   token ids to feed besides, which no oracle knows
+    sequences   more token ids to feed, for which there is no oracle
     bounds      {"flips" | "mean_cosine" | "min_cosine": [low, high]}
     rounding_cosine
-                the least cosine between logits that are only rounded differently
+                the minimum cosine between logits that are only rounded differently
     logits      a .npz file for the package's logits, or null
-    interpreter our own interpreter (`oracle/examples/logits.rs`), to be compared with Apple's runtime, or null
+    interpreter our own interpreter (`oracle/examples/logits.rs`), to compare with Apple's runtime, or null
 
 A job of `compare`: `left` and `right`, two such .npz files, the left one with at least the sequences of the right one,
 and `min_cosine`.
@@ -49,14 +49,14 @@ from scores import QUALIFYING_MARGIN, Score, cosines, margins, violations
 from tables import PerLayerTable
 
 SAME_ROUNDING_COSINE = 0.99999
-"""The least cosine of our interpreter's logits with Apple's, rounded as Apple's."""
+"""The minimum cosine between our interpreter's logits, rounded as Apple's, and Apple's."""
 
 SAME_FEEDING_COSINE = 0.99999
-"""The least cosine between logits of one package that was fed in two ways."""
+"""The minimum cosine between logits of one package that was fed in two ways."""
 
 INTERPRETED_CASES = 2
 """Cases that our interpreter is fed: `oracle/tests/it/interpreter_apple.rs` compares its bits with Apple's at every position of a
-package of each weight format, so what is left to see is that it runs what we convert."""
+package of each weight format, so it only remains to check that it runs what we convert."""
 
 MARGIN_TOLERANCE = 1e-3
 """How far the reference's margins may lie from the oracle's, both computed in f32 by different code."""
@@ -66,7 +66,7 @@ Detail = Mapping[str, object]
 
 
 class Failed(Exception):
-    """A check whose figures are out of bounds; carries them."""
+    """A check whose scores are out of bounds; carries them."""
 
     def __init__(self, message: str, detail: Detail) -> None:
         super().__init__(message)
@@ -94,7 +94,7 @@ def run_check(check: str, body: Callable[[], Detail]) -> bool:
 
 @dataclass(frozen=True)
 class Case:
-    """One sequence to feed, with the oracle's word on it where there is one."""
+    """One sequence to feed, with the oracle's results for it if there are any."""
 
     name: str
     ids: list[int]
@@ -169,13 +169,13 @@ def check_reference(job: Job, references: list[np.ndarray]) -> Detail:
 
 
 def per_layer_table(job: Job) -> PerLayerTable:
-    """The rows that the host would read: the dump where there is one, which must hold what the rule gives."""
+    """The rows that the host would read: the dump if there is one, which must equal the result of the rule."""
     computed = PerLayerTable.quantize(job.checkpoint)
     if job.tables is None:
         return computed
     dumped = PerLayerTable.dump(job.tables)
     if not dumped.equals(computed):
-        raise Failed(f"{job.tables / 'embed_per_layer.i8'} is not what its rule gives", {})
+        raise Failed(f"{job.tables / 'embed_per_layer.i8'} differs from the result of its rule", {})
     return dumped
 
 
@@ -207,7 +207,7 @@ async def run_cases(
 async def run_feeding(
     job: Job, asset: AIModelAsset, feeding: str, references: list[np.ndarray], stored: dict[str, np.ndarray]
 ) -> Detail:
-    """Feeds every case in another way: as good as the first, and the same but for the order of sums."""
+    """Feeds every case in another way: as good as the first, and the same except for the order of sums."""
     score = Score()
     nearest = 1.0
     async with open_session(asset, per_layer_table(job), job.checkpoint.config) as session:
@@ -238,9 +238,9 @@ def interpreted(job: Job, cases: list[Case], interpreter: Path, rounding: str) -
 def check_interpreter(
     job: Job, interpreter: Path, references: list[np.ndarray], stored: dict[str, np.ndarray]
 ) -> Detail:
-    """Compares our interpreter with Apple's runtime on the first cases: every winner, and how far the logits lie apart.
+    """Compares our interpreter with Apple's runtime on the first cases: every winner, and how far apart the logits are.
 
-    Rounded as Apple's, they must be as good as the same. With wide sums, as GPUs have them, Apple's own rounding remains.
+    Rounded as Apple's, they must be practically equal. With wide sums, as on GPUs, Apple's own rounding remains as a difference.
     """
     cases = job.cases[:INTERPRETED_CASES]
     qualified = margins(np.concatenate(references[:INTERPRETED_CASES])) >= QUALIFYING_MARGIN

@@ -1,4 +1,4 @@
-"""Throughput of gguf's Q4_0 in numpy, for benchmarks: `bench_q4_0.py RUNS` prints GB of bf16 weights a second, as a JSON list."""
+"""Throughput of gguf's Q4_0 in numpy, for benchmarks: `bench_q4_0.py RUNS` prints GB of bf16 weights per second, as a JSON list."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Judges our verifier by Apple's loader: `damage.py FOLDER`.
 
-The folder holds programs, `*.mlirb`, that were damaged and that our verifier passes all the same: Apple's loader must
-take them too. It ends its process on a program that it refuses, so the programs are loaded by a second process, which
-says which one is next; where it ends, another one takes over behind that program.
+The folder holds programs, `*.mlirb`, that were damaged and that our verifier still passes: Apple's loader must
+accept them too. It ends its process on a program that it refuses, so the programs are loaded by a second process, which
+says which one is next; if it ends, another process continues after that program.
 """
 
 from __future__ import annotations

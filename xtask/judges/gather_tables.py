@@ -1,8 +1,8 @@
-"""Judges gather tables by computing them once more with numpy.
+"""Judges gather tables by computing them again with numpy.
 
     gather_tables.py CHECKPOINT FOLDER FILE
 
-`FOLDER` is what `coreai-bundle tables` writes, `FILE` what it writes with `--ple safetensors`. Prints one JSON object a check.
+`FOLDER` is what `coreai-bundle tables` writes, `FILE` what it writes with `--ple safetensors`. Prints one JSON object per check.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Judges what `coreai-bundle publish` leaves on a Hub by reading it with Hugging Face's own client.
+"""Judges what `coreai-bundle publish` writes to a Hub by reading it with Hugging Face's own client.
 
     hub.py PROGRAM LOCAL_HUB FIRST SECOND SCRATCH
 
-`FIRST` and `SECOND` are release trees that differ. Prints one JSON object a check.
+`FIRST` and `SECOND` are release trees that differ. Prints one JSON object per check.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Judge:
         self.api = HfApi(endpoint=endpoint, token=TOKEN)
 
     def publish(self, tree: Path, *more: str, repository: str = REPOSITORY) -> dict:
-        """Publishes; gives the result as JSON."""
+        """Publishes; returns the result as JSON."""
         arguments = [self.program, "publish", str(tree), "--repo-id", repository, "--json", *more]
         done = subprocess.run(arguments, capture_output=True, text=True)
         if done.returncode:
@@ -70,7 +70,7 @@ class Judge:
     def first(self, tree: Path) -> dict[str, object]:
         published = self.publish(tree, "--private")
         if published["published"]["commit"] != self.commit():
-            raise ValueError("another commit than was said")
+            raise ValueError("a different commit than was reported")
         return self.read(tree)
 
     def listed(self, tree: Path) -> dict[str, object]:
@@ -107,7 +107,7 @@ class Judge:
         return self.read(tree) | {"changed": len(published["changed"])}
 
     def written(self, tree: Path) -> dict[str, object]:
-        """What the client uploads is equal to what the command would publish: both mean the same by a file."""
+        """What the client uploads is equal to what the command would publish: both agree about what a file is."""
         repository = "judge/theirs"
         self.api.create_repo(repository)
         self.api.upload_folder(repo_id=repository, folder_path=tree)

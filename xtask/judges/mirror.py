@@ -1,8 +1,8 @@
-"""Judges how `coreai-bundle` reads from a Hub that is not ours: olah, a mirror server, in front of the local Hub.
+"""Judges how `coreai-bundle` reads from a third-party Hub: olah, a mirror server, in front of the local Hub.
 
     mirror.py PROGRAM LOCAL_HUB CHECKPOINT SCRATCH
 
-What is made of the mirrored checkpoint must be what is made of the folder. Prints one JSON object a check.
+The results for the mirrored checkpoint must equal those for the folder. Prints one JSON object per check.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def start_mirror(hub: str, scratch: Path) -> tuple[subprocess.Popen, str]:
-    """Starts olah in front of a Hub; gives it and its address."""
+    """Starts olah in front of a Hub; returns it and its address."""
     behind, port = hub.removeprefix("http://"), free_port()
     front = f"{HOST}:{port}"
     arguments = [sys.executable, "-m", "olah.server", "--host", HOST, "--port", str(port), "--hf-scheme", "http"]

@@ -1,9 +1,9 @@
-"""What Apple's own loader makes of a package, before it is run.
+"""How Apple's own loader sees a package, before it is run.
 
 `AIModelAsset.load(path)` reads only `metadata.json`; `is_valid(path)` looks at the folder; `summary()` parses the
 bytecode in the runtime; `program` parses it with the compiler, whose module can be verified and saved again with
-`save_asset`, which serializes from nothing: same bytes back means a canonical file.
-A missing `main.mlirb` crashes the process and a broken one aborts it, so each job runs in a process of its own.
+`save_asset`, which serializes from scratch: if the bytes are the same, the file is canonical.
+A missing `main.mlirb` crashes the process and a broken one aborts it, so each job runs in a separate process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def load(path: Path, functions: list[str]) -> tuple[AIModelAsset, dict[str, obje
     summary = asset.summary(include_statistics=True)
     if summary is None or sorted(summary.function_names) != sorted(functions):
         raise Rejected(f"functions are {summary and list(summary.function_names)}, expected {functions}")
-    asset.program._module.verify()  # The facade has no verify of its own; saving runs the same one.
+    asset.program._module.verify()  # The facade does not have verify; saving runs the same one.
     return asset, {
         "bytes": (path / "main.mlirb").stat().st_size,
         "compatibility": summary._compatibility_version,

@@ -2,8 +2,8 @@
 
     q4_0.py CHECKPOINT PROGRAM BLOBS
 
-`PROGRAM` is a `main.mlirb` converted with `--rule q4_0`, `BLOBS` what `coreai-bundle inspect --json` says of its package. Every matrix
-with codes is quantized once more by gguf; scales and codes must be equal bit for bit. Prints one JSON object.
+`PROGRAM` is a `main.mlirb` converted with `--rule q4_0`, `BLOBS` what `coreai-bundle inspect --json` says about its package. Every matrix
+with codes is quantized again by gguf; scales and codes must be equal bit for bit. Prints one JSON object.
 """
 
 from __future__ import annotations

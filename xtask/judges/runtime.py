@@ -1,16 +1,16 @@
 """Feeds a package through Apple's runtime as the engine does: one token at a time, or a prompt in chunks.
 
-What the wheel (coreai-core 1.0.0b3) asks of a caller:
+What the wheel (coreai-core 1.0.0b3) requires of a caller:
 
 - `AIModelAsset.executable()` is an async context manager that lowers the program into a temporary folder and loads
-  it; `model.load_function("main")` gives an awaitable function, called as `await function(inputs=..., state=...)`.
+  it; `model.load_function("main")` returns an awaitable function, called as `await function(inputs=..., state=...)`.
   Functions of one package share states by being passed the same arrays.
   On Linux the runtime computes on one thread; calls in one process run one after the other.
 - Inputs and states are dictionaries of `NDArray`, by the `aicode.name` of the argument. `NDArray(array)` takes the
   dtype of the numpy array, which must be the argument's own (int32, float16, int8, float32).
 - Handles are the *states*: an `NDArray` of any size on the dynamic axis, passed as `state={"keyCache": ...}`. The
   call writes into it in place, and `.numpy()` is a view of it. The descriptor shows a dynamic axis as -1.
-- The runtime reads the cache's length from the array that it is given, at every call: growing a cache means passing a
+- The runtime reads the cache's length from the array that is passed, at every call: growing a cache means passing a
   larger array that begins with the old content. A position past the end is not noticed: the write is lost.
 """
 
@@ -83,14 +83,14 @@ class Caches:
         return NDArray(array)
 
     def reserve(self, positions: int) -> None:
-        """Makes room for that many positions, keeping what is cached."""
+        """Makes room for this many positions, keeping what is cached."""
         while self.capacity < positions:
             self.capacity *= 2
             self.state = {name: self._array(name, self.state[name].numpy()) for name in self._names}
 
 
 class PerLayerRows:
-    """Gives a graph the per-layer rows in the form its inputs ask for: per token, bound once, or not at all."""
+    """Passes a graph the per-layer rows in the form its inputs require: per token, bound once, or not at all."""
 
     def __init__(self, names: Sequence[str], table: PerLayerTable, config: Config) -> None:
         self._table = table

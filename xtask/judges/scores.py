@@ -1,4 +1,4 @@
-"""Figures that compare a package's logits with the reference's."""
+"""Scores that compare a package's logits with the reference's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 QUALIFYING_MARGIN = 0.1
-"""A position whose two best reference logits are closer than this is a tie and gates nothing."""
+"""A position whose two best reference logits are closer than this is a tie and does not count."""
 
 
 def margins(logits: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ class Score:
         self.cosines.append(cosines(logits, reference))
 
     def figures(self) -> dict[str, float]:
-        """The figures that bounds are put on."""
+        """The scores that have bounds."""
         cosine = np.concatenate(self.cosines)
         return {
             "flips": len(self.flips),
@@ -52,13 +52,13 @@ class Score:
         }
 
     def report(self) -> dict[str, object]:
-        """All figures, and where the first flips are."""
+        """All scores, and where the first flips are."""
         where = [f"{case}:{position}" for case, position in self.flips[:20]]
         return {"positions": self.positions, "qualified": self.qualified, **self.figures(), "flipped": where}
 
 
 def violations(figures: dict[str, float], bounds: dict[str, tuple[float, float]]) -> Iterable[str]:
-    """What lies outside its bounds [low, high], or is not a number; figures without bounds gate nothing."""
+    """What lies outside its bounds [low, high], or is not a number; scores without bounds are not checked."""
     for name, (low, high) in bounds.items():
         if not low <= figures[name] <= high:
             yield f"{name} {figures[name]} is outside {low}..{high}"

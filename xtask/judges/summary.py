@@ -1,4 +1,4 @@
-"""Opens a package with Apple's API, for benchmarks: `summary.py PACKAGE` prints seconds, functions and what they take and give."""
+"""Opens a package with Apple's API, for benchmarks: `summary.py PACKAGE` prints seconds, functions and their inputs and outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The per-layer embedding rows as the host of a bundle reads them: int8 codes and one f32 scale a row."""
+"""The per-layer embedding rows as the host of a bundle reads them: int8 codes and one f32 scale per row."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ LENGTHS = [1, 7, 12, 13, 30, 48]
 
 
 def prompt(length: int, vocabulary: int) -> list[int]:
-    """Ids that wander through the vocabulary."""
+    """Ids spread over the vocabulary."""
     return [2] + [1 + (i * i * 37 + i * 11 + length) % (vocabulary - 1) for i in range(1, length)]
 
 

@@ -1,4 +1,4 @@
-"""How the judges of the Hub side print what they found."""
+"""How the judges of the Hub client print their results."""
 
 from __future__ import annotations
 

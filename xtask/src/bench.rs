@@ -14,7 +14,7 @@ pub(crate) struct Options {
     /// Folder for models and bundles, made and removed [default: in cargo's target folder]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
-    /// File for the figures [default: in cargo's target folder]
+    /// File for the measurements [default: in cargo's target folder]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// `--only kernels|files|conversion`, `--layers 6,18,42`, `--runs N`
@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     run_command(&mut cargo(["build", "--release", "--package", "coreai-bundle", "--package", "bench"]))?;
     let release = target().join("release");
     let executable = |name: &str| release.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    // Run as it was built: `cargo run` of one package would choose features anew, and build most of it again.
+    // Run the built binary: `cargo run` of one package would resolve features again, and build most of it a second time.
     let mut command = Command::new(executable("bench"));
     command.current_dir(root());
     let or = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| target().join(name));

@@ -17,7 +17,7 @@ pub(crate) struct Options {
     /// Cargo profile to build with
     #[arg(long, default_value = "release", conflicts_with = "binary")]
     profile: String,
-    /// Pack this binary, built before, instead of building one
+    /// Pack this existing binary, instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// Target triple in the archive's name [default: that of this machine]
@@ -53,7 +53,7 @@ fn build(profile: &str) -> Result<PathBuf> {
     Ok(target().join(folder).join("coreai-bundle"))
 }
 
-/// Triple of this machine, as the compiler says it.
+/// Triple of this machine, as the compiler reports it.
 fn host() -> Result<String> {
     let output =
         Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV").output();
@@ -61,6 +61,6 @@ fn host() -> Result<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     match text.lines().find_map(|line| line.strip_prefix("host: ")) {
         Some(triple) => Ok(triple.to_owned()),
-        None => bail!("rustc -vV names no host; give --triple"),
+        None => bail!("rustc -vV does not name the host; give --triple"),
     }
 }

@@ -21,10 +21,10 @@ pub(crate) struct Options {
     /// f32-div75; or off
     #[arg(long, value_name = "LATTICE", default_value = "bf16-div75-signed7", value_parser = weights)]
     body: Weights,
-    /// Lattice of the embedding table, which is the head too; default: as the body
+    /// Lattice of the embedding table, which is also the head; default: as the body
     #[arg(long, value_name = "LATTICE", value_parser = weights)]
     embedding: Option<Weights>,
-    /// Add a head of its own, on that lattice
+    /// Add a separate head, on that lattice
     #[arg(long, value_name = "LATTICE", value_parser = weights)]
     untied_head: Option<Weights>,
     /// Number of files
@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// Leave out the vision and audio tensors
     #[arg(long)]
     no_towers: bool,
-    /// True headers and lengths, but holes for data
+    /// Real headers and lengths, but holes for data
     #[arg(long)]
     sparse: bool,
     /// Same seed, same weights

@@ -1,12 +1,12 @@
-//! Chores of the project, run as `cargo xtask NAME`.
+//! Tasks of the project, run as `cargo xtask NAME`.
 //!
 //! - `test`, `ci`, `golden`: [`suite`] runs the project's own checks, the judges among them.
-//! - `apple-check`: [`judges`] lets programs that we did not write judge what we wrote.
-//! - `bench`: [`bench`] measures speed and memory beside floors and peers.
+//! - `apple-check`: [`judges`] lets third-party programs judge what we wrote.
+//! - `bench`: [`bench`] measures speed and memory against floors and peers.
 //! - `dist`: [`dist`] builds the release archive.
 //! - `fixture`: [`fixture`] makes a synthetic checkpoint.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a chore prints is what it is run for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output is what a task is run for")]
 
 mod bench;
 mod dist;
@@ -18,7 +18,7 @@ mod workspace;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Chores of the project.
+/// Tasks of the project.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -40,7 +40,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Measure kernels, files and whole conversions beside floors and peers
+    /// Measure kernels, files and whole conversions against floors and peers
     Bench(bench::Options),
     /// Build the release archive: binary, completions, manual pages, documents
     Dist(dist::Options),

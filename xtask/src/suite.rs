@@ -34,7 +34,7 @@ fn unit_tests(strict: bool) -> Result<Command> {
     })
 }
 
-/// Whether cargo has this command; says what follows if it has not.
+/// Whether cargo has this command; prints the consequence if it has not.
 ///
 /// # Errors
 /// If it has not and `strict` is set: CI installs it.

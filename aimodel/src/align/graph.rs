@@ -96,7 +96,7 @@ impl<'m> Graph<'m> {
         &self.outputs
     }
 
-    /// Its ops but for constants.
+    /// Its ops, except for constants.
     pub fn code(&self) -> Vec<OpId> {
         let ops = self.module.block(self.body).ops.iter().copied();
         ops.filter(|op| self.module.op(*op).opcode != Opcode::Constant).collect()
@@ -210,8 +210,8 @@ impl<'m> Graph<'m> {
         self.prints.attribute(id)
     }
 
-    /// What an op does, without the names of anything. Ops that are not alike have different signatures, but for a coincidence
-    /// of hashes, after which their differences are still told.
+    /// What an op does, without the names of anything. Ops that are not alike have different signatures, except for hash
+    /// collisions, in which case their differences are still reported.
     pub(super) fn signature(&self, id: OpId) -> u64 {
         let op = self.module.op(id);
         let mut hasher = DefaultHasher::new();
@@ -235,7 +235,7 @@ impl<'m> Graph<'m> {
         op.results.iter().for_each(|result| self.type_print(*result).hash(hasher));
     }
 
-    /// What kind of thing makes a value.
+    /// What kind of op makes a value.
     fn hash_origin(&self, value: ValueId, hasher: &mut DefaultHasher) {
         if let Some(literal) = self.small_constant(value) {
             return literal.hash(hasher);
@@ -253,7 +253,7 @@ impl<'m> Graph<'m> {
         }
     }
 
-    /// Number of ops in the regions of an op, constants apart.
+    /// Number of ops in the regions of an op, constants not counted.
     pub(super) fn region_ops(&self, op: OpId) -> usize {
         let blocks = self.module.op(op).regions.iter().flat_map(|region| &self.module.region(*region).blocks);
         let ops = blocks.flat_map(|block| &self.module.block(*block).ops);

@@ -1,4 +1,4 @@
-//! Which elements of two sequences stand for each other.
+//! Which elements of two sequences correspond.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -7,10 +7,10 @@ use std::iter;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 /// Lengths of two sequences, multiplied, up to which their middles are compared. The graphs of the largest models have some ten
-/// thousand ops; a diff of much longer sequences that have little in common would take minutes.
+/// thousand ops; a diff of much longer, very different sequences would take minutes.
 const MOST: usize = 1 << 32;
 
-/// Pairs of equal elements by their positions, ascending in both sequences, about as many as there can be.
+/// Pairs of equal elements by their positions, ascending in both sequences, nearly as many as possible.
 pub(super) fn matching<T: Eq + Hash + Ord>(left: &[T], right: &[T]) -> Vec<(usize, usize)> {
     let front = iter::zip(left, right).take_while(|(a, b)| a == b).count();
     let (rest_left, rest_right) = (&left[front..], &right[front..]);
@@ -23,7 +23,7 @@ pub(super) fn matching<T: Eq + Hash + Ord>(left: &[T], right: &[T]) -> Vec<(usiz
     pairs
 }
 
-/// Pairs what a diff pairs. What the other side has nowhere is left out beforehand: that is what makes diffs slow.
+/// Pairs what a diff pairs. Elements that the other side does not have are left out beforehand: they make diffs slow.
 fn middle<T: Eq + Hash + Ord>(left: &[T], right: &[T], mut pair: impl FnMut(usize, usize)) {
     let shared = |side: &[T], other: &[T]| -> Vec<usize> {
         let other: HashSet<&T> = other.iter().collect();
@@ -38,7 +38,7 @@ fn middle<T: Eq + Hash + Ord>(left: &[T], right: &[T], mut pair: impl FnMut(usiz
     let (mut next_a, mut next_b) = (0, 0);
     for piece in capture_diff_slices(Algorithm::Myers, &a, &b) {
         // The diff moves pieces past each other afterwards and leaves some of their positions as they were: only those of
-        // equal stretches are used, and checked.
+        // equal ranges are used, and checked.
         let DiffOp::Equal { old_index, new_index, len } = piece else { continue };
         let stretches = (a.get(old_index..old_index + len), b.get(new_index..new_index + len));
         if old_index < next_a || new_index < next_b || stretches.0.is_none() || stretches.0 != stretches.1 {
@@ -72,7 +72,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
 
         #[test]
-        fn pairs_are_equal_ascending_and_as_many_as_can_be(
+        fn pairs_are_equal_ascending_and_as_many_as_possible(
             left in prop::collection::vec(0_u8..6, 0..40),
             right in prop::collection::vec(0_u8..6, 0..40),
         ) {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn long_sequences_with_nothing_in_common_are_told_apart_at_once() {
+    fn long_sequences_with_nothing_in_common_are_compared_quickly() {
         let (left, right): (Vec<u32>, Vec<u32>) = ((0..300_000).collect(), (300_000..600_000).collect());
         assert!(matching(&left, &right).is_empty());
         let doubled: Vec<u32> = (0..300_000).rev().collect();

@@ -1,4 +1,4 @@
-//! Names for blobs that have none, from a graph that stands for the same.
+//! Names for blobs that have none, from a corresponding graph.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::{Graph, Step, align};
 use crate::attribute::{Attribute, ResourceId};
 use crate::module::{Module, ValueId};
 
-/// Gives blobs of a module the keys of the blobs that ops of another module use in the same places, and says how many got one.
+/// Gives blobs of a module the keys of the blobs that ops of another module use in the same places, and returns how many got one.
 /// Apple's own exports have digests for keys. A key that is taken stays with its blob.
 pub fn adopt_names(module: &mut Module, named: &Module) -> usize {
     let mut keys: HashMap<ResourceId, String> = HashMap::new();

@@ -5,8 +5,8 @@ use crate::attribute::{Attribute, AttributeId};
 use crate::module::{BlockId, Module, OpId};
 use crate::opcode::Opcode;
 
-/// Builds an asset. Functions are built one after the other, and stand in that order. Each has its own constants; a blob that two
-/// of them promise under one key is in the file once.
+/// Builds an asset. Functions are built one after the other, and keep that order. Each has its own constants; a blob that two
+/// of them promise under one key is stored once.
 ///
 /// ```
 /// use aimodel::build::AssetBuilder;
@@ -29,7 +29,7 @@ pub struct AssetBuilder {
     /// The location of every op.
     pub(super) location: AttributeId,
     asset: OpId,
-    /// Where the functions stand.
+    /// The block that contains the functions.
     functions: BlockId,
 }
 
@@ -60,7 +60,7 @@ impl AssetBuilder {
         AssetBuilder { module, location, asset, functions }
     }
 
-    /// Starts the next function; [`FunctionBuilder::finish`] gives the asset back.
+    /// Starts the next function; [`FunctionBuilder::finish`] returns the asset.
     pub fn function(mut self, name: &str) -> FunctionBuilder {
         let graph = self.module.add_op(Opcode::Graph, self.location);
         self.module.block_mut(self.functions).ops.push(graph);

@@ -72,13 +72,13 @@ impl FunctionBuilder {
     /// A constant of any static shape with all elements zero.
     pub fn zeros(&mut self, ty: &TensorType) -> ValueId {
         let count = ty.elements().unwrap_or(1) as usize;
-        // A splat is one element, but of bools as many as the type has.
+        // A splat is one element, except for bools, which have all elements of the type.
         let stored = if ty.element == Element::Bool { count } else { count.min(1) };
         let bytes = vec![0; stored * ty.element.inline_bytes() as usize];
         self.constant(ty, Attribute::DenseElements { splat: count > 0, bytes })
     }
 
-    /// A promise of a blob: a constant whose bytes are asked for when the module is written.
+    /// A promise of a blob: a constant whose bytes are supplied when the module is written.
     pub fn blob(&mut self, key: &str, ty: &TensorType) -> Result<ValueId, BuildError> {
         let length = ty.blob_bytes().filter(|length| *length > 0);
         let length = length.ok_or_else(|| BuildError::Constant { ty: ty.to_string(), bytes: 0 })?;
@@ -96,7 +96,7 @@ impl FunctionBuilder {
         self.constant(ty, dense_elements(ty.element, bytes))
     }
 
-    /// Constants with the same type and bytes are one op; all of them stand in front of the other ops.
+    /// Constants with the same type and bytes are one op; all of them precede the other ops.
     fn constant(&mut self, ty: &TensorType, value: Attribute) -> ValueId {
         let value = self.asset.module.intern(value);
         let ty: TypeId = self.asset.module.tensor_type(ty);

@@ -1,6 +1,6 @@
 //! Decomposition regions of composite ops: a pure function of operand types (section 9 of the format's description).
 //!
-//! A loader that knows an op never looks inside; what stands there is what another system falls back on. Constants in here
+//! A loader that knows an op never looks inside; other systems fall back on the decomposition. Constants in here
 //! are always inline, one op each.
 
 use super::emitter::{Emitter, all_dynamic};

@@ -8,7 +8,7 @@ use crate::module::{BlockId, Module, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::types::{Dim, TensorType, TypeId};
 
-/// A place to append ops to, and the location that they get.
+/// Where to append ops, and the location that they get.
 pub(super) struct Emitter<'m> {
     pub(super) module: &'m mut Module,
     pub(super) block: BlockId,
@@ -66,7 +66,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// Type of a tensor value. Only tensors reach decompositions: inference has refused the rest.
+    /// Type of a tensor value. Only tensors reach decompositions: inference has refused everything else.
     pub(super) fn tensor_type(&self, value: ValueId) -> TensorType {
         self.module.tensor(value).expect("operands of tensor ops are tensors")
     }
@@ -99,7 +99,7 @@ pub(super) fn dense_elements(element: Element, bytes: Vec<u8>) -> Attribute {
     Attribute::DenseElements { splat, bytes: stored }
 }
 
-/// One number as a little-endian element. Only types that decompositions and graphs use as literals are meant.
+/// One number as a little-endian element. For types that decompositions and graphs use as literals.
 pub(super) fn number_bytes(element: Element, value: f64) -> Vec<u8> {
     let bytes = match element {
         Element::F16 => f16::from_f64(value).to_le_bytes().to_vec(),

@@ -10,7 +10,7 @@ use crate::module::{BlockId, MUTATION_KEY, NAME_KEY, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::types::{TensorType, Type, TypeId};
 
-/// What a pure op is known by: two uses with an equal key are one op.
+/// The key of a pure op: two uses with equal keys are one op.
 type Key = (Opcode, Vec<ValueId>, Vec<Option<AttributeId>>, TypeId);
 
 /// Why a graph cannot be built.
@@ -19,8 +19,8 @@ pub enum BuildError {
     /// Operands do not fit an op.
     #[error(transparent)]
     Type(#[from] TypeError),
-    /// A result was declared with a type that the operands rule out.
-    #[error("{opcode}: declared as {declared}, but its operands make {inferred}")]
+    /// A result was declared with a type that contradicts the operands.
+    #[error("{opcode}: declared as {declared}, but its operands imply {inferred}")]
     Declared {
         /// The op.
         opcode: Opcode,
@@ -37,7 +37,7 @@ pub enum BuildError {
         /// Bytes given.
         bytes: u64,
     },
-    /// One key stands for two blobs of different lengths.
+    /// One key is used for two blobs of different lengths.
     #[error("the blob {key:?} is used with two lengths")]
     Blob {
         /// Key of the blob.
@@ -50,7 +50,7 @@ pub enum BuildError {
         opcode: Opcode,
     },
     /// Tokens at the end of a graph do not match its states.
-    #[error("the graph has {states} states, {tokens} tokens leave it")]
+    #[error("the graph has {states} states, but {tokens} tokens leave it")]
     Tokens {
         /// Handles among the arguments.
         states: usize,
@@ -59,7 +59,7 @@ pub enum BuildError {
     },
 }
 
-/// Builds a function of an asset. Pure ops with equal operands are one op, as in the exports that this format is known from.
+/// Builds a function of an asset. Pure ops with equal operands are one op, as in Apple's exports.
 pub struct FunctionBuilder {
     pub(super) asset: AssetBuilder,
     pub(super) known: Known,
@@ -124,14 +124,14 @@ impl FunctionBuilder {
         self.asset.module.tensor(value)
     }
 
-    /// Appends an op with one tensor result of the type that its operands make.
+    /// Appends an op with one tensor result of the type that its operands imply.
     pub(super) fn op(&mut self, opcode: Opcode, operands: &[ValueId]) -> Result<ValueId, BuildError> {
-        // No op of this kind takes the element type from its declaration.
+        // None of these ops takes the element type from its declaration.
         let inferred = result_type(&self.asset.module, &self.known, opcode, operands, crate::Element::Bool)?;
         Ok(self.append(opcode, operands, &inferred, Vec::new()))
     }
 
-    /// Appends an op with one tensor result of a declared type, which may know more or less than what follows from the operands.
+    /// Appends an op with one tensor result of a declared type, which may be more or less specific than what follows from the operands.
     pub(super) fn op_as(
         &mut self,
         opcode: Opcode,
@@ -192,14 +192,14 @@ impl FunctionBuilder {
         self.asset.module.intern_type(Type::Token)
     }
 
-    /// A token that nothing comes before.
+    /// The first token of an order.
     pub fn create_token(&mut self) -> ValueId {
         let op = self.append_op(Opcode::CreateToken, &[]);
         let ty = self.token_type();
         self.asset.module.add_result(op, ty)
     }
 
-    /// Reads a state; gives the tensor and the token of the read.
+    /// Reads a state; returns the tensor and the token of the read.
     pub fn read_handle(&mut self, handle: ValueId, token: ValueId) -> Result<(ValueId, ValueId), BuildError> {
         let opcode = Opcode::ReadHandle;
         let Type::Handle(tensor) = *self.asset.module.ty(self.asset.module.value(handle).ty) else {
@@ -211,7 +211,7 @@ impl FunctionBuilder {
         Ok((tensor, self.asset.module.add_result(op, ty)))
     }
 
-    /// Writes a state; gives the token of the write.
+    /// Writes a state; returns the token of the write.
     pub fn write_handle(
         &mut self,
         handle: ValueId,
@@ -228,7 +228,7 @@ impl FunctionBuilder {
         Ok(self.asset.module.add_result(op, ty))
     }
 
-    /// Ends the function and gives the asset back: the last token of each state, in their order, and the named outputs.
+    /// Ends the function and returns the asset: the last token of each state, in their order, and the named outputs.
     ///
     /// # Errors
     /// [`BuildError::Tokens`] if there are not as many tokens as states.

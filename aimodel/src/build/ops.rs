@@ -1,4 +1,4 @@
-//! Typed constructors: one method an op.
+//! Typed constructors: one method per op.
 
 use super::function::{BuildError, FunctionBuilder};
 use crate::attribute::{Attribute, Enumeration};
@@ -106,12 +106,12 @@ impl FunctionBuilder {
         self.op_as(Opcode::Cast, &[x], &shape.with_element(element))
     }
 
-    /// [`FunctionBuilder::reshape`] with a result type that says more, or less, than the operands do.
+    /// [`FunctionBuilder::reshape`] with a result type that is more, or less, specific than the operands.
     pub fn reshape_as(&mut self, x: ValueId, shape: ValueId, declared: &TensorType) -> Built {
         self.op_as(Opcode::Reshape, &[x, shape], declared)
     }
 
-    /// Elements from `start` to `end` by `stride`, si32 vectors with an element an axis; `i32::MAX` means to the end.
+    /// Elements from `start` to `end` by `stride`, si32 vectors with one element per axis; `i32::MAX` means to the end.
     pub fn slice(&mut self, x: ValueId, start: ValueId, end: ValueId, stride: ValueId) -> Built {
         self.op(Opcode::Slice, &[x, start, end, stride])
     }

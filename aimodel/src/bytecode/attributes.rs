@@ -27,7 +27,7 @@ pub(crate) trait Fields {
     }
 }
 
-/// Gives an attribute's code and fields to `out`.
+/// Passes an attribute's code and fields to `out`.
 pub(crate) fn attribute_fields(attribute: &Attribute, out: &mut impl Fields) {
     match attribute {
         Attribute::String(text) => {
@@ -149,7 +149,7 @@ fn integer(width: u64, value: i64, out: &mut impl Fields) {
     }
 }
 
-/// Gives a type's code and fields to `out`.
+/// Passes a type's code and fields to `out`.
 pub(crate) fn type_fields(ty: &Type, out: &mut impl Fields) {
     match ty {
         Type::Element(element) => out.varint(element.code()),

@@ -1,4 +1,4 @@
-//! Lays a module out as a file: all bytes but the blobs, and the place of each blob.
+//! Lays a module out as a file: all bytes except for the blobs, and the place of each blob.
 
 use super::encoder::Encoder;
 use super::numbering::Numbering;
@@ -10,7 +10,7 @@ use crate::module::{Module, OpId};
 /// Loaders map a file into memory unless its size is a multiple of this (the page): then they read it whole.
 const PAGE: u64 = 4096;
 
-/// Where one blob goes, and what stands in front of it.
+/// Where one blob goes, and the bytes before it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Placement {
     /// Which resource of the module.

@@ -1,6 +1,6 @@
 //! The bytecode: MLIR bytecode version 6 with the `aicode` dialect, encoding version 2.
 //!
-//! [`layout`] turns a module into everything but the blobs, and says where each blob goes; a writer then only streams.
+//! [`layout`] turns a module into everything except for the blobs, and says where each blob goes; a writer then only streams.
 //! [`reader`] is independent of it: it shares the tables of ops, attributes and types, and no code.
 
 pub mod layout;
@@ -25,7 +25,7 @@ const DIALECT: &str = "aicode";
 const ENCODING: [u8; 1] = [0x05];
 /// Filler in front of aligned data.
 const PADDING: u8 = 0xCB;
-/// `INT64_MIN` stands for a dynamic extent.
+/// `INT64_MIN` represents a dynamic extent.
 const DYNAMIC: i64 = i64::MIN;
 
 /// Ids of the sections of a file.
@@ -54,7 +54,7 @@ mod mask {
     pub(super) const PROPERTIES: u8 = 0x40;
 }
 
-/// Codes of attributes and types that have no table of their own.
+/// Codes of attributes and types that have no separate table.
 mod code {
     pub(super) const STRING: u64 = 1;
     pub(super) const INTEGER: u64 = 2;

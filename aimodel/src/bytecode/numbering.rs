@@ -12,7 +12,7 @@ use crate::module::{Module, OpId, RegionId, ValueId};
 use crate::opcode::Opcode;
 use crate::types::TypeId;
 
-/// Mentions of one kind of thing, in order of first mention.
+/// Mentions of one kind of entry, in order of first mention.
 struct Mentions<T> {
     counts: Vec<(T, u64)>,
     position: HashMap<T, usize>,
@@ -185,7 +185,7 @@ impl Walk<'_> {
         pending.extend(self.module.op(op).regions.iter().map(|region| (*region, first)));
     }
 
-    /// Mentions what is directly in a region; gives the next free value id.
+    /// Mentions what is directly in a region; returns the next free value id.
     fn region(&mut self, region: RegionId, first: u64) -> u64 {
         let mut next = first;
         for block in &self.module.region(region).blocks {

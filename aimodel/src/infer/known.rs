@@ -1,4 +1,4 @@
-//! Elements of small integer tensors, as far as they can be told without running the graph.
+//! Elements of small integer tensors, as far as they are known without running the graph.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::module::{Module, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::types::Dim;
 
-/// Longest vector that is followed: shapes, axes and permutations are far shorter.
+/// Longest vector that is tracked: shapes, axes and permutations are far shorter.
 const LONGEST: u64 = 64;
 
 /// Elements of integer tensors of rank 0 and 1, each either known or not.
@@ -33,14 +33,14 @@ impl Known {
         self.elements(value)?.iter().copied().collect()
     }
 
-    /// Takes over what is known of a value under the name of another one, as a region's argument has it.
+    /// Copies what is known of a value to another one, such as a region's argument.
     pub(crate) fn adopt(&mut self, argument: ValueId, known: &Known, operand: ValueId) {
         if let Some(elements) = known.elements.get(&operand) {
             self.elements.insert(argument, elements.clone());
         }
     }
 
-    /// Learns what can be told of an op's result. Ops are to be shown in program order.
+    /// Learns what can be derived about an op's result. Call it for ops in program order.
     pub fn learn(&mut self, module: &Module, op: OpId) {
         let [result] = module.op(op).results[..] else { return };
         let Some(tensor) = module.tensor(result) else { return };
@@ -125,7 +125,7 @@ pub(super) fn slice_range(
     Some((clamp(start)..clamp(end)).step_by(stride).map(|at| at as u64))
 }
 
-/// Number of positions that [`slice_range`] gives.
+/// Number of positions that [`slice_range`] returns.
 pub(super) fn slice_extent(extent: Dim, start: Option<i64>, end: Option<i64>, stride: Option<i64>) -> Dim {
     let length = || {
         let range = slice_range(extent.fixed()?, start?, end?, stride?)?;

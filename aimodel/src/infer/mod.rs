@@ -1,7 +1,7 @@
 //! Result types of ops, from the types of their operands and what is known of their values.
 //!
 //! The rules are those of the format's op table. Shapes travel through graphs as small integer tensors (`get_shape`, `concat`,
-//! `slice`, ...), so inference also follows the elements of such tensors as far as they are known: see [`Known`].
+//! `slice`, ...), so inference also tracks the elements of such tensors as far as they are known: see [`Known`].
 
 mod known;
 mod shapes;
@@ -27,8 +27,8 @@ pub struct TypeError {
 
 /// The type of the only result of a tensor op.
 ///
-/// `element` is the element type that the result is declared with; only `cast` takes it from there.
-/// Ops that make something else than one tensor (constants, tokens, handles, graphs) are refused.
+/// `element` is the element type that the result is declared with; only `cast` uses it.
+/// Ops that make something other than one tensor (constants, tokens, handles, graphs) are refused.
 pub fn result_type(
     module: &Module,
     known: &Known,
@@ -40,8 +40,8 @@ pub fn result_type(
     infer(&context, element).map_err(|reason| TypeError { opcode, reason })
 }
 
-/// Whether loaders want the declared type of an op's result to be the one that its operands make to the letter. Elsewhere a known
-/// extent may stand for a dynamic one, and the other way round.
+/// Whether loaders want the declared type of an op's result to be exactly the one that its operands imply. Elsewhere a known
+/// extent may replace a dynamic one, and the other way around.
 pub(crate) fn is_exact(opcode: Opcode) -> bool {
     use Opcode::*;
     matches!(

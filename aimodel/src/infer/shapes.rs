@@ -1,4 +1,4 @@
-//! The rules themselves, one short function an op.
+//! The rules themselves, one short function per op.
 
 use super::known::slice_extent;
 use super::{Known, TypeError};
@@ -12,13 +12,13 @@ type Inferred = Result<TensorType, String>;
 /// Operands of any op but a concatenation, which takes any number.
 const MOST_OPERANDS: usize = 5;
 
-/// An op whose result is to be inferred: operand types and what is known of their elements.
+/// An op whose result is inferred: operand types and what is known of their elements.
 pub(super) struct Context<'a> {
     pub(super) opcode: Opcode,
     module: &'a Module,
     known: &'a Known,
     values: &'a [ValueId],
-    /// Of the first few operands: a type is far larger than the byte that it takes to name a value in a file.
+    /// Types of the first few operands only: a type is far larger than the byte that it takes to name a value in a file.
     types: Vec<TensorType>,
 }
 
@@ -420,7 +420,7 @@ fn normalize_axis(axis: i64, rank: usize) -> Result<usize, String> {
         .ok_or_else(|| format!("axis {axis} of a tensor of rank {rank}"))
 }
 
-/// Broadcast of two shapes: equal extents stay, 1 gives way, a known extent above 1 wins over a dynamic one.
+/// Broadcast of two shapes: equal extents stay, 1 yields to any other, a known extent above 1 wins over a dynamic one.
 pub(crate) fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
     let rank = a.len().max(b.len());
     let at = |shape: &[Dim], axis: usize| {

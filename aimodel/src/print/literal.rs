@@ -12,7 +12,7 @@ use crate::types::TensorType;
 const MOST: usize = 16;
 
 /// Writes inline elements: a scalar as a number, few elements as a list, all-equal ones as `splat(number)`. Of many elements,
-/// the first few are written and a digest of all, so that two texts are equal only if the constants are.
+/// the first few and a digest of all are written, so that two texts are equal only if the constants are.
 pub(crate) fn write_literal(out: &mut impl Write, ty: &TensorType, splat: bool, bytes: &[u8]) -> fmt::Result {
     let width = ty.element.inline_bytes() as usize;
     if ty.element == Element::Ui1 || !bytes.len().is_multiple_of(width) {
@@ -52,7 +52,7 @@ pub(crate) fn write_literal(out: &mut impl Write, ty: &TensorType, splat: bool, 
     }
 }
 
-/// Writes one element; types that are only stored, never computed with here, as their bytes.
+/// Writes one element; types that are only stored and never computed with are written as their bytes.
 fn write_element(out: &mut impl Write, element: Element, bytes: &[u8]) -> fmt::Result {
     let mut wide = [0; 8];
     let length = bytes.len().min(8);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn many_elements_are_told_apart_by_a_digest() {
+    fn many_elements_are_distinguished_by_a_digest() {
         let mut bytes = [0_u8; 40];
         let zeros = text(&[40], Element::Si8, false, &bytes);
         bytes[39] = 1;

@@ -44,7 +44,7 @@ pub(super) fn layer(module: &Module, block: BlockId, layer: u64) -> HashSet<OpId
     };
     let before: HashSet<&str> = ops[..start].iter().flat_map(|(_, keys)| keys).copied().collect();
     let later = |keys: &[&str]| layers(keys).iter().any(|other| *other > layer);
-    // Behind the last layer come the final norm and the head.
+    // The final norm and the head follow the last layer.
     let beyond = |keys: &[&str]| keys.iter().any(|key| !key.contains("layers.") && !before.contains(key));
     let rest = &ops[start..];
     let end = rest.iter().position(|(_, keys)| later(keys));
@@ -61,7 +61,7 @@ fn select_with_constants(module: &Module, id: OpId, op: &Op, selected: &mut Hash
     selected.extend(op.operands.iter().filter_map(|value| constant_op(module, *value)));
 }
 
-/// Constants whose key contains `text`, ops that make something of them and of other constants, and the ops that combine that
+/// Constants whose key contains `text`, ops that compute from them and from other constants only, and the ops that combine the results
 /// with anything else.
 pub(super) fn weights(module: &Module, block: BlockId, text: &str) -> HashSet<OpId> {
     let mut selected = HashSet::new();

@@ -1,4 +1,4 @@
-//! Attributes that loaders turn into their own when they read a program: locations, and what is said of arguments and results.
+//! Attributes that loaders convert to their own when they read a program: locations, and entries of arguments and results.
 
 use super::Checked;
 use crate::attribute::{Attribute, AttributeId};
@@ -11,7 +11,7 @@ pub(super) struct Attributes<'m> {
     values: Vec<bool>,
 }
 
-/// Whether a value of this many bits is one: the bits above them must be zero, as they are stored.
+/// Whether a value fits this many bits: the bits above them must be zero, as they are stored.
 pub(super) fn fits(width: u64, value: i64) -> bool {
     width >= 64 || (value as u64) >> width == 0
 }
@@ -29,7 +29,7 @@ impl<'m> Attributes<'m> {
         }
         let module = self.module;
         let Attribute::Location { source, scope, fused, metadata } = module.attribute(id) else {
-            return Err("its location is of another kind than loaders take".to_owned());
+            return Err("its location is of a kind that loaders do not accept".to_owned());
         };
         match module.attribute(*source) {
             Attribute::SourceLocation { file, .. } if self.is_file(*file) => {}
@@ -43,7 +43,7 @@ impl<'m> Attributes<'m> {
                     Attribute::MetadataData(value) => self.value(*value)?,
                     _ => return Err(format!("its location has no data under {name:?}")),
                 },
-                _ => return Err("its location has metadata of another kind than loaders take".to_owned()),
+                _ => return Err("its location has metadata of a kind that loaders do not accept".to_owned()),
             }
         }
         self.locations[id.index()] = true;
@@ -71,11 +71,11 @@ impl<'m> Attributes<'m> {
         if fits {
             Ok(())
         } else {
-            Err("its location has a scope of another kind than loaders take".to_owned())
+            Err("its location has a scope of a kind that loaders do not accept".to_owned())
         }
     }
 
-    /// An attribute that has a counterpart outside of the dialect: only these can be said of something.
+    /// An attribute that has a counterpart outside of the dialect: only these can be values of entries.
     pub(super) fn value(&mut self, id: AttributeId) -> Checked {
         if self.values[id.index()] {
             return Ok(());
@@ -90,7 +90,7 @@ impl<'m> Attributes<'m> {
             }
             Attribute::Array(items) => items.iter().try_for_each(|item| self.value(*item))?,
             Attribute::Dictionary(entries) => entries.iter().try_for_each(|entry| self.entry(*entry))?,
-            _ => return Err("it is said by an attribute of another kind than loaders take".to_owned()),
+            _ => return Err("it has an attribute of a kind that loaders do not accept".to_owned()),
         }
         self.values[id.index()] = true;
         Ok(())

@@ -6,7 +6,7 @@ use crate::element::Element;
 use crate::module::{Module, Op};
 use crate::types::TensorType;
 
-/// Largest alignment of a blob that loaders take in every file.
+/// Largest alignment of a blob that loaders accept in every file.
 const LARGEST_ALIGNMENT: u64 = 16;
 
 pub(super) fn check(module: &Module, op: &Op) -> Checked {
@@ -19,7 +19,7 @@ pub(super) fn check(module: &Module, op: &Op) -> Checked {
     }
 }
 
-/// Inline elements take a byte at least. A splat is one element, but of bools as many as the type has.
+/// Inline elements take a byte at least. A splat is one element, except for bools, which have all elements of the type.
 fn check_inline(ty: &TensorType, splat: bool, bytes: &[u8]) -> Checked {
     if ty.element == Element::Ui1 {
         return Err("loaders refuse ui1 inline".to_owned());
@@ -45,7 +45,7 @@ fn check_bools(splat: bool, bytes: &[u8]) -> Checked {
         return Err(format!("a bool is {other}"));
     }
     if splat && bytes.iter().any(|byte| *byte != bytes[0]) {
-        return Err("bools are said to be equal and are not".to_owned());
+        return Err("bools are marked as equal but are not".to_owned());
     }
     Ok(())
 }
@@ -55,7 +55,7 @@ fn check_blob(module: &Module, ty: &TensorType, id: ResourceId) -> Checked {
     let expected = ty.blob_bytes().ok_or_else(|| format!("{ty} has no fixed size"))?;
     if resource.length != expected {
         let (key, length) = (&resource.key, resource.length);
-        return Err(format!("the blob {key:?} has {length} bytes, {ty} takes {expected}"));
+        return Err(format!("the blob {key:?} has {length} bytes, but {ty} takes {expected}"));
     }
     if expected == 0 {
         return Err(format!("loaders crash on the blob {:?}: it is empty", resource.key));

@@ -9,7 +9,7 @@ use crate::module::{BlockId, Module, OpId, ValueId};
 use crate::opcode::Opcode;
 
 /// [`super::verify`], and then every composite op of a graph: its region must be, op for op, the one that
-/// [`decomposition`] writes. Gives the number of regions compared; those nested in them are compared along with them.
+/// [`decomposition`] writes. Returns the number of regions compared; those nested in them are compared along with them.
 ///
 /// Loaders that know an op never look inside its region; it is there for those that do not.
 pub fn verify_decompositions(module: &Module) -> Result<usize, VerifyError> {
@@ -58,7 +58,7 @@ fn compare(module: &Module, op: OpId, scratch: &mut Module) -> Result<(), String
 struct Comparison<'c> {
     stored: &'c Module,
     expected: &'c Module,
-    /// The value that stands for each expected value.
+    /// The value that corresponds to each expected value.
     same: HashMap<ValueId, ValueId>,
 }
 
@@ -80,23 +80,23 @@ impl Comparison<'_> {
     fn ops(&mut self, stored_id: OpId, expected_id: OpId) -> Result<(), String> {
         let (stored, expected) = (self.stored.op(stored_id), self.expected.op(expected_id));
         if stored.opcode != expected.opcode {
-            return Err(format!("{} stands there", stored.opcode));
+            return Err(format!("{} is there instead", stored.opcode));
         }
         if stored.properties != expected.properties {
-            return Err("its properties are others".to_owned());
+            return Err("its properties differ".to_owned());
         }
         if stored.location != expected.location {
-            return Err("its location is another".to_owned());
+            return Err("its location differs".to_owned());
         }
         let operands: Vec<_> = expected.operands.iter().map(|value| self.same.get(value).copied()).collect();
         if operands != stored.operands.iter().copied().map(Some).collect::<Vec<_>>() {
-            return Err("its operands are others".to_owned());
+            return Err("its operands differ".to_owned());
         }
         self.values("result", &stored.results, &expected.results)?;
         match (self.stored.body(stored_id), self.expected.body(expected_id)) {
             (Some(stored), Some(expected)) => self.blocks(stored, expected),
             (None, None) => Ok(()),
-            _ => Err("its regions are others".to_owned()),
+            _ => Err("its regions differ".to_owned()),
         }
     }
 

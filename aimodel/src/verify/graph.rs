@@ -18,7 +18,7 @@ pub(super) fn name(module: &Module, graph: OpId) -> Option<&str> {
     }
 }
 
-/// Graphs are told apart by their names.
+/// Graphs are distinguished by their names.
 pub(super) fn distinct_names(module: &Module) -> Checked {
     let mut names = HashSet::new();
     for graph in module.graphs() {
@@ -55,7 +55,7 @@ pub(super) fn check(module: &Module, graph: OpId, attributes: &mut Attributes<'_
     let tokens = results.iter().filter(|value| is_token(module, **value)).count();
     let first = results.iter().take_while(|value| is_token(module, **value)).count();
     if tokens != handles {
-        return Err(format!("{handles} states come in, {tokens} tokens leave"));
+        return Err(format!("{handles} states come in, but {tokens} tokens leave"));
     }
     if first != tokens {
         return Err("tokens must be its first results".to_owned());
@@ -96,18 +96,22 @@ fn check_function_type(module: &Module, graph: OpId, arguments: &[ValueId], resu
     for (what, declared, values) in sides {
         let made: Vec<TypeId> = values.iter().map(|value| module.value(*value).ty).collect();
         if declared.len() != made.len() {
-            return Err(format!("its function type has {} {what}s, it has {}", declared.len(), made.len()));
+            return Err(format!(
+                "its function type has {} {what}s, but it has {}",
+                declared.len(),
+                made.len()
+            ));
         }
         if let Some(at) = (0..made.len()).find(|at| declared[*at] != made[*at]) {
             let text = |ty| describe_type_within(module, ty, super::LONGEST);
             let (declared, made) = (text(declared[at]), text(made[at]));
-            return Err(format!("{what} {at} is {made}, its function type says {declared}"));
+            return Err(format!("{what} {at} is {made}, but its function type says {declared}"));
         }
     }
     Ok(())
 }
 
-/// Checks what is said of each argument or result: a name of its own, and for a handle that its state changes.
+/// Checks the entries of each argument or result: a unique name, and for a handle that its state changes.
 fn check_entries(
     module: &Module,
     entries: Option<&Attribute>,
@@ -116,7 +120,7 @@ fn check_entries(
     mutation: Option<&str>,
 ) -> Checked {
     let Some(Attribute::Array(entries)) = entries else {
-        return Err(format!("nothing is said of its {what}s"));
+        return Err(format!("its {what}s have no entries"));
     };
     if entries.len() != values.len() {
         return Err(format!("names {} {what}s, has {}", entries.len(), values.len()));
@@ -137,8 +141,8 @@ fn check_entries(
     Ok(())
 }
 
-/// Checks what is said of each argument or result beyond its name: loaders turn every entry into one of their own, and take
-/// only keys with a prefix.
+/// Checks the entries of each argument or result other than its name: loaders convert every entry to one of their own, and
+/// accept only keys with a prefix.
 fn check_values(
     module: &Module,
     lists: Option<&Attribute>,

@@ -8,7 +8,7 @@ use crate::module::{Module, Op, OpId, ValueId};
 use crate::opcode::Opcode;
 use crate::types::{TensorType, Type};
 
-/// Element types, in groups that ops take as a whole.
+/// Element types, in the groups that ops accept.
 type Elements = &'static [&'static [Element]];
 
 const REAL: &[Element] = &[Element::F64, Element::F32, Element::F16, Element::Bf16];
@@ -40,7 +40,7 @@ const NUMBERS: Elements = &[REAL, FLOAT8, WHOLE, COMPLEX];
 const SUMMANDS: Elements = &[REAL, FLOAT8, WHOLE, COMPLEX, BOOL];
 
 /// What an operand or a result must be. Apple's loader refuses every other element type, even where a number would fit; the sets are
-/// those that it lists when it does. Indices, axes and extents may also have 16 bits there, which no tool was seen to write.
+/// those that it lists when it does. It also accepts indices, axes and extents of 16 bits, but no known tool writes them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     /// Any tensor; the op's type rule says which.
@@ -69,9 +69,9 @@ use Kind::{Axes, Axis, Extents, Handle, Indices, Of, Scalar, Shape, Tensor, Toke
 /// Kinds of an op's operands.
 enum Operands {
     Exactly(&'static [Kind]),
-    /// Those listed, then one tensor of these or more.
+    /// Those listed, then one or more tensors of these.
     And(&'static [Kind], Elements),
-    /// Checked with the graph around it.
+    /// Checked together with the graph.
     Any,
 }
 

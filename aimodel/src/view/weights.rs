@@ -15,9 +15,9 @@ use crate::module::{Definition, ValueId};
 use crate::opcode::Opcode;
 use crate::package::Package;
 
-/// Elements that are read at a time, about.
+/// Approximate number of elements that are read at a time.
 const PIECE: u64 = 1 << 18;
-/// How keys end that belong together.
+/// Suffixes of keys that belong together.
 const CODES: &str = "/codes";
 
 /// Why a weight cannot be read.
@@ -31,7 +31,7 @@ pub enum WeightError {
         /// What the system said.
         source: io::Error,
     },
-    /// What was asked for ends behind the stored bytes.
+    /// What was asked for exceeds the stored bytes.
     #[error("the package holds too few bytes of {name}")]
     TooShort {
         /// Name of the blob.
@@ -70,7 +70,7 @@ pub struct Stored {
     pub element: Element,
     /// Extents, outermost first.
     pub shape: Vec<u64>,
-    /// Name of the blob; none for a constant that stands in the program.
+    /// Name of the blob; none for a constant that is stored in the program.
     pub key: Option<String>,
     bytes: Bytes,
 }
@@ -83,7 +83,7 @@ enum Bytes {
         length: u64,
     },
     Inline(Vec<u8>),
-    /// The same few bytes over and over.
+    /// The same few bytes, repeated.
     Repeated {
         unit: Vec<u8>,
         length: u64,
@@ -108,7 +108,7 @@ pub enum Weight {
     Blocks {
         /// The codes: the shape is the weight's.
         codes: Stored,
-        /// The scales: as the codes, but for the last axis, which has one for each block.
+        /// The scales: the shape of the codes, except for the last axis, which has one for each block.
         scales: Stored,
     },
 }
@@ -156,7 +156,7 @@ impl Package {
             }
             Attribute::DenseElements { splat: true, bytes } => {
                 let element = bytes.get(..ty.element.inline_bytes() as usize)?;
-                // Two elements of 4 bits make a byte; of fewer bits there are no weights.
+                // Two elements of 4 bits make a byte; weights never have fewer bits.
                 let unit = if ty.element.bits() < 8 { element.repeat(2) } else { element.to_vec() };
                 let unit = Some(ty.element.as_in_a_blob(&unit)).filter(|unit| unit.len() == element.len())?;
                 (None, Bytes::Repeated { unit, length: ty.blob_bytes()? })
@@ -191,7 +191,7 @@ impl Package {
     /// Fills `out` with the bytes of stored elements from `offset` on.
     ///
     /// # Errors
-    /// [`WeightError::TooShort`] if they are not that many, [`WeightError::Io`] if the system refuses.
+    /// [`WeightError::TooShort`] if there are fewer, [`WeightError::Io`] if the system refuses.
     pub fn read_stored(&self, stored: &Stored, offset: u64, out: &mut [u8]) -> Result<(), WeightError> {
         stored.check_range(offset, out.len() as u64)?;
         match &stored.bytes {
@@ -285,7 +285,7 @@ impl Stored {
         self.bytes.length()
     }
 
-    /// Whether it stands in the program as one element, which all others equal.
+    /// Whether it is stored in the program as one element that is repeated.
     pub fn is_splat(&self) -> bool {
         matches!(self.bytes, Bytes::Repeated { .. })
     }
@@ -302,7 +302,7 @@ impl Stored {
 }
 
 impl Weight {
-    /// What is stored as the values, scales apart.
+    /// What is stored as the values, without the scales.
     pub fn stored(&self) -> &Stored {
         match self {
             Weight::Whole(stored) | Weight::Blocks { codes: stored, .. } => stored,
@@ -317,12 +317,12 @@ impl Weight {
     /// Name of the tensor, if the package was written with names: foreign ones have digests for keys.
     pub fn name(&self) -> &str {
         let key = self.stored().name();
-        // A blob may carry a `~` that keeps the file from a size that is never mapped.
+        // A key may end in a `~` that keeps the file from having a size that is never mapped.
         let key = key.trim_end_matches('~');
         key.strip_suffix(CODES).unwrap_or(key)
     }
 
-    /// Whether the name is one that a person gave.
+    /// Whether it has a real name, and not a digest.
     pub fn has_name(&self) -> bool {
         self.key().is_some_and(|key| !key.starts_with("resource_"))
     }

@@ -9,10 +9,10 @@ use crate::module::{Definition, ValueId};
 use crate::opcode::Opcode;
 use crate::package::Package;
 
-/// Views that are looked through: a damaged program may go in circles.
+/// Largest number of views that are followed: a damaged program may have cycles.
 const MOST_VIEWS: usize = 8;
 
-/// Work of a function that its weights make, attention to earlier positions left out: it grows with them.
+/// Work of a function that is due to its weights, without attention to earlier positions, which grows with their number.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Work {
     /// Multiply-adds of products with weights, for each position.

@@ -24,7 +24,7 @@ def save(package):
 def main(folder):
     changed = 0
     names = (folder / "names.txt").read_text().splitlines()
-    # A package that Apple's code does not take ends its process.
+    # A package that Apple's code does not accept ends its process.
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=50) as pool:
         for number, name in (line.split("  ", 1) for line in names):
             package = folder / f"{number}.aimodel"

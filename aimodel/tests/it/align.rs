@@ -1,4 +1,4 @@
-//! Alignment finds what was put in, taken out or changed, and nothing else.
+//! Alignment finds what was added, removed or changed, and nothing else.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use aimodel::{Element, Module, TensorType};
 /// How a graph is made.
 #[derive(Clone, Copy)]
 struct Plan {
-    /// Layers after which there is an op more.
+    /// Layers after which there is an extra op.
     extra: Option<usize>,
     /// What the activations of the second layer are multiplied by.
     factor: f32,
@@ -79,7 +79,7 @@ fn one_more_op_among_equal_layers_is_that_op_and_what_uses_it() {
         let added: Vec<&String> = found.iter().filter(|line| line.starts_with('+')).collect();
         assert!(added.len() == 1 && added[0].contains("tanh"), "{layer}: {found:#?}");
         assert!(!found.iter().any(|line| line.starts_with('-')), "{found:#?}");
-        // The next layer's matrix and residual take the new value; behind the last layer, the output does.
+        // The next layer's matrix and residual take the new value; after the last layer, the output does.
         let changed = found.iter().filter(|line| line.starts_with('~')).count();
         assert_eq!(changed, if layer == 3 { 1 } else { 2 }, "{layer}: {found:#?}");
         let taken = differences(Plan { extra: Some(layer), ..PLAIN }, PLAIN);
@@ -88,7 +88,7 @@ fn one_more_op_among_equal_layers_is_that_op_and_what_uses_it() {
 }
 
 #[test]
-fn a_changed_constant_and_a_changed_operand_are_told() {
+fn a_changed_constant_and_a_changed_operand_are_reported() {
     let found = differences(PLAIN, Plan { factor: 0.25, ..PLAIN });
     assert_eq!(found, ["~ operand 1: 0.5 -> 0.25"]);
     let found = differences(PLAIN, Plan { far_residual: true, ..PLAIN });
@@ -115,7 +115,7 @@ fn a_graph_is_aligned_with_damaged_versions_of_itself() {
 }
 
 #[test]
-fn published_packages_equal_themselves_and_each_other_but_for_the_lookup() {
+fn published_packages_equal_themselves_and_each_other_except_for_the_lookup() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data/reference");
     let open = |name: &str| Package::open(&data.join(format!("{name}.aimodel"))).unwrap().bytecode.module;
     let (provider, table) = (open("provider.int4-symmetric"), open("tbl.int4-symmetric"));

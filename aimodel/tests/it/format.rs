@@ -1,4 +1,4 @@
-//! `docs/aimodel-format.md` is what the code says: its tables row for row, in both directions, and its dump byte for byte.
+//! `docs/aimodel-format.md` agrees with the code: its tables row for row, in both directions, and its dump byte for byte.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use crate::common::file;
 use aimodel::build::AssetBuilder;
 use aimodel::{Element, Enumeration, Opcode, TensorType};
 
-/// Where the numbers stand that only the format's code sees.
+/// The source of the numbers that only the format's code sees.
 const CODE: &str = include_str!("../../src/bytecode/mod.rs");
 
 fn path() -> PathBuf {
@@ -109,13 +109,13 @@ fn the_dump_is_the_file_that_the_writer_makes() {
         fs::write(path(), format!("{front}\n```text\n{expected}```\n{back}")).unwrap();
         return;
     }
-    assert_eq!(dump, expected, "UPDATE_GOLDEN=1 writes it anew");
+    assert_eq!(dump, expected, "UPDATE_GOLDEN=1 rewrites it");
 }
 
 /// Bytes of a line.
 const WIDTH: usize = 12;
 
-/// Walks a file as the document describes it, and writes down what it meets. Knows what the program above needs.
+/// Walks a file as the document describes it, and records what it finds. Knows only what the program above needs.
 struct Dump<'b> {
     bytes: &'b [u8],
     strings: Vec<&'b str>,
@@ -136,7 +136,7 @@ impl<'b> Dump<'b> {
         dump.at = end + 1;
         dump.show("producer");
         let first = dump.at;
-        // Texts stand behind what refers to them.
+        // Texts come after what refers to them.
         while dump.at < bytes.len() {
             let (id, body) = dump.section();
             if id == 0 {

@@ -27,24 +27,24 @@ thread_local! {
 }
 
 fn count(taken: usize, given: usize) {
-    // Threads that are ending count no more.
+    // Threads that are ending are no longer counted.
     let _ = HELD.try_with(|held| {
         held.set(held.get().wrapping_add(taken).wrapping_sub(given));
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
     });
 }
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, request: Request) -> *mut u8 {
         count(request.size(), 0);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(request) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, request: Request) {
         count(0, request.size());
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller's promises are passed on.
         unsafe { System.dealloc(pointer, request) }
     }
 
@@ -52,7 +52,7 @@ unsafe impl GlobalAlloc for Counting {
         // Both blocks may be held while bytes are moved.
         count(size, 0);
         count(0, request.size());
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller's promises are passed on.
         unsafe { System.realloc(pointer, request, size) }
     }
 }
@@ -72,7 +72,7 @@ fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
 const FACTOR: usize = 64;
 const FLOOR: usize = 1 << 16;
 
-/// A text that is thrown away.
+/// A text that is discarded.
 struct Nowhere;
 
 impl Write for Nowhere {
@@ -81,7 +81,7 @@ impl Write for Nowhere {
     }
 }
 
-/// Reads a file and does with it what can be done; gives whether it could be read.
+/// Reads a file and does everything with it that is possible; returns whether it could be read.
 fn survive(bytes: &[u8], factor: usize) -> Result<Bytecode, ReadError> {
     survive_beside(bytes, factor, &Module::new())
 }
@@ -99,7 +99,7 @@ fn survive_beside(bytes: &[u8], factor: usize, other: &Module) -> Result<Bytecod
 }
 
 fn use_module(read: &Bytecode, other: &Module) {
-    // Whether it is a good module does not matter here, only that asking ends.
+    // Whether it is a good module does not matter here, only that the check terminates.
     let _ = verify(&read.module);
     let _ = verify_decompositions(&read.module);
     let _ = only_unknown_locations(&read.module);
@@ -152,7 +152,7 @@ fn truncation_of_a_reference_package_is_an_error() {
     }
 }
 
-/// Counts what could be read of damaged files, and what the verifier passed of that.
+/// Counts the damaged files that could be read, and those of them that the verifier passed.
 fn survive_all(files: impl Iterator<Item = (Vec<u8>, Module)>) -> (usize, usize) {
     let (mut readable, mut sound) = (0, 0);
     for (bytes, original) in files {
@@ -176,7 +176,7 @@ fn eighteen_thousand_damaged_files_do_no_harm() {
         }
         (bytes, modules[round % files.len()].clone())
     }));
-    // A test that never gets past the reader, or the verifier, would show little.
+    // A test that never gets past the reader, or the verifier, would not prove much.
     assert!(
         readable > 1_800 && sound > 400 && sound + 400 < readable,
         "{readable} could be read, {sound} verified"
@@ -239,7 +239,7 @@ fn plain() -> Raw {
     Raw::of(&file_with_any_blobs(&case.module))
 }
 
-/// The error that a file meets, as text.
+/// The error that a file causes, as text.
 fn refusal(raw: &Raw) -> String {
     let bytes = raw.bytes();
     survive(&bytes, FACTOR).expect_err("a file that must be refused").to_string()
@@ -300,7 +300,7 @@ fn entries_that_nest_without_end_are_refused() {
     assert!(refusal(&raw).contains("types nest too deep"));
 }
 
-/// Thirty lists, each with the one before in it many times: written out, they would fill any memory.
+/// Thirty lists, each of which contains the one before many times: written out, they would fill any memory.
 #[test]
 fn lists_that_multiply_cost_no_more_than_their_bytes() {
     let mut raw = plain();
@@ -356,7 +356,7 @@ fn counts_and_lengths_beyond_the_file_are_refused() {
         for id in
             [raw::STRING, raw::DIALECT, raw::ENTRY_OFFSETS, raw::IR, raw::RESOURCE_OFFSETS, raw::PROPERTIES]
         {
-            // In place of each number of the section; some are then no number any more, which is as well.
+            // Replaces each number of the section; some are then no longer numbers, which is fine too.
             for at in 0..base.clone().body(id).len().min(200) {
                 let mut raw = base.clone();
                 raw.body(id).splice(at..=at, varints(&[huge]));
@@ -380,7 +380,7 @@ fn counts_and_lengths_beyond_the_file_are_refused() {
 }
 
 #[test]
-fn sections_stand_there_once_and_all() {
+fn sections_occur_exactly_once() {
     for at in 0..plain().sections.len() {
         let mut raw = plain();
         let again = raw.sections[at].clone();
@@ -405,7 +405,7 @@ fn sections_stand_there_once_and_all() {
     assert!(survive(&bytes, FACTOR).is_err());
 }
 
-/// Sections may stand in any order, and be of the widest form, as in files that Apple's loader takes.
+/// Sections may be in any order and in the widest form, as in files that Apple's loader accepts.
 #[test]
 fn order_of_sections_is_free() {
     let expected = Listing::new(&Bytecode::read(plain().bytes().as_slice()).unwrap().module).to_string();
@@ -431,7 +431,7 @@ fn blobs_that_overlap_are_refused() {
     let bytes = file_with_any_blobs(&case.module);
     let blob = Bytecode::read(bytes.as_slice()).unwrap().blobs[0];
     assert_eq!(blob.length, 303);
-    // The length stands in front of the padding in front of the blob: a varint of two bytes behind the alignment's one.
+    // The length precedes the padding before the blob: a varint of two bytes after the alignment's single one.
     let padding = bytes[..blob.offset as usize].iter().rev().take_while(|byte| **byte == 0xCB).count();
     let at = blob.offset as usize - padding - 2;
     assert_eq!(raw::take(&mut &bytes[at..]), 303);
@@ -449,7 +449,7 @@ fn blobs_that_overlap_are_refused() {
     assert!(survive(&damaged, FACTOR).is_err());
 }
 
-/// A thousand graphs in each other.
+/// A thousand nested graphs.
 #[test]
 fn regions_that_nest_without_end_are_refused() {
     let mut raw = plain();
@@ -467,9 +467,9 @@ fn regions_that_nest_without_end_are_refused() {
     assert!(refusal(&raw).contains("regions nest too deep"));
 }
 
-/// Things that take few bytes of a file and many of memory: the factor is larger, but it is a factor.
+/// Entries that take few bytes of a file and many of memory: the factor is larger, but constant.
 #[test]
-fn many_small_things_take_memory_in_proportion() {
+fn many_small_entries_take_memory_in_proportion() {
     const MANY: u64 = 50_000;
     let mut raw = plain();
     let name = |raw: &mut Raw, name: &str| {

@@ -64,7 +64,7 @@ fn a_module_without_a_root_has_no_layout() {
 }
 
 #[test]
-fn blobs_stand_on_multiples_of_sixteen_in_order_of_use() {
+fn blobs_are_aligned_to_sixteen_in_order_of_use() {
     let mut graph = AssetBuilder::new().function("main");
     let lengths = [1_u64, 16, 17, 4000];
     let parts: Vec<_> = lengths

@@ -4,7 +4,7 @@ use aimodel::build::{AssetBuilder, FunctionBuilder};
 use aimodel::print::{Listing, Part};
 use aimodel::{Attribute, Element, Module, Opcode, TensorType};
 
-/// Three layers of one matrix, with a table in front of them, one beside them and a head behind them.
+/// Three layers of one matrix, with a table before them, one beside them and a head after them.
 fn layers() -> Module {
     let ty = TensorType::fixed(&[8, 8], Element::F16);
     let mut graph = AssetBuilder::new().function("main");
@@ -61,7 +61,7 @@ fn the_last_layer_goes_to_the_head() {
 }
 
 #[test]
-fn a_layer_that_is_not_there_has_no_ops() {
+fn a_layer_that_does_not_exist_has_no_ops() {
     let module = layers();
     assert!(Listing::new(&module).part(&Part::Layer(2)).is_empty());
     assert!(!Listing::new(&module).part(&Part::Layer(0)).is_empty());
@@ -69,7 +69,7 @@ fn a_layer_that_is_not_there_has_no_ops() {
 }
 
 #[test]
-fn regions_stand_behind_their_op() {
+fn regions_follow_their_op() {
     let mut graph = AssetBuilder::new().function("main");
     let x = graph.input("x", &TensorType::fixed(&[2], Element::F32));
     let y = graph.relu(x).unwrap();

@@ -1,4 +1,4 @@
-//! The format from outside: what is read, written, refused and compared.
+//! The format through the public interface: what is read, written, refused and compared.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not know as tests")]
 

@@ -191,7 +191,7 @@ impl Tree {
     }
 }
 
-/// A module with any attribute where the asset's source stands.
+/// A module with any attribute as the asset's source.
 fn module_with(tree: Tree) -> (Module, AttributeId) {
     let mut module = AssetBuilder::new().function("main").finish(&[], &[]).unwrap().finish();
     let attribute = tree.intern(&mut module);

@@ -115,7 +115,7 @@ fn entries(module: &mut Module, names: &[&[(&str, &str)]]) -> Attribute {
     Attribute::Array(lists)
 }
 
-/// Breaks a sound module; gives what the verifier says.
+/// Breaks a sound module; returns what the verifier says.
 fn broken(change: impl FnOnce(&mut Module)) -> VerifyError {
     let mut module = sound();
     assert_eq!(verify(&module), Ok(()));
@@ -177,13 +177,13 @@ fn a_graph_agrees_with_its_function_type() {
             set_function_type(module, results, operands);
         });
     };
-    with("its function type has 0 arguments, it has 3", |_, operands, _| operands.clear());
-    with("its function type has 5 results, it has 4", |results, _, other| results.push(other));
-    with("result 2 is tensor<1x1xf16>, its function type says tensor<1x2xf16>", |results, _, other| {
+    with("its function type has 0 arguments, but it has 3", |_, operands, _| operands.clear());
+    with("its function type has 5 results, but it has 4", |results, _, other| results.push(other));
+    with("result 2 is tensor<1x1xf16>, but its function type says tensor<1x2xf16>", |results, _, other| {
         results[2] = other;
     });
     with(
-        "argument 1 is handle<tensor<1x64xf16>>, its function type says tensor<1x2xf16>",
+        "argument 1 is handle<tensor<1x64xf16>>, but its function type says tensor<1x2xf16>",
         |_, operands, other| {
             operands[1] = other;
         },
@@ -230,7 +230,7 @@ fn arguments_and_results_have_names() {
 
 #[test]
 fn states_and_tokens_belong_together() {
-    check("main", "2 states come in, 1 tokens leave", |module| {
+    check("main", "2 states come in, but 1 tokens leave", |module| {
         op(module, Opcode::Output).operands.remove(0);
         let (mut results, operands) = function_type(module);
         results.remove(0);
@@ -273,11 +273,11 @@ fn values_are_defined_before_they_are_used() {
         let hidden = module.op(inner).results[0];
         op(module, Opcode::Gelu).operands[0] = hidden;
     });
-    check("gelu_v1", "stands in a second place", |module| {
+    check("gelu_v1", "occurs a second time", |module| {
         let gelu = find(module, Opcode::Gelu);
         set_ops(module, |ops| ops.insert(ops.len() - 1, gelu));
     });
-    check("gelu_v1", "result 0 is a value that something else makes", |module| {
+    check("gelu_v1", "result 0 is a value that something else defines", |module| {
         let mean = module.op(find(module, Opcode::ReduceMean)).results[0];
         op(module, Opcode::Gelu).results[0] = mean;
     });
@@ -327,7 +327,7 @@ fn composite_ops_carry_a_region_that_fits() {
     );
     check(
         "broadcasting_where_v1",
-        "declared as tensor<1x2xf16>, its region yields tensor<1x1xf16>",
+        "declared as tensor<1x2xf16>, but its region yields tensor<1x1xf16>",
         |module| {
             let body = module.body(find(module, Opcode::BroadcastingWhere)).unwrap();
             let narrow = module.block(body).arguments[1];
@@ -398,11 +398,15 @@ fn operands_and_results_have_the_number_and_the_kind_that_the_op_takes() {
 
 #[test]
 fn result_types_follow_from_operands() {
-    // The product has another type than the sum that was transposed in its place.
-    check("transpose_v1", "declared as tensor<64x8xf16>, but its operands make tensor<64x1xf16>", |module| {
-        let sum = module.op(find(module, Opcode::BroadcastingAdd)).results[0];
-        op(module, Opcode::Transpose).operands[0] = sum;
-    });
+    // The product has a different type than the sum that was transposed instead.
+    check(
+        "transpose_v1",
+        "declared as tensor<64x8xf16>, but its operands imply tensor<64x1xf16>",
+        |module| {
+            let sum = module.op(find(module, Opcode::BroadcastingAdd)).results[0];
+            op(module, Opcode::Transpose).operands[0] = sum;
+        },
+    );
     check("blockwise_shift_scale_v2", "do not divide", |module| {
         let scale_type = module.tensor_type(&fixed(&[8, 3], F16));
         let location = module.op(graph_of(module)).location;
@@ -477,7 +481,7 @@ fn blobs_have_the_length_of_their_types() {
 
 #[test]
 fn locations_lead_to_a_file() {
-    check("gelu_v1", "its location is of another kind", |module| {
+    check("gelu_v1", "its location is of a kind", |module| {
         let unit = module.intern(Attribute::Unit);
         op(module, Opcode::Gelu).location = unit;
     });
@@ -507,14 +511,14 @@ fn a_changed_decomposition_is_found() {
         module.op_mut(add).opcode = Opcode::Mul;
     });
     assert!(
-        opcode.contains("op 0 primitive.add_v1 of its region: primitive.mul_v1 stands there"),
+        opcode.contains("op 0 primitive.add_v1 of its region: primitive.mul_v1 is there instead"),
         "{opcode}"
     );
     let operands = changed(&|module| {
         let add = find_inside(module, Opcode::BroadcastingAdd, Opcode::Add);
         module.op_mut(add).operands.swap(0, 1);
     });
-    assert!(operands.ends_with("its operands are others"), "{operands}");
+    assert!(operands.ends_with("its operands differ"), "{operands}");
     let literal = changed(&|module| {
         let extents = find_inside(module, Opcode::ReduceMean, Opcode::Constant);
         let other = module.op(find_inside(module, Opcode::ReduceMean, Opcode::Reshape)).operands[1];
@@ -522,7 +526,7 @@ fn a_changed_decomposition_is_found() {
         let value = module.intern(Attribute::DenseElements { splat: true, bytes: vec![7, 0, 0, 0] });
         module.op_mut(extents).properties[0] = Some(value);
     });
-    assert!(literal.contains("its properties are others"), "{literal}");
+    assert!(literal.contains("its properties differ"), "{literal}");
     let nested = changed(&|module| {
         let sum = find_inside(module, Opcode::ReduceMean, Opcode::ReduceSum);
         let body = module.body(sum).unwrap();
@@ -542,7 +546,7 @@ fn a_changed_decomposition_is_found() {
 
 /// Rules that damaged programs showed: Apple's loader aborts where they are broken.
 #[test]
-fn what_loaders_turn_into_their_own_must_have_a_counterpart() {
+fn what_loaders_convert_must_have_a_counterpart() {
     let flag = |at: usize, value: i64| {
         move |module: &mut Module| {
             let flag = Attribute::Integer { width: 1, unsigned: true, value };
@@ -569,7 +573,7 @@ fn what_loaders_turn_into_their_own_must_have_a_counterpart() {
         let names = entries(module, &[&[list[0], a[0]], &b, &c, &d]);
         set_property(module, graph_of(module), RESULTS, names);
     });
-    check("add_v1", "scope of another kind", |module| {
+    check("add_v1", "scope of a kind", |module| {
         let add = find(module, Opcode::BroadcastingAdd);
         let Attribute::Location { source, .. } = *module.attribute(module.op(add).location) else {
             panic!("a location")

@@ -1,4 +1,4 @@
-# From here on the script is the same for every bundle. It needs nothing but bash 3.2 and what macOS brings.
+# From here on the script is the same for every bundle. It needs only bash 3.2 and what comes with macOS.
 
 fail() {
   printf 'error: %s\n' "$1" >&2
@@ -40,10 +40,10 @@ find_compiler() {
     # The cache can predate the component's installation.
     xcrun+=(--no-cache)
     compiler=$("${xcrun[@]}" --find coreai-build 2>&1) ||
-      fail "${xcrun[0]} finds no coreai-build: $compiler" "$toolchain_hint"
+      fail "${xcrun[0]} does not find coreai-build: $compiler" "$toolchain_hint"
   fi
   version=$("$compiler" --version 2>/dev/null | sed -n '/./{p;q;}')
-  [ -n "$version" ] || fail "$compiler --version gave no version" "$toolchain_hint" 2
+  [ -n "$version" ] || fail "$compiler --version printed no version" "$toolchain_hint" 2
 }
 
 check_source() {
@@ -53,17 +53,17 @@ check_source() {
   [ "$found" = "$main_sha256" ] ||
     fail "$source/main.mlirb has SHA-256 $found, expected $main_sha256" 'copy the bundle again, or write the script again for it'
   [ "$(hexadecimal "$source/main.hash")" = "$main_sha256" ] ||
-    fail "$source/main.hash does not fit main.mlirb" 'copy the bundle again'
+    fail "$source/main.hash does not match main.mlirb" 'copy the bundle again'
 }
 
 check_space() {
   local available
   available=$(df -Pk "$output" | awk 'NR == 2 { print $4 }')
   [ "$available" -ge "$needed_kilobytes" ] ||
-    fail "$output has $available KB free, compiling needs about $needed_kilobytes KB" 'free some space'
+    fail "$output has $available KB free, but compiling needs about $needed_kilobytes KB" 'free some space'
 }
 
-# Says what is wrong with the artifact in $1; nothing if it is whole.
+# Prints what is wrong with the artifact in $1; nothing if it is complete.
 defects() {
   local program="main-$architecture.mlirb" delegates="main-$architecture-delegates" name
   if [ ! -s "$1/$program" ]; then
@@ -76,12 +76,12 @@ defects() {
   for name in "$1"/main-*; do
     case ${name##*/} in
       "$program" | "$delegates") ;;
-      *) echo "${name##*/} is there: that is another architecture, not $architecture" ;;
+      *) echo "${name##*/} is for another architecture, not $architecture" ;;
     esac
   done
   [ -n "$(find "$1/$delegates" -type f -size +0 2>/dev/null | head -n 1)" ] || echo "$delegates/ is missing or empty"
   for name in metadata.json stats.json; do
-    [ "$(head -c 1 "$1/$name" 2>/dev/null)" = '{' ] || echo "$name is missing or no JSON object"
+    [ "$(head -c 1 "$1/$name" 2>/dev/null)" = '{' ] || echo "$name is missing or not a JSON object"
   done
   [ -z "$(find "$1" -type l | head -n 1)" ] || echo 'it holds symbolic links'
   [ "$(total "$1")" -ge "$least_bytes" ] || echo "it has less than $least_bytes bytes: weights are missing"

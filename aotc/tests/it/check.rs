@@ -1,4 +1,4 @@
-//! What `check` says of siblings: nothing of good ones, the fault of spoilt ones.
+//! What `check` says about siblings: nothing about good ones, the fault of damaged ones.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -50,7 +50,7 @@ fn another_architecture_inside_is_found() {
 #[test]
 fn a_stale_artifact_is_found() {
     let scene = sibling();
-    // The source is converted again: another program under the same name, with a fitting digest and manifest.
+    // The source is converted again: another program under the same name, with a matching digest and manifest.
     let package = scene.bundle.join(format!("{NAME}.aimodel"));
     let other = Reference::ProviderInt8.path();
     for file in ["main.mlirb", "main.hash"] {
@@ -61,7 +61,7 @@ fn a_stale_artifact_is_found() {
 }
 
 #[test]
-fn a_main_asset_that_is_not_there_is_found() {
+fn a_missing_main_asset_is_found() {
     let scene = sibling();
     let sibling = scene.sibling("h18p");
     let mut metadata = BundleMetadata::read(&sibling).unwrap();
@@ -87,7 +87,7 @@ fn a_damaged_program_is_found() {
 
 /// `check` knows the architectures that the stage compiles for, no more and no fewer.
 #[test]
-fn both_lists_of_architectures_are_one() {
+fn both_lists_of_architectures_are_equal() {
     let of = |platform: Platform| platform.architectures().iter().copied();
     let ours: BTreeSet<&str> = of(Platform::Ios).chain(of(Platform::Macos)).collect();
     assert_eq!(ours, BTreeSet::from(ARCHITECTURES));

@@ -1,4 +1,4 @@
-//! What `doctor` and reports say of the stand-in toolchain.
+//! What `doctor` and reports say about the stand-in toolchain.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn find<'a>(checks: &'a [Check], subject: &str) -> &'a Check {
 }
 
 #[test]
-fn everything_is_told_of_with_a_remedy_for_what_is_missing() {
+fn everything_is_reported_with_a_remedy_for_what_is_missing() {
     let scene = Scene::new();
     let with = checks(&scene, scene.options());
     let subjects: Vec<_> = with.iter().map(|check| check.subject).collect();

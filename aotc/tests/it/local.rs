@@ -58,7 +58,7 @@ fn sibling_is_complete_and_the_source_untouched() {
 }
 
 #[test]
-fn two_architectures_give_two_siblings() {
+fn two_architectures_make_two_siblings() {
     let scene = Scene::new();
     let outcome = scene.run(scene.request(&["h18p", "h17p", "h18p"]));
     assert!(outcome.failure.is_none());
@@ -184,7 +184,7 @@ fn a_log_replaces_nothing_but_a_log() {
 }
 
 #[test]
-fn plan_tells_and_does_nothing() {
+fn plan_reports_and_does_nothing() {
     let scene = Scene::new();
     let stage = Stage::open(scene.request(&["h18p", "h17p"])).unwrap();
     let before = listing(scene.bundle.parent().unwrap());
@@ -202,14 +202,14 @@ fn plan_tells_and_does_nothing() {
     assert_eq!(plan[0].existing, Existing::Outdated);
 }
 
-/// The compiler exits 0 and nothing usable came out: each is an error that says what is wrong.
+/// The compiler exits 0 without a usable result: each case is an error that says what is wrong.
 #[test]
 fn silent_failures_are_found() {
     let faults = [
         ("silent-nothing", "wrote no gemma4_tiny_decode_int4lin.h18p.aimodelc"),
         ("silent-error", "compileOffline() failed"),
         ("other-architecture", "gemma4_tiny_decode_int4lin.h13g.aimodelc"),
-        ("wrong-architecture-inside", "main-h13g.mlirb is there: that is another architecture, not h18p"),
+        ("wrong-architecture-inside", "main-h13g.mlirb is for another architecture, not h18p"),
         ("wrong-hash", "main.hash is not the SHA-256 of main-h18p.mlirb"),
         ("short-hash", "main.hash has 20 bytes instead of 32"),
         ("no-program", "main-h18p.mlirb is missing"),
@@ -234,7 +234,7 @@ fn silent_failures_are_found() {
     }
 }
 
-/// What lies beside the compiler's work is not taken into a bundle.
+/// Files beside the compiler's are not copied to a bundle.
 #[test]
 fn strays_stay_out_of_the_sibling() {
     let scene = Scene::new();
@@ -252,7 +252,7 @@ fn strays_stay_out_of_the_sibling() {
     let note = "beside gemma4_tiny_decode_int4lin.h18p.aimodelc: stray.txt";
     assert!(reported.iter().any(|step| step.contains(note)), "{reported:?}");
 
-    // From elsewhere comes what somebody else put there.
+    // An artifact from elsewhere may hold what somebody else put there.
     let artifact = scene.path("gemma4_tiny_decode_int4lin.h18p.aimodelc");
     fs::rename(sibling.join(artifact.file_name().unwrap()), &artifact).unwrap();
     fs::remove_dir_all(&sibling).unwrap();
@@ -290,7 +290,7 @@ fn reported_failures_carry_the_log_and_the_remedy() {
 }
 
 #[test]
-fn siblings_before_a_failure_stay_whole() {
+fn siblings_before_a_failure_stay_complete() {
     let scene = Scene::new();
     scene.run(scene.request(&["h18p"]));
     let outcome = scene.fault("fails").run(scene.request(&["h18p", "h17p"]));
@@ -302,7 +302,7 @@ fn siblings_before_a_failure_stay_whole() {
     assert!(!scene.sibling("h17p").exists());
 }
 
-/// Process ids that a hanging stand-in has told of.
+/// Process ids that a hanging stand-in has reported.
 fn wait_for_pids(path: &Path) -> Vec<i32> {
     let started = Instant::now();
     loop {
@@ -388,7 +388,7 @@ fn a_killed_compile_is_an_error() {
 }
 
 #[test]
-fn log_is_kept_where_asked_for() {
+fn log_is_kept_if_asked_for() {
     let scene = Scene::new();
     let mut request = scene.request(&["h18p", "h17p"]);
     request.log = Some(scene.path("compile.log"));
@@ -404,7 +404,7 @@ fn log_is_kept_where_asked_for() {
 }
 
 #[test]
-fn too_little_space_is_told_before_the_compile() {
+fn too_little_space_is_reported_before_the_compile() {
     let Some(disk) = SmallDisk::mount("1m") else {
         eprintln!("skipped: this user may not mount a small file system");
         return;

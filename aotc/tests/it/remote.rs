@@ -1,4 +1,4 @@
-//! The stage with a compiler on another machine: a real OpenSSH server on loopback, with the stand-in behind it.
+//! The stage with a compiler on another machine: a real OpenSSH server on loopback, that runs the stand-in.
 
 use std::fs;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ impl Line {
         options
     }
 
-    /// Where the far side keeps what travels.
+    /// Where the other machine keeps the transferred files.
     fn far_folder(&self) -> PathBuf {
         self.scene.path("far")
     }
@@ -51,7 +51,7 @@ impl Line {
         Remote::connect(self.options(), stage.source(), false, &self.scene.interrupt)
     }
 
-    /// Cuts one connection after `whole` whole ones.
+    /// Cuts one connection after `whole` complete ones.
     fn cut_after(&self, whole: usize, cut: Cut) {
         let mut cuts = vec![Cut::Never; whole];
         cuts.push(cut);
@@ -99,7 +99,7 @@ fn artifacts_come_back_as_if_compiled_here() {
 }
 
 #[test]
-fn a_broken_upload_goes_on_where_it_stopped() {
+fn a_broken_upload_continues_where_it_stopped() {
     let Some(line) = Line::new(Scene::new()) else { return };
     let package = Stage::open(line.request(&["h18p"])).unwrap().source().package_bytes() as usize;
     let part = package * 3 / 4;
@@ -121,7 +121,7 @@ fn a_compile_outlives_its_connection() {
 }
 
 #[test]
-fn a_broken_download_goes_on() {
+fn a_broken_download_continues() {
     let Some(line) = Line::new(Scene::new()) else { return };
     line.cut_after(BEFORE_FETCH, Cut::Received(700_000));
     line.succeed(line.request(&["h18p"]));
@@ -142,13 +142,13 @@ fn every_step_survives_a_refused_connection() {
 }
 
 #[test]
-fn a_lost_connection_is_an_error_and_the_next_run_goes_on() {
+fn a_lost_connection_is_an_error_and_the_next_run_continues() {
     let Some(line) = Line::new(Scene::new()) else { return };
     line.cut_after(BEFORE_UPLOAD, Cut::Sent(1_000_000));
     line.server.set_down(true);
     let error = line.fail(line.request(&["h18p"]));
     assert!(matches!(error, Error::ConnectionLost { attempts: 6, .. }), "{error}");
-    assert!(error.hint().unwrap().contains("goes on with it"));
+    assert!(error.hint().unwrap().contains("continues with it"));
     assert!(!error.blames_the_machine());
 
     line.server.set_down(false);
@@ -159,7 +159,7 @@ fn a_lost_connection_is_an_error_and_the_next_run_goes_on() {
 }
 
 #[test]
-fn failures_of_the_far_compiler_come_back_and_leave_nothing() {
+fn failures_of_the_remote_compiler_are_reported_and_leave_nothing() {
     let faults = [
         ("silent-nothing", "exited 0 but wrote no"),
         ("wrong-hash", "main.hash is not the SHA-256"),
@@ -176,7 +176,7 @@ fn failures_of_the_far_compiler_come_back_and_leave_nothing() {
 }
 
 #[test]
-fn interrupt_ends_the_far_compile_and_removes_what_travelled() {
+fn interrupt_ends_the_remote_compile_and_removes_what_was_transferred() {
     let Some(line) = Line::new(Scene::new()) else { return };
     let pids = line.scene.path("pids");
     line.scene.xcode.set("COREAI_BUILD_PIDS", pids.to_str().unwrap()).unwrap();
@@ -193,7 +193,7 @@ fn interrupt_ends_the_far_compile_and_removes_what_travelled() {
     let error = line.fail(line.request(&["h18p"]));
     waiter.join().unwrap();
     assert!(matches!(error, Error::Interrupted), "{error}");
-    // Nobody waits for the far side to be cleaned up, but it is.
+    // The cleanup on the other machine is not waited for, but it happens.
     while !listing(&line.far_folder()).is_empty() {
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -204,7 +204,7 @@ fn interrupt_ends_the_far_compile_and_removes_what_travelled() {
 }
 
 #[test]
-fn a_machine_without_a_compiler_is_refused_before_anything_travels() {
+fn a_machine_without_a_compiler_is_refused_before_any_transfer() {
     let Some(line) = Line::new(Scene::new()) else { return };
     fs::remove_file(line.scene.xcode.tools().join("coreai-build")).unwrap();
     let stage = Stage::open(line.request(&["h18p"])).unwrap();

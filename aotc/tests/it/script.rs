@@ -86,7 +86,7 @@ fn script_finds_what_the_stage_finds() {
     let faults = [
         ("silent-nothing", "exited 0 but wrote no", 2),
         ("other-architecture", "exited 0 but wrote no", 2),
-        ("wrong-architecture-inside", "that is another architecture, not h18p", 2),
+        ("wrong-architecture-inside", "is for another architecture, not h18p", 2),
         ("wrong-hash", "main.hash is not the SHA-256 of main-h18p.mlirb", 2),
         ("short-hash", "main.hash is not the SHA-256 of main-h18p.mlirb", 2),
         ("no-program", "main-h18p.mlirb is missing or empty", 2),
@@ -180,7 +180,7 @@ fn a_script_that_was_cut_off_does_nothing() {
 }
 
 #[test]
-fn artifacts_that_do_not_fit_are_not_adopted() {
+fn artifacts_that_do_not_match_are_not_adopted() {
     let scene = Scene::new();
     let path = write_script(&scene, scene.request(&["h18p"]));
     let out = scene.path("out");
@@ -209,7 +209,7 @@ fn artifacts_that_do_not_fit_are_not_adopted() {
     fs::rename(out.join("aside"), &delegates).unwrap();
     assert!(!scene.sibling("h18p").exists());
 
-    // Without a record the artifact alone must do, and the manifest says that nothing is known of its compiler.
+    // Without a record, the artifact alone is enough, and the manifest says that its compiler is unknown.
     fs::remove_file(&record).unwrap();
     let sibling = Stage::open(scene.request(&["h18p"])).unwrap().adopt(&artifact).unwrap();
     let manifest = Manifest::read(&sibling.path).unwrap();

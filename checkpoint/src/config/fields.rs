@@ -70,12 +70,12 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| self.refuse(name, format!("an integer from {min} to {max}")))
     }
 
-    /// A size: an integer from 1 on.
+    /// A size: an integer of at least 1.
     pub(super) fn size(&self, name: &str) -> Result<usize, ConfigError> {
         self.integer(name, 1, MAX_SIZE)
     }
 
-    /// A size with a limit of its own.
+    /// A size with its own limit.
     pub(super) fn size_up_to(&self, name: &str, max: usize) -> Result<usize, ConfigError> {
         self.integer(name, 1, max)
     }
@@ -90,7 +90,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A count: an integer from 0 on; 0 if absent.
+    /// A count: an integer of at least 0; 0 if absent.
     pub(super) fn count(&self, name: &str) -> Result<usize, ConfigError> {
         if self.get(name).is_none() { Ok(0) } else { self.integer(name, 0, MAX_SIZE) }
     }
@@ -154,7 +154,7 @@ impl<'a> Fields<'a> {
             .iter()
             .map(|value| token_of(value, vocab))
             .collect::<Option<Vec<u32>>>()
-            .ok_or_else(|| self.refuse(name, format!("a token below {vocab}, or a list of such")))
+            .ok_or_else(|| self.refuse(name, format!("a token below {vocab}, or a list of them")))
     }
 }
 
@@ -167,7 +167,7 @@ fn token_of(value: &Value, vocab: usize) -> Option<u32> {
 fn refused(field: String, value: Option<&Value>, expected: impl Into<String>) -> ConfigError {
     let found = match value {
         None => "missing".to_owned(),
-        // Said by its kind: a whole configuration does not fit into a message.
+        // Named by its kind: a whole configuration does not fit into a message.
         Some(Value::Array(items)) => format!("a list of {}", items.len()),
         Some(Value::Object(object)) => format!("an object of {}", object.len()),
         Some(value) => shortened(&value.to_string(), QUOTED),

@@ -23,7 +23,7 @@ pub(super) fn kinds(text: &Fields<'_>) -> Result<Vec<LayerKind>, ConfigError> {
             })?;
         kinds.push(kind);
     }
-    // transformers silently makes such a layer a full one: better not to guess what the weights were trained as.
+    // transformers silently makes such a layer a full one. What the weights were trained as is not guessed here.
     if kinds.last() != Some(&LayerKind::Full) {
         return Err(text.refuse("layer_types", "a list that ends with \"full_attention\""));
     }

@@ -7,7 +7,7 @@ const OTHER_MEMBER: &str =
     "this is another member of the family, and only the dense E-series (E2B, E4B) is converted";
 
 /// Settings of other models that say how attention and its rotation are computed. This family has `rope_parameters`, so a
-/// configuration that holds them does not mean what would be converted.
+/// configuration with such settings describes a model that would be converted wrongly.
 const FOREIGN: [&str; 7] = [
     "rope_scaling",
     "rope_theta",

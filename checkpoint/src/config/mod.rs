@@ -1,4 +1,4 @@
-//! `config.json`, checked once and turned into typed facts. After this nobody reads JSON.
+//! `config.json`, checked once and turned into typed facts. After this, JSON is not read again.
 //!
 //! [`DecoderConfig`] describes the dense text decoders of the Gemma 4 E-series. Every other member of the family,
 //! and every setting that would change the decoder's mathematics, is refused with a [`ConfigError`] that names the
@@ -114,7 +114,7 @@ pub struct DecoderConfig {
     pub kv_heads: usize,
     /// Head width of sliding layers.
     pub head_dim: usize,
-    /// Head width of full layers, and width of the cache.
+    /// Head width of full layers, which is the width of the cache.
     pub global_head_dim: usize,
     /// Per-layer embeddings, in models that have them.
     pub per_layer: Option<PerLayer>,
@@ -130,9 +130,9 @@ pub struct DecoderConfig {
     pub sliding_rope: Rope,
     /// Rotation in full layers.
     pub full_rope: Rope,
-    /// Whether the head is the embedding table unless a head of its own is in the checkpoint.
+    /// Whether the head is the embedding table, unless the checkpoint has a separate head.
     pub tied_head: bool,
-    /// Longest context the model was made for.
+    /// Longest context that the model was made for.
     pub max_positions: usize,
     /// Tokens that end a reply, in the configuration's order; empty if it names none.
     pub eos_ids: Vec<u32>,
@@ -175,7 +175,7 @@ impl DecoderConfig {
         self.layers.get(layer).map(|layer| layer.slot)
     }
 
-    /// The last layer that writes a slot: what comes after it changes no cache.
+    /// The last layer that writes a slot: the layers after it change no cache.
     pub fn last_owner(&self) -> Option<&Layer> {
         self.layers.iter().rfind(|layer| layer.owns_slot())
     }
@@ -203,7 +203,7 @@ impl DecoderConfig {
         layer.kv_heads * layer.head_dim
     }
 
-    /// What stands before a text tensor's name: transformers nests the decoder of the whole model in
+    /// The prefix of a text tensor's name: transformers nests the decoder of the whole model in
     /// `model.language_model`, and that of a text-only model (`gemma4_text` at the top) in `model`.
     pub fn tensor_prefix(&self) -> &'static str {
         if self.outer_model_type.is_some() { "model.language_model." } else { "model." }

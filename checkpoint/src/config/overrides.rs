@@ -1,7 +1,7 @@
-//! The head width of full layers, in the two ways that configurations give it.
+//! The head width of full layers, in the two ways that configurations express it.
 //!
 //! Releases have `global_head_dim`. A configuration that transformers 5.23 has saved again has `per_layer_config`
-//! in its place: for each full layer, by its number, the settings that differ from the common ones.
+//! instead: for each full layer, by its number, the settings that differ from the common ones.
 
 use super::fields::Fields;
 use super::{ConfigError, LayerKind};
@@ -26,7 +26,7 @@ pub(super) fn global_head_dim(
     }
 }
 
-/// The one head width that `per_layer_config` gives to exactly the full layers.
+/// The single head width that `per_layer_config` sets for exactly the full layers.
 fn per_layer(text: &Fields<'_>, kinds: &[LayerKind], kv_heads: usize) -> Result<usize, ConfigError> {
     let overrides = text.object("per_layer_config")?;
     let mut head_dims = vec![None; kinds.len()];

@@ -10,7 +10,8 @@ use super::{ConfigError, DecoderConfig, LayerKind, MAX_CONFIG_BYTES, PerLayer, m
 const OUTER_TYPE: &str = "gemma4";
 const TEXT_TYPE: &str = "gemma4_text";
 
-/// Bounds of `rms_norm_eps`: released models have 1e-6 and 1e-5. Less vanishes beside a mean square in f32, more dims every norm.
+/// Bounds of `rms_norm_eps`: released models have 1e-6 and 1e-5. A smaller number vanishes next to a mean square in f32, a larger
+/// one dampens every norm.
 const RMS_EPS: (f64, f64) = (1e-12, 1e-2);
 
 /// Bounds of `final_logit_softcapping`, which the graph holds in f16: released models have 30.
@@ -80,7 +81,7 @@ fn parts<'a>(root: &Fields<'a>) -> Result<(Option<Fields<'a>>, Fields<'a>), Conf
     }
 }
 
-/// The part that decides on a field which both parts may have: the whole model's wins, as in transformers.
+/// The part that decides about a field that both parts may have: the whole model's wins, as in transformers.
 fn nearest<'f, 'a>(outer: Option<&'f Fields<'a>>, text: &'f Fields<'a>, name: &str) -> &'f Fields<'a> {
     outer.filter(|outer| outer.get(name).is_some()).unwrap_or(text)
 }
@@ -128,7 +129,7 @@ fn widths(
     Ok(Widths { head_dim, global_head_dim, kv_heads, intermediate, shared_intermediate })
 }
 
-/// The product of a field's value and `times`, if it still is a possible axis of a tensor.
+/// The product of a field's value and `times`, if it is still a possible axis of a tensor.
 fn bounded(
     text: &Fields<'_>,
     name: &str,

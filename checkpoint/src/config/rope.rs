@@ -3,7 +3,7 @@
 use super::fields::Fields;
 use super::{ConfigError, LayerKind, Rope};
 
-/// What is known of one kind of layer. Other settings, such as `attention_factor`, scale frequencies or attention.
+/// The settings that are known here. Others, such as `attention_factor`, scale frequencies or attention.
 const SETTINGS: [&str; 4] = ["rope_type", "rope_theta", "partial_rotary_factor", "factor"];
 
 /// Bounds of `rope_theta`: released models have 1e4 to 1e7.

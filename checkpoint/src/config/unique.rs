@@ -1,6 +1,6 @@
-//! JSON without a key that is given twice.
+//! JSON without duplicate keys.
 //!
-//! Readers differ on which of the two values counts, so a configuration with such a key has no certain meaning.
+//! Readers differ on which of the two values counts, so a configuration with such a key is ambiguous.
 
 use std::fmt;
 

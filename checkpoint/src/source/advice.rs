@@ -22,7 +22,7 @@ pub(super) fn will_need(file: &File, range: &Range<u64>) {
     let _ = (file, range);
 }
 
-/// These bytes are not read again, so their pages need not displace others. macOS has no such call.
+/// These bytes are not read again, so their pages can make room for others. macOS has no such call.
 pub(super) fn dont_need(file: &File, range: &Range<u64>) {
     #[cfg(target_os = "linux")]
     advise(file, range, rustix::fs::Advice::DontNeed);

@@ -13,7 +13,7 @@ pub enum SourceError {
         dir: PathBuf,
     },
 
-    /// Both forms are there and disagree.
+    /// Both forms exist and disagree.
     #[error(
         "{} holds model.safetensors and also model.safetensors.index.json, which does not list it: \
          remove the one that is not the checkpoint", .dir.display()
@@ -23,10 +23,10 @@ pub enum SourceError {
         dir: PathBuf,
     },
 
-    /// The operating system refused something.
+    /// The operating system reported an error.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
         /// On which file or folder.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum SourceError {
         limit: u64,
     },
 
-    /// The first eight bytes promise a header that the file cannot hold.
+    /// The first eight bytes announce a header that the file cannot hold.
     #[error(
         "{file}: the header is said to have {stated} bytes, but at most {possible} are possible: \
          this is not a safetensors file, or it is damaged; download it again"
@@ -73,7 +73,7 @@ pub enum SourceError {
         possible: u64,
     },
 
-    /// The header is there but wrong.
+    /// The header exists but is wrong.
     #[error("{file}: bad safetensors header: {reason}")]
     Header {
         /// File name.
@@ -105,7 +105,7 @@ pub enum SourceError {
         reason: String,
     },
 
-    /// The index names a shard that is not there.
+    /// The index names a shard that does not exist.
     #[error("{index} names the shard {shard}, which is missing: download it into the same folder")]
     ShardAbsent {
         /// File name of the index.
@@ -178,7 +178,7 @@ pub enum SourceError {
         file: String,
     },
 
-    /// The Hub did not give what was asked for.
+    /// The Hub did not return what was asked for.
     #[cfg(feature = "hub")]
     #[error(transparent)]
     Hub(#[from] std::sync::Arc<hub::Error>),

@@ -1,4 +1,4 @@
-//! A cheap digest that tells checkpoints apart without reading their weights.
+//! A cheap digest that distinguishes checkpoints without reading their weights.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use super::INDEX_FILE;
 /// SHA-256 over what describes a checkpoint: the bytes of `config.json`, of the index if there is one, and of the
 /// safetensors header of every file with that file's name.
 ///
-/// It does **not** cover the weights: two trainings of one architecture, saved alike, have the same fingerprint.
+/// It does **not** cover the weights: two trainings of one architecture that were saved in the same way have the same fingerprint.
 /// It does cover how the checkpoint is stored, so the sharded and the single form of one model, or its pruned and
-/// unpruned form, differ. It is a fact for reports, not a part of what is built from the weights.
+/// unpruned form, differ. It is for reports, and is not part of what is built from the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -50,7 +50,7 @@ impl FingerprintParts {
         Self(Sha256::new_with_prefix(b"coreai-bundle checkpoint headers 1\n"))
     }
 
-    /// Adds a file by its name and the SHA-256 of the part of it that counts.
+    /// Adds a file by its name and the SHA-256 of the part that is covered.
     pub fn add(&mut self, file: &str, digest: &[u8; 32]) {
         // The length in front keeps names and digests from running into each other.
         self.0.update((file.len() as u64).to_le_bytes());

@@ -27,7 +27,7 @@ pub struct Header {
     pub digest: [u8; 32],
 }
 
-/// Length in bytes of the header's JSON, from the file's first eight bytes; to be called before any allocation.
+/// Length in bytes of the header's JSON, from the file's first eight bytes; call it before any allocation.
 ///
 /// # Errors
 /// [`SourceError::HeaderLength`] if a file of `file_len` bytes cannot hold it, or it is beyond [`MAX_HEADER_BYTES`].
@@ -45,7 +45,7 @@ pub fn header_len(file: &str, length_field: [u8; 8], file_len: u64) -> Result<us
 ///
 /// # Errors
 /// [`SourceError::Header`] for a header that contradicts itself, [`SourceError::WrongLength`] for a file that is
-/// truncated or has bytes behind the last tensor.
+/// truncated or has bytes after the last tensor.
 pub fn parse_header(file: &Arc<str>, json: &[u8], file_len: u64) -> Result<Header, SourceError> {
     let bad = |reason: String| SourceError::Header { file: file.to_string(), reason };
     let mut listed = serde_json::from_slice::<Listing>(json).map_err(|error| bad(error.to_string()))?.0;

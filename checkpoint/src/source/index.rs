@@ -36,7 +36,7 @@ impl ShardIndex {
     pub fn parse(json: &[u8]) -> Result<Self, SourceError> {
         let bad = |reason: String| SourceError::Index { file: INDEX_FILE.to_owned(), reason };
         let IndexFile { weight_map } =
-            serde_json::from_slice(json).map_err(|error| bad(format!("no index of shards: {error}")))?;
+            serde_json::from_slice(json).map_err(|error| bad(format!("not an index of shards: {error}")))?;
         if weight_map.is_empty() {
             return Err(bad("weight_map lists no tensor".to_owned()));
         }

@@ -44,7 +44,7 @@ struct Shard {
 impl LocalSource {
     /// Opens the folder and reads all headers, but no weights. The files stay open.
     ///
-    /// A folder of the Hub's cache (`models--owner--name/snapshots/<commit>`) says whose checkpoint it is.
+    /// A folder of the Hub's cache (`models--owner--name/snapshots/<commit>`) tells which checkpoint it is.
     ///
     /// # Errors
     /// If there is no checkpoint, or a file, header or index of it is wrong.
@@ -182,7 +182,7 @@ impl Source for LocalSource {
 
     fn will_read(&self, tensor: &TensorEntry) {
         if let Ok(shard) = self.shard(tensor) {
-            // Ahead of what is read anyway, but not far: the pages would push others out, and themselves.
+            // Shortly before it is read anyway; further ahead, the pages would displace others, and themselves.
             let end = tensor.range.end.min(tensor.range.start.saturating_add(READ_AHEAD));
             advice::will_need(&shard.file, &(tensor.range.start..end));
         }
@@ -196,7 +196,7 @@ impl Source for LocalSource {
     }
 
     fn verify_unchanged(&self) -> Result<(), SourceError> {
-        // A file that was replaced keeps its old bytes for us, but what was built no longer is what lies there.
+        // A file that was replaced keeps its old bytes for us, but the output no longer matches what is there now.
         for (name, shard) in &self.shards {
             self.verify(name, shard.stamp)?;
         }
@@ -237,7 +237,7 @@ impl Opened {
     }
 }
 
-/// A file that ends before its known length was cut off behind our back.
+/// A file that ends before its known length was truncated by somebody else.
 fn read_error(path: &Path, source: io::Error) -> SourceError {
     let path = path.to_owned();
     match source.kind() {
@@ -246,7 +246,7 @@ fn read_error(path: &Path, source: io::Error) -> SourceError {
     }
 }
 
-/// Names of the regular files in the folder, sorted. Links count as what they lead to: the Hub's cache is all links.
+/// Names of the regular files in the folder, sorted. Links count as their targets: the Hub's cache consists of links.
 fn list_files(dir: &Path) -> Result<Vec<String>, SourceError> {
     let failed = |source| SourceError::Io { action: "list", path: dir.to_owned(), source };
     let mut names = Vec::new();

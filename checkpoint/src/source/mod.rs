@@ -1,8 +1,8 @@
 //! Where a checkpoint's bytes come from.
 //!
-//! A [`Source`] lists the tensors of a safetensors checkpoint and gives their bytes by position, so that nothing
-//! ever holds a model in memory. [`LocalSource`] reads a folder; with the feature `hub`, `HubSource` reads a repository. The parts that do not depend on where the bytes
-//! are kept (header and index parsing, merging of shards, the fingerprint) take plain bytes, so that a remote
+//! A [`Source`] lists the tensors of a safetensors checkpoint and returns their bytes by position, so that a model is never held in
+//! memory. [`LocalSource`] reads a folder; with the feature `hub`, `HubSource` reads a repository. The parts that do not depend on
+//! where the bytes are kept (header and index parsing, merging of shards, the fingerprint) take plain bytes, so that a remote
 //! source can use them too.
 
 mod advice;
@@ -94,7 +94,7 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Fills `out` with the tensor's bytes from `offset` on.
     ///
     /// # Errors
-    /// If the range leaves the tensor, the tensor is not of this source, or the bytes cannot be had.
+    /// If the range leaves the tensor, the tensor is not of this source, or the bytes cannot be read.
     fn read_at(&self, tensor: &TensorEntry, offset: u64, out: &mut [u8]) -> Result<(), SourceError>;
 
     /// A small file beside the weights (`config.json`, `tokenizer.json`, ..), whole; `None` if there is none.
@@ -106,10 +106,10 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Names of all files of the checkpoint, sorted.
     fn file_names(&self) -> &[String];
 
-    /// Says that this tensor is read next. A hint: may do nothing.
+    /// Says that this tensor is read next. A hint that may be ignored.
     fn will_read(&self, _tensor: &TensorEntry) {}
 
-    /// Says that these tensors are read next, whole and in this order, after those of earlier calls. A hint: may do nothing.
+    /// Says that these tensors are read next, whole and in this order, after those of earlier calls. A hint that may be ignored.
     fn will_read_in_order(&self, _tensors: &[&TensorEntry]) {}
 
     /// Number of small reads that are worth doing at the same time.
@@ -117,10 +117,10 @@ pub trait Source: Send + Sync + fmt::Debug {
         1
     }
 
-    /// Says that these bytes of a tensor, counted from its start, are not read again. A hint: may do nothing.
+    /// Says that these bytes of a tensor, counted from its start, are not read again. A hint that may be ignored.
     fn done_reading(&self, _tensor: &TensorEntry, _bytes: Range<u64>) {}
 
-    /// Checks that what was read so far still is what the source holds; for the end of a run.
+    /// Checks that what was read so far is still what the source holds; for the end of a run.
     ///
     /// # Errors
     /// [`SourceError::Changed`] names the file that is no longer the one that was opened.
@@ -140,7 +140,7 @@ pub trait Source: Send + Sync + fmt::Debug {
     }
 }
 
-/// Whether `name` is a plain file name: no folder, no way out of the checkpoint's folder.
+/// Whether `name` is a plain file name: no folder in it, and nothing that leads out of the checkpoint's folder.
 fn is_plain_file_name(name: &str) -> bool {
     text::names::component(name).is_ok()
 }

@@ -1,4 +1,4 @@
-//! Tells a source how far a tensor is read, so that its pages leave memory as it goes.
+//! Tells a source how far a tensor is read, so that its pages are dropped from memory along the way.
 
 use super::{Source, TensorEntry};
 
@@ -9,7 +9,7 @@ const STEP: u64 = 32 << 20;
 pub struct Reading<'s> {
     source: &'s dyn Source,
     tensor: &'s TensorEntry,
-    /// Bytes that were read, and those of them that the source was told of.
+    /// Bytes that were read, and how many of them the source was told about.
     read: u64,
     told: u64,
 }

@@ -1,4 +1,4 @@
-//! One list of tensors out of the headers of all files.
+//! One list of tensors from the headers of all files.
 
 use super::{Header, ShardIndex, SourceError, TensorEntry};
 

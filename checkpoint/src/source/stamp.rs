@@ -1,4 +1,4 @@
-//! What tells that a file is still the one that was opened.
+//! Recognizes whether a file is still the one that was opened.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;

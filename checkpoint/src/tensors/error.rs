@@ -37,7 +37,7 @@ pub enum CheckpointError {
         found: Dtype,
     },
 
-    /// A tensor has another shape than the configuration gives it.
+    /// A tensor's shape differs from that of the configuration.
     #[error(
         "{name} in {file} has the shape [{}], expected [{}] from config.json",
         extents(found, ", "),
@@ -50,7 +50,7 @@ pub enum CheckpointError {
         file: String,
         /// Its shape.
         found: Vec<usize>,
-        /// The shape that the configuration gives it.
+        /// The shape that follows from the configuration.
         expected: Vec<usize>,
     },
 

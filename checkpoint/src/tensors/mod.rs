@@ -3,10 +3,10 @@
 //! [`Checkpoint::new`] finds the tensor of every [`Role`] and checks its shape and type. The one thing that may be
 //! missing is what the last `num_kv_shared_layers` layers never use, their key and value projections and key norm:
 //! QAT checkpoints leave them out, base checkpoints still carry them. They are ignored in either case, so that both
-//! forms give the same result.
+//! forms have the same result.
 //!
 //! Weights must be BF16. The lattice of QAT weights is a fact about their bf16 values; an F16 or F32 copy may have
-//! been trained further or rounded otherwise, and is refused.
+//! been trained further or rounded differently, and is refused.
 
 mod error;
 mod role;
@@ -77,7 +77,7 @@ impl Checkpoint {
     /// The tensor of a role that must have one.
     ///
     /// # Errors
-    /// [`CheckpointError::NoTensor`] where [`get`](Self::get) gives `None`.
+    /// [`CheckpointError::NoTensor`] where [`get`](Self::get) returns `None`.
     pub fn require(&self, role: Role) -> Result<&TensorEntry, CheckpointError> {
         self.get(role).ok_or_else(|| CheckpointError::NoTensor { name: role.short_name() })
     }

@@ -116,7 +116,7 @@ impl LayerRole {
         matches!(self, Self::PerLayerInputGate | Self::PerLayerProjection | Self::PostPerLayerInputNorm)
     }
 
-    /// Whether it is a matrix that a vector is multiplied with, which weights may quantize.
+    /// Whether it is a matrix that a vector is multiplied by, which may be quantized.
     pub fn is_projection(self) -> bool {
         matches!(
             self,
@@ -189,7 +189,7 @@ impl Role {
         }
     }
 
-    /// Name in the checkpoint. The head's stands outside the decoder, without prefix.
+    /// Name in the checkpoint. The head's is outside the decoder, without prefix.
     pub fn name(self, config: &DecoderConfig) -> String {
         match self {
             Self::Head => self.short_name(),
@@ -206,7 +206,7 @@ impl Role {
         }
     }
 
-    /// Shape that the configuration gives the tensor; empty for a layer that does not exist.
+    /// Shape of the tensor according to the configuration; empty for a layer that does not exist.
     pub fn shape(self, config: &DecoderConfig) -> Vec<usize> {
         let (width, row) = config.per_layer.map_or((0, 0), |per_layer| (per_layer.width, per_layer.total));
         match self {
@@ -221,7 +221,7 @@ impl Role {
         }
     }
 
-    /// Whether it is a matrix that weights may quantize: every projection and the head, but not the embeddings.
+    /// Whether it is a matrix that may be quantized: every projection and the head, but not the embeddings.
     pub fn is_projection(self) -> bool {
         match self {
             Self::PerLayerModelProjection | Self::Head => true,

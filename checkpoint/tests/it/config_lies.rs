@@ -1,4 +1,4 @@
-//! Every key of a configuration lies once in every way: the reader names the key, or the key decides nothing.
+//! Every key of a configuration is wrong once in every way: the reader names the key, or the key has no effect.
 
 use crate::source_support::{E2B, E4B};
 use checkpoint::config::{ConfigError, DecoderConfig};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 const TINY: &str = include_str!("../../../fixtures/data/tiny-e4b-qat/config.json");
 
-/// Longest message that is still one.
+/// Longest acceptable message.
 const LONGEST: usize = 600;
 
 /// What a key may say instead; `None` leaves it out.
@@ -22,7 +22,7 @@ fn lies() -> Vec<Option<Value>> {
     values.chain([None]).collect()
 }
 
-/// Lies that describe another model that can be converted, or a plain default: nothing tells that they are none.
+/// Values that describe another model that can be converted, or a plain default: they cannot be recognized as wrong.
 fn is_another_model(key: &str, lie: Option<&Value>) -> bool {
     let absent = lie.is_none_or(Value::is_null);
     match key {
@@ -185,7 +185,7 @@ fn every_key_is_given_twice() {
         let truth: Value = serde_json::from_str(text).unwrap();
         for pointer in all_keys(&truth) {
             let key = pointer.rsplit_once('/').unwrap().1;
-            // A key of that object that is there once becomes its twin when the text is written.
+            // A key that the object has once becomes its twin when the text is written.
             let mut config = truth.clone();
             parent_of(&mut config, &pointer).0.insert("A TWIN".to_owned(), json!(1));
             let twice = config.to_string().replace("\"A TWIN\"", &json!(key).to_string());

@@ -1,4 +1,4 @@
-//! Configurations, headers and sources of checkpoints, sound and unsound.
+//! Configurations, headers and sources of checkpoints, valid and invalid.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not know as tests")]
 

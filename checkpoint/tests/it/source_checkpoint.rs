@@ -65,7 +65,7 @@ fn single_sharded_pruned_and_unpruned_are_the_same() {
         }
     }
     assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
-    // 4 tables, 6 layers of 17 but for three in each of the 3 shared ones, final norm, head
+    // 4 tables, 6 layers of 17 each, minus three in each of the 3 shared ones, final norm, head
     assert_eq!(all[0].len(), 4 + 6 * 17 - 9 + 2);
 }
 
@@ -103,7 +103,7 @@ fn roles_without_a_tensor() {
 }
 
 #[test]
-fn a_head_of_its_own_wins_over_the_tie() {
+fn a_separate_head_wins_over_the_tie() {
     let mut tensors = tensors_of(&small_config(), true);
     let tied = build(&small_config(), &tensors).unwrap();
     assert!(tied.head_is_tied());
@@ -127,7 +127,7 @@ fn a_head_of_its_own_wins_over_the_tie() {
     );
 }
 
-/// Each needed tensor, taken away alone, is missed by name; nothing but unused keys and values may be missing.
+/// Each needed tensor that is removed is reported by name; nothing but unused keys and values may be missing.
 #[test]
 fn exactly_the_unused_keys_and_values_may_be_missing() {
     let tensors = tensors_of(&small_config(), false);
@@ -233,7 +233,7 @@ fn blocks_along_the_last_axis() {
     let config = parse(&small_config());
     let checkpoint = build(&small_config(), &tensors_of(&small_config(), true)).unwrap();
     let projections: Vec<Role> = Role::needed(&config).filter(|role| role.is_projection()).collect();
-    // model projection, head, and 9 in each layer but for two in the shared ones
+    // model projection, head, and 9 in each layer, minus two in the shared ones
     assert_eq!(projections.len(), 2 + 6 * 9 - 3 * 2);
     for role in projections {
         checkpoint.check_blocks(role).unwrap();
@@ -251,7 +251,7 @@ fn blocks_along_the_last_axis() {
     checkpoint.check_blocks(Role::Layer(3, LayerRole::DownProj)).unwrap();
 }
 
-/// A checkpoint of a release's true size: true header, no bytes on the disk.
+/// A checkpoint of a release's real size: a real header, no bytes on the disk.
 #[test]
 fn real_sizes() {
     for (text, slots, decoder_bytes) in [(E4B, 24, E4B_BYTES), (E2B, 15, E2B_BYTES)] {

@@ -1,4 +1,4 @@
-//! Headers that lie: each is refused with a reason, and none makes the reader panic or allocate.
+//! Wrong headers: each is refused with a reason, and none makes the reader panic or allocate.
 
 use std::sync::Arc;
 
@@ -88,7 +88,7 @@ fn wrong_headers() {
 }
 
 #[test]
-fn tensors_that_end_before_or_behind_the_file() {
+fn tensors_that_end_before_or_after_the_file() {
     let header = r#"{"w":{"dtype":"BF16","shape":[4],"data_offsets":[0,8]}}"#;
     for (data, part) in [(7, "truncated"), (0, "truncated"), (9, "too long")] {
         let error = refusal(header, data);

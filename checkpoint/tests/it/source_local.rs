@@ -219,11 +219,11 @@ fn tensor_that_the_index_does_not_list() {
 fn broken_indexes() {
     let (dir, _, _) = sharded();
     for (text, part) in [
-        ("", "no index of shards"),
-        ("{\"weight_map\": {\"a\":", "no index of shards"),
-        ("[]", "no index of shards"),
+        ("", "not an index of shards"),
+        ("{\"weight_map\": {\"a\":", "not an index of shards"),
+        ("[]", "not an index of shards"),
         ("{}", "weight_map"),
-        ("{\"weight_map\": {\"a\": 1}}", "no index of shards"),
+        ("{\"weight_map\": {\"a\": 1}}", "not an index of shards"),
         ("{\"weight_map\": {}}", "lists no tensor"),
         ("{\"weight_map\": {\"a\": \"../model.safetensors\"}}", "plain file name"),
         ("{\"weight_map\": {\"a\": \"/etc/passwd\"}}", "plain file name"),
@@ -234,7 +234,7 @@ fn broken_indexes() {
 }
 
 #[test]
-fn shards_that_are_no_files() {
+fn shards_that_are_not_files() {
     let (dir, _, mut index) = sharded();
     fs::create_dir(dir.path().join("folder")).unwrap();
     index["weight_map"]["model.a"] = json!("folder");
@@ -294,7 +294,7 @@ fn a_side_file_that_changes_between_reads() {
 }
 
 #[test]
-fn a_shard_cut_off_behind_our_back() {
+fn a_shard_that_is_truncated_while_open() {
     let (dir, _) = single();
     let source = LocalSource::open(dir.path()).unwrap();
     let entry = source.tensor("model.vision_tower.patch_embedder.input_proj.weight").unwrap();

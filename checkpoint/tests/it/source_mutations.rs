@@ -1,4 +1,4 @@
-//! Spoiled JSON files of a checkpoint: it opens or is refused.
+//! Damaged JSON files of a checkpoint: it opens or is refused.
 
 use std::fs;
 

@@ -119,7 +119,7 @@ impl Decoder<'_> {
         let penalty = self.graph.mul(unseen, penalty)?;
         let mut scores = self.graph.add(scores, penalty)?;
         if layer.kind == LayerKind::Full || self.count.is_some() {
-            // The exports do not know that there is one query here; the extent stays open up to the softmax.
+            // The exports do not know that there is one query here; the extent stays dynamic up to the softmax.
             let heads = Dim::Fixed(self.config.heads as u64);
             let open = TensorType::new(vec![Dim::Fixed(1), heads, Dim::Dynamic, Dim::Dynamic], Element::F16);
             scores = self.graph.reshape_as(scores, shape, &open)?;

@@ -31,7 +31,7 @@ impl State {
         Ok(State { handle, tensor, token })
     }
 
-    /// Puts `entry` between `bounds`: the tensor to be written.
+    /// Puts `entry` between `bounds`: the tensor to write.
     fn updated(
         &self,
         graph: &mut FunctionBuilder,

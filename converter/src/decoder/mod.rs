@@ -1,8 +1,8 @@
 //! The decoder as a graph, op for op as the published bundles have it.
 //!
 //! One description of the layers builds every variant and every function; they differ in where the per-layer rows come from, in
-//! how many positions they take at a time, and in whether they end with logits. The order of ops, their types and their constants
-//! are those that Apple's GPU compiler was measured on: do not tidy them. Pure ops with equal operands are one op in the builder,
+//! how many positions they take at a time, and in whether they end with logits. Apple's GPU compiler was measured with this
+//! order of ops, these types and these constants: do not tidy them up. Pure ops with equal operands are one op in the builder,
 //! so asking for the same value twice costs nothing.
 
 mod attention;
@@ -38,10 +38,10 @@ pub const PREFILL: &str = "prefill";
 /// "To the end" in slices.
 const TO_END: i32 = i32::MAX;
 
-/// Where the per-layer rows come from, and so who can run the graph.
+/// Where the per-layer rows come from, which decides what can run the graph.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Variant {
-    /// The host reads the row from the tables and gives it as an input at each step.
+    /// The host reads the row from the tables and passes it as an input at each step.
     Provider,
     /// The tables are inputs, bound once; the graph gathers the row.
     Table,
@@ -92,7 +92,7 @@ impl Functions {
 pub enum Prefill {
     /// Takes any number of positions and only fills the caches, as Apple's engine wants it.
     Caches,
-    /// Takes this many positions and gives their logits, as the community's engine for gather tables wants it.
+    /// Takes this many positions and returns their logits, as the community's engine for gather tables wants it.
     Logits(u32),
 }
 
@@ -120,7 +120,7 @@ pub struct DecoderGraph {
 /// Inputs of each function: `input_ids` si32 `[1, q]`, `position_ids` si32 `[1, ?]` holding 0..n, then those of the variant; states
 /// `keyCache` and `valueCache` f16 `[slots, 1, kv_heads, ?, global_head_dim]`; output of `main`: `logits` f16 `[1, q, V]`.
 ///
-/// Tensors in `inline` stand in the program; all others are promises of blobs.
+/// Tensors in `inline` are stored in the program; all others are promises of blobs.
 ///
 /// # Errors
 /// [`BuildError`] if the configuration makes an op whose operands do not fit; a configuration that was read without an error never does.
@@ -149,7 +149,7 @@ pub fn build(
     Ok(DecoderGraph { module: asset.finish(), blobs: weights.into_blobs() })
 }
 
-/// A function to be built.
+/// A function to build.
 #[derive(Clone, Copy)]
 struct Function<'c> {
     name: &'static str,
@@ -176,7 +176,7 @@ struct Decoder<'c> {
     values: State,
     /// What the owner of each slot read from it, in functions of many positions: f16 `[1, kv_heads, ?, head_dim]`.
     owners: BTreeMap<(usize, Cache), ValueId>,
-    /// Number of positions of this call, where it is not known: si32 `[1]`.
+    /// Number of positions of this call, if it is not fixed: si32 `[1]`.
     count: Option<ValueId>,
     /// Number of positions so far, those of this call included: si32 `[1]`.
     length: ValueId,
@@ -249,7 +249,7 @@ impl<'c> Decoder<'c> {
             self.graph.expand_dims(self.input_ids, last)?
         } else {
             if matches!(self.rows, Some((_, Rows::Table { .. } | Rows::Stock))) {
-                // The exports of one position begin with what the row scale is gathered by.
+                // The exports of one position begin with the index by which the row scale is gathered.
                 self.flat_tokens()?;
             }
             let shape = self.graph.ui32(&[1, 1, 1]);
@@ -280,7 +280,7 @@ impl<'c> Decoder<'c> {
         Ok(())
     }
 
-    /// A function that gives logits.
+    /// A function that returns logits.
     fn with_logits(mut self) -> Result<Parts<'c>, BuildError> {
         self.body()?;
         let normed = self.norm(self.stream, Role::FinalNorm)?;

@@ -50,7 +50,7 @@ impl Decoder<'_> {
             let weight = self.graph.transpose(rows, order)?;
             return self.product(self.stream, weight);
         }
-        // Apple's tools replace a part of a constant by another constant when they save, so it is the product that is cut.
+        // Apple's tools replace a part of a constant by another constant when they save, so the product is cut instead.
         let projected = self.projection(self.stream, role)?;
         self.first(projected, &[TO_END, TO_END, width])
     }
@@ -94,7 +94,7 @@ impl Decoder<'_> {
         let count = self.graph.get_shape(flat)?;
         let one = self.graph.ui32(&[1]);
         let shape = self.shape(&[count, one])?;
-        // The exports forget here that a column has one element.
+        // Here the exports lose the fact that a column has one element.
         let open = TensorType::new(vec![Dim::Dynamic, Dim::Dynamic], Element::Si32);
         self.graph.reshape_as(self.input_ids, shape, &open)
     }
@@ -108,7 +108,7 @@ impl Decoder<'_> {
         self.graph.gather_along_axis(table, indices, rows)
     }
 
-    /// The tokens' rows from the tables in the graph, one a layer: si8 `[queries, L * ld]`.
+    /// The tokens' rows from the tables in the graph, one per layer: si8 `[queries, L * ld]`.
     fn stock_codes(&mut self, per_layer: PerLayer) -> Result<ValueId, BuildError> {
         let mut parts = Vec::with_capacity(self.layers.len());
         for layer in 0..self.layers.len() {

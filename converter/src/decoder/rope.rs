@@ -79,7 +79,7 @@ impl Decoder<'_> {
 /// `theta^(-2j / head_dim)` for the pairs that rotate, 0 for the others, in f32: they underflow in f16.
 ///
 /// Rounded where the exports round: the exponent, the power and its reciprocal each to f32. The power is computed in f64 by a
-/// library of our own choice, so that every platform gets the same bits.
+/// fixed library, so that every platform gets the same bits.
 fn frequencies(rope: &Rope, head_dim: usize) -> Vec<f32> {
     let rotating = |pair: usize| {
         let exponent = (2 * pair) as f32 / head_dim as f32;

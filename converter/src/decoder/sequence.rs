@@ -31,7 +31,7 @@ impl Sequence {
         TensorType::new(vec![Dim::Fixed(1), self.extent()], Element::Si32)
     }
 
-    /// Number of positions in `input_ids`, where it is not known: si32 `[1]`.
+    /// Number of positions in `input_ids`, if it is not fixed: si32 `[1]`.
     pub(super) fn count(
         self,
         graph: &mut FunctionBuilder,
@@ -53,12 +53,12 @@ pub(super) fn last_extent(graph: &mut FunctionBuilder, matrix: ValueId) -> Resul
 }
 
 impl Decoder<'_> {
-    /// Whether a call may take several positions. The exports of one position do much in a way of their own.
+    /// Whether a call may take several positions. The exports of one position do many steps in their own way.
     pub(super) fn takes_many(&self) -> bool {
         self.sequence != Sequence::One
     }
 
-    /// Number of positions of a call, where it is known.
+    /// Number of positions of a call, if it is fixed.
     pub(super) fn fixed_count(&self) -> u32 {
         match self.sequence {
             Sequence::Fixed(count) => count,
@@ -83,7 +83,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// Joins extents to a shape.
+    /// Joins extents into a shape.
     pub(super) fn shape(&mut self, extents: &[ValueId]) -> Result<ValueId, BuildError> {
         let axis = self.graph.scalar(Scalar::Si32(0));
         self.graph.concat(axis, extents)

@@ -1,4 +1,4 @@
-//! The weights of a graph: promises of blobs, keyed by tensor, and the few tensors that stand in the program.
+//! The weights of a graph: promises of blobs, keyed by tensor, and the few tensors that are stored in the program.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use crate::recipe::Treatment;
 use checkpoint::config::{DecoderConfig, PerLayer};
 use checkpoint::{BLOCK, Role};
 
-/// Tensors with fewer elements than this stand in the program itself, as in Apple's own exports. Apple's tools merge blobs of
+/// Tensors with fewer elements than this are stored in the program itself, as in Apple's own exports. Apple's tools merge blobs of
 /// equal content when they save a package; among tensors this small equal ones are common (a scalar of 1 in every layer).
 pub const INLINE_ELEMENTS: usize = 256;
 
-/// Half-precision bytes, little-endian, of the tensors that stand in the program.
+/// Half-precision bytes, little-endian, of the tensors that are stored in the program.
 pub type InlineTensors = BTreeMap<Role, Vec<u8>>;
 
 /// Makes the promises, and remembers what they hold.
@@ -36,7 +36,7 @@ impl<'c> Weights<'c> {
         self.blobs
     }
 
-    /// Promises a blob made of a role's tensor. `part` is what its key has behind the tensor's name.
+    /// Promises a blob made from a role's tensor. `part` follows the tensor's name in its key.
     fn blob(
         &mut self,
         graph: &mut FunctionBuilder,

@@ -1,11 +1,11 @@
-//! What of a matrix comes out of the pass over its codes.
+//! The results of the pass over a matrix's codes, other than the codes.
 
 use half::f16;
 
 use super::workers::Product;
 use crate::quant::Statistics;
 
-/// What is known of a matrix besides its codes: its scales, which stand behind them, and what quantization did.
+/// What belongs to a matrix besides its codes: its scales, which follow them, and what quantization did.
 #[derive(Default)]
 pub(super) struct Matrix {
     pub(super) scales: Vec<f16>,
@@ -13,7 +13,7 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    /// Adds what was made of a piece.
+    /// Adds the results for a piece.
     pub(super) fn append(&mut self, product: &Product) {
         self.scales.extend_from_slice(&product.scales);
         let Some(statistics) = &product.statistics else { return };

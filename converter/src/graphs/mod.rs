@@ -1,8 +1,8 @@
 //! Writes graphs: every blob of the plan, streamed through the quantizers on all cores, to one or several packages at once.
 //!
-//! Every tensor is read once. What else is made of it than the blob whose turn it is, is made in the same pass: rows of the gather
-//! tables go to their files at once, a blob that stands further back in the package (the tied head, after the embedding) waits
-//! in a temporary file as the codes it will be.
+//! Every tensor is read once. Everything else that is made from it is made in the same pass: rows of the gather
+//! tables go to their files at once, and a blob that comes later in the package (the tied head, after the embedding) waits
+//! in a temporary file as finished codes.
 
 mod matrix;
 pub(crate) mod schedule;
@@ -61,8 +61,8 @@ pub(crate) struct GraphPass<'r> {
 }
 
 impl GraphPass<'_> {
-    /// Writes packages whose plans hold the same blobs in the same order, and those of the tables that are made of the same
-    /// tensors. Goes on where the journal ends.
+    /// Writes packages whose plans hold the same blobs in the same order, and those of the tables that are made from the same
+    /// tensors. Continues where the journal ends.
     ///
     /// # Errors
     /// If the checkpoint cannot be read, holds an element that cannot be converted, a package cannot be written, or the

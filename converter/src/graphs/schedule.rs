@@ -1,4 +1,4 @@
-//! The order of work: which blob reads its tensor, and what else is made of it then.
+//! The order of work: which blob reads its tensor, and what else is made from it then.
 
 use crate::blob::{Blob, Content};
 use crate::error::ConvertError;
@@ -10,7 +10,7 @@ use crate::tables::{Job, TableWriter};
 use checkpoint::source::{TensorEntry, bytes_of};
 use checkpoint::{Checkpoint, Role};
 
-/// Elements that a worker takes at a time, at most, if a row has no more.
+/// Largest number of elements that a worker takes at a time, unless a row has more.
 const PIECE: usize = 1 << 20;
 
 /// How a blob gets its bytes.
@@ -20,7 +20,7 @@ pub(super) enum Work<'p> {
     Read(Treatment),
     /// They wait in a temporary file, made when the tensor was read for another blob.
     Unspool,
-    /// They came out of the pass over the codes before them.
+    /// They result from the pass over the codes before them.
     Scales,
     /// They are read from the per-layer table that was spread before.
     Table(&'p StockTable),
@@ -31,13 +31,13 @@ pub(super) struct Step<'p> {
     pub(super) blob: &'p Blob,
     pub(super) tensor: &'p TensorEntry,
     pub(super) work: Work<'p>,
-    /// Blobs further back that are made of the tensor while it is read: their numbers, and how they are stored.
+    /// Later blobs that are made from the tensor while it is read: their numbers, and how they are stored.
     pub(super) later: Vec<(usize, Treatment)>,
-    /// The table that is made of it too.
+    /// The table that is made from it too.
     pub(super) table: Option<&'p Job>,
 }
 
-/// A stretch of one blob: whole rows, and so whole blocks.
+/// A part of one blob: whole rows, and so whole blocks.
 pub(super) struct Piece {
     /// Number of the step.
     pub(super) step: usize,
@@ -112,7 +112,7 @@ impl<'p> Schedule<'p> {
     }
 
     /// Whether a run over these blobs, to this number of packages, can have finished this: every list has its length, and every
-    /// blob that was made before its turn waits.
+    /// blob that was made before its turn is waiting.
     pub(super) fn allows(&self, done: &Done, packages: usize) -> bool {
         let next = match (done.has_packages, done.next_blob) {
             (true, _) => self.steps.len(),
@@ -157,7 +157,7 @@ fn first_reader(before: &[Blob], blob: &Blob) -> Option<usize> {
     before.iter().position(reads)
 }
 
-/// Bytes of a blob that waits, with the scales that may stand behind it.
+/// Bytes of a blob that waits, with the scales that may follow it.
 fn waiting_bytes(blob: Option<&Blob>, next: Option<&Blob>) -> u64 {
     let scales = next.filter(|next| matches!(next.content, Content::Scales(_)));
     blob.into_iter().chain(scales).map(Blob::bytes).sum()
@@ -171,7 +171,7 @@ pub(crate) fn spooled_bytes(blobs: &[Blob]) -> u64 {
     (0..blobs.len()).filter(is_spooled).map(|at| waiting_bytes(blobs.get(at), blobs.get(at + 1))).sum()
 }
 
-/// The tensors that are read for these blobs, and how many bytes: as many times as they are read.
+/// The tensors that are read for these blobs, and how many bytes: counted as often as they are read.
 pub(crate) fn reads(blobs: &[Blob]) -> impl Iterator<Item = (Role, u64)> {
     let is_read = |(at, blob): &(usize, &Blob)| match blob.content {
         Content::Tensor(_) => first_reader(&blobs[..*at], blob).is_none(),

@@ -1,4 +1,4 @@
-//! Takes what the workers made, in order, and brings it to packages, tables and spools.
+//! Takes what the workers made, in order, and writes it to packages, tables and spools.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -43,14 +43,14 @@ pub(super) struct Sink<'d> {
     noted: usize,
     /// The tensor that was read last.
     last_tensor: &'d str,
-    /// Finished tensors that are not wholly in the files yet.
+    /// Finished tensors that are not completely in the files yet.
     pending: VecDeque<Pending>,
 }
 
-/// A finished tensor whose bytes are under way to the packages.
+/// A finished tensor whose bytes are being written to the packages.
 struct Pending {
     entry: Entry,
-    /// How far each package had come when it was finished; nothing where it is not yet in the file.
+    /// The position in each package when it was finished; nothing while it is not yet in the file.
     reached: Vec<Option<WrittenFile>>,
 }
 
@@ -95,7 +95,7 @@ impl<'d> Sink<'d> {
         })
     }
 
-    /// Writes what was made of a piece, and gives the buffers back.
+    /// Writes the results for a piece, and returns the buffers.
     pub(super) fn take(
         &mut self,
         piece: &Piece,
@@ -165,7 +165,7 @@ impl<'d> Sink<'d> {
         Ok(())
     }
 
-    /// Before a blob begins: everything that was read so far is finished, if no matrix waits for its scales. That goes into the
+    /// Before a blob begins: everything that was read so far is finished, if no matrix waits for its scales. It is recorded in the
     /// journal as soon as the files hold it.
     fn note(
         &mut self,
@@ -189,14 +189,14 @@ impl<'d> Sink<'d> {
         self.record_reached(journal)
     }
 
-    /// Statistics of the matrices that were finished since they were last asked for.
+    /// Statistics of the matrices that were finished since the last call.
     fn new_statistics(&mut self) -> Vec<TensorStatistics> {
         let new = self.statistics.tensors[self.noted..].to_vec();
         self.noted = self.statistics.tensors.len();
         new
     }
 
-    /// Writes down what all packages hold by now.
+    /// Records what all packages hold by now.
     fn record_reached(&mut self, journal: &mut Journal) -> Result<(), ConvertError> {
         for (at, writer) in self.writers.iter().enumerate() {
             let mut waiting =
@@ -220,7 +220,7 @@ impl<'d> Sink<'d> {
         Ok(())
     }
 
-    /// A tensor is read: opens what else is made of it.
+    /// A tensor is read: opens what else is made from it.
     fn begin(
         &mut self,
         step: &'d Step<'d>,
@@ -265,7 +265,7 @@ impl<'d> Sink<'d> {
         self.writers.iter_mut().try_for_each(|writer| writer.write(bytes)).map_err(ConvertError::from)
     }
 
-    /// Adds the statistics of a matrix whose codes are whole.
+    /// Adds the statistics of a matrix whose codes are complete.
     fn add_statistics(&mut self, step: &Step<'_>) {
         if let (Some(statistics), Some(treatment)) = (self.matrix.statistics.take(), step.blob.codes()) {
             self.statistics.tensors.push(TensorStatistics {

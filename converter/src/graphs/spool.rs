@@ -1,4 +1,4 @@
-//! A blob that is made before its turn: its bytes wait in a temporary file, its scales behind them.
+//! A blob that is made before its turn: its bytes wait in a temporary file, followed by its scales.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -17,7 +17,7 @@ pub(super) struct Spool {
     path: PathBuf,
     file: StreamedFile,
     blob: usize,
-    /// What is known of the matrix besides its codes.
+    /// What belongs to the matrix besides its codes.
     matrix: Matrix,
 }
 
@@ -51,7 +51,7 @@ impl Spool {
         Ok(Spool { path, file, blob, matrix: Matrix::default() })
     }
 
-    /// Appends what was made of a piece.
+    /// Appends the results for a piece.
     pub(super) fn append(&mut self, product: &Product) -> Result<(), ConvertError> {
         self.matrix.append(product);
         self.file.write(&product.bytes).map_err(failure(&self.path))
@@ -76,12 +76,12 @@ impl WaitingBlob {
         Ok(WaitingBlob { path, record: record.clone() })
     }
 
-    /// What a journal holds of it.
+    /// Its entry in a journal.
     pub(super) fn record(&self) -> &SpoolRecord {
         &self.record
     }
 
-    /// Opens it for reading: `bytes` bytes of the blob, behind which its scales stand, which are read now.
+    /// Opens it for reading: `bytes` bytes of the blob, followed by its scales, which are read now.
     pub(super) fn open(&self, bytes: u64) -> Result<(Unspooled, Matrix), ConvertError> {
         let mut file = File::open(&self.path).map_err(failure(&self.path))?;
         let count = self.record.file.bytes.saturating_sub(bytes) as usize / size_of::<f16>();

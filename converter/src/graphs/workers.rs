@@ -1,4 +1,4 @@
-//! What the workers do: read a piece of a tensor, and make everything of it that is to be made.
+//! What the workers do: read a piece of a tensor, and make everything that is made from it.
 
 use half::{bf16, f16};
 
@@ -11,7 +11,7 @@ use crate::stock::StockTable;
 use crate::tables::TableRows;
 use checkpoint::source::Source;
 
-/// A blob's bytes, made of a piece.
+/// A blob's bytes for a piece.
 #[derive(Default)]
 pub(super) struct Product {
     pub(super) bytes: Vec<u8>,
@@ -19,12 +19,12 @@ pub(super) struct Product {
     pub(super) statistics: Option<Statistics>,
 }
 
-/// Everything that was made of a piece.
+/// Everything that was made from a piece.
 #[derive(Default)]
 pub(super) struct Made {
     /// For the blob whose turn it is.
     pub(super) now: Product,
-    /// For the blobs further back, in the order of [`Step::later`].
+    /// For the later blobs, in the order of [`Step::later`].
     pub(super) later: Vec<Product>,
     /// For the table.
     pub(super) rows: Option<TableRows>,

@@ -5,7 +5,7 @@ use half::f16;
 use super::QuantizeError;
 use super::block::{BLOCK, Extremum, F16_OVERFLOW, Fit, round_to_f16};
 
-/// Smallest scale, so that a block of zeros has one that can be divided by.
+/// Smallest scale, so that the scale of a block of zeros can be divided by.
 pub(super) const SMALLEST_SCALE: f32 = 1.0 / (1 << 23) as f32;
 
 /// Width of the codes.
@@ -35,7 +35,7 @@ impl Width {
     }
 }
 
-/// What [`place`] makes of weights, if all of them fit f16.
+/// The result of [`place`] for weights, if all of them fit f16.
 pub(super) fn fit(weights: &[f32; BLOCK], width: Width) -> Result<Fit, QuantizeError> {
     let extremum = Extremum::of(weights);
     if extremum.value.abs() >= F16_OVERFLOW {

@@ -29,7 +29,7 @@ pub struct Fit {
 }
 
 impl Fit {
-    /// Measures what a scale and codes make of finite weights.
+    /// Measures how well a scale and codes reproduce finite weights.
     pub(super) fn measure(weights: &[f32; BLOCK], scale: f16, codes: [i8; BLOCK]) -> Self {
         let factor = scale.to_f32();
         let products = codes.map(|code| f32::from(code) * factor);

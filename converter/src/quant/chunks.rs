@@ -1,6 +1,6 @@
 //! Whole tensors, in chunks.
 //!
-//! Slices are cut into chunks of a fixed size that a core's own cache holds. Conversions give each worker a slice of its own.
+//! Slices are cut into chunks of a fixed size that fit a core's own cache. Conversions give each worker a separate slice.
 
 use fearless_simd::Level;
 use half::{bf16, f16};
@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::block::BLOCK;
 use super::{Int4Rule, QuantizeError, Statistics, vector};
 
-/// Blocks a chunk: 128 KiB of weights, which stay in a core's own cache.
+/// Blocks per chunk: 128 KiB of weights, which stay in a core's own cache.
 const CHUNK: usize = 2048;
 
 /// Bytes of 4-bit codes of a block.

@@ -18,9 +18,9 @@ pub enum QuantizeError {
         /// Position of the weight; the block's extremum where the scale overflows.
         element: usize,
     },
-    /// The buffers do not belong together.
+    /// The lengths of the buffers do not match.
     #[error(
-        "{weights} weights, which must be whole blocks of 32, do not go with {codes} bytes of codes and {scales} scales"
+        "{weights} weights, which must be whole blocks of 32, do not match {codes} bytes of codes and {scales} scales"
     )]
     Length {
         /// Number of weights given.

@@ -6,7 +6,7 @@ use super::absmax::{self, Width};
 use super::block::{BLOCK, Fit, widen};
 use super::{Int4Rule, QuantizeError, lattice, q4_0};
 
-/// What [`super::quantize_int4`] makes of a block.
+/// The result of [`super::quantize_int4`] for a block.
 ///
 /// # Errors
 /// If a weight is not finite or too large.
@@ -18,7 +18,7 @@ pub fn fit(rule: Int4Rule, block: &[bf16; BLOCK]) -> Result<Fit, QuantizeError> 
     }
 }
 
-/// What [`super::quantize_int8`] makes of a block.
+/// The result of [`super::quantize_int8`] for a block.
 ///
 /// # Errors
 /// If a weight is not finite or too large.

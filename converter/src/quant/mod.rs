@@ -1,17 +1,17 @@
 //! Quantizers: blocks of 32 bf16 weights to 4- or 8-bit codes and an f16 scale each, and plain rounding to f16.
 //!
-//! The runtime computes `code * scale`. [`Int4Rule`] names the rules that pick both; int8 always follows the rule of
-//! [`Int4Rule::Absmax`] with wider codes. The default, [`lattice`], gives back the very weights that a quantization-aware training
-//! left, block by block, and the best fit where a block is on no lattice. Whether it is, is decided for every block on its own,
+//! The runtime computes `code * scale`. [`Int4Rule`] names the rules that choose both; int8 always follows the rule of
+//! [`Int4Rule::Absmax`] with wider codes. The default, [`lattice`], reproduces exactly the weights that quantization-aware training
+//! left, block by block, and takes the best fit if a block is not on a lattice. That is decided for every block separately,
 //! at the cost of a few vector operations: no result depends on other blocks, on how a tensor is cut, or on the number of
-//! threads. (The sums of squares in [`Statistics`] are f64 additions in the order of merging, their last bits alone depend on
+//! threads. (The sums of squares in [`Statistics`] are f64 additions in the order of merging; only their last bits depend on
 //! the cut.)
 //!
-//! A weight that is NaN, infinite or too large for f16 is an error. `q4_0` alone takes weights up to eight times that, as far as
+//! A weight that is NaN, infinite or too large for f16 is an error. Only `q4_0` takes weights up to eight times that, as long as
 //! its scale fits.
 //!
 //! Every rule exists twice: plainly, one block at a time ([`fit`], [`lattice::recover`]), and in vectors for whole tensors. Tests
-//! hold both to the same bits.
+//! check that both produce the same bits.
 
 mod absmax;
 mod block;

@@ -6,7 +6,7 @@ use super::QuantizeError;
 use super::block::{BLOCK, Extremum, Fit};
 
 /// `d = extremum / -8`, `code = clamp(trunc(weight * (1 / d) + 8.5), 0, 15) - 8`, all in f32 with the f32 `d`, which is then
-/// stored as f16. Where `1 / d` is infinite, which GGML leaves to the machine, codes are 0; the stored scale is then zero.
+/// stored as f16. If `1 / d` is infinite, for which GGML's result depends on the machine, codes are 0; the stored scale is then zero.
 pub(super) fn fit(weights: &[f32; BLOCK]) -> Result<Fit, QuantizeError> {
     let extremum = Extremum::of(weights);
     let d = extremum.value / -8.0;

@@ -1,4 +1,4 @@
-//! The rules that pick a block's scale and codes.
+//! The rules that choose a block's scale and codes.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Int4Rule {
-    /// The lattice on which the weights were trained, recovered; the best fit for a block that lies on none.
+    /// The lattice on which the weights were trained, recovered; the best fit for a block that is not on a lattice.
     #[default]
     Lattice,
     /// GGML's Q4_0: the signed extremum divided by -8.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// A weight is exact if `code * scale`, rounded to the nearest bf16 number (ties to even), equals it; zeros of either sign are
 /// equal. Errors are those of `code * scale` itself, which is what the graph computes with, so blocks whose weights are all
-/// exact still have a small one.
+/// exact still have a small error.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Statistics {
     /// Blocks of 32 weights.
@@ -26,7 +26,7 @@ pub struct Statistics {
     pub squared_weights: f64,
     /// The block with the largest relative error, the first one on a tie; none if every error is zero.
     pub worst: Option<WorstBlock>,
-    /// How often the extremum (the first element of largest magnitude) of a block got a code: entry 0 counts code -8, entry 15
+    /// How often the extremum (the first element of largest magnitude) of a block has a code: entry 0 counts code -8, entry 15
     /// code 7. Blocks of zeros are left out, and so are all blocks with 8-bit codes.
     pub extremum_codes: [u64; 16],
     /// How often a scale has an exponent: entry `e` counts magnitudes from 2^(e-15) up to twice that, entry 0 those below 2^-14.
@@ -55,8 +55,8 @@ impl Statistics {
         if self.squared_weights == 0.0 { 0.0 } else { (self.squared_error / self.squared_weights).sqrt() }
     }
 
-    /// Adds the figures of the blocks that follow. The sums of squares are those of f64 additions in the order of the calls, so
-    /// the same parts merged in the same order give the same bits.
+    /// Adds the statistics of the blocks that follow. The sums of squares are those of f64 additions in the order of the calls, so
+    /// the same parts merged in the same order produce the same bits.
     pub fn merge(&mut self, next: &Self) {
         if let Some(worst) = next.worst
             && self.worst.is_none_or(|known| worst.relative_error > known.relative_error)

@@ -1,4 +1,4 @@
-//! The gather tables: what the host reads a token's rows from.
+//! The gather tables, from which the host reads a token's rows.
 //!
 //! Raw little-endian files without a header. A row has int8 codes and one f32 scale; see [`rows`] for the rule.
 

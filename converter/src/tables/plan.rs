@@ -12,7 +12,7 @@ use checkpoint::{Checkpoint, CheckpointError, Role};
 pub struct PlannedFile {
     /// Name in the folder.
     pub name: &'static str,
-    /// Tensor of the checkpoint that it is made of.
+    /// Tensor of the checkpoint that it is made from.
     pub tensor: String,
     /// Number of bytes.
     pub bytes: u64,
@@ -21,7 +21,7 @@ pub struct PlannedFile {
 /// How a table stores a tensor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TableTreatment {
-    /// 8-bit codes with an f32 scale a row, in a file of their own.
+    /// 8-bit codes with one f32 scale per row, in a separate file.
     RowInt8 { scales: &'static str },
     /// Widened to single precision.
     F32,
@@ -68,7 +68,7 @@ impl TablesPlan {
         })
     }
 
-    /// The files, in the order in which they are written; `meta.json` is made of the configuration.
+    /// The files, in the order in which they are written; `meta.json` is made from the configuration.
     pub fn files(&self) -> Vec<PlannedFile> {
         self.jobs.iter().flat_map(Job::files).collect()
     }

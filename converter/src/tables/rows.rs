@@ -5,7 +5,7 @@ use half::bf16;
 
 use crate::quant::QuantizeError;
 
-/// Largest magnitude that a row is taken to have at least, so that a row of zeros gets a scale above zero.
+/// Lower limit of a row's largest magnitude, so that a row of zeros gets a scale above zero.
 const SMALLEST_EXTREMUM: f32 = 1e-12;
 
 /// Largest code.
@@ -14,7 +14,7 @@ const LARGEST_CODE: f32 = 127.0;
 /// Adding and subtracting this rounds an f32 below 2^22 to an integer, half to even.
 const ROUNDING: f32 = 12_582_912.0;
 
-/// Quantizes rows of `width` elements: `codes` gets an i8 as u8 an element, `scales` an f32 a row.
+/// Quantizes rows of `width` elements: `codes` gets one i8 as u8 per element, `scales` one f32 per row.
 ///
 /// # Errors
 /// [`QuantizeError`] with the index of the first element that is NaN or infinite.
@@ -37,7 +37,7 @@ pub fn quantize_rows(
     Ok(())
 }
 
-/// One row; false if an element is not finite. The compiler makes vectors of it for each level of instructions; no rounding depends
+/// One row; false if an element is not finite. The compiler vectorizes it for each level of instructions; no rounding depends
 /// on that.
 #[inline(always)]
 fn quantize_row(weights: &[bf16], codes: &mut [u8], scale: &mut f32) -> bool {

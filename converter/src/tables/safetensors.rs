@@ -20,7 +20,7 @@ use checkpoint::{Checkpoint, Role};
 
 /// Elements that a worker takes at a time.
 const PIECE: u64 = 1 << 20;
-/// Largest magnitude that a table is taken to have at least.
+/// Lower limit of a table's largest magnitude.
 const SMALLEST_EXTREMUM: f32 = 1e-6;
 /// The header of a safetensors file is padded to this.
 const HEADER_ALIGNMENT: usize = 8;

@@ -18,10 +18,10 @@ use crate::quant::QuantizeError;
 use checkpoint::source::{Reading, Source, bytes_of};
 use checkpoint::{Checkpoint, Role};
 
-/// Elements that a worker takes at a time, at least: whole rows.
+/// Least number of elements that a worker takes at a time: whole rows.
 const PIECE: u64 = 1 << 20;
 
-/// The file with the tables' own facts.
+/// The file with the facts about the tables.
 const META: &str = "meta.json";
 
 /// A table folder as written.
@@ -31,7 +31,7 @@ pub struct WrittenTables {
     pub files: BTreeMap<String, WrittenFile>,
 }
 
-/// A file under way.
+/// An unfinished file.
 #[derive(Debug)]
 struct Output {
     path: PathBuf,
@@ -63,8 +63,8 @@ impl Output {
     }
 }
 
-/// A table folder under way, or one that an interrupted run has left. Tables of tensors that are read for a graph anyhow are made in that pass; [`TableWriter::finish`]
-/// makes the others.
+/// An unfinished table folder, or one that an interrupted run has left. Tables of tensors that are read for a graph anyway are made in that
+/// pass; [`TableWriter::finish`] makes the others.
 #[derive(Debug)]
 pub(crate) struct TableWriter<'p> {
     plan: &'p TablesPlan,
@@ -74,7 +74,7 @@ pub(crate) struct TableWriter<'p> {
 }
 
 impl<'p> TableWriter<'p> {
-    /// Begins in an empty folder, or continues behind the files that the journal holds.
+    /// Starts in an empty folder, or continues after the files that the journal lists.
     ///
     /// # Errors
     /// If one of them is not as it was.
@@ -103,12 +103,12 @@ impl<'p> TableWriter<'p> {
         Ok(TableWriter { plan, directory, disk: journal.disk().clone(), files })
     }
 
-    /// The files that are whole.
+    /// The files that are complete.
     pub(crate) fn files(&self) -> &BTreeMap<String, WrittenFile> {
         &self.files
     }
 
-    /// The table that is made of this tensor, if there is one.
+    /// The table that is made from this tensor, if there is one.
     pub(crate) fn job(&self, role: Role) -> Option<&'p Job> {
         self.plan.jobs.iter().find(|job| job.role == role)
     }
@@ -130,7 +130,7 @@ impl<'p> TableWriter<'p> {
         Ok(())
     }
 
-    /// Makes the tables that are not there yet.
+    /// Makes the missing tables.
     ///
     /// # Errors
     /// As [`write`].
@@ -161,7 +161,7 @@ impl<'p> TableWriter<'p> {
 }
 
 impl TableWriter<'_> {
-    /// Writes down that a table is whole.
+    /// Records that a table is complete.
     fn note(&self, job: &Job, checkpoint: &Checkpoint, journal: &mut Journal) -> Result<(), ConvertError> {
         let names = std::iter::once(job.data).chain(job.scales());
         let files = names.filter_map(|name| self.files.get_key_value(name));
@@ -175,7 +175,7 @@ impl TableWriter<'_> {
     }
 }
 
-/// The files of one table, under way.
+/// The unfinished files of one table.
 #[derive(Debug)]
 pub(crate) struct TableOutput {
     data: Output,
@@ -258,7 +258,7 @@ fn write_job(
 }
 
 impl Job {
-    /// The table's rows that are made of these rows of the tensor.
+    /// The table's rows that are made from these rows of the tensor.
     ///
     /// # Errors
     /// If an element is not finite.

@@ -1,4 +1,4 @@
-//! The `q4_0` rule against GGML's reference quantizer: blocks and answers recorded by `judges/q4_0_golden.py`, which can draw others
+//! The `q4_0` rule against GGML's reference quantizer: blocks and answers recorded by `judges/q4_0_golden.py`, which can generate others
 //! for `Q4_0_GOLDEN`.
 
 use std::env;

@@ -8,14 +8,14 @@ use proptest::prelude::*;
 
 type Block = [bf16; BLOCK];
 
-/// Whether a scale with some code in -8..7 gives back a weight; zeros of either sign are one.
+/// Whether a scale with some code in -8..7 reproduces a weight; zeros of either sign are equal.
 fn reproduces(scale: f16, weight: bf16) -> bool {
     let is_code = |code: &i8| bf16::from_f32(f32::from(*code) * scale.to_f32()) == weight;
     (-8..8).any(|code| is_code(&code))
 }
 
-/// All f16 scales, of both signs, that give back a block. One that does is at least an eighth and at most the whole of the
-/// largest magnitude, give or take the rounding.
+/// All f16 scales, of both signs, that reproduce a block. They lie between an eighth of the largest magnitude and
+/// the largest magnitude, apart from rounding.
 fn scales_of(block: &Block) -> Vec<f16> {
     let largest = block.iter().map(|weight| weight.to_f32().abs()).fold(0.0, f32::max);
     let (low, high) = (f16::from_f32(largest / 8.1).to_bits(), f16::from_f32(largest * 1.01).to_bits());
@@ -24,8 +24,8 @@ fn scales_of(block: &Block) -> Vec<f16> {
     scales.filter(|scale| block.iter().all(|weight| reproduces(*scale, *weight))).collect()
 }
 
-/// Whether a real scale of a sign gives back a block. The places where a weight begins or ceases to be given back, and those
-/// between them, are all that need to be tried.
+/// Whether a real scale of a sign reproduces a block. Only the places where a weight starts or stops being reproduced, and those
+/// between them, have to be tried.
 fn some_real_scale_fits(block: &Block, sign: i32) -> bool {
     // Magnitudes of scales for one code of one weight, times the least common multiple of all codes: exact in f64.
     let intervals = |weight: bf16| {
@@ -57,7 +57,7 @@ fn is_on_lattice(block: &Block) -> bool {
     recover(block).is_some()
 }
 
-/// Checks a recovery against all scales that there are.
+/// Checks a recovery against all possible scales.
 fn check(block: &Block) -> Result<(), TestCaseError> {
     let scales = scales_of(block);
     let Some(Recovered { scale, codes, interval, extremum_code, is_exact }) = recover(block) else {
@@ -85,7 +85,7 @@ fn check(block: &Block) -> Result<(), TestCaseError> {
     let rank =
         |code: i8| EXTREMUM_CODES.iter().position(|known| *known == code || -*known == code && code != 8);
     prop_assert!(rank(extremum_code).is_some(), "{}", extremum_code);
-    // The interval is that of the scales which give the block back with these very codes.
+    // The interval is that of the scales that reproduce the block with exactly these codes.
     let same_codes = |scale: &f16| {
         codes
             .iter()
@@ -113,7 +113,7 @@ fn check(block: &Block) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Checks what is taken where no f16 number is among the scales.
+/// Checks what is chosen if no f16 number is among the scales.
 fn check_inexact(
     block: &Block,
     found: &Recovered,
@@ -148,7 +148,7 @@ fn every_kind_of_lattice_is_found_where_there_is_one() {
                 check(&weights).unwrap_or_else(|error| panic!("{kind}: {error}"));
                 let found = recover(&weights).unwrap_or_else(|| panic!("{kind}"));
                 assert!(!kind.scale_is_bf16() || deviation < 1e-3 || found.is_exact, "{kind}");
-                // The very codes, or all of them times a factor.
+                // The same codes, or all of them times a factor.
                 let at = block.codes.iter().position(|code| *code != 0).unwrap();
                 let (made, got) = (i32::from(block.codes[at]), i32::from(found.codes[at]));
                 for (code, other) in block.codes.iter().zip(found.codes) {
@@ -162,7 +162,7 @@ fn every_kind_of_lattice_is_found_where_there_is_one() {
     }
 }
 
-/// What a factor may be: codes that are all multiples of one number say no more than their quotients.
+/// Possible factors: codes that are all multiples of one number say no more than their quotients.
 #[test]
 fn codes_are_ambiguous_only_up_to_a_factor() {
     let block = |codes: [i8; 4], scale: f32| {
@@ -188,7 +188,7 @@ fn codes_are_ambiguous_only_up_to_a_factor() {
     assert_eq!(found([8, 4, 2, 1]), [-8, -4, -2, -1], "no positive scale holds a code of +8");
 }
 
-/// Where f16 numbers are far apart, codes are kept if that is nearer to the weights than the best fit.
+/// Where f16 numbers are far apart, codes are kept if they are nearer to the weights than the best fit.
 #[test]
 fn a_scale_below_the_normal_f16_numbers_leaves_no_larger_error_than_the_best_fit() {
     let mut kept = 0;
@@ -220,13 +220,13 @@ fn a_negative_scale_only_for_a_positive_code_of_eight() {
     assert_eq!(sign(weights([7, -7, 5, -3])), Some(true));
     assert_eq!(sign(weights([-7, 5, 3, 1])), Some(true));
     assert_eq!(sign(weights([8, -8, 5, 3])), None, "no sign holds both eights");
-    // Half of the codes under twice the scale: no need for an eight.
+    // Half of the codes with twice the scale: an eight is not needed.
     assert_eq!(sign(weights([8, 2, -4, 6])), Some(true));
     assert_eq!(sign(weights([8, 8, 0, 0])), Some(true));
 }
 
 #[test]
-fn what_is_not_a_number_in_f16_is_on_no_lattice() {
+fn what_is_not_a_number_in_f16_is_not_on_a_lattice() {
     let block = |value: f32| [bf16::from_f32(value); BLOCK];
     assert!(is_on_lattice(&block(0.0)) && is_on_lattice(&block(-0.0)));
     assert!(is_on_lattice(&block(3.0)) && is_on_lattice(&block(-65280.0)));
@@ -237,7 +237,7 @@ fn what_is_not_a_number_in_f16_is_on_no_lattice() {
     assert!(!is_on_lattice(&block(f32::NAN)) && !is_on_lattice(&block(f32::NEG_INFINITY)));
 }
 
-/// The squared error of a block as it was packed, without rounding errors that matter.
+/// The squared error of a block as it was packed, without significant rounding errors.
 fn packed_error(rule: Int4Rule, block: &Block) -> f64 {
     let (mut codes, mut scales) = ([0; BLOCK / 2], [f16::ZERO]);
     quantize_int4(rule, block, &mut codes, &mut scales).unwrap();
@@ -282,7 +282,7 @@ proptest! {
         check(&which.map(|which| bf16::from_f32(f32::from(code(which)) * significand * 0.01)))?;
     }
 
-    /// One weight a step off its place.
+    /// One weight is one step off.
     #[test]
     fn blocks_next_to_a_lattice(
         scale in 0x1000_u16..0x4000,
@@ -329,12 +329,12 @@ fn smooth_blocks(count: usize) -> Vec<Block> {
 
 /// 31 weights would have to be within 2^-8 of a multiple of something by chance.
 #[test]
-fn random_weights_are_on_no_lattice() {
+fn random_weights_are_not_on_a_lattice() {
     let blocks = smooth_blocks(30_000);
     let on_lattice = blocks.iter().filter(|block| is_on_lattice(block)).count();
     println!("{on_lattice} of {} random blocks lie on a lattice", blocks.len());
     assert_eq!(on_lattice, 0);
-    // What is left of a lattice after a little training is none either.
+    // After a few steps of training, a lattice is no longer one either.
     let nudged = Lattice::Bf16Div75Signed8.blocks(9, 0.02, 2000).map(|block| {
         let mut weights = block.weights.map(bf16::from_bits);
         for (at, weight) in weights.iter_mut().enumerate().filter(|(_, weight)| weight.to_f32() != 0.0) {

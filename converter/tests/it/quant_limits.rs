@@ -43,7 +43,7 @@ fn q4_0_takes_what_its_scale_can_hold() {
 }
 
 #[test]
-fn the_first_fault_in_order_is_told_in_whichever_chunk_it_is() {
+fn the_first_fault_in_order_is_reported_whichever_chunk_it_is_in() {
     let mut weights = vec![bf16::from_f32(0.25); MANY * BLOCK];
     for (element, value) in
         [(5000 * BLOCK + 3, f32::NAN), (2048 * BLOCK + 40, 1e6), (2048 * BLOCK + 100, f32::INFINITY)]
@@ -60,7 +60,7 @@ fn the_first_fault_in_order_is_told_in_whichever_chunk_it_is() {
 }
 
 #[test]
-fn buffers_that_do_not_go_together_are_refused() {
+fn buffers_that_do_not_match_are_refused() {
     let weights = [bf16::ONE; 2 * BLOCK];
     let refused = |weights: &[bf16], codes: usize, scales: usize| {
         let (mut codes, mut scales) = (vec![0; codes], vec![f16::ONE; scales]);

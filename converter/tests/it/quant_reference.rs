@@ -31,7 +31,7 @@ fn matrices() -> BTreeMap<String, (Vec<u64>, Vec<bf16>)> {
     roles.map(read).collect()
 }
 
-/// Bytes of a constant; those of the small ones stand in the graph.
+/// Bytes of a constant; those of the small ones are in the graph.
 fn constant(package: &Package, program: &[u8], value: ValueId) -> Constant {
     let module: &Module = &package.bytecode.module;
     let shape = module.tensor(value).unwrap().shape.iter().map(|dim| dim.fixed().unwrap()).collect();

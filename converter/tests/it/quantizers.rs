@@ -27,7 +27,7 @@ fn lattice_weights(kind: Lattice, count: usize) -> Vec<bf16> {
 }
 
 fn normal_weights(count: usize) -> Vec<bf16> {
-    // Weights of the lattice kinds before they are put on one are not to be had; a lattice times a smooth factor is off it.
+    // The weights before they were put on a lattice are not available; a lattice times a smooth factor is off it.
     let weights = lattice_weights(Lattice::Bf16Div75Signed8, count);
     let bend =
         |(at, weight): (usize, &bf16)| bf16::from_f32(weight.to_f32() * (1.0 + 0.3 * (at as f32).sin()));
@@ -54,7 +54,7 @@ fn every_kind_of_lattice_is_recovered() {
             let weights_exact = statistics.weights_exact as f64 / statistics.weights as f64;
             assert!(weights_exact >= 0.9999, "{}: {weights_exact}", kind.name());
         } else {
-            // Every code, and every scale for which some f16 number gives back every weight.
+            // Every code, and every scale for which some f16 number reproduces every weight.
             let made: Vec<i8> = blocks.iter().flat_map(|block| block.codes).collect();
             assert!(codes == made, "{}", kind.name());
             let possible = blocks.iter().filter(|block| some_f16_scale_fits(block)).count() as u64;
@@ -162,7 +162,7 @@ fn any_block() -> impl Strategy<Value = [bf16; BLOCK]> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// The vector path makes of a block what the plain reference makes of it, bit for bit.
+    /// The vector path agrees with the plain reference on a block, bit for bit.
     #[test]
     fn vectors_do_what_the_reference_does(block in any_block()) {
         for rule in RULES {

@@ -1,4 +1,4 @@
-//! Runs that are cut off at a byte, in reading or in writing, and resumed, in this process: the outputs become those of a run that was
+//! Runs that are cut off at a byte, in reading or in writing, and resumed, in this process: the outputs equal those of a run that was
 //! never cut off, and no finished tensor is read again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -31,14 +31,14 @@ const FOLDERS: [&str; 4] = ["one", "two", "tables", "work"];
 /// Where a run is cut off.
 #[derive(Clone, Copy, Debug)]
 enum Cut {
-    /// Behind this many bytes of the run's writes.
+    /// After this many bytes of the run's writes.
     Write(u64),
-    /// Behind this many bytes of its reads.
+    /// After this many bytes of its reads.
     Read(u64),
     Never,
 }
 
-/// A checkpoint whose reads fail behind a byte, and which notes what is read.
+/// A checkpoint whose reads fail after a byte, and which records what is read.
 #[derive(Debug)]
 struct FailingSource<'s> {
     inner: &'s LocalSource,
@@ -76,7 +76,7 @@ impl Source for FailingSource<'_> {
     }
 }
 
-/// Notes where in the run's writes the journal got longer.
+/// Records where in the run's writes the journal got longer.
 struct Places<'p> {
     disk: &'p Disk,
     journal: PathBuf,
@@ -110,7 +110,7 @@ impl Progress for Places<'_> {
     }
 }
 
-/// A conversion of a small checkpoint, to be run in any folder.
+/// A conversion of a small checkpoint that can run in any folder.
 struct Job {
     dir: TempDir,
     source: LocalSource,
@@ -319,7 +319,7 @@ fn sample(seed: u64, count: usize, limit: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Every place and a byte in front of it or behind it, and some bytes anywhere.
+/// Every place, a byte before or after it, and some bytes anywhere.
 fn around(job: &Job, places: &[u64], more: usize) -> Vec<Cut> {
     let beside =
         |at: usize, place: u64| if at.is_multiple_of(2) { place.saturating_sub(1) } else { place + 1 };
@@ -368,7 +368,7 @@ fn forge(work: &Path, values: &[Value]) {
     fs::write(work.join("journal"), text).unwrap();
 }
 
-/// One that ended behind a place of the journal.
+/// One that ended after a place of the journal.
 fn cut_off(job: &Job, place: usize) -> TempDir {
     let out = temporary();
     job.run(out.path(), Cut::Write(job.places[place] + 1)).result.unwrap_err();
@@ -383,7 +383,7 @@ fn refuse(job: &Job, out: &Path, what: &str) {
 }
 
 #[test]
-fn a_journal_that_tells_what_cannot_be_is_refused() {
+fn a_journal_with_impossible_entries_is_refused() {
     let (both, stock) = (Job::new(vec![Variant::Provider, Variant::Table]), Job::new(vec![Variant::Stock]));
     let file = json!({"digest": "00".repeat(32), "bytes": u64::MAX});
     let spool = json!({"blob": 1_000_000_000, "file": file, "statistics": null});
@@ -417,7 +417,7 @@ fn a_journal_that_tells_what_cannot_be_is_refused() {
             let work = out.path().join("work");
             let honest = lines(&work);
             for (pointer, lie) in &lies {
-                // The last line that has such a thing: earlier ones are overridden.
+                // The last line that has such an entry: earlier ones are overridden.
                 let Some(at) = honest.iter().rposition(|line| line.pointer(pointer).is_some()) else {
                     continue;
                 };
@@ -442,7 +442,7 @@ fn a_journal_that_tells_what_cannot_be_is_refused() {
 }
 
 #[test]
-fn files_that_changed_meanwhile_are_refused() {
+fn files_that_changed_in_the_meantime_are_refused() {
     let (both, stock) = (Job::new(vec![Variant::Provider, Variant::Table]), Job::new(vec![Variant::Stock]));
     let mut changed = BTreeSet::new();
     for job in [&both, &stock] {
@@ -480,7 +480,7 @@ fn files_that_changed_meanwhile_are_refused() {
     assert!(changed.len() >= 5, "{changed:?}");
 }
 
-/// Replaces a checkpoint's weights by others of the same size as soon as the run has begun.
+/// Replaces a checkpoint's weights with others of the same size as soon as the run has started.
 struct Replacing<'r> {
     from: &'r Path,
     to: &'r Path,

@@ -1,4 +1,4 @@
-"""Writes blocks of bf16 weights with what GGML's reference quantizer, as `gguf` has it in numpy, makes of them by the Q4_0 rule.
+"""Writes blocks of bf16 weights with the results of GGML's reference quantizer, as `gguf` has it in numpy, by the Q4_0 rule.
 
     pip install gguf==0.19.0
     python q4_0_golden.py q4_0.golden                 # the committed file
@@ -24,7 +24,7 @@ SMALLEST, OVERFLOW = 2.0**-124, 524160.0
 
 
 class Random:
-    """splitmix64: the same numbers with every version of everything."""
+    """splitmix64: the same numbers with every version of Python and numpy."""
 
     def __init__(self, seed: int) -> None:
         self.state = seed

@@ -13,7 +13,7 @@ use crate::snapshot::is_commit;
 /// A commit that was made.
 pub(super) struct Committed {
     pub(super) commit: String,
-    /// By what its tree can be asked for.
+    /// The name under which its tree can be requested.
     pub(super) reference: String,
     pub(super) pull_request: Option<String>,
 }
@@ -25,10 +25,10 @@ struct Answered {
     pull_request_url: Option<String>,
 }
 
-/// Commits files on top of `head`, each with whether it is a large one that the storage holds.
+/// Commits files on top of `head`; each comes with whether it is a large one that the storage holds.
 ///
 /// # Errors
-/// If the Hub refuses, somebody else committed meanwhile, or no answer came and it is not known what happened.
+/// If the Hub refuses, somebody else committed in the meantime, or no answer arrived and it is not known what happened.
 pub(super) fn commit(
     client: &Client,
     target: &PublishTarget<'_>,
@@ -41,7 +41,7 @@ pub(super) fn commit(
     }
     let body = lines(target, head, additions)?;
     let mut attempts = client.attempts();
-    // Whether an earlier attempt may have been taken.
+    // Whether an earlier attempt may have succeeded.
     let mut in_doubt = false;
     loop {
         let passing = match once(client, target, &url, &body) {
@@ -54,7 +54,7 @@ pub(super) fn commit(
             Err(Failure::Passing(passing)) => passing,
         };
         in_doubt |= !matches!(passing.error, Error::RateLimited { .. });
-        // The same pull request twice would be one too many; on a branch, the parent tells.
+        // The same pull request must not be opened twice; on a branch, the parent prevents that.
         if in_doubt && target.pull_request {
             let endpoint = client.settings().public_endpoint();
             return Err(Error::Unsure { id: target.id.to_string(), endpoint });

@@ -8,7 +8,7 @@ use super::{PublishTarget, need_token};
 use crate::client::Client;
 use crate::error::Error;
 
-/// How a file here stands to the Hub.
+/// How a local file compares to the Hub's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileState {
     /// The Hub has none of that name.
@@ -19,10 +19,10 @@ pub enum FileState {
     Equal,
 }
 
-/// What a branch holds, beside what is here.
+/// What a branch holds, compared with what is here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// Where the branch stands; nothing if there is no repository.
+    /// The head of the branch; nothing if there is no repository.
     pub head: Option<Head>,
     /// One for each file, in their order.
     pub states: Vec<FileState>,
@@ -70,10 +70,10 @@ pub fn compare(
     Ok(Comparison { head: Some(head), states, only_there: there.into_values().collect() })
 }
 
-/// Holds every file against what a commit holds.
+/// Compares every file with what a commit holds.
 ///
 /// # Errors
-/// [`Error::Published`] with the first file that is not there as it is here.
+/// [`Error::Published`] with the first file that differs.
 pub(super) fn verify(
     client: &Client,
     target: &PublishTarget<'_>,

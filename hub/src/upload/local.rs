@@ -1,4 +1,4 @@
-//! A file here, and how it is called there.
+//! A local file, and its name on the Hub.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,10 +11,10 @@ use super::LARGEST_INLINE;
 use crate::digest::RemoteDigest;
 use crate::error::Error;
 
-/// Bytes by which the Hub guesses what a file is.
+/// Bytes from which the Hub guesses what a file is.
 const SAMPLE: u64 = 512;
 
-/// A file that is to be published.
+/// A file to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalFile {
     /// Path in the repository, with `/` between components.

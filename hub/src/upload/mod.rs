@@ -31,13 +31,13 @@ const ASKED_AT_ONCE: usize = 256;
 /// Where to publish, and as what.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishTarget<'a> {
-    /// The repository; made if there is none.
+    /// The repository; created if it does not exist.
     pub id: &'a RepositoryId,
     /// The branch.
     pub revision: &'a str,
-    /// A new repository is seen by its owner alone.
+    /// A new repository is visible to its owner only.
     pub private: bool,
-    /// Ask for the change, instead of making it.
+    /// Open a pull request, instead of changing the branch.
     pub pull_request: bool,
     /// First line of the commit's message.
     pub message: &'a str,
@@ -72,12 +72,12 @@ impl PublishTarget<'_> {
     }
 }
 
-/// Sends what the comparison of the same files found to be new or changed, in one commit, and holds what the Hub has
-/// afterwards against all of `files`. If nothing differs, nothing is sent and there is no commit.
+/// Sends what the comparison of the same files found to be new or changed, in one commit, and compares what the Hub has
+/// afterwards with all of `files`. If nothing differs, nothing is sent and there is no commit.
 ///
 /// # Errors
-/// If there is no token or it may not write, the Hub refuses or does not answer, a file cannot be read or changes meanwhile,
-/// somebody else commits meanwhile, or the Hub does not hold afterwards what was sent.
+/// If there is no token or it may not write, the Hub refuses or does not answer, a file cannot be read or changes in the meantime,
+/// somebody else commits in the meantime, or the Hub does not hold afterwards what was sent.
 pub fn publish(
     client: &Client,
     target: &PublishTarget<'_>,
@@ -128,7 +128,7 @@ fn send(
     Ok(published)
 }
 
-/// Refuses to go on without a token.
+/// Refuses to continue without a token.
 ///
 /// # Errors
 /// [`Error::TokenNeeded`], [`Error::TokenDisabled`].
@@ -171,7 +171,7 @@ struct Mode {
     upload_mode: String,
 }
 
-/// Asks which files are to be large ones. Those that are too large for a commit are, in any case.
+/// Asks which files the Hub wants as large ones. Files that are too large for a commit always are.
 fn are_large(client: &Client, target: &PublishTarget<'_>, files: &[&LocalFile]) -> Result<Vec<bool>, Error> {
     let mut url = target.api(client, "preupload");
     if target.pull_request {

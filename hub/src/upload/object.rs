@@ -53,7 +53,7 @@ struct Action {
     header: BTreeMap<String, Value>,
 }
 
-/// A file and whom it is for.
+/// A file and its destination.
 struct Sending<'a> {
     client: &'a Client,
     target: &'a PublishTarget<'a>,
@@ -63,7 +63,7 @@ struct Sending<'a> {
     reached: Cell<u64>,
 }
 
-/// Sends a file unless the storage holds it already; gives whether it was sent.
+/// Sends a file unless the storage holds it already; returns whether it was sent.
 ///
 /// # Errors
 /// If the Hub or the storage refuses or does not answer, or the file cannot be read.
@@ -96,13 +96,13 @@ pub(super) fn send(
                 }
                 return Ok(true);
             }
-            // A new link, then.
+            // Get a new link.
             Err(Missed::Expired(failure) | Missed::Failed(failure)) => retry(&mut attempts, failure)?,
         }
     }
 }
 
-/// Parts that were taken, of one upload: another upload begins anew.
+/// Parts that were accepted, of one upload: another upload starts over.
 #[derive(Default)]
 struct Parts {
     upload: String,
@@ -152,7 +152,7 @@ impl Sending<'_> {
         }
     }
 
-    /// Bytes of a part, if the file is to come in parts.
+    /// Bytes of a part, if the file must be sent in parts.
     fn chunk(&self, upload: &Action) -> Result<Option<u64>, Error> {
         let Some(value) = upload.header.get("chunk_size") else { return Ok(None) };
         let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
@@ -166,7 +166,7 @@ impl Sending<'_> {
         self.put(link, 0, self.file.size).map(drop)
     }
 
-    /// Sends the parts that are not there yet, then says that these were all.
+    /// Sends the parts that are missing, then completes the upload.
     fn in_parts(
         &self,
         upload: &Action,
@@ -208,7 +208,7 @@ impl Sending<'_> {
         self.client.post(&upload.href, &HEADERS, body.as_bytes(), about).map(drop).map_err(last)
     }
 
-    /// Uses one link again for what may pass; one that expired is given back.
+    /// Reuses one link for temporary failures; one that expired is handed back.
     fn put_patiently(
         &self,
         link: &str,

@@ -15,19 +15,19 @@ use crate::snapshot::{MAX_FILES, RepositoryId, escape, is_commit};
 /// Most pages of a listing. The Hub puts a thousand files on one.
 const MAX_PAGES: usize = 10_000;
 
-/// Where a branch stands.
+/// The head of a branch.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Head {
     /// The commit.
     #[serde(rename = "sha")]
     pub commit: String,
-    /// Whether its owner alone sees the repository.
+    /// Whether the repository is visible to its owner only.
     #[serde(default)]
     pub private: bool,
 }
 
 impl Head {
-    /// Asks where a branch stands.
+    /// Asks for the head of a branch.
     ///
     /// # Errors
     /// If there is no such repository or branch, or the Hub does not answer.
@@ -49,7 +49,7 @@ pub struct RemoteEntry {
     pub path: String,
     /// Number of bytes.
     pub size: u64,
-    /// What the Hub says that its bytes are.
+    /// The digest that the Hub states.
     pub digest: RemoteDigest,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn entries(client: &Client, id: &RepositoryId, revision: &str) -> Res
     Ok(entries)
 }
 
-/// Makes the repository. One that somebody else made meanwhile does as well.
+/// Makes the repository. If somebody else made it in the meantime, that is fine.
 pub(super) fn create(client: &Client, target: &PublishTarget<'_>) -> Result<(), Error> {
     let url = format!("{}/api/repos/create", client.settings().endpoint);
     let (owner, name) = target.id.as_str().split_once('/').unwrap_or_default();

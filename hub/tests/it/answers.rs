@@ -46,7 +46,7 @@ fn client(hub: &Hub) -> Client {
     Client::new(Settings { policy, ..Settings::from_variables(found) })
 }
 
-/// The words of a refusal, which must be few and without the token.
+/// The message of a refusal, which must be short and without the token.
 fn words<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     let error = result.unwrap_err();
     let text = error.to_string();
@@ -141,7 +141,7 @@ fn listings_are_bounded_and_their_names_are_paths() {
 }
 
 #[test]
-fn words_of_a_server_are_few_and_hide_the_token() {
+fn messages_of_a_server_are_short_and_hide_the_token() {
     let long = format!("no {TOKEN} {}", "z".repeat(60_000));
     for (status, part, quotes) in
         // The answer to HEAD has no body that could be quoted.
@@ -174,7 +174,7 @@ fn words_of_a_server_are_few_and_hide_the_token() {
     let hub = odd("/nothing", |_| Response::new(404, ""));
     let echo = format!("{{\"model_type\": \"{TOKEN}\"}}").into_bytes();
     hub.change(ID, |repository| repository.commit_file("echo.json", Content::Bytes(echo.into()))).unwrap();
-    assert!(words(read(&hub, "echo.json")).contains("holds the token"));
+    assert!(words(read(&hub, "echo.json")).contains("contains the token"));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn redirects_ranges_and_sizes_are_checked() {
     let hub = odd("/revision/", |request| {
         Response::new(307, "").with("Location", format!("{}?again=1", request.path))
     });
-    assert!(words(resolve(&hub)).contains("redirects in a circle"));
+    assert!(words(resolve(&hub)).contains("redirects in a loop"));
     for location in ["", "//", "http://", "file:///etc/passwd", &format!("http://{}/", "h".repeat(8000))] {
         let location = location.to_owned();
         let hub = odd("/resolve/", move |_| {
@@ -217,7 +217,7 @@ fn redirects_ranges_and_sizes_are_checked() {
 }
 
 #[test]
-fn a_token_of_a_few_letters_spoils_no_words() {
+fn a_token_of_a_few_letters_is_not_cut_out_of_words() {
     let found = |name: &str| (name == "HF_TOKEN").then(|| "e".to_owned());
     let settings = Settings::from_variables(found);
     assert!(settings.token.is_some() && settings.cache != Path::new(""));

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 const ID: &str = "ada/tiny";
 const TOKEN: &str = "hf_secretOfAda";
-/// No limit of the client's own ends a wait of these tests.
+/// None of the client's own limits ends a wait in these tests.
 const LONG: Duration = Duration::from_secs(3600);
 const PATIENT: Limits = Limits { connect: LONG, answer: LONG, silence: LONG, slowest: 1, window: LONG };
 
@@ -47,7 +47,7 @@ fn id() -> RepositoryId {
     RepositoryId::new(ID).unwrap()
 }
 
-/// Runs what is to be ended, asks for the end once it waits, and expects it to say so.
+/// Runs something, cancels it once it waits, and expects it to report that.
 fn ends(flag: &AtomicBool, waits: impl FnOnce(), run: impl FnOnce() -> Result<(), Error> + Send) {
     flag.store(false, Ordering::SeqCst);
     std::thread::scope(|scope| {
@@ -140,7 +140,7 @@ fn handshakes_end() {
         let (accepted, accept) = mpsc::channel();
         let waits = || accepted.send(listener.accept().unwrap()).unwrap();
         ends(&ASKED, waits, || Snapshot::resolve(&client, &id(), "main").map(drop));
-        // Until here the connection was open.
+        // Up to here the connection was open.
         drop(accept);
     }
 }
@@ -159,14 +159,14 @@ impl Routes for Elsewhere {
 }
 
 #[test]
-fn an_upload_that_nobody_takes_ends() {
+fn an_upload_that_is_not_received_ends() {
     static ASKED: AtomicBool = AtomicBool::new(false);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let hub = hub();
     hub.add_routes(Elsewhere(format!("http://{}/", listener.local_addr().unwrap())));
     hub.add_routes(Uploads::new());
     let folder = tempfile::tempdir().unwrap();
-    // More than any buffer on the way takes.
+    // More than any buffer on the way holds.
     let path = folder.path().join("c.safetensors");
     std::fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
     let files = [LocalFile::new("c.safetensors", &path, Some(&"5".repeat(64))).unwrap()];
@@ -217,7 +217,7 @@ fn a_trickle_is_cut_and_tried_again() {
     let settings = settings(&hub.endpoint(), Path::new("/nowhere"));
     let patient = Client::new(settings.clone());
     let file = Snapshot::resolve(&patient, &id(), "main").unwrap().file(&patient, "a.safetensors").unwrap();
-    // Some bytes in 20 ms, where a sound line brings thousands at once.
+    // A few bytes in 20 ms, where a good connection delivers thousands at once.
     let limits = Limits { slowest: 10_000, window: Duration::from_millis(20), ..PATIENT };
     let pause = Duration::from_millis(1);
     let policy = Policy { attempts: 3, first_pause: pause, longest_pause: pause, ..Policy::default() };

@@ -1,4 +1,4 @@
-//! Why an output is not there.
+//! Errors of staging and publishing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub enum StagingError {
         path: PathBuf,
         /// What is there.
         found: &'static str,
-        /// What is to be made.
+        /// What should be made.
         wanted: &'static str,
     },
     /// The [`Guard`](super::Guard) does not allow the output at this place, or does not allow replacing what is there.
@@ -49,22 +49,22 @@ pub enum StagingError {
         path: PathBuf,
         /// Where the old output is now, if there was one.
         aside: Option<PathBuf>,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// The file system refused.
     #[error("cannot {action} {}: {source}{}", path.display(), remedy(source))]
     Io {
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
         /// On which path.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// What to do about the system's answer, appended to the message.
+/// What to do about the system's error, appended to the message.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -80,7 +80,7 @@ fn remedy(error: &io::Error) -> &'static str {
 
 fn kept_at(aside: &Option<PathBuf>) -> String {
     let Some(aside) = aside else { return String::new() };
-    format!("; the output that was to be replaced is now at {}: move it back", aside.display())
+    format!("; the output that would have been replaced is now at {}: move it back", aside.display())
 }
 
 pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StagingError {

@@ -54,7 +54,7 @@ fn noun_of(found: fs::FileType) -> &'static str {
     }
 }
 
-/// The two names of one output, and what must be undone when it is given up.
+/// The two names of one output, and what must be undone when it is abandoned.
 #[derive(Debug)]
 pub(super) struct Place {
     /// The output's path as the caller wrote it, for what is printed.
@@ -80,7 +80,7 @@ enum State {
     Published,
 }
 
-/// Gives outputs their names in this order: all of them, or none.
+/// Renames outputs to their targets in this order: all of them, or none.
 pub(super) fn publish<'p>(places: impl Iterator<Item = &'p mut Place>) -> Result<(), StagingError> {
     let mut published: Vec<(&mut Place, Option<PathBuf>)> = Vec::new();
     let mut failure = None;
@@ -173,7 +173,7 @@ impl Place {
             Err(e) => return Err(io_error("look at", &self.absolute)(e)),
         };
         self.check_found(&self.absolute, &found)?;
-        // Last, so that nobody is told to pass --force where that would be refused too.
+        // Last, so that --force is not suggested where it would be refused too.
         if self.guard.is_forced() {
             Ok(true)
         } else {
@@ -190,7 +190,7 @@ impl Place {
         }
         // Overlay file systems give files another device than their folder.
         if found.is_dir() && fs::metadata(&self.parent).is_ok_and(|parent| parent.dev() != found.dev()) {
-            return Err(self.refused("is a file system of its own: choose another output".to_owned()));
+            return Err(self.refused("is a mount point: choose another output".to_owned()));
         }
         let here = std::env::current_dir().and_then(fs::canonicalize).ok();
         if let (Ok(resolved), Some(here)) = (fs::canonicalize(path), here)
@@ -251,10 +251,10 @@ impl Place {
         Err(io_error("create", &path)(io::ErrorKind::AlreadyExists.into()))
     }
 
-    /// Removes hidden outputs of this target whose owner is gone. Failing to is no reason not to work.
+    /// Removes hidden outputs of this target whose owner is gone. Failing to do so is not an error.
     pub(super) fn remove_stale(&self) {
         let mut stale = self.abandoned();
-        // A replaced output without its successor is the only copy left: a person decides about it.
+        // A replaced output without its successor is the only copy left: it is up to the user.
         if self.absolute.exists() {
             stale.extend(self.hidden("replaced").into_iter().filter(|path| is_abandoned(path)));
         }
@@ -279,7 +279,7 @@ impl Place {
         of_target.map(|entry| entry.path()).collect()
     }
 
-    /// Takes over the newest hidden output whose owner is gone, or that of this name, and locks it.
+    /// Adopts the newest hidden output whose owner is gone, or the one with this name, and locks it.
     pub(super) fn adopt(&mut self, name: Option<&OsStr>) -> Option<File> {
         for path in self.abandoned().into_iter().rev() {
             if name.is_some_and(|name| path.file_name() != Some(name)) {
@@ -295,7 +295,7 @@ impl Place {
         None
     }
 
-    /// Puts the finished output at its target, and gives the path at which the output is now that was there.
+    /// Moves the finished output to its target, and returns the path of the output that was there before.
     fn take_name(&mut self) -> Result<Option<PathBuf>, StagingError> {
         if !self.check_target()? {
             rename_new(&self.staging, &self.absolute)
@@ -333,7 +333,7 @@ impl Place {
         }
     }
 
-    /// Takes the published output back to its hidden name, and puts what it replaced in its place.
+    /// Moves the published output back to its hidden name, and restores what it replaced.
     fn give_back(&mut self, aside: Option<PathBuf>) -> Result<(), StagingError> {
         let done = match &aside {
             None => rename_new(&self.absolute, &self.staging),
@@ -387,7 +387,7 @@ fn is_hidden_output(name: &OsStr, prefix: &OsStr) -> bool {
     is_number(parts.next()) && is_number(parts.next()) && parts.next().is_none()
 }
 
-/// Whether nobody holds the lock of the output at `path`. On a file system without locks nothing is abandoned.
+/// Whether the lock of the output at `path` is free. On a file system without locks nothing counts as abandoned.
 fn is_abandoned(path: &Path) -> bool {
     // Opening a pipe would wait, and links and devices are not outputs.
     let is_output = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() || found.is_file());

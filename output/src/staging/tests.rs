@@ -79,7 +79,7 @@ fn committed_file_has_its_content() {
 }
 
 #[test]
-fn what_was_left_is_taken_over_whole_and_once() {
+fn what_was_left_is_adopted_whole_and_once() {
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("bundle");
     assert!(StagedDirectory::adopt(&target, UNASKED, None).unwrap().is_none());
@@ -87,7 +87,7 @@ fn what_was_left_is_taken_over_whole_and_once() {
     fs::write(left.path().join("file"), "content").unwrap();
     let name = left.path().file_name().unwrap().to_owned();
     left.leave();
-    assert!(StagedDirectory::adopt(&target, UNASKED, None).unwrap().is_none(), "its run goes on");
+    assert!(StagedDirectory::adopt(&target, UNASKED, None).unwrap().is_none(), "its run continues");
     drop(left);
     assert!(StagedDirectory::adopt(&target, UNASKED, Some(OsStr::new("other"))).unwrap().is_none());
     assert_eq!(names(scratch.path()), [name.to_str().unwrap()]);
@@ -99,7 +99,7 @@ fn what_was_left_is_taken_over_whole_and_once() {
 }
 
 #[test]
-fn what_was_taken_over_goes_with_its_run() {
+fn what_was_adopted_is_removed_with_its_run() {
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("bundle");
     let mut left = StagedDirectory::new(&target, UNASKED).unwrap();
@@ -231,7 +231,7 @@ fn what_the_guard_refuses_is_named_and_kept() {
     assert!(error.to_string().ends_with("exists: remove it first or choose another output"), "{error}");
 }
 
-/// Puts a file into the target between the check and the exchange of names: only the look at what was brought aside sees it.
+/// Puts a file into the target between the check and the exchange of names: only the check of what was moved aside sees it.
 #[derive(Debug)]
 struct Racing {
     target: PathBuf,
@@ -365,7 +365,7 @@ fn only_names_of_this_target_are_swept() {
     }
     drop(StagedDirectory::new(&scratch.path().join("bundle"), UNASKED).unwrap());
     assert_eq!(names(scratch.path()), kept);
-    // With a target in place, what it replaced is of no use any more.
+    // With a target in place, what it replaced is no longer needed.
     StagedDirectory::new(&scratch.path().join("bundle"), UNASKED).unwrap().commit().unwrap();
     drop(StagedDirectory::new(&scratch.path().join("bundle"), ASKED).unwrap());
     assert!(!names(scratch.path()).contains(&".bundle.replaced-1-0".to_owned()));
@@ -373,7 +373,7 @@ fn only_names_of_this_target_are_swept() {
 
 const CHILD_TARGET: &str = "STAGING_TEST_CHILD_TARGET";
 
-/// Not a test of its own: the process that `killed_process_leaves_a_hidden_partial_output` kills.
+/// Not a separate test: the process that `killed_process_leaves_a_hidden_partial_output` kills.
 #[test]
 #[ignore = "runs as the child of another test"]
 fn child_that_never_commits() {
@@ -423,6 +423,6 @@ fn free_space_is_that_of_the_nearest_existing_folder() {
     let here = available_bytes(scratch.path()).unwrap();
     assert!(here > 0);
     let below = available_bytes(&scratch.path().join("not/there/yet")).unwrap();
-    // Other processes write meanwhile: the same disk, not the same number.
+    // Other processes write at the same time: the same disk, not the same number.
     assert!(below.abs_diff(here) < here / 2 + (1 << 30));
 }

@@ -82,7 +82,7 @@ fn check_gate(context: &mut Context<'_>, folder: &Folder, contents: &Contents) {
     }
 }
 
-/// Whether a file belongs into a bundle that has no manifest.
+/// Whether a file belongs in a bundle that has no manifest.
 fn expects(path: &str, assets: &[String]) -> bool {
     if path == FILE_NAME || path.ends_with("_ple.safetensors") {
         return true;
@@ -96,7 +96,7 @@ fn expects(path: &str, assets: &[String]) -> bool {
     }
 }
 
-/// Checks the main asset; gives the facts of a portable graph.
+/// Checks the main asset; returns the facts of a portable graph.
 fn check_asset(
     context: &mut Context<'_>,
     folder: &Folder,
@@ -163,7 +163,7 @@ fn check_against_graph(
     }
 }
 
-/// What is untrue about the compression that the metadata states.
+/// What is wrong with the compression that the metadata states.
 fn compression_fault(weights: &[WeightFacts], scheme: Option<&str>) -> Option<String> {
     let has = |element: &str| weights.iter().any(|weight| weight.element == element);
     match scheme {
@@ -180,7 +180,7 @@ fn compression_fault(weights: &[WeightFacts], scheme: Option<&str>) -> Option<St
     }
 }
 
-/// Compares what `user_data` tells hosts with what the graph needs.
+/// Compares what `user_data` says with what the graph needs.
 fn check_engine(
     context: &mut Context<'_>,
     folder: &Folder,
@@ -200,7 +200,7 @@ fn check_engine(
     }
 }
 
-/// The tables that a bundle needs: told by the graph, or for a compiled one by the metadata.
+/// The tables that a bundle needs, according to its graph, or to the metadata for a compiled one.
 fn needed_tables(facts: Option<&GraphFacts>, metadata: &MetadataFacts) -> Option<Needed> {
     let digest = metadata.tables_digest;
     let Some(main) = facts.and_then(GraphFacts::main) else {

@@ -1,4 +1,4 @@
-//! Rules of how prompts are cut: what the metadata says, and what the graph takes.
+//! Rules for how prompts are cut: what the metadata says, and what the graph takes.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::metadata::{CHUNK_SIZE, CHUNK_THRESHOLD, ChunkKeys, MetadataFacts};
 use super::rules;
 use crate::metadata::{FILE_NAME, QueryLength, user_data};
 
-/// Compares the keys with the graph, or for a compiled one with what the metadata says of it.
+/// Compares the keys with the graph, or, for a compiled one, with what the metadata says about it.
 pub(super) fn check(
     context: &mut Context<'_>,
     folder: &Folder,
@@ -18,7 +18,7 @@ pub(super) fn check(
     let (said, prefill_said) = (metadata.query_length.as_deref(), metadata.prefill_query_length.as_deref());
     let (main, prefill) = match facts {
         Some(facts) => {
-            // Another number than one is a fault of the inputs, and reported there.
+            // A number other than one is a fault of the inputs, and is reported there.
             let is_understood =
                 |length: &QueryLength| !matches!(length, QueryLength::Fixed(tokens) if *tokens != 1);
             let main = facts.main().and_then(FunctionFacts::query_length).filter(is_understood);
@@ -46,7 +46,7 @@ pub(super) fn check(
     }
 }
 
-/// What is said of a function that takes any number of tokens. The size has a default in the engine.
+/// The keys for a function that takes any number of tokens. The size has a default in the engine.
 fn check_dynamic(context: &mut Context<'_>, folder: &Folder, chunk: &ChunkKeys) {
     if let Some(size) = &chunk.size {
         match size.as_u64() {
@@ -59,7 +59,7 @@ fn check_dynamic(context: &mut Context<'_>, folder: &Folder, chunk: &ChunkKeys) 
         }
     }
     if let Some(threshold) = &chunk.threshold {
-        report(context, folder, CHUNK_THRESHOLD, Some(threshold), "and is to be left out");
+        report(context, folder, CHUNK_THRESHOLD, Some(threshold), "and must be left out");
     }
 }
 
@@ -73,7 +73,7 @@ fn report(context: &mut Context<'_>, folder: &Folder, key: &str, value: Option<&
     );
 }
 
-/// Compares what the metadata says of a function with the function. Bundles of other tools need not say anything.
+/// Compares what the metadata says about a function with the function. Bundles of other tools need not say anything.
 fn check_stated(
     context: &mut Context<'_>,
     folder: &Folder,

@@ -15,7 +15,7 @@ use crate::files;
 /// Reads the facts of the graph package in a folder, or says why it cannot be read.
 pub type GraphReader<'a> = &'a dyn Fn(&Path) -> Result<GraphFacts, String>;
 
-/// Findings of one rule that are kept: a broken folder may breach it a hundred thousand times.
+/// Findings of one rule that are kept: a broken folder may violate it a hundred thousand times.
 const MOST: usize = 100;
 /// Characters of what is wrong.
 const LONGEST: usize = 2000;
@@ -77,7 +77,7 @@ impl<'a> Context<'a> {
         Ok(digest)
     }
 
-    /// Takes over digests that were computed elsewhere.
+    /// Adopts digests that were computed elsewhere.
     pub(super) fn remember(&mut self, digests: impl IntoIterator<Item = (PathBuf, Digest)>) {
         self.digests.extend(digests);
     }
@@ -106,7 +106,7 @@ pub(super) struct Folder {
     pub(super) path: PathBuf,
     /// Path relative to what the check was asked for, with a final `/`, or nothing for the root.
     prefix: String,
-    /// The command that makes the folder anew.
+    /// The command that makes the folder again.
     remake: String,
 }
 
@@ -124,7 +124,7 @@ impl Folder {
         Self { remake: remake(&path, target), prefix: format!("{}{relative}/", self.prefix), path }
     }
 
-    /// A part of this folder, which is made anew together with it.
+    /// A part of this folder, which is made again together with it.
     pub(super) fn part(&self, relative: &str) -> Self {
         let path = self.path.join(relative);
         Self { path, prefix: format!("{}{relative}/", self.prefix), remake: self.remake.clone() }
@@ -147,7 +147,7 @@ impl Folder {
     }
 }
 
-/// The command that makes the folder at `path` anew.
+/// The command that makes the folder at `path` again.
 fn remake(path: &Path, target: CheckTarget) -> String {
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let parent = path.parent().unwrap_or(Path::new("."));
@@ -200,7 +200,7 @@ fn given_name(base: &str) -> String {
     format!(" --name {}", quoted(Path::new(base)))
 }
 
-/// The graph variant that a bundle's name tells.
+/// The graph variant according to a bundle's name.
 fn variant(name: &str) -> &'static str {
     if name.ends_with("_tbl") {
         "tbl"
@@ -211,7 +211,7 @@ fn variant(name: &str) -> &'static str {
     }
 }
 
-/// A path as a shell takes it.
+/// A path, quoted for a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);

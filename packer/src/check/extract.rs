@@ -1,4 +1,4 @@
-//! Reads [`GraphFacts`] from a package. Blobs stay on the disk, but for scales, which are scanned.
+//! Reads [`GraphFacts`] from a package. Blobs are not read, except for scales, which are scanned.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,7 +36,7 @@ struct Extractor<'a> {
     contents: HashMap<AttributeId, Content>,
 }
 
-/// What the bytes of a constant tell.
+/// What the bytes of a constant say.
 #[derive(Clone, Copy)]
 struct Content {
     /// Whether all of them are zero.
@@ -108,7 +108,7 @@ impl Extractor<'_> {
             return Err("a dequantization without four operands".to_owned());
         };
         let module = self.module;
-        let tensor = |value| module.tensor(value).ok_or("a dequantization of something else than tensors");
+        let tensor = |value| module.tensor(value).ok_or("a dequantization of something other than tensors");
         let (codes_type, scale_type) = (tensor(codes)?, tensor(scale)?);
         let name = match self.module.constant(codes) {
             Some(Attribute::DenseResource(id)) => self.module.resource(*id).key.clone(),
@@ -131,7 +131,7 @@ impl Extractor<'_> {
         Ok(self.content(value)?.is_some_and(|content| content.zero))
     }
 
-    /// Looks at the bytes of a constant, once; none for any other value.
+    /// Looks at the bytes of a constant, once; `None` for any other value.
     fn content(&mut self, value: ValueId) -> Result<Option<Content>, String> {
         const EXPONENT: u16 = 0x7c00;
         let Definition::Result { op, .. } = self.module.value(value).definition else { return Ok(None) };
@@ -163,7 +163,7 @@ impl Extractor<'_> {
         Ok(Some(content))
     }
 
-    /// Notes for each value of a block which float types it is made of, its own included: one bit for each of [`Element::ALL`].
+    /// Records for each value of a block which float types it is computed from, its own included: one bit for each of [`Element::ALL`].
     fn follow_floats(&self, body: BlockId, floats: &mut [u64]) {
         let block = self.module.block(body);
         let own = |value: ValueId| {
@@ -182,7 +182,7 @@ impl Extractor<'_> {
         }
     }
 
-    /// The float types that an angle is made of, from the constants and arguments on.
+    /// The float types that an angle is computed from, starting at the constants and arguments.
     fn rotation(&self, op: OpId, ordinal: usize, floats: &[u64]) -> RotationFacts {
         let bits = made_of(&self.module.op(op).operands, floats);
         let elements = Element::ALL.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
@@ -192,7 +192,7 @@ impl Extractor<'_> {
     }
 }
 
-/// The float types that values are made of.
+/// The float types that values are computed from.
 fn made_of(values: &[ValueId], floats: &[u64]) -> u64 {
     values.iter().fold(0, |bits, value| bits | floats[value.index()])
 }

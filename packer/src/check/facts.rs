@@ -101,7 +101,7 @@ impl FunctionFacts {
 }
 
 impl Port {
-    /// Whether the element type and the shape are the given ones; None stands for a dynamic extent.
+    /// Whether the element type and the shape are the given ones; None means a dynamic extent.
     pub fn is(&self, element: &str, shape: &[Option<u64>]) -> bool {
         self.element == element && self.shape == shape
     }

@@ -1,4 +1,4 @@
-//! Files of a folder: links, leftovers, strays, and what the manifest says of them.
+//! Files of a folder: links, leftovers, strays, and what the manifest says about them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub(super) struct Contents {
     pub(super) manifest: Option<Manifest>,
 }
 
-/// Checks what every folder must hold to. `expected` tells which files belong there when no manifest lists them.
+/// Checks the rules for every folder. `expected` says which files belong there when no manifest lists them.
 pub(super) fn check(
     context: &mut Context<'_>,
     folder: &Folder,
@@ -129,7 +129,7 @@ fn compare(
             // Reported as such already.
             None if files::is_leftover(&record.path) => {}
             None => {
-                let what = "the manifest lists the file, and it is not there";
+                let what = "the manifest lists the file, but it is missing";
                 context.report(&rules::MANIFEST_FILE_MISSING, folder, &record.path, what);
             }
             Some(&size) if size != record.size => {

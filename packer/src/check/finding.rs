@@ -19,16 +19,16 @@ pub enum Severity {
 pub struct Rule {
     /// Stable name, such as `metadata.vocab-size`.
     pub id: &'static str,
-    /// How bad a breach is.
+    /// How bad a violation is.
     pub severity: Severity,
     /// What happens if it is ignored.
     pub why: &'static str,
     /// The command or step that fixes it, with `{path}` for the folder, `{file}` for the file in it and `{remake}`
-    /// for the command that makes the folder anew.
+    /// for the command that makes the folder again.
     pub fix: &'static str,
 }
 
-/// A breach of a rule.
+/// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Name of the rule.

@@ -1,4 +1,4 @@
-//! Rules of a graph's functions together: what each engine wants of `prefill`, and of a `main` that takes several tokens.
+//! Rules for a graph's functions together: what each engine requires of `prefill`, and of a `main` that takes several tokens.
 //!
 //! Apple's engine (coreai-models, pull requests 204, 227 and 240) wants a `prefill` of any query length without outputs. The
 //! community's engine for gather tables wants one of fixed query length with logits, and ignores others. Its engine for inputs that
@@ -47,7 +47,7 @@ fn check_per_token(
         context.report(&rules::GRAPH_PER_TOKEN_QUERY, folder, PROGRAM, what);
     }
     if prefill.is_some() {
-        let what = "there is a prefill, and main has inputs that are filled at every step";
+        let what = "there is a prefill, but main has inputs that are filled at every step";
         context.report(&rules::GRAPH_PER_TOKEN_QUERY, folder, PROGRAM, what);
     }
 }

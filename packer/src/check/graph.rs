@@ -11,9 +11,9 @@ use crate::metadata::QueryLength;
 
 /// Weights along the input axis that share a scale.
 const BLOCK: u64 = 32;
-/// Inputs that the engine's per-token patch fills at most.
+/// Maximum number of inputs that the engine's per-token patch fills.
 const MOST_PER_TOKEN: usize = 2;
-/// Inputs that the engine's static patch binds at most.
+/// Maximum number of inputs that the engine's static patch binds.
 const MOST_STATIC: usize = 4;
 
 /// The input that a host fills with per-layer rows at every step.
@@ -23,7 +23,7 @@ pub(super) const PLE_TABLE: &str = "ple_table";
 /// The row scales that a host binds once.
 pub(super) const PLE_SCALE: &str = "ple_scale";
 
-/// Checks everything that the graph alone shows.
+/// Checks everything that depends on the graph alone.
 pub(super) fn check(context: &mut Context<'_>, folder: &Folder, facts: &GraphFacts) {
     match facts.main() {
         Some(main) => {
@@ -57,7 +57,7 @@ fn check_token_inputs(context: &mut Context<'_>, folder: &Folder, main: &Functio
     }
 }
 
-/// Extent that `main` must have where its tokens are: one, or any number.
+/// Extent that `main` must have along the axis of its tokens: one, or any number.
 fn queries(main: &FunctionFacts) -> Option<u64> {
     if main.query_length() == Some(QueryLength::Dynamic) { None } else { Some(1) }
 }
@@ -94,7 +94,7 @@ fn check_further_inputs(context: &mut Context<'_>, folder: &Folder, main: &Funct
         context.report(&rules::GRAPH_EXTRA_INPUT, folder, PROGRAM, what);
     }
     if main.input(PLE_TABLE).is_some() != main.input(PLE_SCALE).is_some() {
-        let what = format!("{PLE_TABLE} and {PLE_SCALE} come together, and one is missing");
+        let what = format!("{PLE_TABLE} and {PLE_SCALE} belong together, but one is missing");
         context.report(&rules::GRAPH_EXTRA_INPUT, folder, PROGRAM, what);
     }
     if per_token + bound == 0 {
@@ -168,7 +168,7 @@ fn check_weights(context: &mut Context<'_>, folder: &Folder, weights: &[WeightFa
     }
 }
 
-/// What is wrong with the block of a weight, if anything is.
+/// What is wrong with the block of a weight, if anything.
 fn block_fault(weight: &WeightFacts) -> Option<String> {
     let Some(block) = &weight.block else {
         return Some("scales whose shape does not divide that of the codes".to_owned());

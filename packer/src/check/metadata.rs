@@ -37,7 +37,7 @@ pub(super) struct MetadataFacts {
     pub(super) query_length: Option<String>,
     /// Tokens that `prefill` is said to take.
     pub(super) prefill_query_length: Option<String>,
-    /// How prompts are to be cut; none without a `language` block.
+    /// How prompts are cut; none without a `language` block.
     pub(super) chunk: Option<ChunkKeys>,
 }
 
@@ -53,7 +53,7 @@ pub(super) const CHUNK_SIZE: &str = "prefill_chunk_size";
 /// Key of the shortest prompt that is cut.
 pub(super) const CHUNK_THRESHOLD: &str = "prefill_chunk_threshold";
 
-/// Checks the file and gives what could be read from it; None if nothing could.
+/// Checks the file and returns what could be read from it; None if nothing could.
 pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Option<MetadataFacts> {
     let object = match json::object(&folder.path.join(FILE_NAME)) {
         Ok(object) => object,
@@ -119,7 +119,7 @@ impl Check<'_, '_> {
                 self.report(&rules::METADATA_NAME, format!("name is {}", kind_of(object, "name")));
             }
             Some(name) if name != folder_name => {
-                let what = format!("the bundle is called {name}, its folder {folder_name}");
+                let what = format!("the bundle is called {name}, but its folder {folder_name}");
                 self.report(&rules::METADATA_NAME_DIFFERS, what);
             }
             Some(_) => {}
@@ -171,7 +171,7 @@ impl Check<'_, '_> {
             Some(id) if !is_hub_id(id) => {
                 self.report(
                     &rules::METADATA_TOKENIZER_ID,
-                    format!("language.tokenizer is '{id}', no Hub id"),
+                    format!("language.tokenizer is '{id}', which is not a Hub id"),
                 );
             }
             Some(_) => {}
@@ -252,7 +252,10 @@ impl Check<'_, '_> {
         if let Some(id) = source.get("hf_model_id").and_then(Value::as_str)
             && !is_hub_id(id)
         {
-            self.report(&rules::METADATA_SOURCE_ID, format!("source.hf_model_id is '{id}', no Hub id"));
+            self.report(
+                &rules::METADATA_SOURCE_ID,
+                format!("source.hf_model_id is '{id}', which is not a Hub id"),
+            );
         }
     }
 }
@@ -262,7 +265,7 @@ mod tests {
     use super::is_hub_id;
 
     #[test]
-    fn hub_ids_are_told_from_paths() {
+    fn hub_ids_are_distinguished_from_paths() {
         for id in ["google/gemma-4-E4B-it-qat-q4_0-unquantized", "gpt2", "a.b/c_d"] {
             assert!(is_hub_id(id), "{id}");
         }

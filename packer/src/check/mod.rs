@@ -1,4 +1,4 @@
-//! What is wrong with a bundle, a table folder, a graph package or a release, told before a phone does.
+//! What is wrong with a bundle, a table folder, a graph package or a release, before a phone finds out.
 //!
 //! Every rule that a loader, the engine or a user would trip over and that files can show is in one catalog
 //! (`rules`); the modules beside it apply them. JSON is read leniently, value by value: the point is
@@ -38,7 +38,7 @@ use crate::manifest;
 use crate::metadata as bundle_metadata;
 use crate::template::Renderer;
 
-/// How thorough a check is and where it finds things.
+/// How thorough a check is and where it looks.
 pub struct Options<'a> {
     /// Folder of the tables that a bundle belongs to; None looks beside the bundle.
     pub tables: Option<&'a Path>,
@@ -63,7 +63,7 @@ pub enum CheckError {
     /// The file system refused.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The folder is none of the known kinds.
+    /// The folder is not of a known kind.
     #[error(
         "{} is not a bundle (metadata.json, *.aimodel), table folder (meta.json), graph package (main.mlirb) \
          or release (gpu-pipelined/): pass one of these",

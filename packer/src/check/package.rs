@@ -21,7 +21,7 @@ pub(super) fn is_program_folder(names: &[String]) -> bool {
     names.iter().any(|name| name == PROGRAM)
 }
 
-/// Whether a file belongs into a package.
+/// Whether a file belongs in a package.
 pub(super) fn expects(path: &str) -> bool {
     matches!(path, PROGRAM | HASH | METADATA)
 }
@@ -36,7 +36,7 @@ pub(super) fn check_bare(context: &mut Context<'_>, folder: &Folder) -> Result<(
     Ok(())
 }
 
-/// Checks the package in `folder` and gives the facts of its graph, if that can be read.
+/// Checks the package in `folder` and returns the facts of its graph, if that can be read.
 pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Option<GraphFacts>, FileError> {
     check_metadata(context, folder);
     let program = folder.path.join(PROGRAM);

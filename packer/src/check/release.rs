@@ -42,7 +42,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<(), Fi
         }
         match summary.tables {
             Some(_) if summaries.is_empty() => {
-                let what = format!("{name} needs gather tables, and {TABLES}/ holds none");
+                let what = format!("{name} needs gather tables, but {TABLES}/ holds none");
                 context.report(&rules::TABLES_NOT_IN_RELEASE, folder, "", what);
             }
             Some(needed) => tables::compare(context, &bundle_folder, &needed, &summaries),

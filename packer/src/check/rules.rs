@@ -51,7 +51,7 @@ rules! {
         "rm -r {file}";
 
     MANIFEST_GATE, Defect, "manifest.gate",
-        "the bundle was compared with its checkpoint and says something else",
+        "the bundle was compared with its checkpoint and does not agree with it",
         "{remake}";
 
     // metadata.json of a bundle.
@@ -71,7 +71,7 @@ rules! {
         "the loader requires a name",
         "{remake}";
     METADATA_NAME_DIFFERS, Note, "metadata.name-differs",
-        "apps show the one and people look for the other",
+        "apps show one name and people look for the other",
         "rename the folder to the bundle's name";
     METADATA_ASSETS, Defect, "metadata.assets",
         "the loader fails with a decoding error that does not name the key",
@@ -107,7 +107,7 @@ rules! {
         "the loader requires the key, even where the tokenizer is embedded",
         "{remake}";
     METADATA_TOKENIZER_ID, Note, "metadata.tokenizer-id",
-        "it is used as a Hub id where no tokenizer is embedded, and tells others nothing",
+        "it is used as a Hub id where no tokenizer is embedded, and means nothing to others",
         "{remake}";
     METADATA_EMBEDDED, Defect, "metadata.embedded-tokenizer",
         "the loader then goes to the network for the tokenizer, silently",
@@ -121,7 +121,7 @@ rules! {
     METADATA_CHUNKING, Defect, "metadata.prefill-chunk",
         "engines cut prompts into chunks of this size, and fail where the graph takes another number of tokens (for graphs that \
          take one token, older engines need COREAI_CHUNK_THRESHOLD=1 in the environment besides)",
-        "set the keys under language in {file} as said, or {remake}";
+        "set the keys under language in {file} as described, or {remake}";
     METADATA_CHUNK_ONE, Note, "metadata.prefill-chunk-one",
         "the graph takes any number of tokens, and prompts are read at the speed of decoding",
         "set prefill_chunk_size under language in {file} to 512";
@@ -144,13 +144,13 @@ rules! {
         "a host cannot tell from the metadata which engine the graph needs",
         "{remake}";
     METADATA_SOURCE, Note, "metadata.source",
-        "nobody can tell which checkpoint the weights come from",
+        "without it, the checkpoint of the weights is unknown",
         "{remake}";
     METADATA_SOURCE_ID, Note, "metadata.source-id",
-        "a local path is not a model id and tells others nothing",
+        "a local path is not a model id and means nothing to others",
         "convert from the Hub, or {remake}";
     METADATA_COMPRESSION, Note, "metadata.compression",
-        "the metadata should tell how the weights are stored",
+        "the metadata should say how the weights are stored",
         "{remake}";
 
     // The graph package.
@@ -161,7 +161,7 @@ rules! {
         "Apple's loader crashes without the program",
         "{remake}";
     PACKAGE_HASH_MISSING, Defect, "package.hash-missing",
-        "the package is incomplete, and its program cannot be told from a damaged one",
+        "the package is incomplete, and its program cannot be distinguished from a damaged one",
         "{remake}";
     PACKAGE_HASH, Defect, "package.hash",
         "the program is not the one that was written: it is damaged, or the hash was not updated",
@@ -223,7 +223,7 @@ rules! {
         "Apple's engine feeds chunks of any length; the community's engine for gather tables feeds chunks of one length",
         "{remake}";
     GRAPH_PREFILL_IGNORED, Note, "graph.prefill-ignored",
-        "the community's engine for gather tables uses a prefill only if it gives logits, and reads prompts one by one otherwise",
+        "the community's engine for gather tables uses a prefill only if it returns logits, and otherwise feeds prompts one token at a time",
         "{remake}";
     GRAPH_OTHER_FUNCTION, Note, "graph.other-function",
         "engines run main and prefill only",
@@ -232,7 +232,7 @@ rules! {
         "the sampler reads past the logits or never sees the last tokens",
         "set language.vocab_size in metadata.json to the last axis of the logits, or {remake}";
     GRAPH_BLOCK, Defect, "graph.block-size",
-        "only blocks of 32 along the input axis are fast and right on the GPU: one scale per channel gives garbage, \
+        "only blocks of 32 along the input axis are fast and right on the GPU: one scale per channel produces garbage, \
          blocks of 16 are 3.2 times slower",
         "{remake}";
     GRAPH_WEIGHT_TYPE, Defect, "graph.weight-type",
@@ -274,7 +274,7 @@ rules! {
         "the compiled program is damaged, or of another compiler run",
         "{remake}";
     COMPILED_TARGETS, Note, "compiled.targets",
-        "the metadata should tell which devices the bundle is for",
+        "the metadata should say which devices the bundle is for",
         "{remake}";
     COMPILED_STALE, Defect, "compiled.stale",
         "the compiled graph is not the one of the bundle beside it",
@@ -332,7 +332,7 @@ rules! {
         "the file is truncated or of another checkpoint: rows are read from wrong places",
         "copy or download the file again, or {remake}";
     TABLES_SCALE, Defect, "tables.scale",
-        "a row with such a scale gives no usable numbers",
+        "a row with such a scale produces no usable numbers",
         "copy or download the file again, or {remake}";
     TABLES_STAMP_MISSING, Note, "tables.stamp-missing",
         "tables of another checkpoint with the same shape pass the engine silently",
@@ -341,7 +341,7 @@ rules! {
         "the stamp that ties tables and bundles together is not that of these files",
         "{remake}";
     TABLES_FOREIGN, Defect, "tables.foreign",
-        "the engine checks only the byte length: tables of another checkpoint give wrong replies silently",
+        "the engine checks only the byte length: tables of another checkpoint silently produce wrong replies",
         "coreai-bundle tables SOURCE -o DIR, with the SOURCE of the bundle";
     TABLES_SHAPE, Defect, "tables.shape",
         "the tables do not fit the graph's inputs",

@@ -31,7 +31,7 @@ pub(super) struct Needed {
     pub(super) digest: Option<Digest>,
     /// Rows of the per-layer table: the vocabulary.
     pub(super) rows: Option<u64>,
-    /// Columns of the per-layer table, if the graph tells.
+    /// Columns of the per-layer table, if the graph shows them.
     pub(super) width: Option<u64>,
 }
 
@@ -85,7 +85,7 @@ impl Shape {
     }
 }
 
-/// Checks the table folder and tells what bundles must match.
+/// Checks the table folder and returns what bundles must match.
 pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<TablesSummary, FileError> {
     let expected = |path: &str| {
         path == META || path.ends_with(SAFETENSORS) || path.ends_with(".i8") || path.ends_with(".f32")
@@ -186,7 +186,7 @@ fn check_sizes(context: &mut Context<'_>, folder: &Folder, shape: &Shape, files:
 /// Bytes of row scales: those of 16 million tokens.
 const LARGEST_SCALES: u64 = 64 << 20;
 
-/// Every row scale must be a positive number; the rule that makes them has a positive least value.
+/// Every row scale must be a positive number; the rule that makes them has a positive lower bound.
 fn check_scales(context: &mut Context<'_>, folder: &Folder) -> Result<(), FileError> {
     for name in SCALES {
         let path = folder.path.join(name);
@@ -269,7 +269,7 @@ fn check_stamp(context: &mut Context<'_>, folder: &Folder, manifest: Option<&Man
             context.report(&rules::TABLES_STAMP_MISSING, folder, manifest::FILE_NAME, what);
         }
         Some(stated) if stated != computed => {
-            let what = format!("tables_digest is {stated}, the files listed give {computed}");
+            let what = format!("tables_digest is {stated}, but that of the files listed is {computed}");
             context.report(&rules::TABLES_STAMP, folder, manifest::FILE_NAME, what);
         }
         Some(_) => {}
@@ -336,7 +336,7 @@ pub(super) fn compare(context: &mut Context<'_>, bundle: &Folder, needed: &Neede
             let unstamped = tables.iter().all(|tables| tables.stamp.is_none());
             let rule = if unstamped { &rules::TABLES_STAMP_MISSING } else { &rules::TABLES_FOREIGN };
             let what = format!(
-                "the bundle belongs to tables {digest}, none of these is stamped so: {}",
+                "the bundle belongs to tables {digest}, but none of these has that stamp: {}",
                 names.join(", ")
             );
             context.report(rule, bundle, "", what);
@@ -351,7 +351,8 @@ fn compare_shape(context: &mut Context<'_>, bundle: &Folder, needed: &Needed, ta
         if let (Some(needed), Some(found)) = (needed, found)
             && needed != found
         {
-            let what = format!("the graph takes {needed} {what}, the tables in {} have {found}", tables.name);
+            let what =
+                format!("the graph takes {needed} {what}, but the tables in {} have {found}", tables.name);
             context.report(&rules::TABLES_SHAPE, bundle, "", what);
         }
     }

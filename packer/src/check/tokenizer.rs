@@ -25,7 +25,7 @@ const FURTHER_FILES: [&str; 7] = [
     "vocab.json",
 ];
 
-/// Whether a file belongs into the folder.
+/// Whether a file belongs in the folder.
 pub(super) fn expects(name: &str) -> bool {
     FILES.contains(&name) || FURTHER_FILES.contains(&name)
 }
@@ -43,7 +43,7 @@ pub(super) fn check(context: &mut Context<'_>, bundle: &Folder, metadata: &Metad
         && let Some(largest) = vocabulary.id_beyond(size)
     {
         let what =
-            format!("the largest token id is {largest}, the vocabulary of the graph has {size} entries");
+            format!("the largest token id is {largest}, but the vocabulary of the graph has {size} entries");
         context.report(&rules::TOKENIZER_IDS, &folder, TOKENIZER, what);
     }
     let config = read_object(context, &folder, CONFIG, &rules::TOKENIZER_FILE);
@@ -81,7 +81,7 @@ fn report_template_error(context: &mut Context<'_>, folder: &Folder, error: &Tem
     context.report(&rules::TOKENIZER_TEMPLATE_BROKEN, folder, CHAT_TEMPLATE, error.to_string());
 }
 
-/// Checks where the template is; gives it, its own file first.
+/// Checks where the template is; returns it, preferably from its own file.
 fn check_template(
     context: &mut Context<'_>,
     folder: &Folder,

@@ -1,6 +1,6 @@
 //! The model card: what the members' manifests record, and what they do not.
 //!
-//! Manifests and arguments are written by others. Nothing of them reaches the card but through [`text::markup`]: the templates'
+//! Manifests and arguments are written by others. Nothing in them reaches the card except through [`text::markup`]: the templates'
 //! environment escapes whatever a template inserts.
 
 use minijinja::value::{Serde, Value as Inserted};
@@ -190,7 +190,7 @@ fn gate_line(member: &Member) -> Option<GateLine<'_>> {
     Some(GateLine { bundle: &member.name, reference: gate["reference"].as_str()?, verdict: verdict(gate)? })
 }
 
-/// Sentences on the weights, as far as the manifests tell.
+/// Sentences about the weights, as far as the manifests have the facts.
 fn weights(bundles: &[Member]) -> Vec<String> {
     let totals =
         bundles.iter().filter_map(|member| member.manifest.conversion["totals"].as_array()).flatten();

@@ -1,4 +1,4 @@
-//! A bundle or a table folder that is to be released.
+//! A bundle or a table folder to release.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::ReleaseError;
 use crate::manifest::{Manifest, ManifestKind};
 use crate::metadata::BundleMetadata;
 
-/// A folder with what its files say of it.
+/// A folder with what its files say about it.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) folder: PathBuf,

@@ -20,7 +20,7 @@ use crate::files::{self, FileError};
 use crate::manifest::{self, Manifest, ManifestError, ManifestKind, Provenance, SourceRecord};
 use crate::metadata::MetadataError;
 
-/// What a release is made of.
+/// What goes into a release.
 #[derive(Debug)]
 pub struct Release<'a> {
     /// Its name: the title of the card.
@@ -33,7 +33,7 @@ pub struct Release<'a> {
     pub tables: &'a [PathBuf],
     /// Repository that the weights come from, for the card.
     pub base_model: &'a str,
-    /// Under which terms the weights are given.
+    /// The license terms of the weights.
     pub license: &'a License,
 }
 
@@ -58,7 +58,7 @@ pub enum ReleaseError {
     /// The metadata of a bundle cannot be read.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
-    /// A folder is something else than it was given as.
+    /// A folder is not of the kind that it was given as.
     #[error("{} is {found}: give bundles and table folders that `coreai-bundle convert` made", path.display())]
     WrongKind {
         /// The folder.
@@ -91,7 +91,7 @@ pub enum ReleaseError {
         second_source: String,
     },
     /// A file is not the one that was made.
-    #[error("{} is not what its manifest says: it was changed after it was made; make the folder anew", path.display())]
+    #[error("{} is not what its manifest says: it was changed after it was made; make the folder again", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
@@ -132,7 +132,7 @@ pub fn assemble(folder: &StagedDirectory, release: &Release<'_>) -> Result<Manif
     Ok(manifest)
 }
 
-/// Reads the members, which all have names of their own.
+/// Reads the members, whose names are distinct.
 fn members(folders: &[PathBuf], kind: ManifestKind) -> Result<Vec<Member>, ReleaseError> {
     let mut members: Vec<Member> = Vec::with_capacity(folders.len());
     for folder in folders {
@@ -169,7 +169,7 @@ fn common_source<'m>(
     Ok(first.and_then(|member| member.manifest.source.clone()))
 }
 
-/// Holds what was placed against what the member's manifest says.
+/// Compares what was placed with what the member's manifest says.
 fn compare(release: &Manifest, part: &str, member: &Member) -> Result<(), ReleaseError> {
     for file in &member.manifest.files {
         let path = format!("{part}/{}/{}", member.name, file.path);

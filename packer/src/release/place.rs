@@ -1,4 +1,4 @@
-//! Brings a member's files to their place in the release.
+//! Puts a member's files into their place in the release.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn bring(from: &Path, to: &Path, is_large: bool) -> Result<(), ReleaseError> {
     if !kind.is_file() {
         return Err(ReleaseError::WrongKind { path: from.to_owned(), found: "no regular file" });
     }
-    // Another file system, or one without links: a copy does.
+    // Another file system, or one without links: copy instead.
     if is_large && fs::hard_link(from, to).is_ok() {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! What a card names besides its members, checked before anything is made of it.
+//! What a card names besides its members, checked before it is used.
 
 use text::terminal::word;
 

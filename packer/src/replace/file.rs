@@ -6,17 +6,17 @@ use std::path::Path;
 
 use crate::archive;
 
-/// Bytes at the beginning of a file that tell what it is.
+/// Bytes at the beginning of a file that identify its kind.
 const HEAD: u64 = 64 << 10;
 
-/// What an output file is. Each kind is told by its beginning.
+/// Kinds of output files. Each kind is recognized by its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     /// An archive of `pack`.
     Archive,
-    /// What a checkpoint says, of `oracle`.
+    /// An oracle, written by `oracle`.
     Oracle,
-    /// A bundle's continuation, of `gate --probe`.
+    /// A bundle's continuation, written by `gate --probe`.
     Probe,
     /// Facts of a conversion.
     ReportFacts,

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::files::{self, EntryKind};
 use crate::manifest::{FILE_NAME, Manifest, ManifestKind};
 
-/// Larger manifests are not of this tool.
+/// Larger manifests were not written by this tool.
 const LARGEST_MANIFEST: u64 = 64 << 20;
 
 /// Whether a folder holds nothing but what this tool wrote into a folder of this kind.

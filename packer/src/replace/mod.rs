@@ -1,4 +1,4 @@
-//! Where outputs may go and what they may replace. Every command with outputs asks here, and nothing else decides it.
+//! Where outputs may go and what they may replace. Every command with outputs asks here; this is decided nowhere else.
 //!
 //! - An output must not be an input of the command, hold one, or lie inside one.
 //! - A folder is replaced if its `manifest.json` is of this tool and of the output's kind, and lists every file in it.
@@ -20,7 +20,7 @@ use output::{Guard, KeepExisting};
 
 use crate::manifest::ManifestKind;
 
-/// What the outputs of one run stay away from, and whether they may replace others.
+/// What the outputs of one run must not touch, and whether they may replace others.
 #[derive(Clone, Debug)]
 pub struct Outputs {
     inputs: Arc<[PathBuf]>,
@@ -28,7 +28,7 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Outputs of a run that reads these inputs. Those that are not there, such as names of repositories, do not matter.
+    /// Outputs of a run that reads these inputs. Inputs that are not paths that exist, such as names of repositories, are ignored.
     pub fn new<P: Into<PathBuf>>(inputs: impl IntoIterator<Item = P>, is_forced: bool) -> Self {
         Outputs { inputs: inputs.into_iter().map(Into::into).collect(), is_forced }
     }
@@ -43,7 +43,7 @@ impl Outputs {
         Output { outputs: self.clone(), kind: Kind::File(kind) }
     }
 
-    /// A folder that goes away with the run, and replaces nothing.
+    /// A folder that is removed at the end of the run and replaces nothing.
     pub fn temporary(&self) -> Output {
         Output { outputs: self.clone(), kind: Kind::Temporary }
     }

@@ -26,12 +26,12 @@ pub(super) fn refuse(target: &Path, input: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What tells two files apart, links followed.
+/// The identity of a file, links followed.
 fn id(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// The absolute path without links and `..`. What is not there yet is taken as a folder that will be made.
+/// The absolute path without links and `..`. Components that do not exist yet count as folders that will be made.
 fn resolve(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let parts: Vec<Component<'_>> = path.components().collect();
@@ -47,6 +47,6 @@ fn resolve(path: &Path) -> PathBuf {
             resolved.push(part);
         }
     }
-    // A `..` may have led back to something that is there.
+    // A `..` may have led back to something that exists.
     if missing.contains(&Component::ParentDir) { resolve(&resolved) } else { resolved }
 }

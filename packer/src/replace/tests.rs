@@ -15,7 +15,7 @@ fn refusal(input: &Path, target: &Path) -> String {
 }
 
 #[test]
-fn an_output_keeps_apart_from_inputs_by_whatever_path() {
+fn an_output_must_not_overlap_inputs_by_any_path() {
     let scratch = scratch();
     let path = |name: &str| scratch.path().join(name);
     fs::create_dir_all(path("a/input/inner")).unwrap();
@@ -71,7 +71,7 @@ fn sealed(kind: ManifestKind) -> TempDir {
 }
 
 #[test]
-fn a_folder_is_ours_by_its_manifest_and_wholly() {
+fn a_folder_is_ours_only_if_its_manifest_lists_everything() {
     let may_replace = |folder: &TempDir| folder::may_replace(folder.path(), ManifestKind::Bundle);
     assert_eq!(may_replace(&scratch()), Ok(()), "nothing is in it");
     let folder = sealed(ManifestKind::Bundle);
@@ -89,7 +89,7 @@ fn a_folder_is_ours_by_its_manifest_and_wholly() {
         let reason = may_replace(&folder).unwrap_err();
         assert!(reason.contains(&format!("it holds {foreign:?}")), "{reason}");
     }
-    // A link in the place of a file that is listed was put there by somebody.
+    // A link instead of a listed file was put there by somebody else.
     let folder = sealed(ManifestKind::Bundle);
     fs::remove_file(folder.path().join("b")).unwrap();
     symlink("inner/a", folder.path().join("b")).unwrap();
@@ -107,7 +107,7 @@ fn other_manifests_are_not_ours() {
         let reason = folder::may_replace(folder.path(), ManifestKind::Bundle).unwrap_err();
         assert!(reason.contains("no manifest.json of this tool"), "{text}: {reason}");
     }
-    // A pipe is not opened, for nobody writes into it.
+    // A pipe is not opened, because it has no writer.
     let folder = scratch();
     let pipe = folder.path().join("manifest.json");
     assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());

@@ -39,7 +39,7 @@ fn assert_unzip_accepts(archive: &Path, entries: &[&str]) {
     }
 }
 
-/// Counts bytes, and stops a run that has had enough of them.
+/// Counts bytes, and cancels the run after a number of them.
 struct Seen {
     expected: AtomicU64,
     advanced: AtomicU64,
@@ -161,7 +161,7 @@ fn existing_output_is_replaced_only_when_asked() {
 }
 
 #[test]
-fn file_that_changes_meanwhile_is_noticed() {
+fn file_that_changes_while_it_is_packed_is_noticed() {
     let scratch = tempfile::tempdir().unwrap();
     let release = release(scratch.path());
     let plan = ArchivePlan::new(&release).unwrap();
@@ -207,7 +207,7 @@ impl Sparse {
     }
 }
 
-/// A scratch folder where reading a hole is quick: in memory, if the system has such a place.
+/// A scratch folder where reading holes is fast: in memory, if the system has such a place.
 fn scratch_for_holes() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
@@ -264,16 +264,16 @@ fn file_beyond_four_gibibytes_is_packed() {
     let mut end = [0; 3];
     file.read_exact(&mut end).unwrap();
     assert_eq!(&end, b"end");
-    // The one behind it has an offset beyond 32 bits.
+    // The one after it has an offset beyond 32 bits.
     let mut last = String::new();
     archive.by_name("release/z-small-one").unwrap().read_to_string(&mut last).unwrap();
     assert_eq!(last, "last");
-    // It takes its time for gigabytes, and finds these through the same directory.
+    // It is slow for gigabytes, and finds these through the same directory.
     assert_unzip_accepts(&output, &["release/a-small-one", "release/z-small-one"]);
 }
 
 #[test]
-fn names_that_are_other_files_elsewhere_are_in_no_archive() {
+fn names_that_are_other_files_elsewhere_are_refused() {
     let scratch = tempfile::tempdir().unwrap();
     for (at, name) in ["..\\x", "C:\\x", "a\nb", "nul.txt", "a.", "\u{202e}b"].into_iter().enumerate() {
         let release = scratch.path().join(at.to_string());

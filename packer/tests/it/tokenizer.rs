@@ -219,9 +219,9 @@ fn ids_beyond_the_vocabulary_are_refused() {
     }
 }
 
-/// Spoiled files are prepared or refused, in bounded time.
+/// Damaged files are prepared or refused, in bounded time.
 #[test]
-fn spoiled_files_end_nothing() {
+fn damaged_files_cause_no_panic() {
     let mut refused = 0;
     for name in SOURCE_FILES {
         let template = json!({ "chat_template": original(CHAT_TEMPLATE) }).to_string();

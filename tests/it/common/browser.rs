@@ -20,13 +20,13 @@ const HEIGHT: u32 = 1700;
 pub(crate) struct Browser {
     driver: Child,
     session: String,
-    /// Everything that was asked of the network so far.
+    /// Everything that was requested from the network so far.
     requests: RefCell<Vec<String>>,
     _profile: TempDir,
 }
 
 impl Browser {
-    /// Starts one; says why not where there is no ChromeDriver, which only a CI takes for a failure.
+    /// Starts one; says why not if there is no ChromeDriver, which is a failure only in CI.
     pub(crate) fn start() -> Option<Self> {
         let driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn();
         let mut driver = match driver {
@@ -63,17 +63,17 @@ impl Browser {
         post(&format!("{}/url", self.session), &json!({"url": format!("file://{}", page.display())}));
     }
 
-    /// What a script returns.
+    /// The result of a script.
     pub(crate) fn run(&self, script: &str) -> Value {
         post(&format!("{}/execute/sync", self.session), &json!({"script": script, "args": []}))
     }
 
-    /// What the browser's console said.
+    /// The messages of the browser's console.
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.log("browser").iter().map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// Addresses that were asked for since the start.
+    /// Addresses that were requested since the start.
     pub(crate) fn requests(&self) -> Vec<String> {
         let mut requests = self.requests.borrow_mut();
         for entry in self.log("performance") {
@@ -87,7 +87,7 @@ impl Browser {
         requests.clone()
     }
 
-    /// Stores a picture of a page's beginning if UPDATE_SCREENSHOTS is set.
+    /// Stores a picture of the top of a page if UPDATE_SCREENSHOTS is set.
     pub(crate) fn picture(&self, page: &Path, width: u32, path: &str) {
         if std::env::var_os("UPDATE_SCREENSHOTS").is_none() {
             return;
@@ -110,7 +110,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends the browser too, which is the driver's child.
+        // This also ends the browser, which is the driver's child.
         let _ = ureq::delete(&self.session).call();
         let _ = self.driver.kill();
         let _ = self.driver.wait();

@@ -1,4 +1,4 @@
-//! Texts that are kept in files: `cargo xtask golden` writes them anew.
+//! Texts that are kept in files: `cargo xtask golden` rewrites them.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub(crate) fn check(name: &str, text: &str) {
     let line = line.unwrap_or(expected.lines().count().min(text.lines().count()));
     let at = |text: &str| text.lines().nth(line).unwrap_or("nothing").to_owned();
     panic!(
-        "{}: line {} is {:?}, not {:?}; `cargo xtask golden` writes it anew\n{text}",
+        "{}: line {} is {:?}, not {:?}; `cargo xtask golden` rewrites it\n{text}",
         path.display(),
         line + 1,
         at(text),

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share: a folder of their own, and the command run in it.
+//! What the end-to-end tests share: a temporary folder, and the command run in it.
 
 pub(crate) mod browser;
 pub(crate) mod golden;
@@ -13,7 +13,7 @@ use packer::archive::is_report;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Patience of tests that ask a Hub.
+/// Retries of tests that use a Hub.
 pub(crate) const QUICK: Policy = Policy {
     attempts: 6,
     first_pause: Duration::from_micros(200),
@@ -34,14 +34,14 @@ impl Dir {
         self.0.path().join(name)
     }
 
-    /// A command that has yet to run.
+    /// A command that has not run yet.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coreai-bundle"));
         command.args(arguments).current_dir(self.0.path()).env_remove("SOURCE_DATE_EPOCH");
         command
     }
 
-    /// Runs a command that must succeed; gives its standard output.
+    /// Runs a command that must succeed; returns its standard output.
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}\n{}", text(&output.stderr));
@@ -54,19 +54,19 @@ impl Dir {
         serde_json::from_str(out.lines().last().unwrap()).unwrap()
     }
 
-    /// Runs a command that must end with status 1; gives its standard error.
+    /// Runs a command that must end with status 1; returns its standard error.
     pub(crate) fn fails(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}\n{}", text(&output.stderr));
         text(&output.stderr)
     }
 
-    /// Names in a folder, hidden ones included, sorted, without those of reports; empty if the folder is not there.
+    /// Names in a folder, hidden ones included, sorted, without those of reports; empty if the folder does not exist.
     pub(crate) fn names(&self, folder: &str) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.path(folder)) else { return Vec::new() };
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        // They tell times, which differ from run to run.
+        // They contain times, which differ from run to run.
         names.retain(|name| !is_report(name));
         names.sort();
         names
@@ -94,7 +94,7 @@ pub(crate) fn package(bundle: &Path) -> PathBuf {
     bundle.join(format!("{name}.aimodel"))
 }
 
-/// Every file below a folder with its bytes, in order of paths, but for reports.
+/// Every file below a folder with its bytes, in order of paths, except for reports.
 pub(crate) fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     let mut pending = vec![folder.to_owned()];

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_many_differences_is_told() {
+    fn the_first_of_many_differences_is_found() {
         let scratch = tempfile::tempdir().unwrap();
         let mut bytes = vec![7; 3 * CHUNK as usize + 5];
         let left = file(scratch.path(), "a", &bytes);

@@ -54,7 +54,7 @@ impl Folder {
         self.files = files.into_iter().map(|(name, path)| (renamed(name), path)).collect();
     }
 
-    /// Digest of a file that is written down somewhere: a package's beside it, else in the manifest.
+    /// Recorded digest of a file: a package's is beside it, others are in the manifest.
     fn digest(&self, path: &Path) -> Option<Digest> {
         if path.file_name()? == PROGRAM {
             let hash: [u8; 32] =
@@ -149,7 +149,7 @@ fn both(
     })
 }
 
-/// Takes out of a manifest what follows from other differences: digests of files, and figures of single tensors.
+/// Removes from a manifest what follows from other differences: digests of files, and statistics of single tensors.
 fn without_consequences(manifest: &mut Value) {
     if let Some(fields) = manifest.as_object_mut() {
         fields.remove("files");

@@ -21,7 +21,7 @@ pub struct GraphDifference {
 /// One op, input or output.
 #[derive(Debug, Serialize)]
 pub struct LineDifference {
-    /// Whether it is new, gone or another.
+    /// Whether it was added, removed or changed.
     pub change: ChangeKind,
     /// As a line of the left graph.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! In what two packages, bundles or table folders differ.
+//! How two packages, bundles or table folders differ.
 
 mod bytes;
 mod folder;
@@ -19,7 +19,7 @@ pub use program::{ProgramDifference, compare_packages};
 pub use tables::TableDifference;
 pub use weights::{FirstDifference, ValuesDifference, WeightDifference, WeightVerdict, WeightsDifference};
 
-/// Everything in which two folders differ.
+/// All differences of two folders.
 #[derive(Debug, Serialize)]
 pub struct FolderDifference {
     /// One folder.
@@ -37,12 +37,12 @@ pub struct FolderDifference {
 pub struct FileDifference {
     /// Path in the folder; the package's folder is called `package`, whatever its name.
     pub path: String,
-    /// What became of it.
+    /// How it compares.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
 
-/// What became of a file.
+/// How a file compares.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case", tag = "verdict")]
 pub enum Verdict {
@@ -77,16 +77,16 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Whether nothing differs that means something.
+    /// Whether there is no significant difference.
     pub fn is_equal(&self) -> bool {
         matches!(self, Verdict::Equal { .. } | Verdict::Equivalent)
     }
 }
 
-/// Compares everything below two folders. With `quick`, digests that are written down and equal are believed.
+/// Compares everything below two folders. With `quick`, recorded digests that are equal are trusted.
 ///
 /// # Errors
-/// If one is no folder, or something in them cannot be read.
+/// If one is not a folder, or something in them cannot be read.
 pub fn compare(left: &Path, right: &Path, quick: bool) -> anyhow::Result<FolderDifference> {
     let files = folder::compare(left, right, quick)?;
     let equal = files.iter().all(|file| file.verdict.is_equal());

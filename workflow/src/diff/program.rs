@@ -29,7 +29,7 @@ fn by_name<'g, 'm>(graphs: &'g [Graph<'m>]) -> HashMap<&'g str, &'g Graph<'m>> {
 }
 
 /// Compares the programs of two packages: their graphs op by op, and their weights by content. Numbering, keys and places of constants
-/// do not count. Gives nothing if they are equal.
+/// are ignored. `None` if they are equal.
 ///
 /// # Errors
 /// If one cannot be read.

@@ -17,7 +17,7 @@ pub struct TableDifference {
     pub numbers: u64,
     /// Root of the squared difference over the squared numbers on the left; none where those are zero.
     pub relative_error: Option<f64>,
-    /// Row of the first: a token, but for the projection and its norm.
+    /// Row of the first: a token, except in the projection and its norm.
     pub row: u64,
     /// Its column.
     pub column: u64,
@@ -27,7 +27,7 @@ pub struct TableDifference {
     pub right: f64,
 }
 
-/// Numbers of a row in a file of tables, after what `meta.json` says.
+/// Numbers of a row in a file of tables, according to `meta.json`.
 fn columns(name: &str, meta: &Value) -> Option<u64> {
     let key = match name {
         "embed_per_layer.i8" => "PLD",
@@ -39,7 +39,7 @@ fn columns(name: &str, meta: &Value) -> Option<u64> {
     meta.get(key)?.as_u64().filter(|columns| *columns > 0)
 }
 
-/// Says in which numbers two files of equal size differ; `None` if it is not known what they hold.
+/// The numbers in which two files of equal size differ; `None` if it is not known what they hold.
 pub(super) fn compare(
     name: &str,
     (left, right): (&Path, &Path),

@@ -22,9 +22,9 @@ pub struct WeightsDifference {
     pub bytes: u64,
     /// Those that are not.
     pub different: Vec<WeightDifference>,
-    /// Names of those on the left that nothing on the right stands for.
+    /// Names of those on the left without a counterpart on the right.
     pub only_left: Vec<String>,
-    /// Names of those on the right that nothing on the left stands for.
+    /// Names of those on the right without a counterpart on the left.
     pub only_right: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ impl WeightsDifference {
 pub struct WeightDifference {
     /// Its name, or where it is used.
     pub name: String,
-    /// In what way it differs.
+    /// How it differs.
     pub verdict: WeightVerdict,
     /// Format on the left, such as `si4/32`.
     pub left: String,
@@ -50,7 +50,7 @@ pub struct WeightDifference {
     pub values: Option<ValuesDifference>,
 }
 
-/// In what way a weight differs.
+/// How a weight differs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightVerdict {
@@ -60,7 +60,7 @@ pub enum WeightVerdict {
     Different,
     /// Stored in another way.
     OtherFormat,
-    /// Not of one shape.
+    /// The shapes differ.
     OtherShape,
 }
 
@@ -73,7 +73,7 @@ pub struct ValuesDifference {
     pub differing: u64,
     /// Root of the squared difference over the squared weights on the left; none where those are zero.
     pub relative_error: Option<f64>,
-    /// The first that is stored otherwise, or of two formats has another value.
+    /// The first that is stored differently or, if the formats differ, has another value.
     pub first: Option<FirstDifference>,
 }
 
@@ -95,7 +95,7 @@ pub struct FirstDifference {
 /// A package and a weight of it.
 type Side<'a> = (&'a Package, &'a Weight);
 
-/// Weights that stand for each other.
+/// Weights that correspond to each other.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Pair {
     left: Weight,
@@ -113,7 +113,7 @@ impl Pair {
     }
 }
 
-/// Weights that stand for each other, as they are found.
+/// Weights that correspond to each other, as they are found.
 #[derive(Default)]
 pub(super) struct Pairs(Vec<Pair>);
 
@@ -140,7 +140,7 @@ impl Pairs {
     }
 }
 
-/// Compares weights that stand for each other, then those of the same name, and lists the rest.
+/// Compares weights that correspond to each other, then those of the same name, and lists the rest.
 pub(super) fn compare(left: &Package, right: &Package, pairs: Pairs) -> anyhow::Result<WeightsDifference> {
     let (ours, theirs) = (left.weights(), right.weights());
     let mut seen = BTreeSet::new();
@@ -262,7 +262,7 @@ fn first_at(left: Side<'_>, right: Side<'_>, index: u64) -> anyhow::Result<First
     Ok(FirstDifference { place: in_blocks.place(index), left: value(left)?, right: value(right)?, codes })
 }
 
-/// What a piece adds.
+/// What a piece adds to the sums.
 struct Piece {
     differing: u64,
     squared_error: f64,
@@ -270,7 +270,7 @@ struct Piece {
     first: Option<u64>,
 }
 
-/// Compares what the graph computes with. `stored` is the first element that is not stored alike, if that can be told.
+/// Compares what the graph computes with. `stored` is the first element that is stored differently, if that is known.
 fn compare_values(left: Side<'_>, right: Side<'_>, stored: Option<u64>) -> anyhow::Result<ValuesDifference> {
     let weights = left.1.stored().count();
     let size = piece(&[left.1, right.1]);

@@ -1,11 +1,11 @@
-//! What `doctor` says of the Hub: what the client itself would use, and whether it gets an answer.
+//! What `doctor` says about the Hub: what the client itself would use, and whether it gets an answer.
 
 use std::time::Duration;
 
 use aotc::doctor::Check;
 use hub::{Client, Limits, Policy, Settings};
 
-/// Longest wait for one thing.
+/// Longest wait for one answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Token and endpoint, as these settings have them.
@@ -80,7 +80,7 @@ mod tests {
         assert!(look(&[("HUGGING_FACE_HUB_TOKEN", secret)]));
         assert!(!look(&[("HF_TOKEN", " \n")]));
         assert!(!look(&[("HF_TOKEN", secret), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "yes")]));
-        // Where there is nothing but white space, there is no token.
+        // A file with only white space holds no token.
         std::fs::write(folder.path().join("token"), "\n").unwrap();
         assert!(!look(&[]));
         std::fs::write(folder.path().join("token"), secret).unwrap();
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_endpoint_is_the_client_s() {
+    fn the_endpoint_is_that_of_the_client() {
         let hub = fixtures::hub::Hub::start().unwrap();
         let here = hub.endpoint();
         let look = |variables: &[(&str, &str)]| endpoint(&Client::new(settings(variables)));

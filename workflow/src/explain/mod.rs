@@ -25,12 +25,12 @@ pub struct BlockPlace<'a> {
     pub block: u64,
 }
 
-/// Whether this is a package or a bundle, and no checkpoint.
+/// Whether this is a package or a bundle, and not a checkpoint.
 pub fn is_bundle(path: &Path) -> bool {
     path.join(PROGRAM).exists() || path.join(packer::metadata::FILE_NAME).exists()
 }
 
-/// Which of the names is meant: the whole of one, or the end of just one.
+/// The name that is meant: one that is equal, or the only one that ends this way.
 fn find(names: &[&str], wanted: &str, path: &Path) -> anyhow::Result<usize> {
     if let Some(at) = names.iter().position(|name| *name == wanted) {
         return Ok(at);
@@ -55,7 +55,7 @@ impl BlockPlace<'_> {
     fn check(&self, name: &str, rows: u64, blocks: u64) -> anyhow::Result<()> {
         if self.row >= rows || self.block >= blocks {
             bail!(
-                "{name} has rows 0 to {} and blocks 0 to {} in each; row {}, block {} is not there",
+                "{name} has rows 0 to {} and blocks 0 to {} in each; row {}, block {} does not exist",
                 rows.saturating_sub(1),
                 blocks.saturating_sub(1),
                 self.row,
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_name_will_do_if_it_is_the_end_of_one() {
+    fn the_end_of_a_name_is_enough_if_only_one_ends_with_it() {
         let names = ["model.a.weight", "model.b.weight", "weight.a"];
         let path = Path::new("x");
         assert_eq!(find(&names, "b.weight", path).unwrap(), 1);

@@ -1,4 +1,4 @@
-//! A block of a checkpoint: its values, its lattice, and what each rule makes of it.
+//! A block of a checkpoint: its values, its lattice, and what each rule does to it.
 
 use std::path::Path;
 
@@ -29,9 +29,9 @@ pub struct SourceBlock {
     pub column: u64,
     /// The weights.
     pub source: Vec<f32>,
-    /// None if the block lies on none.
+    /// None if the block does not lie on a lattice.
     pub lattice: Option<ExplainedLattice>,
-    /// What rules make of it.
+    /// The results of the rules.
     pub rules: Vec<ExplainedFit>,
 }
 
@@ -48,7 +48,7 @@ pub struct ExplainedLattice {
     pub codes: Vec<i8>,
     /// Code of the weight with the largest magnitude.
     pub extremum_code: i8,
-    /// Magnitudes of all real scales that reproduce the block; the upper bound of a block of zeros is none.
+    /// Magnitudes of all real scales that reproduce the block; a block of zeros has no upper bound.
     pub interval: ScaleInterval,
 }
 
@@ -65,7 +65,7 @@ pub struct ScaleInterval {
     pub includes_highest: bool,
 }
 
-/// What a rule makes of a block.
+/// What a rule does to a block.
 #[derive(Debug, Serialize)]
 pub struct ExplainedFit {
     /// Name of the rule.
@@ -83,10 +83,10 @@ pub struct ExplainedFit {
 }
 
 impl SourceBlock {
-    /// Reads a block of a checkpoint; shows what these rules make of it, or all and int8 if there are none.
+    /// Reads a block of a checkpoint; shows what these rules do to it, or all of them and int8 if none are given.
     ///
     /// # Errors
-    /// If there is no such block, it holds no BF16, or it cannot be read.
+    /// If there is no such block, it is not BF16, or it cannot be read.
     pub fn read(
         path: &Path,
         access: &Access,

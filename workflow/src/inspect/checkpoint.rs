@@ -21,13 +21,13 @@ pub struct CheckpointSummary {
     /// Name of the model's architecture.
     #[serde(skip)]
     pub model: String,
-    /// Repository that it is of.
+    /// Repository that it comes from.
     pub repository: Option<String>,
     /// Commit of the repository.
     pub revision: Option<String>,
     /// Number of layers.
     pub layers: usize,
-    /// Those that attend to everything.
+    /// Those with full attention.
     pub full_attention_layers: Vec<usize>,
     /// Width of the residual stream.
     pub hidden: usize,
@@ -37,7 +37,7 @@ pub struct CheckpointSummary {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Width of a head of layers that attend to everything.
+    /// Width of a head in layers with full attention.
     pub global_head_dim: usize,
     /// Slots of the cache.
     pub slots: usize,

@@ -12,7 +12,7 @@ use text::small;
 use super::tree::{self, FolderEntry};
 use super::{PackageSummary, Shown};
 
-/// What a bundle says of itself.
+/// What a bundle says about itself.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename = "bundle")]
 pub struct BundleSummary {
@@ -37,7 +37,7 @@ impl BundleSummary {
     }
 }
 
-/// What a table folder says of itself.
+/// What a table folder says about itself.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename = "tables")]
 pub struct TablesSummary {

@@ -39,7 +39,7 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Whether something is asked for that only packages have.
+    /// Whether anything that only packages have was asked for.
     fn is_of_package(&self) -> bool {
         self.blobs || self.graph || self.weights || self.names.is_some()
     }
@@ -63,7 +63,7 @@ pub enum Inspected {
 /// Looks at what is at a path, or at a repository of the Hub.
 ///
 /// # Errors
-/// If it is none of these things, or cannot be read.
+/// If it is none of these, or cannot be read.
 pub fn inspect(path: &Path, access: &Access, shown: &Shown, opener: Opener<'_>) -> anyhow::Result<Inspected> {
     let holds = |name: &str| path.join(name).exists();
     if !path.exists() && path.to_str().is_some_and(origin::is_repository) {

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::Shown;
 use super::weights::{self, WeightSummary};
 
-/// Bytes of a type, in text and JSON: that of a tensor of 16 axes is far below it.
+/// Longest type in text and JSON, in bytes: that of a tensor with 16 axes is far shorter.
 const LONGEST_TYPE: usize = 512;
 
 /// What is in a package.

@@ -15,11 +15,11 @@ use super::package;
 use super::weights::{self, WeightSummary};
 use crate::reporting;
 
-/// Writes the page of what is at `path`, with the names of weights in `names`, to a file; gives the file. Its name follows that of
+/// Writes the page of what is at `path`, with the names of weights in `names`, to a file; returns the file. Its name follows that of
 /// `path` unless it is given.
 ///
 /// # Errors
-/// If this is no package or bundle, it cannot be read, or the page is not to be written.
+/// If this is not a package or bundle, it cannot be read, or the page must not be written.
 pub fn write(path: &Path, names: Option<&Path>, output: Option<&Path>) -> anyhow::Result<PathBuf> {
     let output = match output {
         Some(output) => output.to_owned(),
@@ -58,7 +58,7 @@ fn read(path: &Path, names: Option<&Path>) -> anyhow::Result<Report> {
         add_manifest(&mut report, &Manifest::read(path)?);
     }
     if report.tensors.iter().all(|tensor| tensor.recovery.is_none()) {
-        report.unknown.push("What quantization lost: only a manifest of this tool tells.".to_owned());
+        report.unknown.push("What quantization lost: only a manifest of this tool records it.".to_owned());
     }
     Ok(report)
 }
@@ -114,7 +114,7 @@ fn recovery(figures: &Value, tensor: &Tensor) -> Option<Recovery> {
     })
 }
 
-/// The verdict; positions are kept in no manifest.
+/// The verdict; manifests do not keep positions.
 fn gate(bundle: &str, gate: &Value) -> Option<Gate> {
     let (agreed, qualified) = (gate["agreed"].as_u64()?, gate["qualified"].as_u64()?);
     let passed = gate["passed"].as_bool()?;

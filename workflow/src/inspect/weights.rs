@@ -7,7 +7,7 @@ use half::f16;
 use rayon::prelude::*;
 use serde::Serialize;
 
-/// Figures of one weight.
+/// Statistics of one weight.
 #[derive(Debug, Serialize)]
 pub struct WeightSummary {
     /// Its name.
@@ -18,18 +18,18 @@ pub struct WeightSummary {
     pub shape: Vec<u64>,
     /// Bytes of all parts.
     pub bytes: u64,
-    /// None for types of elements that are not known here.
+    /// None for element types that are not known here.
     #[serde(flatten)]
     pub values: Option<WeightValues>,
     /// Of weights in blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scales: Option<WeightScales>,
-    /// How often each 4-bit code stands there: entry 0 counts -8, entry 15 counts 7.
+    /// How often each 4-bit code occurs: entry 0 counts -8, entry 15 counts 7.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codes: Option<[u64; 16]>,
 }
 
-/// What the graph multiplies with.
+/// The values that the graph multiplies by.
 #[derive(Debug, Serialize)]
 pub struct WeightValues {
     /// Root mean square.
@@ -99,7 +99,7 @@ fn statistics(package: &Package, weight: &Weight) -> Result<WeightSummary, Weigh
     })
 }
 
-/// First elements and numbers of the pieces that a tensor is read in.
+/// First element and number of elements of each piece that a tensor is read in.
 fn pieces(count: u64, size: u64) -> impl Iterator<Item = (u64, usize)> {
     (0..count.div_ceil(size)).map(move |at| (at * size, (count - at * size).min(size) as usize))
 }

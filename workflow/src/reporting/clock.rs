@@ -1,4 +1,4 @@
-//! How the time of a conversion goes by.
+//! Where the time of a conversion goes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -23,7 +23,7 @@ pub(crate) struct Timeline {
 
 struct State {
     timeline: Timeline,
-    /// When the last stretch began.
+    /// When the last entry began.
     since: Instant,
 }
 
@@ -38,12 +38,12 @@ impl State {
 }
 
 impl<'p> Clock<'p> {
-    /// Begins now.
+    /// Starts the clock.
     pub(crate) fn new(progress: &'p dyn Progress) -> Self {
         Clock { progress, state: Mutex::new(State { timeline: Timeline::default(), since: Instant::now() }) }
     }
 
-    /// Ends now.
+    /// Stops the clock.
     pub(crate) fn finish(self) -> Timeline {
         let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.close();
@@ -55,7 +55,7 @@ impl<'p> Clock<'p> {
     }
 }
 
-/// Layers go by their number; anything else by its name without what all names have.
+/// Layers are named by their number, anything else by its name without the prefix that all names share.
 fn name_of(tensor: &str) -> String {
     match layer_of(tensor) {
         Some(layer) => format!("layer {layer}"),

@@ -1,4 +1,4 @@
-//! What a conversion tells of itself.
+//! What a conversion reports about itself.
 
 use ::oracle::gate::{CaseReport, GateReport, PositionReport};
 use checkpoint::config::{DecoderConfig, Layer, LayerKind};
@@ -18,7 +18,7 @@ use report::{
 use super::Timeline;
 use crate::gate;
 
-/// What a conversion left behind.
+/// What a conversion produced.
 pub(crate) struct Facts<'a> {
     pub(crate) name: &'a str,
     /// Repository or folder, as typed.
@@ -35,7 +35,7 @@ pub(crate) struct Facts<'a> {
 /// The report of a conversion.
 pub(crate) fn of_conversion(facts: &Facts<'_>) -> Report {
     let unknown = if facts.gates.is_empty() {
-        vec!["Whether the bundles say what the checkpoint says: --gate was not given.".to_owned()]
+        vec!["Whether the bundles agree with the checkpoint: --gate was not given.".to_owned()]
     } else {
         Vec::new()
     };

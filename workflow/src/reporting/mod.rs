@@ -38,7 +38,7 @@ impl ReportFiles {
         StagedFile::check(&self.html, outputs.file(FileKind::ReportPage).always())
     }
 
-    /// Writes a report over an older one: it tells of outputs that were just made.
+    /// Writes a report and replaces an older one: it is about outputs that were just made.
     pub(crate) fn write(&self, report: &Report, outputs: &Outputs) -> anyhow::Result<()> {
         let facts = serde_json::to_string(report)? + "\n";
         outputs::write_text(&self.json, outputs.file(FileKind::ReportFacts).always(), &facts)?;

@@ -1,4 +1,4 @@
-//! Publication: cut off between any two steps, twice, and resumed; failing without a journal; journals that lie.
+//! Publication: cut off between any two steps, twice, and resumed; failing without a journal; journals that are wrong.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,8 +69,8 @@ impl Place<'_> {
         Stage::open(&run, NAMES[0], &names, self.source, &Silent)
     }
 
-    /// Makes the outputs if that is still to be done, and publishes them on a disk that fails after this many steps, each byte of the
-    /// journal being one. Gives the steps that were taken.
+    /// Makes the outputs if they are not finished yet, and publishes them on a disk that fails after this many steps, each byte of the
+    /// journal being one. Returns the steps that were taken.
     fn run(&self, more: &[&str], steps: u64) -> anyhow::Result<u64> {
         let mut stage = self.open(more)?;
         if !stage.is_finished() {
@@ -82,7 +82,7 @@ impl Place<'_> {
         Ok(steps - disk.room().unwrap())
     }
 
-    /// A run that finished the outputs and was killed after it had given names to so many of them.
+    /// A run that finished the outputs and was killed after it had renamed this many of them.
     fn killed_after(&self, more: &[&str], published: usize) {
         let mut stage = self.open(more).unwrap();
         if !stage.is_finished() {
@@ -105,7 +105,7 @@ impl Place<'_> {
         names
     }
 
-    /// All outputs are there and whole, and nothing else.
+    /// All outputs are there and complete, and nothing else.
     fn check(&self, what: &str) {
         assert_eq!(self.names(), NAMES, "{what}");
         for name in NAMES {
@@ -204,7 +204,7 @@ fn publication_is_resumed_after_kills_between_two_renames() {
     }
 }
 
-/// A run that has finished its outputs, one of which has its name.
+/// A run that has finished its outputs, one of which has its final name.
 fn partly_published(model: &Model) -> Place<'_> {
     let place = model.place();
     place.killed_after(&[], 1);
@@ -213,10 +213,10 @@ fn partly_published(model: &Model) -> Place<'_> {
 }
 
 #[test]
-fn what_was_replaced_goes_away_if_the_run_was_cut_off_before_it_did() {
+fn what_was_replaced_is_removed_if_the_run_was_cut_off_before_that() {
     let model = Model::of_a_commit();
     let place = partly_published(&model);
-    // The names were exchanged, and nothing more: the old output, half removed, has the hidden name.
+    // Only the names were exchanged: the old output, half removed, has the hidden name.
     let hidden = place.hidden("m_raw").unwrap();
     fs::rename(&hidden, place.out().join("m_raw")).unwrap();
     fs::create_dir(&hidden).unwrap();
@@ -240,7 +240,7 @@ fn outputs_that_were_finished_and_changed_are_not_published() {
                 _ => fs::remove_file(&content).unwrap(),
             }
             let refusal = place.refusal(&["--resume", "--force"]);
-            // A published output that holds something else is somebody's.
+            // A published output that holds something else belongs to somebody else.
             let is_theirs = refusal.contains("which is not in its manifest.json");
             assert!(refusal.contains("damaged or missing") || is_theirs, "{name}, {change}: {refusal}");
         }
@@ -260,7 +260,7 @@ fn a_target_of_somebody_else_is_not_taken_for_an_output() {
 }
 
 #[test]
-fn a_run_that_cannot_begin_takes_nothing_away() {
+fn a_run_that_cannot_begin_removes_nothing() {
     let model = Model::of_a_commit();
     let place = partly_published(&model);
     // Neither --resume nor --force, and one target is there.
@@ -291,7 +291,7 @@ fn unfinished(model: &Model) -> Place<'_> {
 }
 
 #[test]
-fn a_journal_whose_folders_are_not_there_publishes_nothing() {
+fn a_journal_whose_folders_are_missing_publishes_nothing() {
     let model = Model::of_a_commit();
     let place = unfinished(&model);
     let header = Journal::header(&place.hidden("m.work").unwrap()).unwrap().unwrap();

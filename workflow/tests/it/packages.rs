@@ -1,4 +1,4 @@
-//! Two packages are equal but for what was planted in one of them, and that is found.
+//! Two packages are equal except for what was planted in one of them, and that is found.
 
 use std::collections::HashMap;
 use std::fs;
@@ -35,7 +35,7 @@ fn plant(edit: impl FnOnce(&mut Module, &mut Blobs)) -> Option<ProgramDifference
     }
     writer.finish(&PackageMetadata::new("test", "19700101T000000Z")).unwrap();
     let found = compare_packages(&reference, &changed).unwrap();
-    // Whichever is on the left.
+    // Either may be on the left.
     assert_eq!(compare_packages(&changed, &reference).unwrap().is_some(), found.is_some());
     found
 }
@@ -62,7 +62,7 @@ fn find(module: &Module, opcode: Opcode, fits: impl Fn(OpId) -> bool) -> OpId {
     ops(module).into_iter().find(of_kind).unwrap_or_else(|| panic!("no such {opcode}"))
 }
 
-/// Takes one value in the place of another, wherever that is used.
+/// Replaces one value with another, wherever it is used.
 fn replace(module: &mut Module, old: ValueId, new: ValueId) {
     for op in ops(module) {
         let operands = &mut module.op_mut(op).operands;
@@ -70,7 +70,7 @@ fn replace(module: &mut Module, old: ValueId, new: ValueId) {
     }
 }
 
-/// Gives the only result of an op another type.
+/// Changes the type of an op's only result.
 fn retype(module: &mut Module, op: OpId, ty: TypeId) {
     let new = module.add_result(op, ty);
     let old = module.op(op).results[0];
@@ -96,7 +96,7 @@ fn is_used(module: &Module, op: OpId) -> bool {
     ops(module).iter().any(|user| module.op(*user).operands.contains(&result))
 }
 
-/// A blob for a constant, in the place of what it had.
+/// A blob for a constant, instead of what it had.
 fn put_in_a_blob(module: &mut Module, blobs: &mut Blobs, op: OpId, bytes: Vec<u8>) {
     let key = format!("moved_{}", blobs.len());
     let resource = Resource { key: key.clone(), alignment: 64, length: bytes.len() as u64 };
@@ -106,7 +106,7 @@ fn put_in_a_blob(module: &mut Module, blobs: &mut Blobs, op: OpId, bytes: Vec<u8
 }
 
 #[test]
-fn a_package_that_was_written_anew_is_equal() {
+fn a_package_that_was_written_again_is_equal() {
     assert!(plant(|_, _| ()).is_none());
 }
 
@@ -193,7 +193,7 @@ fn another_constant_is_found() {
 }
 
 #[test]
-fn an_op_more_and_an_op_less_are_found() {
+fn an_extra_op_and_a_missing_op_are_found() {
     let is_neutral = |module: &Module, op: OpId| {
         let op = module.op(op);
         module.tensor(op.operands[0]) == module.tensor(op.results[0])
@@ -207,7 +207,7 @@ fn an_op_more_and_an_op_less_are_found() {
     }));
     assert_eq!(found[..2], [0, 1], "{found:?}");
     assert!(found[2] >= 1, "{found:?}");
-    // One that nothing uses.
+    // An unused one.
     let found = lines(plant(|module, _| {
         let old = find(module, Opcode::Cast, |_| true);
         let (op, body) = (module.op(old).clone(), body(module));
@@ -242,9 +242,9 @@ fn other_operands_and_another_decomposition_are_found() {
     assert_eq!(found, [0, 0, 1]);
 }
 
-/// As parity with the published packages has it: Apple's tools and ours put constants into different places.
+/// As in the parity check with the published packages: Apple's tools and ours put constants into different places.
 #[test]
-fn keys_and_places_of_constants_do_not_count() {
+fn keys_and_places_of_constants_are_ignored() {
     let in_blobs = plant(|module, blobs| {
         for op in
             ops(module).into_iter().filter(|op| module.op(*op).opcode == Opcode::Constant).collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! A binary with its completions, manual pages and documents as one archive, the same bytes for the same files.
+//! A binary with its completions, manual pages and documents as one archive: the same files make the same bytes.
 
 use std::fs;
 use std::io::Write;
@@ -12,9 +12,9 @@ use tar::{Builder, EntryType, Header};
 
 /// Name of the binary.
 const BINARY: &str = "coreai-bundle";
-/// Documents of the project that go along.
+/// Documents of the project that are included.
 const DOCUMENTS: [&str; 3] = ["CHANGELOG.md", "LICENSE", "README.md"];
-/// Shells, and what their completions are called.
+/// Shells, and the file names of their completions.
 const COMPLETIONS: [(&str, &str); 3] =
     [("bash", "coreai-bundle.bash"), ("fish", "coreai-bundle.fish"), ("zsh", "_coreai-bundle")];
 
@@ -25,12 +25,12 @@ struct Member {
     bytes: Vec<u8>,
 }
 
-/// Packs a binary into `output`; gives the archive, which has its SHA-256 beside it. `seconds` is the time of every file.
+/// Packs a binary into `output`; returns the archive, which has its SHA-256 beside it. `seconds` is the time of every file.
 pub(crate) fn pack(binary: &Path, root: &Path, triple: &str, seconds: u64, output: &Path) -> Result<PathBuf> {
     let version = said(binary, &["--version"])?;
     let version = String::from_utf8(version).context("the version is not UTF-8")?;
     let Some(version) = version.trim().strip_prefix("coreai-bundle ") else {
-        bail!("{} says {version:?} where coreai-bundle tells its version", binary.display());
+        bail!("{} prints {version:?} instead of the version of coreai-bundle", binary.display());
     };
     let stem = format!("{BINARY}-{version}-{triple}");
     let mut members = members(binary, root)?;
@@ -65,7 +65,7 @@ fn members(binary: &Path, root: &Path) -> Result<Vec<Member>> {
     Ok(members)
 }
 
-/// What the binary prints.
+/// The output of the binary.
 fn said(binary: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
     let shown = || format!("{} {}", binary.display(), arguments.join(" "));
     let output =
@@ -93,7 +93,7 @@ fn write(members: &[Member], stem: &str, seconds: u64, out: &mut Vec<u8>) -> Res
     Ok(())
 }
 
-/// Writes a file whole, by rename.
+/// Writes a complete file, by rename.
 fn publish(path: &Path, bytes: &[u8]) -> Result<()> {
     let told = || format!("cannot write {}", path.display());
     let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path)).with_context(told)?;

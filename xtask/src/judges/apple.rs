@@ -1,7 +1,7 @@
 //! Apple's loader, verifier, serializer and Linux runtime as the judge of packages.
 //!
-//! First the packages in `fixtures`, whose figures are known: they show that the judge passes what is right and sees what
-//! is wrong. Then what `coreai-bundle convert` makes of the tiny checkpoint in every weight mode, and of two synthetic
+//! First the packages in `fixtures`, whose scores are known: they show that the judge passes what is right and finds what
+//! is wrong. Then the packages that `coreai-bundle convert` makes from the tiny checkpoint in every weight mode, and of two synthetic
 //! ones of another shape.
 
 use super::environment::{clear, scratch, scripts, trouble};
@@ -28,7 +28,7 @@ enum Variant {
 }
 
 impl Variant {
-    /// What a bundle's name ends in says which it is.
+    /// The suffix of a bundle's name says which it is.
     fn of(bundle: &str) -> Self {
         match bundle {
             _ if bundle.ends_with("_tbl") => Self::Tbl,
@@ -46,7 +46,7 @@ impl Variant {
     }
 }
 
-/// Closed ranges that a package's figures must lie in.
+/// Closed ranges that a package's scores must lie in.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Bounds {
     /// Arg-maxes that differ from fp32 at positions with a margin of at least 0.1.
@@ -60,8 +60,8 @@ struct Bounds {
 /// What a conversion that loses nothing must reach.
 const LOSSLESS: Bounds = Bounds { flips: (0, 0), mean_cosine: (0.9999, 1.0), min_cosine: (0.999, 1.0) };
 
-/// The damage that int4 rules do which discard the trained lattice; the Python pipeline's was measured at 11 flips and a
-/// minimum of 0.9885 over all short sequences, 4 flips over the first two. No damage would mean that the judge is blind.
+/// The damage done by int4 rules that discard the trained lattice; the Python pipeline's was measured at 11 flips and a
+/// minimum of 0.9885 over all short sequences, 4 flips over the first two. No damage would mean that the judge does not see any.
 const LOSSY: Bounds = Bounds { flips: (1, 30), mean_cosine: (0.99, 0.9999), min_cosine: (0.95, 0.999) };
 
 /// The same for random weights, which amplify the rounding of half-precision activations: on the checkpoint of E2B's shape the
@@ -69,19 +69,19 @@ const LOSSY: Bounds = Bounds { flips: (1, 30), mean_cosine: (0.99, 0.9999), min_
 const LOSSLESS_RANDOM: Bounds =
     Bounds { flips: (0, 2), mean_cosine: (0.9995, 1.0), min_cosine: (0.998, 1.0) };
 
-/// The least cosine between logits with wide sums, as GPUs have them, and Apple's on its CPU: the cost of rounding alone.
+/// The minimum cosine between logits with wide sums, as GPUs have them, and Apple's on its CPU: the cost of rounding alone.
 const ROUNDING: f64 = 0.9995;
 
 /// The same for random weights, which amplify rounding: measured at 0.9992.
 const ROUNDING_RANDOM: f64 = 0.998;
 
-/// Cases that tell enough of a package whose sibling is fed them all, or that was judged before.
+/// Cases that are enough for a package whose sibling is fed all of them, or that was judged before.
 const FEW_CASES: usize = 2;
 
 /// How far the logits of variants of one conversion may differ: they compute the same thing.
 const AGREEMENT: f64 = 0.99999;
 
-/// The script's job; the script's own text says what each field means.
+/// The script's job; the script documents each field.
 #[derive(Serialize)]
 struct Job<'a> {
     package: &'a Path,
@@ -107,7 +107,7 @@ struct Queries {
     prefill: Option<i64>,
 }
 
-/// Any number of tokens, in Apple's words.
+/// Any number of tokens, in Apple's notation.
 const ANY: i64 = -1;
 
 impl Queries {
@@ -122,12 +122,12 @@ struct Subject {
     sequences: Vec<Vec<u64>>,
     /// How many of the oracles' cases are fed, if not all.
     most_cases: Option<usize>,
-    /// The least cosine between logits that are only rounded differently.
+    /// The minimum cosine between logits that are only rounded differently.
     rounding_cosine: f64,
 }
 
 impl Subject {
-    /// Chooses the sequences to feed; those of several hundred tokens only if they are wanted.
+    /// Chooses the sequences to feed; those of several hundred tokens only if they are asked for.
     fn feed(&mut self, cases: Cases, long: bool) -> Result<()> {
         self.oracles.truncate(1);
         self.most_cases = match cases {
@@ -163,8 +163,8 @@ struct Conversion {
     bounds: Bounds,
 }
 
-/// Which sequences the first package of a conversion is fed. Apple's runtime takes up to half a second a call, so all others are fed
-/// [`FEW_CASES`]: their codes and scales are those of others, bit for bit, by other tests, and their logits are compared with those of
+/// Which sequences the first package of a conversion is fed. Apple's runtime takes up to half a second per call, so all others are fed
+/// [`FEW_CASES`]: other tests check their codes and scales bit for bit, and their logits are compared with those of
 /// the first package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cases {
@@ -272,7 +272,7 @@ fn e2b_like_off_lattice_head() -> Result<Subject> {
     )
 }
 
-/// Makes a checkpoint, and a sequence that goes beyond its sliding window and meets many ids.
+/// Makes a checkpoint, and a sequence that is longer than its sliding window and has many different ids.
 fn synthetic(name: &str, recipe: SyntheticCheckpoint) -> Result<Subject> {
     let checkpoint = scratch().join("checkpoints").join(name);
     clear(&checkpoint)?;
@@ -288,7 +288,7 @@ fn synthetic(name: &str, recipe: SyntheticCheckpoint) -> Result<Subject> {
     })
 }
 
-/// Converts what is to be converted, and plans a task for every package.
+/// Converts each subject, and plans a task for every package.
 pub(crate) fn plan(options: &Options) -> Result<Plan> {
     clear(&scratch().join("jobs"))?;
     fs::create_dir_all(scratch().join("jobs"))?;
@@ -316,7 +316,7 @@ fn reference_task(package: Reference) -> Result<Task> {
         Reference::TblInt4 => (Variant::Tbl, LOSSY),
     };
     let bundle = Bundle { variant, package: package.path() };
-    // They never change, and what Apple's runtime makes of all sequences is stored: see `oracle/tests/it/interpreter_apple.rs`.
+    // They never change, and the results of Apple's runtime for all sequences are stored: see `oracle/tests/it/interpreter_apple.rs`.
     let subject = Subject { most_cases: Some(FEW_CASES), ..tiny()? };
     let title = format!("reference {}", package.name());
     judge_task(&title, &subject, &bundle, (Queries::ONE, &["one"]), None, bounds, None)
@@ -350,7 +350,7 @@ fn plan_conversion(
         let cases = if at == 0 { conversion.cases } else { Cases::Few };
         subject.feed(cases, long)?;
         let functions = functions(bundle.variant, conversion.arguments);
-        // The variants of one conversion are compared with one another, so the stock interpreter need be judged once only.
+        // The variants of one conversion are compared with one another, so the stock interpreter has to be judged only once.
         let is_judged = at == 0 || bundle.variant != Variant::Stock || conversion.name == "tiny-int4-lattice";
         let tables = output.tables.as_deref();
         let interpreter = is_judged.then_some(interpreter);
@@ -432,7 +432,7 @@ impl Output {
     /// Finds bundles and tables in an output folder.
     fn scan(folder: &Path) -> Result<Self> {
         let mut output = Self { bundles: Vec::new(), tables: None };
-        let entries = fs::read_dir(folder).with_context(|| format!("nothing at {}", folder.display()))?;
+        let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
         for entry in entries {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -510,7 +510,7 @@ fn judge_task(
     task("judge", title, &json!(job), tokens)
 }
 
-/// The task that compares the logits that two judged packages left.
+/// The task that compares the logits of two judged packages.
 fn compare_task(left: &str, right: &str) -> Result<Task> {
     let job = json!({ "left": logits(left), "right": logits(right), "min_cosine": AGREEMENT });
     task("compare", &format!("{left} and {right}"), &job, 0)
@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn bundles_are_told_by_their_names() {
+    fn bundles_are_recognized_by_their_names() {
         let folder = output(&["m_stock", "m_tbl", "m"]);
         let found = Output::scan(folder.path()).unwrap();
         let variants: Vec<_> = found.bundles.iter().map(|bundle| bundle.variant).collect();

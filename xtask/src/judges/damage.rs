@@ -7,11 +7,11 @@ use crate::workspace::target;
 use anyhow::{Context, Result};
 use std::process::Command;
 
-/// The numbers that the damage is drawn from, and how many programs are damaged; the verifier passes a tenth of them.
+/// The seed of the damage, and how many programs are damaged; the verifier passes a tenth of them.
 const SEED: &str = "20260301";
 const DAMAGED: &str = "1500";
 
-/// Has programs damaged, keeps those that the verifier passes, and plans a task that loads them.
+/// Damages programs, keeps those that the verifier passes, and plans a task that loads them.
 pub(crate) fn plan(options: &Options) -> Result<Plan> {
     let mut plan = Plan::default();
     let subject = "damaged programs";

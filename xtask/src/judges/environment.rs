@@ -11,7 +11,7 @@ use std::process::{Command, ExitStatus};
 /// Python versions for which the pinned wheels exist, on Linux x86-64 and on macOS arm64.
 const SUPPORTED: std::ops::RangeInclusive<(u32, u32)> = (3, 11)..=(3, 14);
 
-/// Names under which a supported Python may stand on PATH.
+/// Names that a supported Python may have on PATH.
 const CANDIDATES: [&str; 6] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"];
 
 /// A ready environment.
@@ -24,7 +24,7 @@ pub(crate) fn scripts() -> PathBuf {
     root().join("xtask/judges")
 }
 
-/// Folder of everything that judging writes.
+/// Folder for everything that judges write.
 pub(crate) fn scratch() -> PathBuf {
     target().join("judges")
 }
@@ -63,7 +63,7 @@ impl Environment {
         let result = Command::new(&self.python)
             .arg(&task.script)
             .args(&task.arguments)
-            // No caches beside the scripts, which are sources.
+            // No caches beside the scripts, which are in the source tree.
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .output();
         match result {
@@ -107,7 +107,7 @@ fn run_quietly(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command that must succeed; gives its standard output.
+/// Runs a command that must succeed; returns its standard output.
 pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>> {
     let done = command.output().with_context(|| format!("cannot run {command:?}"))?;
     match trouble(done.status, &done.stderr) {
@@ -116,7 +116,7 @@ pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>> {
     }
 }
 
-/// What to say of a process that did not succeed: its status and the end of its standard error.
+/// What to say about a process that did not succeed: its status and the end of its standard error.
 pub(crate) fn trouble(status: ExitStatus, stderr: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();

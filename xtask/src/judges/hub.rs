@@ -1,4 +1,4 @@
-//! Hugging Face's own client as the judge of what `publish` leaves on a Hub, and a Hub that we did not write as the judge of how
+//! Hugging Face's own client as the judge of what `publish` writes to a Hub, and a third-party Hub as the judge of how
 //! we read from one.
 
 use super::environment::{clear, run, scratch, scripts};
@@ -65,7 +65,7 @@ fn empty(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// A release of what was converted, under these terms.
+/// A release of what was converted, with this license.
 fn release(program: &Path, folder: &Path, name: &str, terms: &str) -> Result<PathBuf> {
     let (output, license) = (folder.join(name), folder.join(format!("{name}.txt")));
     fs::write(&license, terms).with_context(|| format!("cannot write {}", license.display()))?;

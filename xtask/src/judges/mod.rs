@@ -1,7 +1,7 @@
-//! Judges: programs that we did not write, asked about what we wrote.
+//! Judges: third-party programs that check what we wrote.
 //!
-//! A judge is a Python script that runs in a pinned environment and prints one JSON object a check. Each judge plans
-//! its tasks; all tasks run side by side, each in a process of its own, since Apple's code ends the process on some bad
+//! A judge is a Python script that runs in a pinned environment and prints one JSON object per check. Each judge plans
+//! its tasks; all tasks run side by side, each in a separate process, since Apple's code ends the process on some bad
 //! packages. To add a judge, add a line to [`JUDGES`].
 
 mod apple;
@@ -42,7 +42,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether `--only` lets this name through.
+    /// Whether `--only` selects this name.
     fn wants(&self, name: &str) -> bool {
         self.only.as_deref().is_none_or(|part| name.contains(part))
     }
@@ -62,8 +62,8 @@ const JUDGES: [Judge; 5] = [
     Judge { name: "huggingface_hub", plan: hub::plan },
 ];
 
-/// Builds what is judged: all targets of all packages, which is what tests are built as. One package alone would choose
-/// features anew and build most of what it stands on a second time.
+/// Builds what is judged: all targets of all packages, which is what tests are built as. A single package would resolve
+/// features again and build most of its dependencies a second time.
 fn build() -> Result<()> {
     run_command(&mut cargo(["build", "--quiet", "--workspace", "--all-targets"]))
 }
@@ -77,12 +77,12 @@ fn program(options: &Options) -> Result<PathBuf> {
     Ok(target().join("debug").join(format!("coreai-bundle{}", std::env::consts::EXE_SUFFIX)))
 }
 
-/// The Python of the judges' environment, which is made if need be.
+/// The Python of the judges' environment, which is made if necessary.
 pub(crate) fn python() -> Result<PathBuf> {
     Ok(Environment::prepare()?.python().to_owned())
 }
 
-/// Runs all judges and prints a line a check; with `strict`, an environment that cannot be made is a failure.
+/// Runs all judges and prints one line per check; with `strict`, an environment that cannot be made is a failure.
 pub(crate) fn run(options: &Options, strict: bool) -> Result<()> {
     println!("== apple-check");
     let environment = match Environment::prepare() {

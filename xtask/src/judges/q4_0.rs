@@ -14,7 +14,7 @@ const MATRIX: &str = "model.language_model.layers.1.mlp.down_proj.weight";
 /// Weights in a block.
 const BLOCK: u64 = 32;
 
-/// Name of a checkpoint, and how to come by it.
+/// Name of a checkpoint, and how to get it.
 type Subject = (&'static str, fn(&Path) -> Result<PathBuf>);
 
 const SUBJECTS: [Subject; 2] =
@@ -47,7 +47,7 @@ fn corners() -> Vec<[u16; BLOCK as usize]> {
         block(|at| if at % 2 == 0 { NEGATIVE } else { 0 }),
         block(|at| if at % 2 == 0 { ONE } else { ONE | NEGATIVE }),
         block(|at| if at % 2 == 0 { ONE | NEGATIVE } else { ONE }),
-        // Below about 2^-125 the reciprocal of the scale overflows, and what a quantizer makes of it is an accident.
+        // Below about 2^-125 the reciprocal of the scale overflows, and the result of a quantizer is arbitrary.
         block(|at| if at == 31 { 0x0200 } else { at + 1 }),
         block(|at| if at == 31 { 0x0200 } else { at + 1 } | NEGATIVE),
         block(|at| if at == 31 { 0x476A } else { ONE + at }),

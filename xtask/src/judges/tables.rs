@@ -1,4 +1,4 @@
-//! numpy as the judge of gather tables: the rule computed once more, by code that is not ours.
+//! numpy as the judge of gather tables: the rule computed again, by independent code.
 
 use super::environment::{clear, scratch, scripts, trouble};
 use super::task::{Plan, Task};
@@ -9,7 +9,7 @@ use fixtures::{Shape, SyntheticCheckpoint};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Name of a checkpoint, and how to come by it.
+/// Name of a checkpoint, and how to get it.
 type Subject = (&'static str, fn(&Path) -> Result<PathBuf>);
 
 const SUBJECTS: [Subject; 2] = [

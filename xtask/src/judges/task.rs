@@ -1,4 +1,4 @@
-//! Tasks of judges: what is run, what comes back, and the count of it.
+//! Tasks of judges: what is run, its results, and their count.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
-/// What a judge wants to have run.
+/// What a judge wants to run.
 #[derive(Default)]
 pub(crate) struct Plan {
-    /// Verdicts that planning itself came to.
+    /// Verdicts of planning itself.
     pub(crate) checks: Vec<Check>,
     /// Tasks in any order.
     pub(crate) tasks: Vec<Task>,
@@ -28,7 +28,7 @@ pub(crate) struct Task {
     pub(crate) script: PathBuf,
     /// Its arguments.
     pub(crate) arguments: Vec<OsString>,
-    /// About how much work it is; the largest start first.
+    /// Approximate amount of work; the largest start first.
     pub(crate) weight: usize,
 }
 
@@ -36,9 +36,9 @@ pub(crate) struct Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
-    /// As it must be.
+    /// As expected.
     Passed,
-    /// Not as it must be, or it could not be found out.
+    /// Not as expected, or it could not be determined.
     Failed,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Check {
     pub(crate) check: String,
     /// The verdict.
     pub(crate) status: Status,
-    /// Why, if it failed; else its figures.
+    /// Why, if it failed; else its numbers.
     pub(crate) message: String,
 }
 
@@ -77,11 +77,11 @@ impl Check {
     }
 }
 
-/// What a task's process left.
+/// The result of a task's process.
 pub(crate) struct Outcome {
     /// Its standard output.
     pub(crate) output: String,
-    /// Why it did not end well, with the end of its standard error.
+    /// Why it failed, with the end of its standard error.
     pub(crate) trouble: Option<String>,
 }
 
@@ -144,13 +144,13 @@ pub(crate) fn run_all(
     });
 }
 
-/// Reads a task's output. A process that ended badly, or said nothing, is a failed check of its own.
+/// Reads a task's output. A process that failed, or printed nothing, is a separate failed check.
 fn verdicts(subject: &str, outcome: &Outcome) -> Vec<Check> {
     let mut checks: Vec<_> = outcome.output.lines().map(|line| verdict(subject, line)).collect();
     if let Some(trouble) = &outcome.trouble {
         checks.push(Check::failed(subject, "process", trouble));
     } else if checks.is_empty() {
-        checks.push(Check::failed(subject, "process", "the judge said nothing"));
+        checks.push(Check::failed(subject, "process", "the judge printed nothing"));
     }
     checks
 }

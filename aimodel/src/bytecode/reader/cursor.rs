@@ -1,6 +1,6 @@
 //! Checked reading of the container's primitives.
 
-/// A mistake in the bytes: where, and what.
+/// A fault in the bytes: where, and what.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) offset: u64,
@@ -37,7 +37,7 @@ impl<'b> Cursor<'b> {
         Fault { offset: self.position(), reason: reason.into() }
     }
 
-    /// Nothing may be left.
+    /// Checks that no bytes are left.
     pub(super) fn finish(&self) -> Result<(), Fault> {
         match self.remaining() {
             0 => Ok(()),
@@ -87,12 +87,12 @@ impl<'b> Cursor<'b> {
         self.count()
     }
 
-    /// A count of things of at least one byte each, so that it cannot exceed what is left.
+    /// A count of entries of at least one byte each, so it cannot exceed what is left.
     pub(super) fn count(&mut self) -> Result<usize, Fault> {
         let count = self.varint()?;
         match usize::try_from(count) {
             Ok(count) if count <= self.remaining() => Ok(count),
-            _ => Err(self.fault(format!("{count} entries announced, {} bytes left", self.remaining()))),
+            _ => Err(self.fault(format!("{count} entries announced, but {} bytes left", self.remaining()))),
         }
     }
 
@@ -117,7 +117,7 @@ impl<'b> Cursor<'b> {
         }
     }
 
-    /// Text up to a NUL, which is taken too.
+    /// Text up to a NUL, which is consumed too.
     pub(super) fn text_until_nul(&mut self) -> Result<&'b str, Fault> {
         let rest = &self.bytes[self.taken..];
         let length =
@@ -145,7 +145,7 @@ mod tests {
     use super::Cursor;
     use crate::bytecode::varint::Buffer;
 
-    /// Numbers of every length alike.
+    /// Numbers of every length, equally likely.
     fn number() -> impl Strategy<Value = u64> {
         (any::<u64>(), 0..64_u32).prop_map(|(number, shift)| number >> shift)
     }

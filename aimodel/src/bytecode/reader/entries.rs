@@ -12,11 +12,11 @@ use crate::types::{Dim, Type, TypeId};
 /// Deepest nesting of attributes and types. Apple's files nest ten deep.
 const DEEPEST: usize = 64;
 
-/// Most axes of a tensor that are believed.
+/// Largest plausible number of axes.
 const MOST_AXES: usize = 256;
 
 /// How often attributes may repeat the text of a file, on average: each holds its own copy, and a few bytes of an entry
-/// could call for all the text there is. The reference packages repeat a fifth of theirs, one with debug information a fourth.
+/// could repeat all the text in the file. The reference packages repeat a fifth of theirs, one with debug information a fourth.
 const MOST_REPEATS: usize = 16;
 
 /// Strings by id. Lengths come first, in reverse order.
@@ -43,7 +43,7 @@ pub(super) fn dialects(body: &Body, strings: &[String]) -> Result<Vec<Opcode>, R
     body.parse(|cursor| {
         let count = cursor.count()?;
         if count != 1 {
-            return Err(cursor.fault(format!("{count} dialects, this format has one")));
+            return Err(cursor.fault(format!("{count} dialects, but this format has one")));
         }
         let (name, versioned) = cursor.flagged()?;
         let name = &strings[cursor.check_index(name, strings.len(), "string")?];
@@ -53,7 +53,7 @@ pub(super) fn dialects(body: &Body, strings: &[String]) -> Result<Vec<Opcode>, R
         let version = if versioned { cursor.section(section::DIALECT_VERSION)? } else { Cursor::new(&[], 0) };
         let mut version_bytes = version.clone();
         if !check_encoding(version_bytes.take(version.remaining())?) {
-            return Err(cursor.fault("the dialect has another encoding version than 2"));
+            return Err(cursor.fault("the dialect has an encoding version other than 2"));
         }
         op_names(cursor, strings)
     })
@@ -82,7 +82,7 @@ fn op_names(cursor: &mut Cursor<'_>, strings: &[String]) -> Result<Vec<Opcode>, 
 #[derive(Clone, Copy)]
 enum Decoded<T> {
     Waiting,
-    /// Being decoded further up: meeting it again is a cycle.
+    /// Being decoded further up the stack: reaching it again is a cycle.
     Open,
     Done(T),
 }
@@ -133,7 +133,7 @@ impl<'b> Tables<'b> {
         all().map_err(|fault| body.error(fault))
     }
 
-    /// The attribute that an id in the file stands for.
+    /// The attribute with an id in the file.
     pub(super) fn attribute(&self, cursor: &mut Cursor<'_>) -> Result<AttributeId, Fault> {
         let at = cursor.index(self.attributes.len(), "attribute")?;
         self.known_attribute(cursor, at)
@@ -156,7 +156,7 @@ impl<'b> Tables<'b> {
         }
     }
 
-    /// The type that an id in the file stands for.
+    /// The type with an id in the file.
     pub(super) fn ty(&self, cursor: &mut Cursor<'_>) -> Result<TypeId, Fault> {
         let at = cursor.index(self.types.len(), "type")?;
         self.known_type(cursor, at)

@@ -45,7 +45,7 @@ struct IrReader<'r, 'b> {
 }
 
 impl IrReader<'_, '_> {
-    /// Reads an op. `scope` holds the values that ids stand for; the op's results are added to it.
+    /// Reads an op. `scope` holds the values by their ids; the op's results are added to it.
     fn op(&mut self, cursor: &mut Cursor<'_>, scope: &mut Vec<ValueId>, depth: usize) -> Result<OpId, Fault> {
         let name = cursor.index(self.op_names.len(), "op name")?;
         let parts = cursor.byte()?;
@@ -116,7 +116,7 @@ impl IrReader<'_, '_> {
         body.finish()
     }
 
-    /// Reads a region. Values made in it are out of reach after it.
+    /// Reads a region. Values made in it are not visible after it.
     fn region(
         &mut self,
         cursor: &mut Cursor<'_>,

@@ -1,6 +1,6 @@
 //! Reads a file back into a module, without touching its blobs.
 //!
-//! Every length, offset and count is checked against what is really there before it is used: a damaged or hostile file gives an
+//! Every length, offset and count is checked against what is really there before it is used: a damaged or hostile file causes an
 //! error that names the section and the byte, never a panic and never an allocation beyond the file's own size.
 
 mod cursor;
@@ -134,7 +134,7 @@ impl Bytecode {
     }
 }
 
-/// A section's bytes and where they stand in the file.
+/// A section's bytes and their position in the file.
 struct Body {
     name: &'static str,
     start: u64,
@@ -198,7 +198,7 @@ impl Sections {
         Ok((producer, sections))
     }
 
-    /// Takes the section at `position`; gives the position after it.
+    /// Takes the section at `position`; returns the position after it.
     fn one<R: ReadAt + ?Sized>(&mut self, source: &R, length: u64, position: u64) -> Result<u64, ReadError> {
         let head = window(source, length, position, 32)?;
         let mut cursor = Cursor::new(&head, position);
@@ -251,11 +251,11 @@ fn window<R: ReadAt + ?Sized>(
     Ok(bytes)
 }
 
-/// Magic, version, producer: gives the producer and the position of the first section.
+/// Magic, version, producer: returns the producer and the position of the first section.
 fn file_header<R: ReadAt + ?Sized>(source: &R, length: u64) -> Result<(String, u64), ReadError> {
     let head = window(source, length, 0, 4096)?;
     if head.get(..MAGIC.len()) != Some(&MAGIC) {
-        return Err(header_error(0, "does not start as MLIR bytecode does"));
+        return Err(header_error(0, "does not start like MLIR bytecode"));
     }
     let mut cursor = Cursor::new(&head[MAGIC.len()..], MAGIC.len() as u64);
     let parsed = cursor.varint().and_then(|version| {

@@ -6,7 +6,7 @@ use crate::bytecode::varint::padding_to;
 use crate::bytecode::{PADDING, section};
 use crate::module::{Module, Resource};
 
-/// Largest alignment that is believed.
+/// Largest plausible alignment.
 const LARGEST_ALIGNMENT: u64 = 1 << 16;
 
 /// A resource as the offsets section lists it.
@@ -16,7 +16,7 @@ struct Listed {
     size: u64,
 }
 
-/// Adds the file's resources to the module; gives the places of their blobs in the same order.
+/// Adds the file's resources to the module; returns the places of their blobs in the same order.
 pub(super) fn read<R: ReadAt + ?Sized>(
     source: &R,
     sections: &Sections,
@@ -27,7 +27,7 @@ pub(super) fn read<R: ReadAt + ?Sized>(
     let (offsets, body) = match (sections.body(section::RESOURCE_OFFSETS), sections.resource) {
         (Ok(offsets), Some(body)) => (offsets, body),
         (Err(_), None) => return Ok(Vec::new()),
-        _ => return Err(header_error(0, "there is only one of the two sections of resources")),
+        _ => return Err(header_error(0, "only one of the two resource sections is there")),
     };
     let listed = offsets.parse(|cursor| list(cursor, strings))?;
     let end = body.offset + body.length;

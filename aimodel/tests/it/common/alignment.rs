@@ -1,9 +1,9 @@
-//! What any alignment must be.
+//! What must hold for any alignment.
 
 use aimodel::align::{Graph, Step, align};
 
 /// Aligns two graphs and asserts that each op of either is in the result once, in order, and that what is paired is alike.
-/// Gives the number of pairs without changes.
+/// Returns the number of pairs without changes.
 pub fn assert_aligned(left: &Graph<'_>, right: &Graph<'_>) -> usize {
     let steps = align(left, right);
     let side = |pick: fn(&Step) -> Option<aimodel::OpId>| steps.iter().filter_map(pick).collect::<Vec<_>>();

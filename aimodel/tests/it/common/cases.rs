@@ -5,7 +5,7 @@ use aimodel::{Dim, Element, Module, TensorType, ValueId};
 
 use Element::{Bf16, Bool, F16, F32, F64, Si4, Si8, Si16, Si32, Si64, Ui8, Ui16, Ui32, Ui64};
 
-/// A graph, and what it shows.
+/// A graph, and what it is a case of.
 pub struct Case {
     /// Constructor, then shapes and element types.
     pub name: String,
@@ -13,7 +13,7 @@ pub struct Case {
     pub module: Module,
 }
 
-/// Stands for a dynamic extent in the shapes below.
+/// A dynamic extent in the shapes below.
 const D: u64 = u64::MAX;
 
 type Shape = &'static [u64];
@@ -375,7 +375,7 @@ impl Cases {
         self.cases.push(Case { name: "states".to_owned(), module });
     }
 
-    /// The second function promises a blob of the first one, and one of its own.
+    /// The second function promises a blob of the first one, and a new one.
     fn functions(&mut self) {
         let mut asset = AssetBuilder::new();
         for (name, own) in [("main", "head"), ("prefill", "tail")] {

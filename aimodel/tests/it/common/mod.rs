@@ -29,7 +29,7 @@ pub fn reference_program(name: &str) -> Vec<u8> {
     std::fs::read(reference(name).join("main.mlirb")).unwrap()
 }
 
-/// A whole file, with blobs as `content` gives them.
+/// A whole file, with blobs from `content`.
 pub fn file(module: &Module, content: impl Fn(&Resource) -> Vec<u8>) -> Vec<u8> {
     let layout = Layout::new(module).unwrap();
     let mut bytes = layout.prefix.clone();
@@ -50,7 +50,7 @@ pub fn file_with_any_blobs(module: &Module) -> Vec<u8> {
     file(module, content)
 }
 
-/// Bytes that follow from a blob's key: valid elements of every type, bool included.
+/// Bytes derived from a blob's key: valid elements of every type, bool included.
 pub fn content(resource: &Resource) -> Vec<u8> {
     let seed =
         resource.key.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
@@ -62,7 +62,7 @@ pub fn hex_digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// The file that a file's own content makes when it is written anew.
+/// The file that is written from the content of a file.
 pub fn rewritten(bytes: &[u8], read: &Bytecode) -> Vec<u8> {
     file(&read.module, |resource| {
         let id = read.module.find_resource(&resource.key).unwrap();

@@ -33,7 +33,7 @@ pub fn damage(bytes: &mut Vec<u8>, numbers: &mut Numbers) {
     let length = 1 + numbers.below(8).min(bytes.len() - at - 1);
     match numbers.below(16) {
         0..=3 => bytes[at] ^= 1 << numbers.below(8),
-        // Numbers of one byte end in a 1: this makes the next one, or the one before.
+        // Numbers of one byte end in a 1 bit: this makes the next number, or the one before.
         4..=10 => bytes[at] = bytes[at].wrapping_add([2, 254][numbers.below(2)]),
         11 => bytes[at] = numbers.next() as u8,
         12 => bytes[at..at + length].fill([0, 0xFF][numbers.below(2)]),
@@ -101,7 +101,7 @@ fn attributes(module: &Module, places: &[(BlockId, usize, OpId)]) -> Vec<Attribu
     found
 }
 
-/// Changes a module in one place, so that a file can still be made of it.
+/// Changes a module in one place, so that it can still be written to a file.
 pub fn edit(module: &mut Module, numbers: &mut Numbers) {
     let places = places(module);
     let Some((block, at, op)) = numbers.pick(&places) else { return };
@@ -197,7 +197,7 @@ fn another_type(
     if handle { module.intern_type(Type::Handle(ty)) } else { ty }
 }
 
-/// Gives a result another type, or an op one result more or less.
+/// Changes the type of a result, or adds or removes a result.
 fn change_result(module: &mut Module, places: &[(BlockId, usize, OpId)], op: OpId, numbers: &mut Numbers) {
     let results = module.op(op).results.clone();
     let Some(old) = numbers.pick(&results) else { return };
@@ -229,7 +229,7 @@ fn change_opcode(module: &mut Module, places: &[(BlockId, usize, OpId)], op: OpI
     (op.opcode, op.properties) = (opcode, properties);
 }
 
-/// Puts a second op like the first one behind it.
+/// Inserts a copy of an op after it.
 fn repeat(module: &mut Module, block: BlockId, at: usize, op: OpId) {
     let old = module.op(op).clone();
     let new = module.add_op(old.opcode, old.location);
@@ -270,7 +270,7 @@ fn change_constant(module: &mut Module, places: &[(BlockId, usize, OpId)], numbe
     module.op_mut(op).properties[0] = Some(value);
 }
 
-/// Takes a region from an op, gives it another one's, or changes the arguments of a block.
+/// Removes a region from an op, replaces it with that of another op, or changes the arguments of a block.
 fn change_regions(module: &mut Module, places: &[(BlockId, usize, OpId)], op: OpId, numbers: &mut Numbers) {
     let with_regions: Vec<OpId> =
         places.iter().map(|(_, _, op)| *op).filter(|op| !module.op(*op).regions.is_empty()).collect();
@@ -302,7 +302,7 @@ fn change_regions(module: &mut Module, places: &[(BlockId, usize, OpId)], op: Op
     }
 }
 
-/// Gives the graph another name, or its arguments or results other entries.
+/// Changes the name of the graph, or the entries of its arguments or results.
 fn change_text(module: &mut Module, numbers: &mut Numbers) {
     let graphs = module.graphs();
     let Some(graph) = numbers.pick(&graphs) else { return };

@@ -1,4 +1,4 @@
-//! A bundle from the reference packages and a stand-in toolchain of its own for each test.
+//! A bundle from the reference packages and a separate stand-in toolchain for each test.
 
 #![allow(clippy::print_stderr)]
 
@@ -100,7 +100,7 @@ impl Scene {
     }
 }
 
-/// What a run tells of, in order.
+/// What a run reports, in order.
 #[derive(Default)]
 struct Reported(Mutex<Vec<String>>);
 
@@ -182,7 +182,7 @@ fn write_bundle(bundle: &Path, name: &str) {
     staged.commit().unwrap();
 }
 
-/// A program that not every machine has; `.ci/run` installs it, and only there it must be.
+/// A program that not every machine has; `.ci/run` installs it, and it is required only there.
 pub(crate) fn checker(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);

@@ -1,4 +1,4 @@
-//! An OpenSSH server on loopback, and a line to it that can be cut.
+//! An OpenSSH server on loopback, and a connection to it that can be cut.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,15 +16,15 @@ pub(crate) enum Cut {
     Never,
     /// At once.
     Refuse,
-    /// After that many bytes from the client.
+    /// After this many bytes from the client.
     Sent(usize),
-    /// After that many bytes to the client.
+    /// After this many bytes to the client.
     Received(usize),
-    /// After that time.
+    /// After this time.
     After(Duration),
 }
 
-/// The server, the line, and the client's configuration.
+/// The server, the connection, and the client's configuration.
 pub(crate) struct Server {
     folder: tempfile::TempDir,
     child: Child,
@@ -33,10 +33,10 @@ pub(crate) struct Server {
 
 #[derive(Default)]
 struct Line {
-    /// How the next connections are cut; none are when it is empty, unless `down`.
+    /// How the next connections are cut; if it is empty, none are, unless `down`.
     cuts: Vec<Cut>,
     down: bool,
-    /// Bytes from the client, one entry a connection.
+    /// Bytes from the client, one entry per connection.
     sent: Vec<usize>,
 }
 
@@ -107,7 +107,7 @@ impl Server {
         self.line.lock().unwrap().down = down;
     }
 
-    /// Bytes from the client since [`Self::cut`], one entry a connection.
+    /// Bytes from the client since [`Self::cut`], one entry per connection.
     pub(crate) fn sent(&self) -> Vec<usize> {
         self.line.lock().unwrap().sent.clone()
     }
@@ -175,7 +175,7 @@ fn forward(client: &TcpStream, server: &TcpStream, cut: Cut, index: usize, line:
         let (client, server) = clones();
         std::thread::spawn(move || {
             std::thread::sleep(time);
-            // A connection that has ended by itself cannot be shut down.
+            // A connection that has ended already cannot be shut down.
             let _ = client.shutdown(Shutdown::Both);
             let _ = server.shutdown(Shutdown::Both);
         });
@@ -192,12 +192,12 @@ fn pump(mut from: TcpStream, mut to: TcpStream, limit: usize, count: impl Fn(usi
         passed += read;
         count(read);
         if passed >= limit {
-            // What has passed arrives before the line breaks.
+            // What has passed arrives before the connection breaks.
             std::thread::sleep(Duration::from_millis(300));
             break;
         }
     }
-    // A connection that has ended by itself cannot be shut down.
+    // A connection that has ended already cannot be shut down.
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
 }

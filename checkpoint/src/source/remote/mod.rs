@@ -1,7 +1,7 @@
 //! A checkpoint of the Hub that is read without being kept.
 //!
 //! The revision is resolved once; from then on every request names the commit. Only headers and small files are fetched
-//! when the checkpoint is opened; then exactly the tensors that are read, ahead of the reader as far as it says what it will read.
+//! when the checkpoint is opened; then exactly the tensors that are read, and prefetched if the reader announces what it will read.
 
 mod open;
 mod prefetch;
@@ -20,7 +20,7 @@ use super::{
 
 pub use open::{HubCheckpoint, open_repository};
 
-/// Small reads that are worth doing at the same time.
+/// Number of small reads that are worth doing at the same time.
 const READERS: usize = 16;
 
 /// A checkpoint of the Hub at one commit.
@@ -39,7 +39,7 @@ pub struct HubSource {
     prefetch: Prefetch<Line>,
 }
 
-/// The way to the files with weights, by their numbers.
+/// The prefetcher of the files with weights, by their numbers.
 #[derive(Debug)]
 struct Line {
     client: Arc<Client>,

@@ -1,4 +1,4 @@
-//! The way from `owner/name` to a checkpoint: the cache if it has all of it, else the Hub.
+//! From `owner/name` to a checkpoint: the cache if it has all of it, else the Hub.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use progress::Progress;
 use super::HubSource;
 use crate::source::{LocalSource, SINGLE_FILE, Source, SourceError};
 
-/// A repository that is to be opened.
+/// A repository to open.
 pub struct HubCheckpoint<'a> {
     /// `owner/name`.
     pub id: &'a str,
     /// Branch, tag or commit.
     pub revision: &'a str,
-    /// Whether to bring the checkpoint into the cache instead of reading it from the Hub.
+    /// Whether to download the checkpoint into the cache instead of reading it from the Hub.
     pub download: bool,
     /// Receives the progress of that, and what the user should know.
     pub progress: &'a dyn Progress,
@@ -31,8 +31,8 @@ impl std::fmt::Debug for HubCheckpoint<'_> {
     }
 }
 
-/// Opens a checkpoint of the Hub. The revision is resolved once. A snapshot in the cache that is whole is used; without a network,
-/// that of the commit for which the revision stood when it was last asked.
+/// Opens a checkpoint of the Hub. The revision is resolved once. A complete snapshot in the cache is used; without a network,
+/// that of the commit to which the revision last resolved.
 ///
 /// # Errors
 /// If there is no such repository, revision or checkpoint, it may not be read, or neither Hub nor cache has it.
@@ -83,7 +83,7 @@ fn cached(cache: &Cache, commit: &str) -> Option<LocalSource> {
     (has("config.json") && has("tokenizer.json")).then_some(source)
 }
 
-/// Whether a file of a repository belongs to its checkpoint: weights by their usual names, and what is small.
+/// Whether a file of a repository belongs to its checkpoint: weights by their usual names, and small files.
 fn is_wanted(path: &str) -> bool {
     let is_small = [".json", ".jinja", ".model", ".txt", ".md"].iter().any(|ending| path.ends_with(ending));
     let is_weights = path == SINGLE_FILE || path.starts_with("model-") && path.ends_with(".safetensors");

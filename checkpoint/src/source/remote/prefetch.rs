@@ -1,8 +1,8 @@
-//! Prefetch over a slow line: what will be read is fetched before it is asked for, in order, over several connections, in bounded
+//! Prefetch over a slow connection: what will be read is fetched before it is asked for, in order, over several connections, in bounded
 //! memory.
 //!
-//! Readers are told nothing of it: a read that finds its bytes takes them, one whose bytes are under way waits, and any other
-//! one is fetched at once. So a wrong forecast costs time, never correctness.
+//! Readers do not notice it: a read that finds its bytes takes them, one whose bytes are being fetched waits, and any other
+//! read is fetched at once. So a wrong forecast costs time, never correctness.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,10 +15,10 @@ const SEGMENT: u64 = 4 << 20;
 const BUDGET: u64 = 64 << 20;
 /// Connections.
 const CONNECTIONS: usize = 8;
-/// How often a reader that waits asks whether it still should.
+/// How often a waiting reader checks whether it should still wait.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A stretch of one file.
+/// A range of one file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Stretch {
     /// Number of the file.
@@ -37,18 +37,18 @@ impl Stretch {
     }
 }
 
-/// Brings bytes, in any order, from any thread.
+/// Fetches bytes, in any order, from any thread.
 pub(super) trait Fetch: Send + Sync + 'static {
     type Error: Send + Sync + 'static;
 
     /// Fills `out` with a file's bytes from `start` on.
     fn fetch(&self, file: usize, start: u64, out: &mut [u8]) -> Result<(), Self::Error>;
 
-    /// What to say to a reader that is to wait no longer.
+    /// The error for a reader that must not wait any longer.
     fn cancelled(&self) -> Option<Self::Error>;
 }
 
-/// A stretch that was begun.
+/// A range whose fetch has started.
 struct Live<E> {
     number: u64,
     stretch: Stretch,
@@ -63,9 +63,9 @@ enum State<E> {
 }
 
 struct Window<E> {
-    /// What is to be fetched, in order.
+    /// What will be fetched, in order.
     queue: VecDeque<Stretch>,
-    /// What was begun, in order.
+    /// Fetches that have started, in order.
     live: VecDeque<Live<E>>,
     live_bytes: u64,
     begun: u64,
@@ -79,7 +79,7 @@ struct Shared<F: Fetch> {
     changed: Condvar,
 }
 
-/// Bytes that are here, and where the first of them lies.
+/// Bytes that have arrived, and where the first of them lies.
 type Here = (Arc<Vec<u8>>, u64);
 
 /// A source of bytes with prefetch.
@@ -104,7 +104,7 @@ impl<F: Fetch> Prefetch<F> {
         Prefetch(Arc::new(Shared { fetch, window: Mutex::new(window), changed: Condvar::new() }))
     }
 
-    /// Says what is read next, after all that was said before.
+    /// Announces what is read next, after everything that was announced before.
     pub(super) fn expect(&self, stretches: impl IntoIterator<Item = Stretch>) {
         let mut window = self.0.lock();
         for Stretch { file, range } in stretches {
@@ -119,7 +119,7 @@ impl<F: Fetch> Prefetch<F> {
             window.started = true;
             for _ in 0..CONNECTIONS {
                 let shared = Arc::clone(&self.0);
-                // Not joined: one that hangs on a dead line ends with its timeout, and nobody is to wait for that.
+                // Not joined: a thread that hangs on a dead connection ends with its timeout, which is too long to wait for.
                 std::thread::spawn(move || shared.work());
             }
         }
@@ -156,7 +156,7 @@ impl<F: Fetch> Shared<F> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fetches stretches until there is no more use for them.
+    /// Fetches ranges until they are no longer needed.
     fn work(&self) {
         while let Some((number, stretch)) = self.begin() {
             let mut bytes = vec![0; stretch.length() as usize];
@@ -172,7 +172,7 @@ impl<F: Fetch> Shared<F> {
         }
     }
 
-    /// The next stretch, when there is room for it.
+    /// The next range, when there is room for it.
     fn begin(&self) -> Option<(u64, Stretch)> {
         let mut window = self.lock();
         loop {
@@ -186,8 +186,8 @@ impl<F: Fetch> Shared<F> {
         }
     }
 
-    /// Looks for up to `wanted` bytes from `place` on, waits if they are under way, and counts them as read. Nothing if they
-    /// are not to be expected.
+    /// Looks for up to `wanted` bytes from `place` on, waits if they are being fetched, and counts them as read. Nothing if they
+    /// were not announced.
     fn find(&self, file: usize, place: u64, wanted: u64) -> Result<Option<Here>, Arc<F::Error>> {
         let mut window = self.lock();
         loop {
@@ -212,7 +212,7 @@ impl<F: Fetch> Shared<F> {
 }
 
 impl<E> Window<E> {
-    /// The bytes of a stretch that is here; the stretch goes when all of it was read.
+    /// The bytes of a range that has arrived; the range is dropped when all of it was read.
     fn take(&mut self, at: usize, place: u64, wanted: u64) -> Option<Here> {
         let live = self.live.get_mut(at)?;
         let State::Here(bytes) = &live.state else { return None };
@@ -225,7 +225,7 @@ impl<E> Window<E> {
         Some(here)
     }
 
-    /// The next stretch, if there is room for it, now begun.
+    /// The next range, if there is room for it, marked as started.
     fn begin(&mut self) -> Option<(u64, Stretch)> {
         let room = BUDGET.saturating_sub(self.live_bytes);
         self.queue.front().filter(|stretch| stretch.length() <= room)?;
@@ -237,7 +237,7 @@ impl<E> Window<E> {
         Some((number, stretch))
     }
 
-    /// Whether this place is fetched before anything that is fetched now has to be read.
+    /// Whether this place is fetched before anything that is being fetched now must be read.
     fn will_come(&self, file: usize, place: u64) -> bool {
         let mut bytes = self.live_bytes;
         for stretch in &self.queue {
@@ -263,7 +263,7 @@ mod tests {
 
     use super::{BUDGET, Fetch, Prefetch, SEGMENT, Stretch};
 
-    /// Files whose bytes tell where they lie; counts what is fetched.
+    /// Files whose bytes encode their position; counts what is fetched.
     #[derive(Clone, Default)]
     struct Counting(Arc<AtomicU64>);
 
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_forecast_blocks_nobody() {
+    fn a_wrong_forecast_does_not_block() {
         let prefetch = Prefetch::new(Counting::default());
         prefetch.expect([stretch(0, 0..3 * BUDGET), stretch(1, 0..10)]);
         read(&prefetch, 1, 0..10);

@@ -154,7 +154,7 @@ pub fn write_index(dir: &Path, index: &Value) {
     fs::write(dir.join("model.safetensors.index.json"), index.to_string()).unwrap();
 }
 
-/// A safetensors file of this header, with `data` zero bytes behind it.
+/// A safetensors file with this header and `data` zero bytes after it.
 pub fn raw_file(header: &[u8], data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(header);

@@ -3,16 +3,17 @@
 //! A block lies on a lattice if there are a real scale `s` and codes `q` in -8..7 with `bf16(q * s)` equal to the weight, for all
 //! 32 weights (round to nearest, ties to even; zeros of either sign are equal). Such codes are the trained ones: two sets of
 //! codes that fit one block differ by a common factor, because bf16 numbers are too fine for anything else. Random weights are
-//! on no lattice for the same reason.
+//! not on a lattice for the same reason.
 //!
-//! Whether an f16 number is among these scales is another question. Trained scales are probably f32 numbers: in about 3 of 100 blocks
-//! of such a lattice the interval of scales is so narrow that it lies between two f16 numbers. Those blocks keep their codes and take the one of the two
-//! that reproduces more weights; it is off by less than 2^-10 of the scale, less than the weights themselves are.
+//! Whether an f16 number is among these scales is a separate question. Trained scales are probably f32 numbers: in about 3 in 100
+//! blocks of such a lattice the interval of scales is so narrow that it lies between two f16 numbers. Those blocks keep their codes
+//! and take the one of the two that reproduces more weights; it is off by less than 2^-10 of the scale, less than the weights
+//! themselves are.
 //!
-//! Below the smallest normal f16 number, 2^-14, no f16 number may be near the scale. There the codes are kept only if that leaves a
-//! smaller error than the best fit does. A block that is on no lattice gets the best of a few fits, see [`nearest`].
+//! Below the smallest normal f16 number, 2^-14, there may be no f16 number near the scale. There the codes are kept only if that leaves a
+//! smaller error than the best fit does. A block that is not on a lattice gets the best of a few fits, see [`nearest`].
 //!
-//! What stands here is the plain statement of the rule, one block at a time; the vector path is tested to give the same bits.
+//! This module states the rule plainly, one block at a time; the vector path is tested to produce the same bits.
 
 mod interval;
 pub(super) mod nearest;
@@ -25,12 +26,12 @@ pub use interval::Interval;
 use super::QuantizeError;
 use super::block::{BLOCK, Extremum, F16_OVERFLOW, Fit, count_exact, widen};
 
-/// Codes that the extremum may have, in the order in which they are tried. Positive ones stand for both signs: they take the
+/// Codes that the extremum may have, in the order in which they are tried. Positive ones represent both signs: they take the
 /// positive scale. -8 takes the scale that makes the extremum's code -8; where that is negative, because the extremum is positive,
 /// it is tried last, so that a scale is negative only if no positive one will do.
 pub const EXTREMUM_CODES: [i8; 8] = [7, -8, 6, 5, 4, 3, 2, 1];
 
-/// [`EXTREMUM_CODES`] in the order for an extremum.
+/// [`EXTREMUM_CODES`] in the order in which they are tried for an extremum.
 pub(super) fn extremum_codes(extremum: f32) -> impl Iterator<Item = i8> {
     let is_late = move |code: &i8| *code < 0 && extremum > 0.0;
     let early = EXTREMUM_CODES.into_iter().filter(move |code| !is_late(code));
@@ -55,7 +56,7 @@ pub struct Recovered {
 }
 
 /// Finds the lattice of a block: the first of [`EXTREMUM_CODES`] whose interval holds an f16 number, else the first one whose
-/// interval holds any number. A block of zeros has scale 0. `None` if the block is on no lattice, or holds a weight that is not
+/// interval holds any number. A block of zeros has scale 0. `None` if the block is not on a lattice, or holds a weight that is not
 /// finite or does not fit f16.
 pub fn recover(block: &[bf16; BLOCK]) -> Option<Recovered> {
     let weights = widen(block).ok()?;

@@ -1,16 +1,16 @@
-//! The best fit for a block that is on no lattice.
+//! The best fit for a block that is not on a lattice.
 //!
 //! The extremum divided by each of [`DIVISORS`] gives codes `q`. Of all scales for these codes the one of least squares, `(Σ q w) /
 //! (Σ q²)`, leaves the error `Σ w² - (Σ q w)² / (Σ q²)`: the codes for which the subtrahend is largest are kept, the first ones on
-//! a tie. Their scale is rounded to f16, and codes are taken anew for it. Unless the result is better than that of `absmax` by
-//! more than rounding could feign, `absmax` it is.
+//! a tie. Their scale is rounded to f16, and codes are chosen again for it. `absmax` is used unless the result is better than
+//! that of `absmax` by more than a rounding error.
 
 use half::f16;
 
 use crate::quant::absmax::{self, Width};
 use crate::quant::block::{BLOCK, Extremum, Fit, sum};
 
-/// What the extremum is divided by; positive ones give positive scales, negative ones make the extremum's code negative.
+/// What the extremum is divided by; positive ones make positive scales, negative ones make the extremum's code negative.
 /// Further divisors gain less than half a percent of the error on normal, Laplace and uniform weights.
 pub(in crate::quant) const DIVISORS: [f32; 9] = [7.0, 7.5, 8.0, 8.5, 6.5, 6.0, -8.0, -7.5, -8.5];
 
@@ -40,7 +40,7 @@ pub(super) fn fit(weights: &[f32; BLOCK], extremum: Extremum) -> Fit {
     better(best, plain)
 }
 
-/// The first fit if it is better than the second by more than rounding could feign, else the second.
+/// The first fit if it is better than the second by more than a rounding error, else the second.
 pub(super) fn better(first: Fit, second: Fit) -> Fit {
     if first.squared_error < second.squared_error * MARGIN { first } else { second }
 }

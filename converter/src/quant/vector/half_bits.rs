@@ -1,4 +1,4 @@
-//! f16 numbers of f32 numbers, without branches, so that loops over several become vectors.
+//! Converts f32 numbers to f16 without branches, so that loops over several become vectors.
 
 /// The smallest normal f16 number, 2^-14.
 pub(super) const SMALLEST_NORMAL: f32 = 1.0 / 16384.0;
@@ -15,7 +15,7 @@ pub(super) fn round_to_f16(x: f32) -> f32 {
     (if magnitude < SMALLEST_NORMAL { subnormal } else { normal }).copysign(x)
 }
 
-/// Bits of a finite f16 number that is given as f32.
+/// Bits of a finite f16 number that is passed as f32.
 #[inline(always)]
 pub(super) fn f16_bits(x: f32) -> u16 {
     let magnitude = x.abs();

@@ -1,7 +1,7 @@
 //! The loop over blocks.
 //!
-//! Blocks go in groups, stage by stage: the way from the weights to the first code and the one from the last code to the figures
-//! are long chains of operations, and a processor walks those of several blocks at once only if they stand next to each other.
+//! Blocks are processed in groups, stage by stage: the steps from the weights to the first code and from the last code to the statistics
+//! are long chains of operations, and a processor overlaps those of several blocks only if they are next to each other.
 
 use fearless_simd::{
     Level, Simd, SimdBase, SimdInterleaved, SimdMask, SimdNarrow, SimdSplit, SimdWiden, dispatch, f32x4,
@@ -18,7 +18,7 @@ use crate::quant::block::BLOCK;
 use crate::quant::statistics::{Statistics, WorstBlock};
 use crate::quant::{Int4Rule, QuantizeError};
 
-/// Blocks a group.
+/// Blocks per group.
 pub(super) const GROUP: usize = 16;
 
 /// The scale, an f16 number, and the codes that a rule chooses for a block.
@@ -35,7 +35,7 @@ pub(super) trait Rule {
     /// What follows from the extrema of a group's blocks alone.
     type Start;
 
-    /// From this magnitude of the extremum on the scale overflows f16.
+    /// From this magnitude of the extremum on, the scale overflows f16.
     const OVERFLOW: f32;
 
     fn start(extrema: &[f32; GROUP]) -> Self::Start;
@@ -56,14 +56,14 @@ trait Packing<const BYTES: usize> {
     /// Whether the extremum's code is counted.
     const COUNTS_CODES: bool;
 
-    /// Packs codes; gives them back as unpacked from the bytes.
+    /// Packs codes; returns them as unpacked from the bytes.
     fn pack<S: Simd>(codes: Lanes<S>, bytes: &mut [u8; BYTES]) -> Lanes<S>;
 }
 
-/// Two codes a byte, the even-numbered element in the low half.
+/// Two codes per byte, the even-numbered element in the low half.
 struct Nibbles;
 
-/// A code a byte.
+/// One code per byte.
 struct Bytes;
 
 impl Packing<HALF> for Nibbles {
@@ -242,7 +242,7 @@ fn add_halves<S: Simd>(x: f32x4<S>) -> f64x2<S> {
     first + second
 }
 
-/// Statistics in the making.
+/// Statistics that are being collected.
 struct Tally<S: Simd> {
     /// Blocks whose errors are added up.
     seen: u64,
@@ -294,7 +294,7 @@ impl<S: Simd> Tally<S> {
         let (errors, weights) = (sums.errors.as_chunks().0, sums.weights.as_chunks().0);
         for (errors, weights) in errors.iter().zip(weights) {
             let (errors, weights) = (add_parts(simd, errors), add_parts(simd, weights));
-            // NaN in a block of zeros, which no comparison takes.
+            // NaN in a block of zeros, for which every comparison is false.
             let shares = errors / weights;
             if shares.simd_gt(self.worst_share).any_true() {
                 self.find_worst(shares.into());
@@ -314,10 +314,10 @@ impl<S: Simd> Tally<S> {
         }
     }
 
-    /// The figures, given the scales of all blocks.
+    /// The statistics, given the scales of all blocks.
     #[inline(always)]
     fn statistics(mut self, scales: &[f16]) -> Statistics {
-        // Entry 0 is to count code -8, whose bits are 8; blocks of zeros have code 0 and are not to be counted.
+        // Entry 0 counts code -8, whose bits are 8; blocks of zeros have code 0 and must not be counted.
         self.codes[0] = self.codes[0].saturating_sub(self.zero_blocks);
         self.codes.rotate_left(8);
         // All blocks of zeros have scales below the smallest normal number.
@@ -346,7 +346,7 @@ impl<S: Simd> Tally<S> {
     }
 }
 
-/// How often scales have each exponent. Neighbors are often alike, so they are counted in tables of their own: a count would
+/// How often scales have each exponent. Neighbors are often alike, so they are counted in separate tables: a count would
 /// wait for the one before it.
 #[inline(always)]
 fn exponents(scales: &[f16]) -> [u64; 32] {

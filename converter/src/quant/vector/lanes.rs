@@ -1,7 +1,7 @@
 //! A block's numbers in vectors.
 //!
-//! A 32-bit word of the checkpoint holds two bf16 numbers, so one shift gives the even-numbered elements of a block as f32, one
-//! mask the odd-numbered ones, and codes pack without a shuffle. Arithmetic is IEEE with one rounding an operation and sums
+//! A 32-bit word of the checkpoint holds two bf16 numbers, so one shift yields the even-numbered elements of a block as f32, one
+//! mask the odd-numbered ones, and codes pack without a shuffle. Arithmetic is IEEE with one rounding per operation, and sums
 //! have a fixed order, so the bits are the same at every [`fearless_simd::Level`].
 
 use std::ops::{Add, Div, Mul, Sub};
@@ -53,7 +53,7 @@ impl Extremum {
         let (first, second) = magnitudes.split();
         let is_largest = first.simd_eq(largest).narrow(second.simd_eq(largest));
         let index = is_largest.to_bitmask().trailing_zeros() as usize % BLOCK;
-        // What `half` does, apart from its care for signaling NaN.
+        // The same as `half`, except for signaling NaN.
         Extremum { index, value: f32::from_bits(u32::from(block[index].to_bits()) << 16) }
     }
 }
@@ -132,10 +132,10 @@ impl<S: Simd> Lanes<S> {
         Mask { even: self.even.simd_eq(other.even), odd: self.odd.simd_eq(other.odd) }
     }
 
-    /// Whether every number differs from another by at most so much of itself.
+    /// Whether every number differs from another one by at most this fraction of itself.
     #[inline(always)]
     pub(super) fn are_near(self, other: Self, share: f32) -> bool {
-        // Half of them are enough to say no almost always.
+        // Half of them are almost always enough to say no.
         (self.even - other.even).abs().simd_le(self.even.abs() * share).all_true()
             && (self.odd - other.odd).abs().simd_le(self.odd.abs() * share).all_true()
     }
@@ -210,7 +210,7 @@ impl<S: Simd> Lanes<S> {
         self.even.min(self.odd).reduce_min()
     }
 
-    /// Packs integers of `bits` bits, [`INTEGERS`] added, each odd-numbered element above the even-numbered one in front of it.
+    /// Packs integers of `bits` bits, [`INTEGERS`] added, each odd-numbered element above the even-numbered one before it.
     #[inline(always)]
     pub(super) fn pack(self, bits: u32) -> u32x16<S> {
         let mask = (1 << bits) - 1;
@@ -252,7 +252,7 @@ impl<S: Simd> Mask<S> {
     }
 }
 
-/// The numbers that bits in two's complement stand for.
+/// The numbers that bits in two's complement represent.
 #[inline(always)]
 fn decode<S: Simd>(codes: u32x16<S>, bits: u32) -> f32x16<S> {
     // With the highest bit flipped they are the numbers plus that bit's worth.

@@ -2,7 +2,7 @@
 //!
 //! Under a code of the extremum at most two bf16 scales reproduce the extremum. If exactly one of them reproduces the whole block,
 //! it is the only bf16 number in the block's interval, so the interval need not be known. Otherwise its bounds are computed, and
-//! the f16 numbers on both sides of its middle are looked at: if the nearer one lies outside, all others do. A test with a
+//! the f16 numbers on both sides of its middle are examined: if the nearer one lies outside, all others do. A test with a
 //! tolerance settles almost every wrong code.
 //!
 //! Scales that are not normal f16 numbers, and intervals of a single number, are left to the plain rule.
@@ -33,7 +33,7 @@ const SMALLEST_SCALE: f32 = 1.03125 * SMALLEST_NORMAL;
 const MULTIPLE: f32 = COMMON_MULTIPLE as f32;
 
 /// A weight on a lattice is within half a bf16 step, 2^-8 of it, of `code * scale`, and the extremum over its code is within
-/// 2^-8 of the scale: their quotient is within 2^-7 of the code. A little more for the rounding of the quotient.
+/// 2^-8 of the scale: their quotient is within 2^-7 of the code. Slightly more, for the rounding of the quotient.
 const TOLERANCE: f32 = 1.0 / 126.0;
 
 /// One of the codes that the extremum may have, for a group of blocks.
@@ -62,7 +62,7 @@ impl Guess {
     }
 }
 
-/// What is known of a group's blocks beforehand.
+/// What is known about a group's blocks beforehand.
 pub(super) struct Start {
     /// The first two of [`EXTREMUM_CODES`].
     guesses: [Guess; 2],
@@ -99,7 +99,7 @@ impl Rule for Lattice {
     }
 }
 
-/// The lattice of almost every block that is on one: those with an f16 scale under one of two codes of the extremum.
+/// The lattice of almost every block that is on one: blocks with an f16 scale under one of two codes of the extremum.
 #[inline(always)]
 fn recover_quickly<S: Simd>(simd: S, weights: Lanes<S>, start: &Start, at: usize) -> Option<Choice<S>> {
     let [first, second] = &start.guesses;
@@ -112,7 +112,7 @@ fn recover_quickly<S: Simd>(simd: S, weights: Lanes<S>, start: &Start, at: usize
     if !candidate.is_possible() {
         candidate = Candidate::new(weights, second.inverses[at]);
         scales = second.scales(at);
-        // Under a smaller code of the extremum all of these codes would be even; a positive scale is to be preferred then.
+        // Under a smaller code of the extremum all of these codes would be even; then a positive scale is preferred.
         if !candidate.is_possible() || candidate.sign < 0.0 && !candidate.codes.has_odd_integers() {
             return None;
         }
@@ -164,7 +164,7 @@ fn recover<S: Simd>(simd: S, block: &[bf16; BLOCK], weights: Lanes<S>, extremum:
     }
 }
 
-/// What the plain rule makes of a block.
+/// The result of the plain rule for a block.
 #[inline(always)]
 fn plain<S: Simd>(simd: S, block: &[bf16; BLOCK]) -> Choice<S> {
     let (scale, codes, on_lattice) = placed(block);
@@ -185,7 +185,7 @@ fn inverse_scale(extremum: f32, code: f32) -> f32 {
     code / if code > 0.0 { extremum.abs() } else { extremum }
 }
 
-/// The bf16 scales whose product with a code rounds to a magnitude; those that are none, or may be no normal f16 numbers, are
+/// The bf16 scales whose product with a code rounds to a magnitude; those that do not, or may not be normal f16 numbers, are
 /// NaN. There are at most two, next to the quotient, because the interval around that is less than two bf16 steps wide.
 #[inline(always)]
 fn bf16_scales(magnitude: f32, code: f32) -> [f32; 2] {
@@ -274,7 +274,7 @@ impl<S: Simd> Candidate<S> {
         }
     }
 
-    /// Whether a magnitude lies in the interval. Whether a bound belongs to that is seen by trying it.
+    /// Whether a magnitude lies in the interval. Whether a bound belongs to it is decided by trying it.
     #[inline(always)]
     fn is_within(self, interval: Bounds, magnitude: f32) -> bool {
         interval.encloses(magnitude) || interval.ends_at(magnitude) && self.is_exact(magnitude)
@@ -310,7 +310,7 @@ enum Found {
     Between([f32; 2]),
     /// No number at all.
     Nothing,
-    /// The plain rule is to decide.
+    /// The plain rule decides.
     Unclear,
 }
 
@@ -367,7 +367,7 @@ fn bf16_of(x: f32) -> f32 {
     f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
 }
 
-/// The best fit for a block that is on no lattice.
+/// The best fit for a block that is not on a lattice.
 #[inline(always)]
 fn nearest<S: Simd>(weights: Lanes<S>, extremum: f32) -> Choice<S> {
     let plain = absmax::choose(weights, absmax::scale(extremum, Width::Int4), Width::Int4);

@@ -1,4 +1,4 @@
-//! The rules on many blocks at once, in vectors. Same bits as the plain rules, whatever the machine.
+//! The rules on many blocks at once, in vectors. The bits are the same as those of the plain rules on every machine.
 //!
 //! Everything generic over [`fearless_simd::Simd`] is `inline(always)`: it becomes part of the one function for each set of
 //! instructions that [`fearless_simd::dispatch`] makes.

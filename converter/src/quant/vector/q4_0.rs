@@ -41,7 +41,7 @@ impl Rule for Q4_0 {
         start: &Start,
         at: usize,
     ) -> Choice<S> {
-        // The sums lie between 0.4 and 16.6, so their floors are what truncation gives, and not below 0.
+        // The sums lie between 0.4 and 16.6, so their floors equal the truncated values, and are not below 0.
         let codes = (weights * start.inverses[at] + 8.5).floor().min(15.0) + (INTEGERS - 8.0);
         Choice { scale: start.scales[at], codes, on_lattice: false }
     }

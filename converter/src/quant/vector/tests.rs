@@ -11,7 +11,7 @@ use crate::quant::{Int4Rule, QuantizeError, fit, fit_int8, lattice};
 
 type Block = [bf16; BLOCK];
 
-/// The best level of this machine and, on x86, the lesser ones.
+/// The best level of this machine and, on x86, the lower ones.
 fn levels() -> Vec<Level> {
     let best = Level::new();
     let mut levels = vec![best];
@@ -43,7 +43,7 @@ fn int8(level: Level, blocks: &[Block]) -> Quantized {
     Ok((codes, scales.iter().map(|scale| scale.to_bits()).collect(), statistics))
 }
 
-/// Compares what the vector path made of blocks with what a plain rule makes of each.
+/// Compares the vector path's results for blocks with those of a plain rule for each.
 fn compare(
     name: &str,
     blocks: &[Block],
@@ -103,7 +103,7 @@ fn check(blocks: &[Block]) -> Result<(), TestCaseError> {
         if of_best.is_empty() {
             of_best = all;
         } else {
-            // Figures too, to the last bit.
+            // Statistics too, to the last bit.
             prop_assert_eq!(&all, &of_best, "{:?}", level);
         }
     }
@@ -142,7 +142,7 @@ impl Random {
         significand as f32 * 2.0_f32.powi(self.between(low, high) - bits + 1)
     }
 
-    /// A block of a random kind; most are meant to make trouble.
+    /// A block of a random kind; most are meant to be difficult.
     fn block(&mut self) -> Block {
         match self.below(15) {
             0 => self.smooth(-9, -3),
@@ -217,7 +217,7 @@ impl Random {
         })
     }
 
-    /// A lattice whose interval of scales has an f16 number for a bound, or is that number alone, or has no room for one.
+    /// A lattice whose interval of scales has an f16 number for a bound, or consists of that number, or has no room for one.
     fn on_edge(&mut self) -> Block {
         let scale = self.number(-16, -3, 11);
         let codes: [i32; BLOCK] = std::array::from_fn(|_| self.between(-7, 7));

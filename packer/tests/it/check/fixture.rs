@@ -167,7 +167,7 @@ impl Folder {
         format!("{}/{file}", self.asset())
     }
 
-    /// Writes the manifest anew, as if the folder had been made as it is now.
+    /// Writes the manifest again, as if the folder had been made as it is now.
     pub(crate) fn seal(&self) {
         let manifest = Manifest::read(&self.0).unwrap();
         let provenance = Provenance {
@@ -202,7 +202,7 @@ impl Folder {
     }
 }
 
-/// Asserts that a report holds exactly the findings with these ids, in any order, and that each says something.
+/// Asserts that a report holds exactly the findings with these ids, in any order, and that each has texts.
 #[track_caller]
 pub(crate) fn assert_found(report: &CheckReport, expected: &[&str]) {
     let count = |ids: &mut dyn Iterator<Item = &str>| {
@@ -300,7 +300,7 @@ fn write_compiled(target: &Path, source: &Path) {
     manifest::seal(target, ManifestKind::Bundle, &metadata.name, provenance, &[]).unwrap();
 }
 
-/// Writes tables whose content depends on `seed` and gives their stamp.
+/// Writes tables whose content depends on `seed` and returns their stamp.
 pub(crate) fn write_tables(target: &Path, seed: u8) -> Digest {
     fs::create_dir_all(target).unwrap();
     let width = LAYERS * PER_LAYER;

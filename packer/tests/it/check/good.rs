@@ -1,4 +1,4 @@
-//! What is good is passed in silence.
+//! Good folders pass without findings.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use packer::template::Conversation;
 use crate::check::fixture::{COMPILED, Folder, PROVIDER, Release, TBL, assert_found, reference};
 
 #[test]
-fn good_release_is_passed_in_silence() {
+fn good_release_passes_without_findings() {
     let release = Release::new();
     let report = release.whole().check();
     assert_eq!(report.target, CheckTarget::Release);
@@ -17,7 +17,7 @@ fn good_release_is_passed_in_silence() {
 }
 
 #[test]
-fn good_bundles_and_tables_are_passed_in_silence() {
+fn good_bundles_and_tables_pass_without_findings() {
     let release = Release::new();
     for name in [PROVIDER, TBL, COMPILED] {
         let report = release.bundle(name).check();
@@ -80,7 +80,7 @@ fn facts_of_the_reference_packages_are_read() {
 }
 
 #[test]
-fn sizes_alone_are_compared_when_digests_are_not_wanted() {
+fn only_sizes_are_compared_without_digests() {
     let release = Release::new();
     let tables = release.tables();
     let mut bytes = tables.read("embed_tokens.i8");

@@ -1,4 +1,4 @@
-//! Spoiled JSON files: the check says something of most of them and never fails itself.
+//! Damaged JSON files: the check finds something in most of them and never fails itself.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use packer::template::Conversation;
 
 use crate::check::fixture::{Folder, PROVIDER, Release};
 
-/// Spoiled copies of each file.
+/// Damaged copies of each file.
 const SEEDS: u64 = 25;
 
-/// Bytes of findings that are still a report.
+/// Largest size of a report.
 const LONGEST: usize = 1 << 20;
 
-/// Checks a folder with each of its JSON files spoiled in turn; gives how often that was found.
+/// Checks a folder with each of its JSON files damaged in turn; returns how often that was found.
 fn found(folder: &Folder, files: &[&str]) -> usize {
     let mut found = 0;
     let options = Options { digests: false, ..Options::new(&Conversation::render) };
@@ -24,7 +24,7 @@ fn found(folder: &Folder, files: &[&str]) -> usize {
         let sound = folder.read(file);
         for seed in 0..SEEDS {
             folder.write(file, mutate::json(&sound, seed));
-            // Only a folder that is nothing any more cannot be checked.
+            // Only a folder that is no longer recognizable cannot be checked.
             let Ok(report) = check(&folder.0, &options) else { continue };
             let length: usize = report.findings.iter().map(|finding| finding.what.len()).sum();
             assert!(length < LONGEST, "{file}, seed {seed}: {length} bytes");

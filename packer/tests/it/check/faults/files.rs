@@ -1,4 +1,4 @@
-//! Faults of the files themselves, and what the manifest says of them.
+//! Faults of the files themselves, and of what the manifest says about them.
 
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;

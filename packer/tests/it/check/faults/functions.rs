@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::check::fixture::{PROVIDER, Release, Stock, TBL, assert_found};
 
-/// What is said of every bundle whose per-layer table is in the graph.
+/// The note about every bundle whose per-layer table is in the graph.
 const NOTE: &str = "graph.stock-not-run";
 
 macro_rules! stock_faults {
@@ -82,7 +82,7 @@ key_faults! {
 }
 
 #[test]
-fn what_is_as_apples_engine_wants_it_is_passed() {
+fn functions_that_suit_apples_engine_pass() {
     let stock = Stock::new();
     assert_found(&stock.bundle.check(), &[NOTE]);
     // The engine has defaults for the size, and states may come in any order.
@@ -119,7 +119,7 @@ fn graphs_that_are_filled_at_every_step_take_one_token() {
 mod tbl {
     use super::*;
 
-    /// Gives the graph a prefill of this width with these outputs, and the metadata the keys that go with it.
+    /// Adds a prefill of this width with these outputs to the graph, and the matching keys to the metadata.
     fn check(tokens: Option<u64>, outputs: &[Port], expected: &[&str]) {
         let release = Release::new();
         let bundle = release.bundle(TBL);
@@ -140,7 +140,7 @@ mod tbl {
     }
 
     #[test]
-    fn fixed_width_with_logits_is_passed() {
+    fn fixed_width_with_logits_passes() {
         check(Some(64), &[logits(Some(64))], &[]);
     }
 

@@ -53,7 +53,7 @@ fn manifest_without_a_stamp() {
         m.as_object_mut().unwrap().remove("tables_digest");
     });
     assert_found(&tables.check(), &["tables.stamp-missing"]);
-    // The bundle cannot be told to belong to them.
+    // Whether the bundle belongs to them cannot be determined.
     assert_found(&release.bundle(TBL).check(), &["tables.stamp-missing"]);
 }
 
