@@ -132,13 +132,12 @@ impl Subject {
         self.oracles.truncate(1);
         self.most_cases = match cases {
             Cases::Few | Cases::FewAndLong => Some(FEW_CASES),
-            Cases::Short | Cases::All => None,
+            Cases::Short => None,
         };
         if !long || self.oracles.is_empty() {
             return Ok(());
         }
         match cases {
-            Cases::All => self.oracles.push(data::tiny_oracle_long()),
             Cases::FewAndLong => {
                 // The other long one begins with the same 320 tokens and needs no larger caches.
                 let first = Oracle::read(&data::tiny_oracle_long())?;
@@ -173,8 +172,6 @@ enum Cases {
     Short,
     /// A few, and a long one beyond the first capacity of the caches.
     FewAndLong,
-    /// Every one of both oracles.
-    All,
 }
 
 const LATTICE: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice"];
@@ -194,7 +191,7 @@ const CONVERSIONS: [Conversion; 8] = [
         subject: tiny,
         arguments: DYNAMIC,
         variants: &["stock"],
-        cases: Cases::All,
+        cases: Cases::FewAndLong,
         bounds: LOSSLESS,
     },
     Conversion {
@@ -384,9 +381,7 @@ fn feedings(functions: Queries, cases: Cases) -> &'static [&'static str] {
     match (functions.main, functions.prefill) {
         (1, None) => &["one"],
         (1, Some(_)) => &["one", "prefill 16"],
-        _ if cases == Cases::All => {
-            &["main 64", "main 16", "prefill 7 main 64", "prefill 64 main 16", "prefill 512 main 3"]
-        }
+        _ if cases == Cases::FewAndLong => &["main 64", "main 16", "prefill 7 main 64", "prefill 64 main 16"],
         _ => &["main 64", "main 7", "prefill 16 main 3"],
     }
 }
