@@ -7,6 +7,7 @@ use std::str::FromStr;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use converter::decoder::{Functions, Prefill, Sequence, Variant};
+use workflow::runnable::DEFAULT_CHUNK;
 
 /// Most tokens of a function of fixed width: its activations are for all of them at once.
 const WIDEST: u32 = 4096;
@@ -21,7 +22,7 @@ pub(crate) struct Prompts {
     #[arg(long, value_name = "auto|none|N", default_value_t = PrefillChoice::Auto)]
     pub(crate) prefill: PrefillChoice,
     /// Tokens of a prompt that the engine should read at a time, where a function takes any number
-    #[arg(long = "prefill-chunk", value_name = "N", default_value = "512")]
+    #[arg(long = "prefill-chunk", value_name = "N", default_value_t = DEFAULT_CHUNK)]
     pub(crate) chunk: NonZeroUsize,
 }
 

@@ -21,7 +21,7 @@ use crate::tables;
 const RELEASE_TABLES: &str = "ios-frontend";
 
 /// Tokens that are fed at a time by default.
-const DEFAULT_CHUNK: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
+pub const DEFAULT_CHUNK: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
 
 /// A bundle, and how it is run.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Runnable {
         let mut stepper = Stepper::new(session, tables)
             .with_context(|| format!("{} cannot be run", self.bundle.display()))?;
         stepper.set_rounding(self.rounding);
-        let feeding = stepper.feeding_of_engine(self.chunk_size()?);
+        let feeding = stepper.feeding_of_engine(self.chunk_size(&paths)?);
         if self.chunk.is_some() && feeding == Feeding::ONE_BY_ONE {
             bail!("--chunk: {} takes one token at a time; leave the option out", self.bundle.display());
         }
@@ -57,8 +57,8 @@ impl Runnable {
         Ok(stepper)
     }
 
-    fn chunk_size(&self) -> anyhow::Result<NonZeroUsize> {
-        let stated = match (self.chunk, BundlePaths::find(&self.bundle)?.tokenizer) {
+    fn chunk_size(&self, paths: &BundlePaths) -> anyhow::Result<NonZeroUsize> {
+        let stated = match (self.chunk, &paths.tokenizer) {
             (None, Some(_)) => BundleMetadata::read(&self.bundle)?.language.prefill_chunk_size,
             _ => None,
         };

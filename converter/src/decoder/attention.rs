@@ -4,6 +4,7 @@ use aimodel::build::{BuildError, Scalar};
 use aimodel::{Dim, Element, TensorType, ValueId};
 
 use super::cache::Cache;
+use super::sequence::Count;
 use super::{Decoder, si32, ui32};
 use checkpoint::config::{Layer, LayerKind};
 use checkpoint::{LayerRole, Role};
@@ -81,7 +82,7 @@ impl Decoder<'_> {
         let mut query = self.graph.mul(query, scale)?;
         let order = self.graph.ui32(&[0, 1, 3, 2]);
         let keys = self.graph.transpose(keys, order)?;
-        if self.count.is_some() {
+        if self.count.is_given() {
             let queries = self.queries_unsigned()?;
             let width = self.graph.scalar(Scalar::Ui32(ui32(layer.head_dim)));
             let shape = self.batch_shape(&[queries, width])?;
@@ -118,7 +119,7 @@ impl Decoder<'_> {
         let penalty = self.graph.scalar(Scalar::F16(UNSEEN));
         let penalty = self.graph.mul(unseen, penalty)?;
         let mut scores = self.graph.add(scores, penalty)?;
-        if layer.kind == LayerKind::Full || self.count.is_some() {
+        if layer.kind == LayerKind::Full || self.count.is_given() {
             // The exports do not know that there is one query here; the extent stays dynamic up to the softmax.
             let heads = Dim::Fixed(self.config.heads as u64);
             let open = TensorType::new(vec![Dim::Fixed(1), heads, Dim::Dynamic, Dim::Dynamic], Element::F16);
@@ -150,9 +151,12 @@ impl Decoder<'_> {
 
     /// The shape `[1, heads, queries, head_dim]`.
     fn heads_shape(&mut self, layer: &Layer) -> Result<ValueId, BuildError> {
-        let Some(queries) = self.count else {
-            let shape = [1, ui32(self.config.heads), self.fixed_count(), ui32(layer.head_dim)];
-            return Ok(self.graph.ui32(&shape));
+        let queries = match self.count {
+            Count::Fixed(count) => {
+                let shape = [1, ui32(self.config.heads), count, ui32(layer.head_dim)];
+                return Ok(self.graph.ui32(&shape));
+            }
+            Count::Given(queries) => queries,
         };
         let (one, heads) = (self.graph.si32(&[1]), self.graph.si32(&[si32(self.config.heads)]));
         let width = self.graph.si32(&[si32(layer.head_dim)]);

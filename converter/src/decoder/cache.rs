@@ -14,6 +14,7 @@ pub(super) enum Cache {
 }
 
 /// A cache: its handle, the tensor as last read, and the token of that read.
+#[derive(Clone, Copy)]
 pub(super) struct State {
     pub(super) handle: ValueId,
     pub(super) tensor: ValueId,
@@ -21,34 +22,14 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The state as it is when the function begins.
-    pub(super) fn read_first(
+    /// Reads a cache after what a token stands for.
+    pub(super) fn read(
         graph: &mut FunctionBuilder,
         handle: ValueId,
         token: ValueId,
     ) -> Result<Self, BuildError> {
         let (tensor, token) = graph.read_handle(handle, token)?;
         Ok(State { handle, tensor, token })
-    }
-
-    /// Puts `entry` between `bounds`: the tensor to write.
-    fn updated(
-        &self,
-        graph: &mut FunctionBuilder,
-        bounds: [ValueId; 3],
-        entry: ValueId,
-    ) -> Result<ValueId, BuildError> {
-        graph.slice_update(self.tensor, bounds, entry)
-    }
-
-    fn write(&mut self, graph: &mut FunctionBuilder, tensor: ValueId) -> Result<(), BuildError> {
-        self.token = graph.write_handle(self.handle, tensor, self.token)?;
-        Ok(())
-    }
-
-    fn read(&mut self, graph: &mut FunctionBuilder) -> Result<(), BuildError> {
-        (self.tensor, self.token) = graph.read_handle(self.handle, self.token)?;
-        Ok(())
     }
 }
 
@@ -66,12 +47,17 @@ pub(super) fn tensor_type(config: &DecoderConfig) -> TensorType {
 }
 
 impl Decoder<'_> {
-    fn state(&mut self, cache: Cache) -> (&mut State, &mut FunctionBuilder) {
-        let state = match cache {
+    fn state(&mut self, cache: Cache) -> &mut State {
+        match cache {
             Cache::Keys => &mut self.keys,
             Cache::Values => &mut self.values,
-        };
-        (state, &mut self.graph)
+        }
+    }
+
+    fn write(&mut self, cache: Cache, tensor: ValueId) -> Result<(), BuildError> {
+        let State { handle, token, .. } = *self.state(cache);
+        self.state(cache).token = self.graph.write_handle(handle, tensor, token)?;
+        Ok(())
     }
 
     /// Writes this call's keys and values, each `[1, kv_heads, queries, head_dim]`, to a layer's slot, and reads the caches again.
@@ -80,9 +66,9 @@ impl Decoder<'_> {
         let mut filled = Vec::with_capacity(2);
         for (cache, entry) in [(Cache::Keys, key), (Cache::Values, value)] {
             let updated = self.with_entry(layer, cache, entry)?;
-            let (state, graph) = self.state(cache);
-            state.write(graph, updated)?;
-            state.read(graph)?;
+            self.write(cache, updated)?;
+            let State { handle, token, .. } = *self.state(cache);
+            *self.state(cache) = State::read(&mut self.graph, handle, token)?;
             if self.takes_many() {
                 filled.push((cache, self.filled(layer, cache)?));
             }
@@ -104,8 +90,8 @@ impl Decoder<'_> {
         let (key, value) = (self.widen(layer, key)?, self.widen(layer, value)?);
         let keys = self.with_entry(layer, Cache::Keys, key)?;
         let values = self.with_entry(layer, Cache::Values, value)?;
-        self.keys.write(&mut self.graph, keys)?;
-        self.values.write(&mut self.graph, values)
+        self.write(Cache::Keys, keys)?;
+        self.write(Cache::Values, values)
     }
 
     /// A cache's tensor with an entry in a layer's slot.
@@ -118,8 +104,8 @@ impl Decoder<'_> {
             // The exports of one position reshape the first entry before they compute its place.
             (self.as_cache_entry(layer, entry)?, self.entry_bounds(layer)?)
         };
-        let (state, graph) = self.state(cache);
-        state.updated(graph, bounds, entry)
+        let tensor = self.state(cache).tensor;
+        self.graph.slice_update(tensor, bounds, entry)
     }
 
     /// Pads heads narrower than the cache with zeros.
@@ -179,7 +165,7 @@ impl Decoder<'_> {
     /// All positions so far in a layer's slot: `[1, kv_heads, ?, global_head_dim]`.
     fn filled(&mut self, layer: &Layer, cache: Cache) -> Result<ValueId, BuildError> {
         let slot = si32(layer.slot);
-        let tensor = self.state(cache).0.tensor;
+        let tensor = self.state(cache).tensor;
         let stride = self.graph.si32(&[1; 5]);
         let start = self.graph.si32(&[slot, 0, 0, 0, 0]);
         let end = self.graph.si32(&[slot + 1, TO_END, TO_END, TO_END, TO_END]);

@@ -3,6 +3,7 @@
 use aimodel::build::{BuildError, Scalar};
 use aimodel::{Element, ValueId};
 
+use super::sequence::Count;
 use super::{Decoder, fixed, si32};
 use checkpoint::config::LayerKind;
 
@@ -52,10 +53,12 @@ impl Decoder<'_> {
 
     /// Ordinals of a call's queries: si32 `[queries, 1]`.
     fn ordinals(&mut self) -> Result<ValueId, BuildError> {
-        let Some(count) = self.count else {
-            let count = self.fixed_count();
-            let ordinals = (0..count).flat_map(u32::to_le_bytes).collect();
-            return self.graph.elements(&fixed(&[count as usize, 1], Element::Si32), ordinals);
+        let count = match self.count {
+            Count::Fixed(count) => {
+                let ordinals = (0..count).flat_map(u32::to_le_bytes).collect();
+                return self.graph.elements(&fixed(&[count as usize, 1], Element::Si32), ordinals);
+            }
+            Count::Given(count) => count,
         };
         let scalar = self.graph.ui32(&[]);
         let count = self.graph.reshape(count, scalar)?;

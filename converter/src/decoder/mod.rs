@@ -28,6 +28,7 @@ use crate::recipe::Recipe;
 use cache::{Cache, State};
 use checkpoint::config::{DecoderConfig, Layer, PerLayer};
 use checkpoint::{LayerRole, Role};
+use sequence::Count;
 use weights::Weights;
 
 /// Name of the function that every package has.
@@ -176,8 +177,8 @@ struct Decoder<'c> {
     values: State,
     /// What the owner of each slot read from it, in functions of many positions: f16 `[1, kv_heads, ?, head_dim]`.
     owners: BTreeMap<(usize, Cache), ValueId>,
-    /// Number of positions of this call, if it is not fixed: si32 `[1]`.
-    count: Option<ValueId>,
+    /// Number of positions of this call.
+    count: Count,
     /// Number of positions so far, those of this call included: si32 `[1]`.
     length: ValueId,
     /// Residual stream: f16 `[1, q, H]`.
@@ -214,8 +215,8 @@ impl<'c> Decoder<'c> {
         let cache = cache::tensor_type(config);
         let (key_handle, value_handle) = (graph.state("keyCache", &cache), graph.state("valueCache", &cache));
         let token = graph.create_token();
-        let values = State::read_first(&mut graph, value_handle, token)?;
-        let keys = State::read_first(&mut graph, key_handle, token)?;
+        let values = State::read(&mut graph, value_handle, token)?;
+        let keys = State::read(&mut graph, key_handle, token)?;
         let count = sequence.count(&mut graph, input_ids)?;
         let length = sequence::last_extent(&mut graph, position_ids)?;
         Ok(Decoder {
@@ -317,7 +318,7 @@ impl<'c> Decoder<'c> {
         let width = self.graph.tensor(x).and_then(|ty| ty.shape.last()?.fixed());
         let is_flattened = |layer: &Layer| Some(self.config.query_width(layer) as u64) == width;
         if let Some(layer) =
-            self.layers.iter().find(|layer| is_flattened(layer)).filter(|_| self.count.is_some())
+            self.layers.iter().find(|layer| is_flattened(layer)).filter(|_| self.count.is_given())
         {
             // The exports compute the shape of flat rows at the first product of their width.
             self.flat_shape(self.config.query_width(layer))?;

@@ -3,6 +3,7 @@
 use aimodel::build::{BuildError, Scalar};
 use aimodel::{Dim, Element, TensorType, ValueId};
 
+use super::sequence::Count;
 use super::{Decoder, Rows, TO_END, si32, ui32};
 use checkpoint::config::{Layer, PerLayer};
 use checkpoint::{LayerRole, Role};
@@ -65,12 +66,12 @@ impl Decoder<'_> {
 
     /// The tokens as a vector, which the row scales are gathered by: si32 `[queries]`.
     pub(super) fn flat_tokens(&mut self) -> Result<ValueId, BuildError> {
-        let shape = if self.count.is_some() {
-            let flat = self.flattened()?;
-            self.graph.get_shape(flat)?
-        } else {
-            let count = self.fixed_count();
-            self.graph.ui32(&[count])
+        let shape = match self.count {
+            Count::Fixed(count) => self.graph.ui32(&[count]),
+            Count::Given(_) => {
+                let flat = self.flattened()?;
+                self.graph.get_shape(flat)?
+            }
         };
         self.graph.reshape(self.input_ids, shape)
     }
@@ -85,9 +86,8 @@ impl Decoder<'_> {
         if !self.takes_many() {
             return Ok(self.input_ids);
         }
-        if self.count.is_none() {
-            let shape = [self.fixed_count(), 1];
-            let shape = self.graph.ui32(&shape);
+        if let Count::Fixed(count) = self.count {
+            let shape = self.graph.ui32(&[count, 1]);
             return self.graph.reshape(self.input_ids, shape);
         }
         let flat = self.flattened()?;

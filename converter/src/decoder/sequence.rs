@@ -31,16 +31,28 @@ impl Sequence {
         TensorType::new(vec![Dim::Fixed(1), self.extent()], Element::Si32)
     }
 
-    /// Number of positions in `input_ids`, if it is not fixed: si32 `[1]`.
-    pub(super) fn count(
-        self,
-        graph: &mut FunctionBuilder,
-        input_ids: ValueId,
-    ) -> Result<Option<ValueId>, BuildError> {
+    /// Number of positions in `input_ids`.
+    pub(super) fn count(self, graph: &mut FunctionBuilder, input_ids: ValueId) -> Result<Count, BuildError> {
         match self {
-            Sequence::One | Sequence::Fixed(_) => Ok(None),
-            Sequence::Dynamic => last_extent(graph, input_ids).map(Some),
+            Sequence::One => Ok(Count::Fixed(1)),
+            Sequence::Fixed(count) => Ok(Count::Fixed(count)),
+            Sequence::Dynamic => last_extent(graph, input_ids).map(Count::Given),
         }
+    }
+}
+
+/// Number of positions of a call.
+#[derive(Clone, Copy)]
+pub(super) enum Count {
+    /// The same at every call.
+    Fixed(u32),
+    /// si32 `[1]`.
+    Given(ValueId),
+}
+
+impl Count {
+    pub(super) fn is_given(self) -> bool {
+        matches!(self, Count::Given(_))
     }
 }
 
@@ -58,28 +70,19 @@ impl Decoder<'_> {
         self.sequence != Sequence::One
     }
 
-    /// Number of positions of a call, if it is fixed.
-    pub(super) fn fixed_count(&self) -> u32 {
-        match self.sequence {
-            Sequence::Fixed(count) => count,
-            Sequence::One | Sequence::Dynamic => 1,
-        }
-    }
-
     /// Positions of this call as an element of shapes made by [`FunctionBuilder::concat`]: si32 `[1]`.
     pub(super) fn queries(&mut self) -> ValueId {
-        let fixed = si32(self.fixed_count() as usize);
-        self.count.unwrap_or_else(|| self.graph.si32(&[fixed]))
+        match self.count {
+            Count::Fixed(count) => self.graph.si32(&[si32(count as usize)]),
+            Count::Given(count) => count,
+        }
     }
 
     /// The same for ui32 shapes.
     pub(super) fn queries_unsigned(&mut self) -> Result<ValueId, BuildError> {
         match self.count {
-            None => {
-                let count = self.fixed_count();
-                Ok(self.graph.scalar(Scalar::Ui32(count)))
-            }
-            Some(count) => self.graph.cast(count, Element::Ui32),
+            Count::Fixed(count) => Ok(self.graph.scalar(Scalar::Ui32(count))),
+            Count::Given(count) => self.graph.cast(count, Element::Ui32),
         }
     }
 
@@ -91,30 +94,37 @@ impl Decoder<'_> {
 
     /// The shape `[1, queries, rest..]`.
     pub(super) fn rows_shape(&mut self, rest: &[usize]) -> Result<ValueId, BuildError> {
-        let Some(count) = self.count else {
-            let rows = [1, self.fixed_count()];
-            let shape: Vec<u32> = rows.into_iter().chain(rest.iter().map(|extent| ui32(*extent))).collect();
-            return Ok(self.graph.ui32(&shape));
-        };
-        let mut extents = vec![self.graph.si32(&[1]), count];
-        extents.extend(rest.iter().map(|extent| self.graph.si32(&[si32(*extent)])));
-        self.shape(&extents)
+        match self.count {
+            Count::Fixed(count) => {
+                let rest = rest.iter().map(|extent| ui32(*extent));
+                let shape: Vec<u32> = [1, count].into_iter().chain(rest).collect();
+                Ok(self.graph.ui32(&shape))
+            }
+            Count::Given(count) => {
+                let mut extents = vec![self.graph.si32(&[1]), count];
+                extents.extend(rest.iter().map(|extent| self.graph.si32(&[si32(*extent)])));
+                self.shape(&extents)
+            }
+        }
     }
 
     /// The shape `[queries, width]`.
     pub(super) fn flat_shape(&mut self, width: usize) -> Result<ValueId, BuildError> {
-        let Some(count) = self.count else {
-            let shape = [self.fixed_count(), ui32(width)];
-            return Ok(self.graph.ui32(&shape));
-        };
-        let width = self.graph.si32(&[si32(width)]);
-        self.shape(&[count, width])
+        match self.count {
+            Count::Fixed(count) => Ok(self.graph.ui32(&[count, ui32(width)])),
+            Count::Given(count) => {
+                let width = self.graph.si32(&[si32(width)]);
+                self.shape(&[count, width])
+            }
+        }
     }
 
     /// The first position of this call: si32 `[1]`.
     pub(super) fn first_position(&mut self) -> Result<ValueId, BuildError> {
-        let fixed = si32(self.fixed_count() as usize);
-        let count = self.count.unwrap_or_else(|| self.graph.scalar(Scalar::Si32(fixed)));
+        let count = match self.count {
+            Count::Fixed(count) => self.graph.scalar(Scalar::Si32(si32(count as usize))),
+            Count::Given(count) => count,
+        };
         self.graph.sub(self.length, count)
     }
 }

@@ -66,7 +66,7 @@ fn check_further_inputs(context: &mut Context<'_>, folder: &Folder, main: &Funct
     let (mut per_token, mut bound) = (0, 0);
     for port in &main.inputs {
         let fits = match port.name.as_str() {
-            "input_ids" | "position_ids" => continue,
+            INPUT_IDS | "position_ids" => continue,
             PLE_TOKENS => {
                 per_token += 1;
                 port.element == "f16" && matches!(port.shape[..], [Some(1), Some(1), Some(_), Some(_)])

@@ -347,8 +347,8 @@ fn plan_conversion(
         let cases = if at == 0 { conversion.cases } else { Cases::Few };
         subject.feed(cases, long)?;
         let functions = functions(bundle.variant, conversion.arguments);
-        // The variants of one conversion are compared with one another, so the stock interpreter has to be judged only once.
-        let is_judged = at == 0 || bundle.variant != Variant::Stock || conversion.name == "tiny-int4-lattice";
+        // The variants of one conversion are compared with one another, so the interpreter is judged on one stock package of S = 1.
+        let is_judged = at == 0 || bundle.variant != Variant::Stock || conversion.cases == Cases::Short;
         let tables = output.tables.as_deref();
         let interpreter = is_judged.then_some(interpreter);
         let feedings = feedings(functions, cases);
