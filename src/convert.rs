@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use ::oracle::gate::GateReport;
 use anyhow::Context;
+use checkpoint::config::{CacheForm, DecoderConfig};
 use clap::{Args, ValueEnum};
 use converter::decoder::Variant;
 use converter::{Model, Plan, Request};
@@ -27,13 +28,17 @@ use crate::{digits, interrupt, origin, plan_text, published, template, terminal}
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   coreai-bundle convert gemma-4-E4B-it-qat --dry-run
-  coreai-bundle convert gemma-4-E4B-it-qat -o out --variant both")]
+  coreai-bundle convert gemma-4-E4B-it-qat -o out --variant both
+  coreai-bundle convert gemma-4-31B-it-qat -o out --cache split")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
-    /// Where the graph gets its per-layer rows from
-    #[arg(long, value_enum, default_value_t = VariantChoice::Provider)]
-    variant: VariantChoice,
+    /// Where the graph gets its per-layer rows from [default: provider; stock for models without such rows]
+    #[arg(long, value_enum)]
+    variant: Option<VariantChoice>,
+    /// Caches of keys and values
+    #[arg(long, value_enum, default_value_t = Caches::Padded)]
+    cache: Caches,
     #[command(flatten)]
     prompts: Prompts,
     /// Format of projections
@@ -92,6 +97,24 @@ impl VariantChoice {
     }
 }
 
+/// Caches of keys and values, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Caches {
+    /// One pair for all layers, as wide as full layers need it
+    Padded,
+    /// A pair for sliding layers and one for full ones, less than half as large; only for models without per-layer rows
+    Split,
+}
+
+impl From<Caches> for CacheForm {
+    fn from(typed: Caches) -> Self {
+        match typed {
+            Caches::Padded => CacheForm::Padded,
+            Caches::Split => CacheForm::Split,
+        }
+    }
+}
+
 /// Format of the head, as typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Head {
@@ -119,10 +142,10 @@ impl Head {
 
 impl Arguments {
     /// Options that the outputs depend on.
-    fn typed(&self) -> BTreeMap<String, String> {
+    fn typed(&self, variant: VariantChoice) -> BTreeMap<String, String> {
         let tables = self.tables.as_deref().map_or("none".to_owned(), |path| path.display().to_string());
         let options = [
-            ("--variant", typed(&self.variant)),
+            ("--variant", typed(&variant)),
             ("--weights", typed(&self.weights)),
             ("--head", typed(&self.head)),
             ("--rule", typed(&self.rule)),
@@ -133,15 +156,19 @@ impl Arguments {
             ("--tables", tables),
             ("--no-tables", self.no_tables.to_string()),
         ];
-        options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        let caches = (self.cache != Caches::Padded).then(|| ("--cache", typed(&self.cache)));
+        options.into_iter().chain(caches).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    fn conversion(&self) -> anyhow::Result<ConversionOptions> {
-        let wants_tables = self.variant != VariantChoice::Stock;
+    fn conversion(&self, config: &DecoderConfig) -> anyhow::Result<ConversionOptions> {
+        let default = if config.per_layer.is_some() { VariantChoice::Provider } else { VariantChoice::Stock };
+        let variant = self.variant.unwrap_or(default);
+        let wants_tables = variant != VariantChoice::Stock;
         Ok(ConversionOptions {
-            run: self.common.run_options(self.typed()),
+            run: self.common.run_options(self.typed(variant)),
             request: Request {
-                graphs: self.prompts.graphs(&self.variant.variants())?,
+                graphs: self.prompts.graphs(&variant.variants())?,
+                caches: self.cache.into(),
                 tables: wants_tables && !self.no_tables && self.tables.is_none(),
                 projections: self.weights.treatment(self.rule),
                 head: self.head.weights().map(|head| head.treatment(self.rule)),
@@ -167,7 +194,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
     let opened = origin::open(&common.source, &arguments.access())?;
     let model = Model::open(&*opened.source)?;
-    let conversion = arguments.conversion()?;
+    let conversion = arguments.conversion(&model.config)?;
     let job = Job::new(&conversion, &model, &opened.name)?;
     if arguments.dry_run {
         return plan_text::print(&job.plan, &job.name, common.json);

@@ -21,7 +21,7 @@ pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Res
             .iter()
             .map(|graph| {
                 json!({
-                    "bundle": name.bundle(graph.variant, graph.recipe.projections),
+                    "bundle": name.bundle(graph),
                     "variant": graph.variant.name(),
                     "ops": graph.ops,
                     "bytes": graph.bytes(),
@@ -49,7 +49,7 @@ pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Res
 }
 
 fn print_graph(out: &mut impl Write, graph: &GraphPlan, name: &ModelName) -> io::Result<()> {
-    let bundle = name.bundle(graph.variant, graph.recipe.projections);
+    let bundle = name.bundle(graph);
     writeln!(
         out,
         "{bundle}/{bundle}.aimodel/main.mlirb  {} ({} bytes), {} ops, {} blobs",

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use checkpoint::config::CacheForm;
 use checkpoint::source::{LocalSource, Source};
 use converter::decoder::{Functions, Variant};
 use converter::quant::Int4Rule;
@@ -127,6 +128,7 @@ pub(crate) fn everything(source: &LocalSource) -> Result<(BTreeSet<String>, Plan
     let model = Model::open(source)?;
     let plan = model.plan(&Request {
         graphs: [Variant::Provider, Variant::Table].map(|variant| (variant, Functions::MAIN)).to_vec(),
+        caches: CacheForm::Padded,
         tables: true,
         projections: Treatment::Int4(Int4Rule::Lattice),
         head: Some(Treatment::Int4(Int4Rule::Lattice)),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use aimodel::bytecode::reader::Bytecode;
 use anyhow::Result;
+use checkpoint::config::CacheForm;
 use checkpoint::source::LocalSource;
 use converter::decoder::{Functions, Variant};
 use converter::quant::Int4Rule;
@@ -76,6 +77,7 @@ fn graph(options: &Options, figures: &mut Figures) -> Result<()> {
     let model = Model::open(&source)?;
     let request = Request {
         graphs: vec![(Variant::Provider, Functions::MAIN)],
+        caches: CacheForm::Padded,
         tables: false,
         projections: Treatment::Int4(Int4Rule::Lattice),
         head: Some(Treatment::Int4(Int4Rule::Lattice)),

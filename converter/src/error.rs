@@ -24,8 +24,23 @@ pub enum PlanError {
     #[error("the graph is not valid: {0}; please report this with the checkpoint's config.json")]
     Invalid(#[from] aimodel::verify::VerifyError),
     /// Something was asked for that only models with per-layer embeddings have.
-    #[error("this model has no per-layer embeddings: there are no tables to build")]
+    #[error("this model has no per-layer embeddings, so there are no tables to make: its graph needs none")]
     NoPerLayer,
+    /// A variant that only models with per-layer embeddings have.
+    #[error(
+        "this model has no per-layer embeddings, so there is no {variant} graph that takes them from tables: leave --variant out \
+         for its only graph, which Apple's unpatched engine runs"
+    )]
+    NoVariant {
+        /// Name of the variant.
+        variant: &'static str,
+    },
+    /// Caches that only models without per-layer embeddings have.
+    #[error(
+        "--cache split is for models without per-layer embeddings (12B, 31B): engines that fill in tables take one pair of caches, \
+         and no split graph of the E-series exists to compare with"
+    )]
+    NoSplitCaches,
     /// A blob is a part of the per-layer table, and the table was not made.
     #[error(
         "blob {key} is a part of the per-layer table, which was not made; please report this with the checkpoint's config.json"

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use output::WrittenFile;
 use progress::Progress;
 
-use crate::decoder::{Functions, INLINE_ELEMENTS, InlineTensors, Variant};
+use crate::decoder::{Functions, GraphOptions, INLINE_ELEMENTS, InlineTensors, Variant};
 use crate::error::ConvertError;
 use crate::graphs::{Destination, GraphPass};
 use crate::head::HeadDecision;
@@ -19,7 +19,7 @@ use crate::recipe::{Recipe, Treatment};
 use crate::statistics::WeightStatistics;
 use crate::stock::StockTable;
 use crate::tables::{TableWriter, TablesPlan, WrittenTables};
-use checkpoint::config::DecoderConfig;
+use checkpoint::config::{CacheForm, DecoderConfig};
 use checkpoint::source::Source;
 use checkpoint::{Checkpoint, Role};
 
@@ -39,6 +39,8 @@ pub struct Model<'s> {
 pub struct Request {
     /// Graphs to make, with their functions. Stock goes alone: its blobs are not those of the others.
     pub graphs: Vec<(Variant, Functions)>,
+    /// The caches of every graph.
+    pub caches: CacheForm,
     /// Whether to make the gather tables.
     pub tables: bool,
     /// How projections are stored.
@@ -109,7 +111,7 @@ impl<'s> Model<'s> {
     /// Reads the configuration and finds every tensor.
     ///
     /// # Errors
-    /// If the configuration is not that of a Gemma 4 E-series model, or a tensor is missing or of another shape or type.
+    /// If the configuration is not that of a Gemma 4 model that is converted, or a tensor is missing or of another shape or type.
     pub fn open(source: &'s dyn Source) -> Result<Self, ConvertError> {
         let config = DecoderConfig::read(source)?;
         let checkpoint = Checkpoint::new(&config, source.tensors())?;
@@ -131,10 +133,12 @@ impl<'s> Model<'s> {
         )?;
         let recipe = Recipe { projections: request.projections, head: head.treatment };
         let inline = if request.graphs.is_empty() { InlineTensors::new() } else { self.inline_tensors()? };
-        let graphs = request
-            .graphs
-            .iter()
-            .map(|graph| GraphPlan::new(&self.config, &self.checkpoint, *graph, recipe, &inline));
+        let graphs = request.graphs.iter().map(|(variant, functions)| {
+            let (variant, functions, caches) = (*variant, *functions, request.caches);
+            let tied_head = self.checkpoint.head_is_tied();
+            let options = GraphOptions { variant, recipe, tied_head, functions, caches };
+            GraphPlan::new(&self.config, &self.checkpoint, options, &inline)
+        });
         let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
         let tables =
             if request.tables { Some(TablesPlan::new(&self.config, &self.checkpoint)?) } else { None };

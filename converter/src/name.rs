@@ -1,8 +1,9 @@
 //! Names of outputs, as the published bundles have them.
 
 use crate::decoder::Variant;
+use crate::plan::GraphPlan;
 use crate::recipe::Treatment;
-use checkpoint::config::DecoderConfig;
+use checkpoint::config::{CacheForm, DecoderConfig};
 
 /// What the outputs of one checkpoint are called: `gemma4_e4b_qat`, and suffixes to that.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,19 +32,23 @@ impl ModelName {
         plain.then(|| ModelName(name.to_owned()))
     }
 
-    /// Name of a bundle, and of its folder.
-    pub fn bundle(&self, variant: Variant, projections: Treatment) -> String {
-        let weights = match projections {
+    /// Name of a graph's bundle, and of its folder. The only graph of a model without tables has no suffix.
+    pub fn bundle(&self, graph: &GraphPlan) -> String {
+        let weights = match graph.recipe.projections {
             Treatment::Int4(_) => "int4lin",
             Treatment::Int8 => "int8lin",
             Treatment::F16 => "f16",
         };
-        let suffix = match variant {
-            Variant::Provider => "",
+        let suffix = match graph.variant {
             Variant::Table => "_tbl",
-            Variant::Stock => "_stock",
+            Variant::Stock if graph.has_tables => "_stock",
+            Variant::Provider | Variant::Stock => "",
         };
-        format!("{}_decode_{weights}{suffix}", self.0)
+        let caches = match graph.caches {
+            CacheForm::Padded => "",
+            CacheForm::Split => "_split",
+        };
+        format!("{}_decode_{weights}{suffix}{caches}", self.0)
     }
 
     /// Name of the per-layer table as one file.
@@ -57,9 +62,9 @@ impl ModelName {
     }
 }
 
-/// `e` and digits and `b`: e2b, e4b.
+/// Digits and `b`, perhaps after an `e`: e2b, 31b.
 fn is_size(word: &str) -> bool {
-    let digits = word.strip_prefix('e').and_then(|rest| rest.strip_suffix('b'));
+    let digits = word.strip_prefix('e').unwrap_or(word).strip_suffix('b');
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
@@ -67,6 +72,8 @@ fn size_of_shape(config: &DecoderConfig) -> String {
     match (config.layers.len(), config.hidden) {
         (42, 2560) => "e4b".to_owned(),
         (35, 1536) => "e2b".to_owned(),
+        (48, 3840) => "12b".to_owned(),
+        (60, 5376) => "31b".to_owned(),
         (layers, hidden) => format!("l{layers}h{hidden}"),
     }
 }

@@ -12,7 +12,7 @@ use crate::decoder::{self, Functions, GraphOptions, InlineTensors, Variant};
 use crate::error::PlanError;
 use crate::graphs::schedule;
 use crate::recipe::Recipe;
-use checkpoint::config::DecoderConfig;
+use checkpoint::config::{CacheForm, DecoderConfig};
 use checkpoint::{Checkpoint, CheckpointError, Role};
 
 /// A tensor that is stored in the program itself, in half precision.
@@ -35,6 +35,10 @@ pub struct GraphPlan {
     pub functions: Functions,
     /// How tensors are stored.
     pub recipe: Recipe,
+    /// The caches of keys and values.
+    pub caches: CacheForm,
+    /// Whether there are per-layer tables, which is what variants differ in.
+    pub has_tables: bool,
     /// The program as bytes, with gaps for the blobs.
     pub layout: Layout,
     /// What fills the gaps, in the same order.
@@ -49,24 +53,24 @@ impl GraphPlan {
     /// Plans a graph of a checkpoint.
     ///
     /// # Errors
-    /// If a matrix to be quantized does not divide into blocks, or the graph cannot be built.
+    /// If a matrix to be quantized does not divide into blocks, the model has no such graph, or it cannot be built.
     pub fn new(
         config: &DecoderConfig,
         checkpoint: &Checkpoint,
-        (variant, functions): (Variant, Functions),
-        recipe: Recipe,
+        options: GraphOptions,
         inline: &InlineTensors,
     ) -> Result<Self, PlanError> {
+        let GraphOptions { variant, recipe, functions, caches, .. } = options;
         check_blocks(config, checkpoint, recipe)?;
-        let tied_head = checkpoint.head_is_tied();
-        let options = GraphOptions { variant, recipe, tied_head, functions };
+        check_options(config, options)?;
         let mut graph = decoder::build(config, options, inline)?;
         verify(&graph.module)?;
         let layout = Layout::avoiding_whole_pages(&mut graph.module).ok_or(PlanError::TooLarge)?;
         let blobs = placed(&graph.module, &graph.blobs, &layout);
         let inline = inline_tensors(config, checkpoint, inline)?;
         let ops = top_level_ops(&graph.module);
-        Ok(GraphPlan { variant, functions, recipe, layout, blobs, inline, ops })
+        let has_tables = config.per_layer.is_some();
+        Ok(GraphPlan { variant, functions, recipe, caches, has_tables, layout, blobs, inline, ops })
     }
 
     /// Bytes of temporary files beside the outputs, for blobs that are made before their turn.
@@ -94,6 +98,18 @@ fn check_blocks(
     Role::needed(config)
         .filter(|role| recipe.treatment(*role).has_codes())
         .try_for_each(|role| checkpoint.check_blocks(role))
+}
+
+/// Refuses what only models with per-layer embeddings have, or only those without.
+fn check_options(config: &DecoderConfig, options: GraphOptions) -> Result<(), PlanError> {
+    let GraphOptions { variant, caches, .. } = options;
+    if config.per_layer.is_none() && variant != Variant::Stock {
+        return Err(PlanError::NoVariant { variant: variant.name() });
+    }
+    if config.per_layer.is_some() && caches == CacheForm::Split {
+        return Err(PlanError::NoSplitCaches);
+    }
+    Ok(())
 }
 
 /// The blobs in file order, with their keys and places in the file.

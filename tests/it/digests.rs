@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::common::{Dir, golden, tiny, tree};
-use fixtures::{Shape, SyntheticCheckpoint, Weights};
+use fixtures::{Shape, SyntheticCheckpoint, Weights, data};
 use sha2::{Digest, Sha256};
 
 /// Runs of the command, by the folder that each writes.
@@ -35,6 +35,14 @@ const SYNTHETIC: [(&str, &[&str]); 3] = [
     ("int4", &["convert", "--variant", "both"]),
     ("int4-stock", &["convert", "--variant", "stock", "--prefill", "none", "--head", "int4"]),
     ("int8-head", &["convert", "--head", "int8"]),
+];
+
+const DENSE: [(&str, &[&str]); 5] = [
+    ("int4", &["convert"]),
+    ("int4-dynamic", &["convert", "--main", "dynamic"]),
+    ("int4-split", &["convert", "--cache", "split"]),
+    ("int8", &["convert", "--weights", "int8", "--prefill", "none"]),
+    ("f16", &["convert", "--weights", "f16", "--prefill", "none"]),
 ];
 
 /// Runs commands on a checkpoint and appends a line for each file that they write.
@@ -71,5 +79,9 @@ fn every_output_byte_is_what_it_was() {
     list(&dir, "off", "out-off", &SYNTHETIC, &mut listing);
     SyntheticCheckpoint::new(Shape::e2b_like()).write(&dir.path("e2b")).unwrap();
     list(&dir, "e2b", "out-e2b", &SYNTHETIC, &mut listing);
+    let dense = data::tiny_dense_checkpoint().display().to_string();
+    list(&dir, &dense, "tiny-dense", &DENSE, &mut listing);
+    SyntheticCheckpoint::new(Shape::dense_like()).write(&dir.path("dense")).unwrap();
+    list(&dir, "dense", "out-dense", &DENSE[..3], &mut listing);
     golden::check("digests", &listing);
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::{Dir, QUICK, both, tree};
 use aimodel::package::PackageMetadata;
+use checkpoint::config::CacheForm;
 use checkpoint::source::{
     Fingerprint, HubCheckpoint, HubSource, Identity, LocalSource, Source, SourceError, TensorEntry,
     open_repository,
@@ -44,6 +45,7 @@ fn plan(model: &Model<'_>) -> Result<Plan, ConvertError> {
     model.plan(&Request {
         graphs: [Variant::Provider, Variant::Table].map(|variant| (variant, Functions::MAIN)).to_vec(),
         tables: true,
+        caches: CacheForm::Padded,
         projections: Treatment::Int4(Int4Rule::Lattice),
         head: None,
     })

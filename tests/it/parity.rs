@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::common::{Dir, package, tiny};
 use aimodel::describe::describe_attribute;
 use aimodel::package::Package;
-use fixtures::data::{PrefillReference, Reference};
+use fixtures::data::{self, DenseReference, PrefillReference, Reference};
 use workflow::diff::{ChangeKind, GraphDifference, ProgramDifference, WeightVerdict, compare_packages};
 
 fn differences(ours: &Path, theirs: &Path) -> Option<ProgramDifference> {
@@ -91,6 +91,48 @@ fn dynamic_int4_absmax_equals_the_pipelines_symmetric() {
 #[test]
 fn dynamic_f16_equals_the_pipelines() {
     check_dynamic(&["--weights", "f16"], "gemma4_e4b_qat_decode_f16_stock", PrefillReference::F16);
+}
+
+/// Converts a checkpoint without per-layer embeddings and compares it with a stored package.
+fn check_dense(checkpoint: &Path, options: &[&str], name: &str, reference: DenseReference) {
+    let dir = Dir::new();
+    let source = checkpoint.display().to_string();
+    dir.ok(&[&["convert", &source, "-o", "out", "--prefill", "none"], options].concat());
+    let ours = package(&dir.path("out").join(name));
+    let found = differences(&ours, &reference.path());
+    assert!(found.is_none(), "{found:#?}");
+    assert_eq!(asset(&ours), asset(&reference.path()));
+}
+
+#[test]
+fn dense_int4_absmax_equals_the_pipelines_symmetric() {
+    let options = ["--rule", "absmax", "--head", "int4"];
+    check_dense(
+        &data::tiny_dense_checkpoint(),
+        &options,
+        "gemma4_12b_qat_decode_int4lin",
+        DenseReference::Int4,
+    );
+}
+
+#[test]
+fn dense_int8_equals_the_pipelines() {
+    let name = "gemma4_12b_qat_decode_int8lin";
+    check_dense(&data::tiny_dense_checkpoint(), &["--weights", "int8"], name, DenseReference::Int8);
+}
+
+#[test]
+fn dense_f16_equals_the_pipelines() {
+    let name = "gemma4_12b_qat_decode_f16";
+    check_dense(&data::tiny_dense_checkpoint(), &["--weights", "f16"], name, DenseReference::F16);
+    check_dense(&data::probe_checkpoint(), &["--weights", "f16"], "gemma4_12b_decode_f16", DenseReference::Probe);
+}
+
+#[test]
+fn two_pairs_of_caches_equal_the_pipelines() {
+    let options = ["--weights", "f16", "--cache", "split"];
+    let name = "gemma4_12b_qat_decode_f16_split";
+    check_dense(&data::tiny_dense_checkpoint(), &options, name, DenseReference::TwoPairs);
 }
 
 /// The comparison does find differences: another rule changes constants and nothing else, another variant changes ops.

@@ -148,8 +148,7 @@ impl<'a> Job<'a> {
     fn targets(&self) -> Vec<Target> {
         let outputs = self.conversion.outputs();
         let (bundle, tables) = (outputs.folder(ManifestKind::Bundle), outputs.folder(ManifestKind::Tables));
-        let bundles =
-            self.plan.graphs.iter().map(|graph| self.name.bundle(graph.variant, graph.recipe.projections));
+        let bundles = self.plan.graphs.iter().map(|graph| self.name.bundle(graph));
         let bundles = bundles.map(|name| (name, bundle.clone()));
         bundles.chain(self.plan.tables.as_ref().map(|_| (self.name.tables(), tables))).collect()
     }
@@ -288,9 +287,7 @@ impl<'a> Job<'a> {
 
     /// Name of the first bundle, which is also the report's.
     fn first_name(&self) -> String {
-        let name =
-            self.plan.graphs.first().map(|graph| self.name.bundle(graph.variant, graph.recipe.projections));
-        name.unwrap_or_default()
+        self.plan.graphs.first().map(|graph| self.name.bundle(graph)).unwrap_or_default()
     }
 
     /// The report's files, if one is requested.

@@ -3,9 +3,6 @@
 use super::ConfigError;
 use super::fields::Fields;
 
-const OTHER_MEMBER: &str =
-    "this is another member of the family, and only the dense E-series (E2B, E4B) is converted";
-
 /// Settings of other models that say how attention and its rotation are computed. This family has `rope_parameters`, so a
 /// configuration with such settings describes a model that would be converted wrongly.
 const FOREIGN: [&str; 7] = [
@@ -19,23 +16,28 @@ const FOREIGN: [&str; 7] = [
 ];
 
 /// Refuses what would change the decoder's mathematics.
-pub(super) fn refuse_others(outer: Option<&Fields<'_>>, text: &Fields<'_>) -> Result<(), ConfigError> {
-    for (flag, what) in [
-        ("enable_moe_block", "mixture of experts"),
-        ("attention_k_eq_v", "values taken from keys"),
-        ("attention_bias", "biases in attention"),
+pub(super) fn refuse_others(
+    outer: Option<&Fields<'_>>,
+    text: &Fields<'_>,
+    has_per_layer: bool,
+) -> Result<(), ConfigError> {
+    for (flag, why) in [
+        (
+            "enable_moe_block",
+            "a mixture of experts (such as 26B-A4B) chooses matrices for each token, and the decoder here has one MLP for all",
+        ),
+        ("attention_bias", "no Gemma 4 release has biases in attention, and the decoder here has none"),
     ] {
         if text.flag(flag, false)? {
-            return Err(text.refuse(flag, format!("false ({what}: {OTHER_MEMBER})")));
+            return Err(text.refuse(flag, format!("false: {why}")));
         }
     }
-    if text.get("hidden_size_per_layer_input").is_none_or(|width| width.as_u64() == Some(0)) {
-        let expected = format!("a size (no per-layer input: {OTHER_MEMBER})");
-        return Err(text.refuse("hidden_size_per_layer_input", expected));
-    }
+    refuse_mixtures(text, has_per_layer)?;
     text.only("hidden_activation", "gelu_pytorch_tanh")?;
-    if text.get("use_bidirectional_attention").is_some() {
-        return Err(text.refuse("use_bidirectional_attention", "null: this decoder is causal"));
+    // With "vision", images attend in both directions and text does not.
+    if text.get("use_bidirectional_attention").is_some_and(|value| value != "vision") {
+        let expected = "null or \"vision\": the decoder here is causal, a token sees no later one";
+        return Err(text.refuse("use_bidirectional_attention", expected));
     }
     for part in outer.into_iter().chain([text]) {
         if part.get("quantization_config").is_some() {
@@ -47,6 +49,21 @@ pub(super) fn refuse_others(outer: Option<&Fields<'_>>, text: &Fields<'_>) -> Re
                 "none: Gemma 4 has no such setting (rotation is in rope_parameters, scores are not scaled)";
             return Err(part.refuse(name, expected));
         }
+    }
+    Ok(())
+}
+
+/// What only one of the two families has: no release has both, and there is no published bundle to compare with.
+fn refuse_mixtures(text: &Fields<'_>, has_per_layer: bool) -> Result<(), ConfigError> {
+    if has_per_layer && text.flag("attention_k_eq_v", false)? {
+        let expected =
+            "false: models with per-layer embeddings (hidden_size_per_layer_input) project their values";
+        return Err(text.refuse("attention_k_eq_v", expected));
+    }
+    if !has_per_layer && text.count("num_kv_shared_layers")? > 0 {
+        let expected =
+            "0: only models with per-layer embeddings (hidden_size_per_layer_input) share keys and values";
+        return Err(text.refuse("num_kv_shared_layers", expected));
     }
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! `config.json`, checked once and turned into typed facts. After this, JSON is not read again.
 //!
-//! [`DecoderConfig`] describes the dense text decoders of the Gemma 4 E-series. Every other member of the family,
+//! [`DecoderConfig`] describes the text decoders of Gemma 4 without a mixture of experts: the E-series (E2B, E4B) and the models
+//! without per-layer embeddings (12B, 31B). What they differ in is in the facts of each [`Layer`]. Every other member of the family,
 //! and every setting that would change the decoder's mathematics, is refused with a [`ConfigError`] that names the
 //! field, what it says and what was expected.
 
+mod caches;
 mod error;
 mod fields;
 mod layers;
@@ -13,6 +15,7 @@ mod parse;
 mod rope;
 mod unique;
 
+pub use caches::{CacheForm, CachePair, CachePlace};
 pub use error::ConfigError;
 
 use crate::source::Source;
@@ -57,9 +60,11 @@ pub struct Layer {
     pub head_dim: usize,
     /// Key and value heads; they divide the query heads.
     pub kv_heads: usize,
+    /// Whether values are the key projection's result, before the keys' norm and rotation; then there is no value projection.
+    pub values_from_keys: bool,
     /// Width of the MLP.
     pub intermediate: usize,
-    /// Cache slot that it reads.
+    /// Slot that it reads in a cache that all layers share.
     pub slot: usize,
     /// Layer that writes this slot: itself, or the last layer of its kind that does not share.
     pub owner: usize,
@@ -110,11 +115,11 @@ pub struct DecoderConfig {
     pub hidden: usize,
     /// Query heads.
     pub heads: usize,
-    /// Key and value heads in the caches: the most that a layer has.
+    /// Key and value heads of sliding layers, the most that a layer has.
     pub kv_heads: usize,
     /// Head width of sliding layers.
     pub head_dim: usize,
-    /// Head width of full layers, which is the width of the cache.
+    /// Head width of full layers, which is the width of a cache that all layers share.
     pub global_head_dim: usize,
     /// Per-layer embeddings, in models that have them.
     pub per_layer: Option<PerLayer>,
@@ -142,7 +147,8 @@ pub struct DecoderConfig {
     pub pad_id: Option<u32>,
     /// The layers, in order.
     pub layers: Vec<Layer>,
-    /// Layer that writes each cache slot: sliding owners in layer order, then full owners.
+    /// Layer that writes each slot of a cache that all layers share: in the E-series sliding owners in layer order, then full
+    /// owners; in models without per-layer embeddings owners in layer order.
     pub slot_owners: Vec<usize>,
 }
 
@@ -165,12 +171,12 @@ impl DecoderConfig {
         Self::from_json(&bytes)
     }
 
-    /// Number of cache slots.
+    /// Number of slots in a cache that all layers share.
     pub fn slots(&self) -> usize {
         self.slot_owners.len()
     }
 
-    /// Cache slot that a layer reads, and writes if it owns it; `None` beyond the last layer.
+    /// Slot of a layer in a cache that all layers share; `None` beyond the last layer.
     pub fn slot_of_layer(&self, layer: usize) -> Option<usize> {
         self.layers.get(layer).map(|layer| layer.slot)
     }
@@ -178,11 +184,6 @@ impl DecoderConfig {
     /// The last layer that writes a slot: the layers after it change no cache.
     pub fn last_owner(&self) -> Option<&Layer> {
         self.layers.iter().rfind(|layer| layer.owns_slot())
-    }
-
-    /// Query heads of a layer that read one KV head.
-    pub fn heads_per_kv(&self, layer: &Layer) -> usize {
-        self.heads / layer.kv_heads
     }
 
     /// Rotation in layers of a kind.
@@ -204,7 +205,7 @@ impl DecoderConfig {
     }
 
     /// The prefix of a text tensor's name: transformers nests the decoder of the whole model in
-    /// `model.language_model`, and that of a text-only model (`gemma4_text` at the top) in `model`.
+    /// `model.language_model`, and that of a text-only model (such as `gemma4_text` at the top) in `model`.
     pub fn tensor_prefix(&self) -> &'static str {
         if self.outer_model_type.is_some() { "model.language_model." } else { "model." }
     }

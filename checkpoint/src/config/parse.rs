@@ -3,12 +3,15 @@
 use serde_json::Value;
 
 use super::fields::{Fields, MAX_SIZE};
-use super::layers::{self, Widths};
+use super::layers::{self, SlotOrder, Widths};
 use super::unique::Unique;
 use super::{ConfigError, DecoderConfig, LayerKind, MAX_CONFIG_BYTES, PerLayer, members, overrides, rope};
 
-const OUTER_TYPE: &str = "gemma4";
-const TEXT_TYPE: &str = "gemma4_text";
+/// `model_type` of a whole model and of its text part.
+const TYPES: [(&str, &str); 2] = [("gemma4", "gemma4_text"), ("gemma4_unified", "gemma4_unified_text")];
+
+/// Width of the per-layer embeddings; 0 or absent in models without them.
+const PER_LAYER: &str = "hidden_size_per_layer_input";
 
 /// Bounds of `rms_norm_eps`: released models have 1e-6 and 1e-5. A smaller number vanishes next to a mean square in f32, a larger
 /// one dampens every norm.
@@ -23,35 +26,40 @@ pub(super) fn decoder_config(bytes: &[u8]) -> Result<DecoderConfig, ConfigError>
     }
     let Unique(root) = serde_json::from_slice(bytes)?;
     let root = Fields::root(&root)?;
-    let (outer, text) = parts(&root)?;
+    let Parts { types: (outer_type, text_type), outer, text } = parts(&root)?;
     let (outer, text) = (outer.as_ref(), &text);
-    members::refuse_others(outer, text)?;
+    let has_per_layer = text.count(PER_LAYER)? > 0;
+    members::refuse_others(outer, text, has_per_layer)?;
 
-    let kinds = layers::kinds(text)?;
+    let kinds = layers::kinds(text, has_per_layer)?;
     let hidden = text.size("hidden_size")?;
     let (heads, kv_heads) = heads(text)?;
     let head_dim = text.even_size("head_dim")?;
-    let global_head_dim = overrides::global_head_dim(text, &kinds, kv_heads)?;
+    let values_from_keys = text.flag("attention_k_eq_v", false)?;
+    let full = overrides::full_heads(text, &kinds, kv_heads, values_from_keys)?;
+    let global_head_dim = full.head_dim;
     if head_dim > global_head_dim {
         let expected = format!("at most the {global_head_dim} of full layers, which is the cache's width");
         return Err(text.refuse("head_dim", expected));
     }
     bounded(text, "num_attention_heads", heads, global_head_dim, "head width")?;
-    let per_layer = per_layer(text, kinds.len())?;
-    let vocab = vocabulary(text)?;
+    let per_layer = if has_per_layer { Some(per_layer(text, kinds.len())?) } else { None };
+    let vocab = vocabulary(text, has_per_layer)?;
 
-    let widths = widths(text, head_dim, global_head_dim, kv_heads)?;
-    let (layers, slot_owners) = layers::assign(text, &kinds, &widths)?;
+    let (intermediate, shared_intermediate) = intermediate(text)?;
+    let widths = Widths { head_dim, kv_heads, full, values_from_keys, intermediate, shared_intermediate };
+    let order = if has_per_layer { SlotOrder::SlidingFirst } else { SlotOrder::Layers };
+    let (layers, slot_owners) = layers::assign(text, &kinds, &widths, order)?;
     Ok(DecoderConfig {
-        text_model_type: TEXT_TYPE.to_owned(),
-        outer_model_type: outer.map(|_| OUTER_TYPE.to_owned()),
+        text_model_type: text_type.to_owned(),
+        outer_model_type: outer.map(|_| outer_type.to_owned()),
         architecture: architecture(&root)?,
         hidden,
         heads,
         kv_heads,
         head_dim,
         global_head_dim,
-        per_layer: Some(per_layer),
+        per_layer,
         vocab,
         softcap: text.number("final_logit_softcapping", SOFTCAP.0, SOFTCAP.1)?,
         sliding_window: text.size("sliding_window")?,
@@ -68,17 +76,29 @@ pub(super) fn decoder_config(bytes: &[u8]) -> Result<DecoderConfig, ConfigError>
     })
 }
 
-/// The whole model's part, if the text part is nested in one, and the text part.
-fn parts<'a>(root: &Fields<'a>) -> Result<(Option<Fields<'a>>, Fields<'a>), ConfigError> {
-    match root.text("model_type")? {
-        OUTER_TYPE => {
+/// The two parts of a configuration.
+struct Parts<'a> {
+    /// `model_type` of a whole model, and of its text part.
+    types: (&'static str, &'static str),
+    /// The whole model's part, if the text part is nested in one.
+    outer: Option<Fields<'a>>,
+    text: Fields<'a>,
+}
+
+fn parts<'a>(root: &Fields<'a>) -> Result<Parts<'a>, ConfigError> {
+    let found = root.text("model_type")?;
+    for types @ (outer_type, text_type) in TYPES {
+        if found == outer_type {
             let text = root.object("text_config")?;
-            text.only("model_type", TEXT_TYPE)?;
-            Ok((Some(root.clone()), text))
+            text.only("model_type", text_type)?;
+            return Ok(Parts { types, outer: Some(root.clone()), text });
         }
-        TEXT_TYPE => Ok((None, root.clone())),
-        _ => Err(root.refuse("model_type", format!("{OUTER_TYPE:?} or {TEXT_TYPE:?}"))),
+        if found == text_type {
+            return Ok(Parts { types, outer: None, text: root.clone() });
+        }
     }
+    let names = TYPES.map(|(outer, text)| format!("{outer:?} or {text:?}"));
+    Err(root.refuse("model_type", names.join(", ")))
 }
 
 /// The part that decides about a field that both parts may have: the whole model's wins, as in transformers.
@@ -92,16 +112,12 @@ fn heads(text: &Fields<'_>) -> Result<(usize, usize), ConfigError> {
     if heads % kv_heads != 0 {
         return Err(text.refuse("num_key_value_heads", format!("a divisor of the {heads} query heads")));
     }
-    let global = "num_global_key_value_heads";
-    if text.get(global).is_some() && text.size(global)? != kv_heads {
-        return Err(text.refuse(global, format!("null or {kv_heads}, as in sliding layers")));
-    }
     Ok((heads, kv_heads))
 }
 
-fn vocabulary(text: &Fields<'_>) -> Result<usize, ConfigError> {
+fn vocabulary(text: &Fields<'_>, has_per_layer: bool) -> Result<usize, ConfigError> {
     let vocab = text.size("vocab_size")?;
-    if text.size("vocab_size_per_layer_input")? != vocab {
+    if has_per_layer && text.size("vocab_size_per_layer_input")? != vocab {
         let expected = format!("{vocab}, as vocab_size: one id looks up both tables");
         return Err(text.refuse("vocab_size_per_layer_input", expected));
     }
@@ -109,24 +125,19 @@ fn vocabulary(text: &Fields<'_>) -> Result<usize, ConfigError> {
 }
 
 fn per_layer(text: &Fields<'_>, layers: usize) -> Result<PerLayer, ConfigError> {
-    let name = "hidden_size_per_layer_input";
-    let width = text.size(name)?;
-    Ok(PerLayer { width, total: bounded(text, name, width, layers, "number of layers")? })
+    let width = text.size(PER_LAYER)?;
+    Ok(PerLayer { width, total: bounded(text, PER_LAYER, width, layers, "number of layers")? })
 }
 
-fn widths(
-    text: &Fields<'_>,
-    head_dim: usize,
-    global_head_dim: usize,
-    kv_heads: usize,
-) -> Result<Widths, ConfigError> {
+/// Widths of the MLP in layers that own their keys and values, and in those that share another's.
+fn intermediate(text: &Fields<'_>) -> Result<(usize, usize), ConfigError> {
     let intermediate = text.size("intermediate_size")?;
     let mut shared_intermediate = intermediate;
     if text.flag("use_double_wide_mlp", false)? {
         shared_intermediate =
             bounded(text, "intermediate_size", intermediate, 2, "doubling in shared layers")?;
     }
-    Ok(Widths { head_dim, global_head_dim, kv_heads, intermediate, shared_intermediate })
+    Ok((intermediate, shared_intermediate))
 }
 
 /// The product of a field's value and `times`, if it is still a possible axis of a tensor.

@@ -16,13 +16,25 @@ pub enum CheckpointError {
 
     /// The decoder has tensors that this converter does not know.
     #[error(
-        "the checkpoint has {} in the text decoder that no Gemma 4 E-series model has: {}; \
+        "the checkpoint has {} in the text decoder that this Gemma 4 model does not have: {}; \
          merge adapters and remove quantization first",
         count(names),
         list(names)
     )]
     Unknown {
         /// All of them, sorted.
+        names: Vec<String>,
+    },
+
+    /// Layers that should have no value projection have one.
+    #[error(
+        "config.json says attention_k_eq_v, so full layers take their values from k_proj, but the checkpoint has {} that would \
+         not be used: {}; give the config.json of this checkpoint",
+        count(names),
+        list(names)
+    )]
+    UnusedValues {
+        /// All of them, in layer order.
         names: Vec<String>,
     },
 

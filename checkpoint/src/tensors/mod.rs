@@ -3,7 +3,8 @@
 //! [`Checkpoint::new`] finds the tensor of every [`Role`] and checks its shape and type. The one thing that may be
 //! missing is what the last `num_kv_shared_layers` layers never use, their key and value projections and key norm:
 //! QAT checkpoints leave them out, base checkpoints still carry them. They are ignored in either case, so that both
-//! forms have the same result.
+//! forms have the same result. Layers that take their values from the key projection have no value projection: one that is there
+//! contradicts the configuration and is refused.
 //!
 //! Weights must be BF16. The lattice of QAT weights is a fact about their bf16 values; an F16 or F32 copy may have
 //! been trained further or rounded differently, and is refused.
@@ -36,10 +37,15 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`CheckpointError::Missing`] lists every tensor that is absent, [`CheckpointError::Unknown`] every tensor of
-    /// the decoder that has no role, [`CheckpointError::Dtype`] and [`CheckpointError::Shape`] say what was expected.
+    /// the decoder that has no role, [`CheckpointError::UnusedValues`] value projections where keys are the values, [`CheckpointError::Dtype`] and [`CheckpointError::Shape`] say what was expected.
     pub fn new(config: &DecoderConfig, tensors: &[TensorEntry]) -> Result<Self, CheckpointError> {
         let by_name: BTreeMap<&str, &TensorEntry> =
             tensors.iter().map(|entry| (entry.name.as_str(), entry)).collect();
+        let unused: Vec<String> =
+            role::contradicting_values(config).filter(|name| by_name.contains_key(name.as_str())).collect();
+        if !unused.is_empty() {
+            return Err(CheckpointError::UnusedValues { names: unused });
+        }
         let own_head = by_name.contains_key(Role::Head.name(config).as_str());
         let head_is_tied = config.tied_head && !own_head;
 

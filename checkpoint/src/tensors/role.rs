@@ -35,7 +35,7 @@ pub enum LayerRole {
     KProj,
     /// Norm of one key head `[D]`; only in layers that own a cache slot.
     KNorm,
-    /// Value projection `[K * D, H]`; only in layers that own a cache slot.
+    /// Value projection `[K * D, H]`; only in layers that own a cache slot and do not take values from keys.
     VProj,
     /// Output projection of attention `[H, Q * D]`.
     OProj,
@@ -106,9 +106,13 @@ impl LayerRole {
         }
     }
 
-    /// Whether only layers that own a cache slot use it.
-    pub fn needs_slot(self) -> bool {
-        matches!(self, Self::KProj | Self::KNorm | Self::VProj)
+    /// Whether a layer uses it; those of per-layer embeddings by all layers of models that have them.
+    pub fn is_used_by(self, layer: &Layer) -> bool {
+        match self {
+            Self::KProj | Self::KNorm => layer.owns_slot(),
+            Self::VProj => layer.owns_slot() && !layer.values_from_keys,
+            _ => true,
+        }
     }
 
     /// Whether only models with per-layer embeddings have it.
@@ -160,7 +164,7 @@ impl Role {
         let layers = config.layers.iter().flat_map(|layer| {
             LayerRole::ALL
                 .into_iter()
-                .filter(|role| layer.owns_slot() || !role.needs_slot())
+                .filter(|role| role.is_used_by(layer))
                 .map(|role| Self::Layer(layer.index, role))
         });
         let has_per_layer = config.per_layer.is_some();
@@ -242,4 +246,10 @@ pub(super) fn dead_kv_prefixes(config: &DecoderConfig) -> impl Iterator<Item = S
         ["k_proj", "v_proj", "k_norm", "v_norm"]
             .map(|module| format!("{prefix}layers.{}.self_attn.{module}", layer.index))
     })
+}
+
+/// Value projections, by full name, of layers whose values are the result of the key projection.
+pub(super) fn contradicting_values(config: &DecoderConfig) -> impl Iterator<Item = String> {
+    let layers = config.layers.iter().filter(|layer| layer.values_from_keys);
+    layers.map(|layer| Role::Layer(layer.index, LayerRole::VProj).name(config))
 }

@@ -1,7 +1,10 @@
 //! Configurations that are accepted, and the facts read from them.
 
-use crate::source_support::{E2B, E4B, parse, small_config, text_only_config};
-use checkpoint::config::{DecoderConfig, LayerKind};
+use crate::source_support::{
+    DENSE_12B, DENSE_31B, E2B, E4B, parse, small_config, small_dense_config, text_only_config,
+};
+use checkpoint::config::{CacheForm, CachePlace, DecoderConfig, LayerKind};
+use fixtures::data::{self, DenseRelease};
 use serde_json::{Value, json};
 
 fn full_layers(config: &DecoderConfig) -> Vec<usize> {
@@ -12,7 +15,7 @@ fn full_layers(config: &DecoderConfig) -> Vec<usize> {
 fn e4b() {
     let config = DecoderConfig::from_json(E4B.as_bytes()).unwrap();
     assert_eq!((config.layers.len(), config.hidden, config.vocab), (42, 2560, 262_144));
-    assert_eq!((config.heads, config.kv_heads, config.heads_per_kv(&config.layers[0])), (8, 2, 4));
+    assert_eq!((config.heads, config.kv_heads), (8, 2));
     assert_eq!((config.head_dim, config.global_head_dim), (256, 512));
     assert_eq!((config.per_layer.unwrap().width, config.per_layer.unwrap().total), (256, 10_752));
     assert_eq!((config.softcap, config.sliding_window, config.rms_eps), (30.0, 512, 1e-6));
@@ -51,6 +54,113 @@ fn e2b() {
         assert_eq!(layer.intermediate, if layer.owns_slot() { 6144 } else { 12_288 });
         assert_eq!(layer.head_dim, if layer.kind == LayerKind::Full { 512 } else { 256 });
     }
+}
+
+#[test]
+fn dense_models() {
+    for (text, kind, (layers, hidden, mlp), (heads, kv, full_kv)) in [
+        (DENSE_12B, "gemma4_unified", (48, 3840, 15_360), (16, 8, 1)),
+        (DENSE_31B, "gemma4", (60, 5376, 21_504), (32, 16, 4)),
+    ] {
+        let config = DecoderConfig::from_json(text.as_bytes()).unwrap();
+        assert_eq!(config.outer_model_type.as_deref(), Some(kind));
+        assert_eq!(config.text_model_type, format!("{kind}_text"));
+        assert_eq!((config.layers.len(), config.hidden, config.per_layer), (layers, hidden, None));
+        assert_eq!(
+            (config.heads, config.kv_heads, config.head_dim, config.global_head_dim),
+            (heads, kv, 256, 512)
+        );
+        assert_eq!((config.sliding_window, config.max_positions, config.slots()), (1024, 262_144, layers));
+        assert_eq!(config.tensor_prefix(), "model.language_model.");
+        assert_eq!(full_layers(&config), (0..layers).filter(|layer| layer % 6 == 5).collect::<Vec<_>>());
+        for layer in &config.layers {
+            let is_full = layer.kind == LayerKind::Full;
+            assert_eq!((layer.slot, layer.owner, layer.intermediate), (layer.index, layer.index, mlp));
+            assert_eq!(
+                (layer.kv_heads, layer.values_from_keys),
+                (if is_full { full_kv } else { kv }, is_full)
+            );
+        }
+    }
+}
+
+/// Both ways to spell one model, with layers padded with zeros and without.
+#[test]
+fn dense_models_saved_again_by_transformers() {
+    let read =
+        |path: &std::path::Path| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+    let mut pairs: Vec<(Value, Value)> =
+        DenseRelease::ALL.map(|release| (read(&release.config()), read(&release.config_by_layer()))).to_vec();
+    let tiny = data::tiny_dense_checkpoint();
+    let (released, mut saved) = (read(&tiny.join("config.json")), read(&tiny.join("config.json")));
+    saved["text_config"] = read(&tiny.join("text_config.per_layer.json"));
+    pairs.push((released, saved));
+    for (released, saved) in pairs {
+        let expected = parse(&released);
+        assert_eq!(parse(&saved), expected);
+        let padded = saved["text_config"]["per_layer_config"].as_object().unwrap();
+        let plain =
+            padded.iter().map(|(key, value)| (key.parse::<usize>().unwrap().to_string(), value.clone()));
+        let mut unpadded = saved.clone();
+        unpadded["text_config"]["per_layer_config"] = Value::Object(plain.collect());
+        assert_eq!(parse(&unpadded), expected);
+        // transformers gives models of this family a full layer in six.
+        for mut config in [released, unpadded] {
+            for absent in [Some(Value::Null), None] {
+                match absent {
+                    Some(null) => config["text_config"]["layer_types"] = null,
+                    None => drop(config["text_config"].as_object_mut().unwrap().remove("layer_types")),
+                }
+                assert_eq!(parse(&config), expected);
+            }
+        }
+    }
+    // The last layer is full, whatever its number.
+    let mut config = small_dense_config();
+    config["text_config"].as_object_mut().unwrap().remove("layer_types");
+    config["text_config"]["num_hidden_layers"] = json!(8);
+    assert_eq!(full_layers(&parse(&config)), [5, 7]);
+}
+
+/// transformers looks at it only where keys are values.
+#[test]
+fn kv_heads_of_full_layers_count_only_without_value_projections() {
+    let mut config = small_config();
+    config["text_config"]["num_global_key_value_heads"] = json!(1);
+    assert_eq!(parse(&config), parse(&small_config()));
+    let mut config = small_dense_config();
+    config["text_config"]["attention_k_eq_v"] = json!(false);
+    assert!(parse(&config).layers.iter().all(|layer| layer.kv_heads == 2 && !layer.values_from_keys));
+    let mut config = small_dense_config();
+    config["text_config"]["num_global_key_value_heads"] = Value::Null;
+    assert!(parse(&config).layers.iter().all(|layer| layer.kv_heads == 2));
+}
+
+#[test]
+fn caches() {
+    for (text, padded, split) in
+        [(DENSE_12B, 786_432, 344_064), (DENSE_31B, 1_966_080, 901_120), (E4B, 98_304, 57_344)]
+    {
+        let config = DecoderConfig::from_json(text.as_bytes()).unwrap();
+        assert_eq!(config.cache_position_bytes(CacheForm::Padded), padded);
+        assert_eq!(config.cache_position_bytes(CacheForm::Split), split);
+        for layer in &config.layers {
+            let place = config.cache_place(layer, CacheForm::Padded);
+            assert_eq!(place, CachePlace { pair: 0, slot: layer.slot });
+        }
+    }
+    let config = DecoderConfig::from_json(DENSE_31B.as_bytes()).unwrap();
+    let pairs = config.cache_pairs(CacheForm::Split);
+    let sizes: Vec<_> =
+        pairs.iter().map(|pair| (pair.names[0], pair.slots, pair.kv_heads, pair.head_dim)).collect();
+    assert_eq!(sizes, [("keyCache", 50, 16, 256), ("keyCacheFull", 10, 4, 512)]);
+    let place = |layer: usize| config.cache_place(&config.layers[layer], CacheForm::Split);
+    assert_eq!((place(4), place(5)), (CachePlace { pair: 0, slot: 4 }, CachePlace { pair: 1, slot: 0 }));
+    assert_eq!((place(6), place(59)), (CachePlace { pair: 0, slot: 5 }, CachePlace { pair: 1, slot: 9 }));
+    // A layer that shares a slot finds its owner's.
+    let config = DecoderConfig::from_json(E4B.as_bytes()).unwrap();
+    let place = |layer: usize| config.cache_place(&config.layers[layer], CacheForm::Split);
+    assert_eq!((place(40), place(41)), (place(22), place(23)));
 }
 
 #[test]

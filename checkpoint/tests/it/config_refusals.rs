@@ -1,7 +1,9 @@
 //! Configurations that are refused: each with an error that names the field, what it says and what was expected.
 
-use crate::source_support::{E4B, small_config, tensors_of, text_only_config, write_single};
-use checkpoint::config::{ConfigError, DecoderConfig, MAX_CONFIG_BYTES, MAX_LAYERS};
+use crate::source_support::{
+    DENSE_12B, E4B, small_config, small_dense_config, tensors_of, text_only_config, write_single,
+};
+use checkpoint::config::{CacheForm, ConfigError, DecoderConfig, MAX_CONFIG_BYTES, MAX_LAYERS};
 use checkpoint::source::LocalSource;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -40,16 +42,88 @@ fn check(cases: Vec<Case>) {
 #[test]
 fn other_members_of_the_family() {
     check(vec![
-        Case("/model_type", Some(json!("gemma3n")), "gemma3n", "\"gemma4\" or \"gemma4_text\""),
-        Case("/model_type", Some(json!("gemma4_unified")), "gemma4_unified", "\"gemma4\""),
+        Case(
+            "/model_type",
+            Some(json!("gemma3n")),
+            "gemma3n",
+            "\"gemma4\" or \"gemma4_text\", \"gemma4_unified\"",
+        ),
         Case("/model_type", None, "missing", "a text"),
         Case("/text_config/model_type", Some(json!("gemma3_text")), "gemma3_text", "\"gemma4_text\""),
         Case("/text_config/enable_moe_block", Some(json!(true)), "true", "mixture of experts"),
-        Case("/text_config/attention_k_eq_v", Some(json!(true)), "true", "values taken from keys"),
-        Case("/text_config/hidden_size_per_layer_input", Some(json!(0)), "0", "no per-layer input"),
-        Case("/text_config/hidden_size_per_layer_input", Some(Value::Null), "null", "no per-layer input"),
-        Case("/text_config/hidden_size_per_layer_input", None, "missing", "no per-layer input"),
+        Case("/text_config/attention_k_eq_v", Some(json!(true)), "true", "project their values"),
     ]);
+    // The text part must be that of the whole.
+    let mut config = small_config();
+    config["model_type"] = json!("gemma4_unified");
+    let error = read(&config).unwrap_err().to_string();
+    assert!(
+        error.contains("text_config.model_type is \"gemma4_text\", expected \"gemma4_unified_text\""),
+        "{error}"
+    );
+    // Without per-layer embeddings it is a model of the other family, in which no layer shares keys and values.
+    for width in [Some(json!(0)), Some(Value::Null), None] {
+        let mut config = small_config();
+        set(&mut config, "/text_config/hidden_size_per_layer_input", width);
+        let error = read(&config).unwrap_err().to_string();
+        assert!(
+            error.contains("text_config.num_kv_shared_layers is 3, expected 0: only models with"),
+            "{error}"
+        );
+    }
+}
+
+/// What only models without per-layer embeddings have.
+#[test]
+fn heads_of_full_layers() {
+    const OVERRIDES: &str = "/text_config/per_layer_config";
+    let by_layer = |heads: [Value; 2]| {
+        let [first, second] = heads.map(|heads| json!({ "head_dim": 32, "num_key_value_heads": heads }));
+        json!({ "2": first, "05": second })
+    };
+    let cases = vec![
+        Case("/text_config/enable_moe_block", Some(json!(true)), "true", "mixture of experts"),
+        Case("/text_config/use_bidirectional_attention", Some(json!("all")), "all", "causal"),
+        Case("/text_config/num_kv_shared_layers", Some(json!(1)), "1", "0: only models with per-layer"),
+        Case("/text_config/num_key_value_heads", Some(json!(3)), "3", "a divisor of the 4 query heads"),
+        Case(
+            "/text_config/num_global_key_value_heads",
+            Some(json!(3)),
+            "3",
+            "divides the 2 of sliding layers",
+        ),
+        Case(
+            "/text_config/num_global_key_value_heads",
+            Some(json!(4)),
+            "4",
+            "divides the 2 of sliding layers",
+        ),
+        Case("/text_config/num_global_key_value_heads", Some(json!(0)), "0", "an integer from 1"),
+        Case("/text_config/global_head_dim", None, "missing", "or per_layer_config"),
+        Case(OVERRIDES, Some(by_layer([json!(1), json!(2)])), "of 2", "one num_key_value_heads for every"),
+        Case(OVERRIDES, Some(by_layer([json!(3), json!(3)])), "of 2", "sliding layers, not 3"),
+        Case("/text_config/layer_types", Some(json!([])), "a list of 0", "a list of 6"),
+    ];
+    for Case(pointer, value, found, expected) in cases {
+        let mut config = small_dense_config();
+        if pointer == OVERRIDES {
+            set(&mut config, "/text_config/num_global_key_value_heads", None);
+        }
+        set(&mut config, pointer, value);
+        let error = read(&config).expect_err(pointer);
+        let ConfigError::Field { field, found: is, expected: wanted } = &error else {
+            panic!("{pointer}: {error}");
+        };
+        assert_eq!(*field, pointer[1..].replace('/', "."), "{error}");
+        assert!(is.contains(found) && wanted.contains(expected), "{pointer}: {error}");
+    }
+    let mut config = small_dense_config();
+    set(&mut config, OVERRIDES, Some(by_layer([json!(2), json!(2)])));
+    let error = read(&config).unwrap_err().to_string();
+    assert!(
+        error.contains("num_global_key_value_heads is 1, expected 2, as per_layer_config says"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -59,9 +133,8 @@ fn other_mathematics() {
         Case("/text_config/attention_bias", Some(json!("no")), "\"no\"", "true or false"),
         Case("/text_config/hidden_activation", Some(json!("silu")), "silu", "\"gelu_pytorch_tanh\""),
         Case("/text_config/hidden_activation", None, "missing", "\"gelu_pytorch_tanh\""),
-        Case("/text_config/use_bidirectional_attention", Some(json!("vision")), "vision", "causal"),
+        Case("/text_config/use_bidirectional_attention", Some(json!(true)), "true", "causal"),
         Case("/text_config/use_bidirectional_attention", Some(json!("all")), "all", "causal"),
-        Case("/text_config/num_global_key_value_heads", Some(json!(4)), "4", "null or 2"),
         Case("/text_config/final_logit_softcapping", Some(Value::Null), "null", "a number from 5.0"),
         Case("/text_config/final_logit_softcapping", Some(json!(-30.0)), "-30.0", "a number from 5.0"),
         Case("/text_config/rms_norm_eps", Some(json!(0.0)), "0.0", "a number from 1e-12"),
@@ -206,7 +279,11 @@ fn overrides_of_single_layers() {
         (json!({ "x": { "head_dim": 32 } }), "per_layer_config.x ", "the number of a full_attention layer"),
         (json!({ "2": 32 }), "per_layer_config.2 ", "an object"),
         (json!({ "2": { "head_dim": 32 }, "02": { "head_dim": 64 } }), "per_layer_config.02 ", "given twice"),
-        (json!({ "2": { "hidden_size": 32 } }), "per_layer_config.2.hidden_size", "no override but head_dim"),
+        (
+            json!({ "2": { "hidden_size": 32 } }),
+            "per_layer_config.2.hidden_size",
+            "no override but head_dim and",
+        ),
         (json!({ "2": { "num_key_value_heads": 4 } }), "2.num_key_value_heads", "2, as in every other layer"),
         (
             json!({ "2": { "head_dim": 64 }, "5": { "head_dim": 64 } }),
@@ -282,8 +359,11 @@ proptest! {
 
     /// No value in any field makes the reader panic, and what it accepts keeps the promised bounds.
     #[test]
-    fn any_value_in_any_field(changes in prop::collection::vec((any::<usize>(), any_value()), 1..3)) {
-        let mut config: Value = serde_json::from_str(E4B).unwrap();
+    fn any_value_in_any_field(
+        dense in any::<bool>(),
+        changes in prop::collection::vec((any::<usize>(), any_value()), 1..3),
+    ) {
+        let mut config: Value = serde_json::from_str(if dense { DENSE_12B } else { E4B }).unwrap();
         for (field, value) in changes {
             let text = config["text_config"].as_object_mut().unwrap();
             let name = text.keys().nth(field % text.len()).unwrap().clone();
@@ -291,10 +371,15 @@ proptest! {
         }
         if let Ok(config) = read(&config) {
             let limit = i32::MAX as usize;
-            prop_assert!(config.per_layer.unwrap().total <= limit);
+            prop_assert!(config.per_layer.is_none_or(|per_layer| per_layer.total <= limit));
             prop_assert!(config.head_dim <= config.global_head_dim);
             prop_assert_eq!(config.heads % config.kv_heads, 0);
             for layer in &config.layers {
+                prop_assert_eq!((config.heads % layer.kv_heads, config.kv_heads % layer.kv_heads), (0, 0));
+                for form in CacheForm::ALL {
+                    let (pairs, place) = (config.cache_pairs(form), config.cache_place(layer, form));
+                    prop_assert!(place.slot < pairs[place.pair].slots);
+                }
                 prop_assert!(config.query_width(layer) <= limit && layer.intermediate <= limit);
                 prop_assert_eq!(config.slot_owners[layer.slot], layer.owner);
                 prop_assert_eq!(config.layers[layer.owner].kind, layer.kind);

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use crate::source_support::{
-    E2B, E4B, PREFIX, Tensor, Tensors, parse, small_config, tensors_of, text_only_config, write_sharded,
-    write_single,
+    E2B, E4B, PREFIX, Tensor, Tensors, parse, small_config, small_dense_config, tensors_of, text_only_config,
+    write_sharded, write_single,
 };
 use checkpoint::config::DecoderConfig;
-use checkpoint::source::{LocalSource, Source};
+use checkpoint::source::{LocalSource, Source, TensorEntry};
 use checkpoint::{BLOCK, Checkpoint, CheckpointError, LayerRole, Role};
+use fixtures::data::DenseRelease;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -214,7 +215,7 @@ fn tensors_that_no_such_model_has() {
         let mut tensors = tensors_of(&small_config(), true);
         tensors.insert(format!("{PREFIX}{name}"), scalar.clone());
         let error = refusal(&tensors);
-        assert!(error.contains("a tensor in the text decoder that no Gemma 4"), "{error}");
+        assert!(error.contains("a tensor in the text decoder that this Gemma 4 model"), "{error}");
         assert!(error.contains(&format!("{PREFIX}{name};")), "{error}");
     }
 }
@@ -249,6 +250,74 @@ fn blocks_along_the_last_axis() {
     assert!(error.contains("not a multiple of 32"), "{error}");
     checkpoint.check_blocks(Role::Layer(0, LayerRole::UpProj)).unwrap();
     checkpoint.check_blocks(Role::Layer(3, LayerRole::DownProj)).unwrap();
+}
+
+/// Without per-layer embeddings; full layers without value projections.
+#[test]
+fn dense_models() {
+    let config = small_dense_config();
+    let tensors = tensors_of(&config, true);
+    let checkpoint = build(&config, &tensors).unwrap();
+    // Embedding, norm, tied head; 13 tensors and a scalar in each layer, 2 of which have no value projection.
+    assert_eq!(checkpoint.iter().count(), 3 + 6 * 14 - 2);
+    assert!(checkpoint.get(Role::Layer(2, LayerRole::VProj)).is_none());
+    assert!(checkpoint.require(Role::EmbedTokensPerLayer).is_err());
+    assert_eq!(checkpoint.require(Role::Layer(2, LayerRole::KProj)).unwrap().shape, [32, 64]);
+    assert_eq!(checkpoint.require(Role::Layer(3, LayerRole::VProj)).unwrap().shape, [32, 64]);
+
+    let values = |layer: usize| format!("{PREFIX}layers.{layer}.self_attn.v_proj.weight");
+    let mut extra = tensors.clone();
+    extra.insert(values(5), Tensor { dtype: Dtype::BF16, shape: vec![32, 64] });
+    let error = build(&config, &extra).unwrap_err().to_string();
+    assert!(error.contains("attention_k_eq_v") && error.contains(&values(5)), "{error}");
+    let mut fewer = tensors.clone();
+    fewer.remove(&values(3));
+    let error = build(&config, &fewer).unwrap_err().to_string();
+    assert!(
+        error.contains("lacks a tensor that config.json calls for") && error.contains(&values(3)),
+        "{error}"
+    );
+    // Per-layer embeddings that the configuration does not have.
+    let mut tables = tensors;
+    tables.insert(
+        format!("{PREFIX}embed_tokens_per_layer.weight"),
+        Tensor { dtype: Dtype::BF16, shape: vec![48, 192] },
+    );
+    let error = build(&config, &tables).unwrap_err().to_string();
+    assert!(error.contains("that this Gemma 4 model does not have"), "{error}");
+}
+
+/// The released models, by their lists of tensors.
+#[test]
+fn dense_releases() {
+    for (release, text, others, decoder_bytes) in [
+        (DenseRelease::Gemma12b, 666, 11, DENSE_12B_BYTES),
+        (DenseRelease::Gemma31b, 832, 356, DENSE_31B_BYTES),
+    ] {
+        let mut start = 0;
+        let mut entries: Vec<TensorEntry> = Vec::new();
+        for (name, shape) in release.tensors() {
+            let end = start + 2 * shape.iter().product::<u64>();
+            let shape = shape.iter().map(|extent| *extent as usize).collect();
+            entries.push(TensorEntry {
+                name,
+                dtype: checkpoint::source::Dtype::BF16,
+                shape,
+                file: "model.safetensors".into(),
+                range: start..end,
+            });
+            start = end;
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        for config in [release.config(), release.config_by_layer()] {
+            let config = DecoderConfig::from_json(&fs::read(config).unwrap()).unwrap();
+            let checkpoint = Checkpoint::new(&config, &entries).unwrap();
+            assert_eq!(checkpoint.iter().filter(|(role, _)| *role != Role::Head).count(), text);
+            assert_eq!((checkpoint.skipped().len(), checkpoint.ignored_kv().len()), (others, 0));
+            let used = checkpoint.iter().filter(|(role, _)| *role != Role::Head);
+            assert_eq!(used.map(|(_, entry)| entry.byte_len()).sum::<u64>(), decoder_bytes);
+        }
+    }
 }
 
 /// A checkpoint of a release's real size: a real header, no bytes on the disk.
@@ -296,3 +365,7 @@ fn real_sizes() {
 const E4B_BYTES: u64 = 14_926_026_836;
 /// As above.
 const E2B_BYTES: u64 = 9_257_138_758;
+/// As above.
+const DENSE_12B_BYTES: u64 = 23_814_700_640;
+/// As above.
+const DENSE_31B_BYTES: u64 = 61_394_690_680;

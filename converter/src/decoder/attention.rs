@@ -44,7 +44,8 @@ impl Decoder<'_> {
         Ok(normed)
     }
 
-    /// This call's keys and values, `[1, kv_heads, queries, head_dim]` each.
+    /// This call's keys and values, `[1, kv_heads, queries, head_dim]` each. Values that are keys are so before the keys' norm and
+    /// rotation, and get their own norm.
     pub(super) fn key_value(
         &mut self,
         layer: &Layer,
@@ -53,8 +54,12 @@ impl Decoder<'_> {
         let role = |role| Role::Layer(layer.index, role);
         let key = self.projection(normed, role(LayerRole::KProj))?;
         let key = self.split_heads(key, layer.kv_heads, layer)?;
-        let value = self.projection(normed, role(LayerRole::VProj))?;
-        let value = self.split_heads(value, layer.kv_heads, layer)?;
+        let value = if layer.values_from_keys {
+            key
+        } else {
+            let value = self.projection(normed, role(LayerRole::VProj))?;
+            self.split_heads(value, layer.kv_heads, layer)?
+        };
         let key = self.norm(key, role(LayerRole::KNorm))?;
         let key = self.rotate(key, layer)?;
         Ok((key, self.plain_norm(value)?))

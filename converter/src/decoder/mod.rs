@@ -25,8 +25,8 @@ pub use weights::{INLINE_ELEMENTS, InlineTensors};
 
 use crate::blob::Blob;
 use crate::recipe::Recipe;
-use cache::{Cache, State};
-use checkpoint::config::{DecoderConfig, Layer, PerLayer};
+use cache::{Cache, Pair};
+use checkpoint::config::{CacheForm, DecoderConfig, Layer, PerLayer};
 use checkpoint::{LayerRole, Role};
 use sequence::Count;
 use weights::Weights;
@@ -39,14 +39,14 @@ pub const PREFILL: &str = "prefill";
 /// "To the end" in slices.
 const TO_END: i32 = i32::MAX;
 
-/// Where the per-layer rows come from, which decides what can run the graph.
+/// Where the per-layer rows come from, which decides what can run the graph. Models without per-layer embeddings have one variant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Variant {
     /// The host reads the row from the tables and passes it as an input at each step.
     Provider,
     /// The tables are inputs, bound once; the graph gathers the row.
     Table,
-    /// The tables are constants in the graph.
+    /// The tables are constants in the graph, if there are any.
     Stock,
 }
 
@@ -72,6 +72,8 @@ pub struct GraphOptions {
     pub tied_head: bool,
     /// The functions of the package.
     pub functions: Functions,
+    /// The caches of keys and values.
+    pub caches: CacheForm,
 }
 
 /// The functions of a package.
@@ -118,8 +120,8 @@ pub struct DecoderGraph {
 
 /// Builds the decoder of a configuration.
 ///
-/// Inputs of each function: `input_ids` si32 `[1, q]`, `position_ids` si32 `[1, ?]` holding 0..n, then those of the variant; states
-/// `keyCache` and `valueCache` f16 `[slots, 1, kv_heads, ?, global_head_dim]`; output of `main`: `logits` f16 `[1, q, V]`.
+/// Inputs of each function: `input_ids` si32 `[1, q]`, `position_ids` si32 `[1, ?]` holding 0..n, then those of the variant; states:
+/// those of [`DecoderConfig::cache_pairs`]; output of `main`: `logits` f16 `[1, q, V]`.
 ///
 /// Tensors in `inline` are stored in the program; all others are promises of blobs.
 ///
@@ -133,16 +135,16 @@ pub fn build(
     let mut parts = (AssetBuilder::new(), Weights::new(config, options, inline));
     let all = &config.layers[..];
     let main = Function { name: MAIN, sequence: options.functions.main, layers: all };
-    parts = Decoder::new(config, options.variant, main, parts)?.with_logits()?;
+    parts = Decoder::new(config, options, main, parts)?.with_logits()?;
     match (options.functions.prefill, config.last_owner()) {
         (Some(prefill @ Prefill::Caches), Some(last)) => {
             let layers = &all[..last.index];
             let prefill = Function { name: PREFILL, sequence: prefill.sequence(), layers };
-            parts = Decoder::new(config, options.variant, prefill, parts)?.with_caches(last)?;
+            parts = Decoder::new(config, options, prefill, parts)?.with_caches(last)?;
         }
         (Some(prefill @ Prefill::Logits(_)), _) => {
             let prefill = Function { name: PREFILL, sequence: prefill.sequence(), layers: all };
-            parts = Decoder::new(config, options.variant, prefill, parts)?.with_logits()?;
+            parts = Decoder::new(config, options, prefill, parts)?.with_logits()?;
         }
         _ => {}
     }
@@ -173,9 +175,9 @@ struct Decoder<'c> {
     position_ids: ValueId,
     /// In models with per-layer embeddings.
     rows: Option<(PerLayer, Rows)>,
-    keys: State,
-    values: State,
-    /// What the owner of each slot read from it, in functions of many positions: f16 `[1, kv_heads, ?, head_dim]`.
+    caches: CacheForm,
+    pairs: Vec<Pair>,
+    /// What each owner of a slot read from it, in functions of many positions: f16 `[1, kv_heads, ?, head_dim]`.
     owners: BTreeMap<(usize, Cache), ValueId>,
     /// Number of positions of this call.
     count: Count,
@@ -201,7 +203,7 @@ enum Rows {
 impl<'c> Decoder<'c> {
     fn new(
         config: &'c DecoderConfig,
-        variant: Variant,
+        GraphOptions { variant, caches, .. }: GraphOptions,
         function: Function<'c>,
         (asset, weights): Parts<'c>,
     ) -> Result<Self, BuildError> {
@@ -212,11 +214,7 @@ impl<'c> Decoder<'c> {
             graph.input("position_ids", &TensorType::new(vec![Dim::Fixed(1), Dim::Dynamic], Element::Si32));
         let rows =
             config.per_layer.map(|per_layer| (per_layer, row_inputs(&mut graph, config, per_layer, variant)));
-        let cache = cache::tensor_type(config);
-        let (key_handle, value_handle) = (graph.state("keyCache", &cache), graph.state("valueCache", &cache));
-        let token = graph.create_token();
-        let values = State::read(&mut graph, value_handle, token)?;
-        let keys = State::read(&mut graph, key_handle, token)?;
+        let pairs = Pair::read_all(&mut graph, &config.cache_pairs(caches))?;
         let count = sequence.count(&mut graph, input_ids)?;
         let length = sequence::last_extent(&mut graph, position_ids)?;
         Ok(Decoder {
@@ -228,8 +226,8 @@ impl<'c> Decoder<'c> {
             input_ids,
             position_ids,
             rows,
-            keys,
-            values,
+            caches,
+            pairs,
             owners: BTreeMap::new(),
             count,
             length,
@@ -303,7 +301,7 @@ impl<'c> Decoder<'c> {
     }
 
     fn finish(self, outputs: &[(&str, ValueId)]) -> Result<Parts<'c>, BuildError> {
-        let tokens = [self.keys.token, self.values.token];
+        let tokens: Vec<ValueId> = self.pairs.iter().flat_map(Pair::tokens).collect();
         Ok((self.graph.finish(&tokens, outputs)?, self.weights))
     }
 

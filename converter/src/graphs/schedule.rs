@@ -184,14 +184,14 @@ pub(crate) fn reads(blobs: &[Blob]) -> impl Iterator<Item = (Role, u64)> {
 #[cfg(test)]
 mod tests {
     use super::Schedule;
-    use crate::decoder::{Functions, InlineTensors, Variant};
+    use crate::decoder::{Functions, GraphOptions, InlineTensors, Variant};
     use crate::error::ConvertError;
     use crate::error::PlanError;
     use crate::plan::GraphPlan;
     use crate::quant::Int4Rule;
     use crate::recipe::{Recipe, Treatment};
     use checkpoint::Checkpoint;
-    use checkpoint::config::DecoderConfig;
+    use checkpoint::config::{CacheForm, DecoderConfig};
     use checkpoint::source::{LocalSource, Source};
 
     #[test]
@@ -201,8 +201,14 @@ mod tests {
         let checkpoint = Checkpoint::new(&config, source.tensors()).unwrap();
         let recipe = Recipe { projections: Treatment::Int4(Int4Rule::Lattice), head: Treatment::Int8 };
         let inline = InlineTensors::new();
-        let plan =
-            GraphPlan::new(&config, &checkpoint, (Variant::Stock, Functions::MAIN), recipe, &inline).unwrap();
+        let options = GraphOptions {
+            variant: Variant::Stock,
+            recipe,
+            tied_head: true,
+            functions: Functions::MAIN,
+            caches: CacheForm::Padded,
+        };
+        let plan = GraphPlan::new(&config, &checkpoint, options, &inline).unwrap();
         let error = Schedule::new(&plan.blobs, &checkpoint, None, None).err();
         let Some(ConvertError::Plan(PlanError::NoTable { key })) = error else { panic!("{error:?}") };
         assert!(key.starts_with("embed_tokens_per_layer.weight/"), "{key}");

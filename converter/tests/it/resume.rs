@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aimodel::package::PackageMetadata;
+use checkpoint::config::CacheForm;
 use checkpoint::source::{Fingerprint, Identity, LocalSource, Source, SourceError, TensorEntry};
 use converter::decoder::{Functions, Variant};
 use converter::journal::{Journal, JournalHeader};
@@ -139,6 +140,7 @@ impl Job {
         let request = Request {
             tables: !variants.contains(&Variant::Stock),
             graphs: variants.into_iter().map(|variant| (variant, Functions::MAIN)).collect(),
+            caches: CacheForm::Padded,
             projections: Treatment::Int4(Int4Rule::Lattice),
             head: None,
         };

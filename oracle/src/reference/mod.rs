@@ -162,9 +162,13 @@ impl<'s> Reference<'s> {
         let q = self.heads(&h, layer, LayerRole::QProj, self.config.heads)?;
         let q = rotate(&self.norm(&q, layer, LayerRole::QNorm)?, &rotation)?;
         if layer.owns_slot() {
-            let k = self.heads(&h, layer, LayerRole::KProj, layer.kv_heads)?;
-            let k = rotate(&self.norm(&k, layer, LayerRole::KNorm)?, &rotation)?;
-            let v = self.heads(&h, layer, LayerRole::VProj, layer.kv_heads)?;
+            let projected = self.heads(&h, layer, LayerRole::KProj, layer.kv_heads)?;
+            let k = rotate(&self.norm(&projected, layer, LayerRole::KNorm)?, &rotation)?;
+            let v = if layer.values_from_keys {
+                projected
+            } else {
+                self.heads(&h, layer, LayerRole::VProj, layer.kv_heads)?
+            };
             let v = rms_norm(&v, None, self.config.rms_eps)?;
             let joined = match self.cache[layer.slot].take() {
                 Some((keys, values)) => (Tensor::cat(&[keys, k], 1)?, Tensor::cat(&[values, v], 1)?),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::support::{Case, cases, checkpoint, read_cases};
 use checkpoint::source::LocalSource;
-use fixtures::{Shape, SyntheticCheckpoint};
+use fixtures::{Shape, SyntheticCheckpoint, data};
 use oracle::file::{Prompt, make_case};
 use oracle::reference::Reference;
 
@@ -49,6 +49,18 @@ fn short_sequences_equal_those_of_transformers() {
 #[test]
 fn sequences_far_beyond_the_window_equal_those_of_transformers() {
     compare(&checkpoint(), cases("oracle-long.json"));
+}
+
+/// No per-layer embeddings, full layers whose values are their keys, with one KV head.
+#[test]
+fn dense_sequences_equal_those_of_transformers() {
+    for (checkpoint, file) in [
+        (data::tiny_dense_checkpoint(), "oracle.json"),
+        (data::tiny_dense_checkpoint(), "oracle-long.json"),
+        (data::probe_checkpoint(), "oracle.json"),
+    ] {
+        compare(&checkpoint, read_cases(&checkpoint.join(file)));
+    }
 }
 
 /// One KV head, double-wide feed-forward on shared layers, full attention every fifth layer. The golden's recipe is

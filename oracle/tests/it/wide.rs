@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::support::data;
 use aimodel::bytecode::layout::Layout;
 use aimodel::package::{PackageMetadata, PackageWriter};
-use checkpoint::config::DecoderConfig;
+use checkpoint::config::{CacheForm, DecoderConfig};
 use converter::decoder::{Functions, GraphOptions, Prefill, Sequence, Variant, build};
 use converter::quant::Int4Rule;
 use converter::recipe::{Recipe, Treatment};
@@ -44,6 +44,7 @@ fn write_package(config: &DecoderConfig, dir: &Path, variant: Variant, functions
         },
         tied_head: true,
         functions,
+        caches: CacheForm::Padded,
     };
     let graph = build(config, options, &BTreeMap::new()).unwrap();
     let layout = Layout::new(&graph.module).unwrap();

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 pub const E4B: &str = include_str!("../../../../fixtures/data/configs/gemma-4-e4b.json");
 pub const E2B: &str = include_str!("../../../../fixtures/data/configs/gemma-4-e2b.json");
+pub const DENSE_12B: &str = include_str!("../../../../fixtures/data/configs/gemma-4-12b.json");
+pub const DENSE_31B: &str = include_str!("../../../../fixtures/data/configs/gemma-4-31b.json");
 pub const PREFIX: &str = "model.language_model.";
 
 /// Six layers, the last three of which share keys and values and have a double-wide MLP.
@@ -24,6 +26,21 @@ pub fn small_config() -> Value {
         "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
         "global_head_dim": 32, "hidden_size_per_layer_input": 32, "num_kv_shared_layers": 3,
         "layer_types": [sliding, sliding, full, sliding, sliding, full],
+    });
+    for (name, value) in sizes.as_object().unwrap() {
+        config["text_config"][name] = value.clone();
+    }
+    config["eos_token_id"] = json!([1, 5]);
+    config
+}
+
+/// Six layers without per-layer embeddings, two of them full: one KV head instead of two, no value projection.
+pub fn small_dense_config() -> Value {
+    let mut config: Value = serde_json::from_str(DENSE_31B).unwrap();
+    let sizes = json!({
+        "vocab_size": 48, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "num_global_key_value_heads": 1, "head_dim": 16,
+        "global_head_dim": 32, "layer_types": small_config()["text_config"]["layer_types"],
     });
     for (name, value) in sizes.as_object().unwrap() {
         config["text_config"][name] = value.clone();
@@ -72,7 +89,8 @@ pub fn tensors_of(config: &Value, pruned: bool) -> Tensors {
     let text = &config["text_config"];
     let size = |name: &str| text[name].as_u64().unwrap() as usize;
     let (vocab, hidden, layers) = (size("vocab_size"), size("hidden_size"), size("num_hidden_layers"));
-    let (heads, kv_heads) = (size("num_attention_heads"), size("num_key_value_heads"));
+    let heads = size("num_attention_heads");
+    let keys_are_values = text["attention_k_eq_v"] == json!(true);
     let ld = size("hidden_size_per_layer_input");
     let first_shared = layers - size("num_kv_shared_layers");
 
@@ -83,13 +101,17 @@ pub fn tensors_of(config: &Value, pruned: bool) -> Tensors {
     add("model.vision_tower.patch_embedder.input_proj.weight".into(), &[4, 12]);
     add("model.embed_vision.embedding_projection.weight".into(), &[hidden, 4]);
     add(format!("{PREFIX}embed_tokens.weight"), &[vocab, hidden]);
-    add(format!("{PREFIX}embed_tokens_per_layer.weight"), &[vocab, layers * ld]);
-    add(format!("{PREFIX}per_layer_model_projection.weight"), &[layers * ld, hidden]);
-    add(format!("{PREFIX}per_layer_projection_norm.weight"), &[ld]);
+    if ld > 0 {
+        add(format!("{PREFIX}embed_tokens_per_layer.weight"), &[vocab, layers * ld]);
+        add(format!("{PREFIX}per_layer_model_projection.weight"), &[layers * ld, hidden]);
+        add(format!("{PREFIX}per_layer_projection_norm.weight"), &[ld]);
+    }
     add(format!("{PREFIX}norm.weight"), &[hidden]);
     for layer in 0..layers {
         let full = text["layer_types"][layer] == "full_attention";
         let head_dim = size(if full { "global_head_dim" } else { "head_dim" });
+        let no_values = full && keys_are_values;
+        let kv_heads = size(if no_values { "num_global_key_value_heads" } else { "num_key_value_heads" });
         let shared = layer >= first_shared;
         let double = shared && text["use_double_wide_mlp"] == json!(true);
         let width = size("intermediate_size") * if double { 2 } else { 1 };
@@ -97,21 +119,25 @@ pub fn tensors_of(config: &Value, pruned: bool) -> Tensors {
         for norm in ["input", "post_attention", "pre_feedforward", "post_feedforward"] {
             add(&format!("{norm}_layernorm.weight"), &[hidden]);
         }
-        add("post_per_layer_input_norm.weight", &[hidden]);
         add("layer_scalar", &[1]);
         add("self_attn.q_proj.weight", &[heads * head_dim, hidden]);
         add("self_attn.q_norm.weight", &[head_dim]);
         add("self_attn.o_proj.weight", &[hidden, heads * head_dim]);
         if !(shared && pruned) {
             add("self_attn.k_proj.weight", &[kv_heads * head_dim, hidden]);
-            add("self_attn.v_proj.weight", &[kv_heads * head_dim, hidden]);
+            if !no_values {
+                add("self_attn.v_proj.weight", &[kv_heads * head_dim, hidden]);
+            }
             add("self_attn.k_norm.weight", &[head_dim]);
         }
         add("mlp.gate_proj.weight", &[width, hidden]);
         add("mlp.up_proj.weight", &[width, hidden]);
         add("mlp.down_proj.weight", &[hidden, width]);
-        add("per_layer_input_gate.weight", &[ld, hidden]);
-        add("per_layer_projection.weight", &[hidden, ld]);
+        if ld > 0 {
+            add("per_layer_input_gate.weight", &[ld, hidden]);
+            add("per_layer_projection.weight", &[hidden, ld]);
+            add("post_per_layer_input_norm.weight", &[hidden]);
+        }
     }
     tensors
 }
