@@ -251,6 +251,7 @@ impl Error {
             }
             Self::NoArchitecture => "pass --arch h18p for an iPhone 17 Pro, or --device",
             Self::DamagedSource { .. } => "write the bundle again, or copy it again",
+            Self::Program(_) => "pass --keep-prefill to compile the graph as it is",
             Self::HasPrefill { .. } => {
                 "convert again with --prefill none and compile that bundle, or pass --keep-prefill to compile the function too"
             }

@@ -10,6 +10,8 @@ use aotc::{CompileRequest, Error, Platform, Stage};
 use packer::manifest::Manifest;
 use packer::metadata::BundleMetadata;
 
+use progress::Silent;
+
 use crate::common::{Scene, listing};
 
 /// Names of the functions that the stand-in compiled: it copies its input into the artifact.
@@ -88,9 +90,11 @@ fn failures_leave_no_reduced_graph_behind() {
     scene.fault("wrong-hash");
     scene.failure(request(&scene, Platform::Ios, false));
     let scene = Scene::with_prefill();
-    scene.interrupt.raise();
+    let mut toolchain = scene.toolchain();
     let before = listing(scene.bundle.parent().unwrap());
-    let outcome = scene.run(request(&scene, Platform::Ios, false));
+    scene.interrupt.raise();
+    let stage = Stage::open(request(&scene, Platform::Ios, false)).unwrap();
+    let outcome = stage.run(&mut toolchain, &scene.interrupt, &Silent);
     assert!(matches!(outcome.failure, Some((_, Error::Interrupted))), "{outcome:?}");
     assert_eq!(listing(scene.bundle.parent().unwrap()), before);
 }
