@@ -52,6 +52,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
           default_missing_value = "true", require_equals = true)]
     expect_frequent_reshapes: bool,
+    /// Compile the prefill function for iOS too; it is left out otherwise, since it was reported to crash on betas of iOS 27
+    #[arg(long)]
+    keep_prefill: bool,
     /// Folder to put the compiled bundles into [default: that of the bundle]
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -130,7 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // Up to here a signal can simply end the process.
     interrupt::listen()?;
     if elsewhere.print {
-        print(&aotc::script::commands(&stage))?;
+        print(&aotc::script::commands(&stage)?)?;
     } else if let Some(file) = &elsewhere.script {
         write(file, &aotc::script::script(&stage)?, 0o755, arguments.outputs().file(FileKind::Script))?;
     } else if let Some(file) = &elsewhere.github_workflow {
@@ -138,8 +141,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else if let Some(artifact) = &elsewhere.artifact {
         result(arguments, &[stage.adopt(artifact)?])?;
     } else if arguments.dry_run {
+        note_left_out(&stage);
         plan(arguments, &stage, &interrupt)?;
     } else {
+        note_left_out(&stage);
         compile(arguments, &stage, &interrupt)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -174,6 +179,7 @@ fn request(arguments: &Arguments) -> anyhow::Result<CompileRequest> {
     Ok(CompileRequest {
         output: arguments.output.clone(),
         settings,
+        keep_prefill: arguments.keep_prefill,
         timeout: Duration::from_secs(arguments.timeout),
         force: arguments.force,
         log: arguments.log.clone(),
@@ -201,6 +207,15 @@ fn remote(arguments: &Arguments, host: &str, stage: &Stage, interrupt: &Interrup
         options.directory.clone_from(directory);
     }
     Ok(Remote::connect(options, stage.source(), arguments.force, interrupt)?)
+}
+
+fn note_left_out(stage: &Stage) {
+    if stage.leaves_out_prefill() {
+        terminal::tell(
+            "note: the prefill function is left out: functions that take several tokens were reported to crash on betas of \
+             iOS 27; --keep-prefill compiles it",
+        );
+    }
 }
 
 /// Compiles, and writes the report if one was asked for, even about a failure.
@@ -327,6 +342,7 @@ fn workflow(arguments: &Arguments, stage: &Stage) -> anyhow::Result<String> {
         bundle: &format!("gpu-pipelined/{}", stage.source().name),
         architectures: &request.architectures,
         settings: &request.settings,
+        keep_prefill: request.keep_prefill,
         runner,
     })?)
 }

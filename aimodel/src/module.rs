@@ -385,6 +385,11 @@ impl Module {
             .collect()
     }
 
+    /// Takes a graph out of the asset. What only it used is not written.
+    pub fn remove_graph(&mut self, graph: OpId) {
+        self.blocks.iter_mut().for_each(|block| block.ops.retain(|op| *op != graph));
+    }
+
     /// The only block of an op's only region; `None` if the op is not shaped like that.
     pub fn body(&self, op: OpId) -> Option<BlockId> {
         match self.op(op).regions[..] {

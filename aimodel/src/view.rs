@@ -11,7 +11,10 @@ pub use work::Work;
 use crate::attribute::{Attribute, AttributeId};
 use crate::module::{BlockId, Module, NAME_KEY, OpId, ValueId};
 use crate::opcode::Opcode;
-use crate::types::{TensorType, Type};
+use crate::types::{Dim, TensorType, Type};
+
+/// Input of language models that holds the tokens of a call, si32 `[1, tokens]`.
+const TOKENS: &str = "input_ids";
 
 /// A function of a package.
 #[derive(Clone, Debug)]
@@ -75,6 +78,12 @@ impl<'m> Function<'m> {
     /// Arguments that are states.
     pub fn states(&self) -> impl Iterator<Item = &Port<'m>> {
         self.arguments.iter().filter(|port| port.is_state)
+    }
+
+    /// Tokens of a call: the second extent of the input [`TOKENS`], if there is that input.
+    pub fn query_length(&self) -> Option<Dim> {
+        let tokens = self.inputs().find(|port| port.name == Some(TOKENS))?;
+        tokens.tensor.as_ref()?.shape.get(1).copied()
     }
 
     /// Results that are tensors.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aimodel::package::PackageError;
 use output::StagingError;
 use packer::FileError;
 use packer::metadata::MetadataError;
@@ -75,6 +76,18 @@ pub enum Error {
         expected: String,
         /// Of the file.
         found: String,
+    },
+    /// The source's graph cannot be read, or a copy of it not written.
+    #[error(transparent)]
+    Program(#[from] PackageError),
+    /// A `prefill` function that must be left out, where this program does not run the compiler.
+    #[error(
+        "{} has a prefill function, which is left out of graphs for iOS: on betas of iOS 27, functions that take several tokens \
+         were reported to crash", path.display()
+    )]
+    HasPrefill {
+        /// The bundle.
+        path: PathBuf,
     },
     /// Too little disk space for the compile.
     #[error("{} has {} free, but compiling needs about {}", path.display(), gigabytes(*available), gigabytes(*needed))]
@@ -238,6 +251,10 @@ impl Error {
             }
             Self::NoArchitecture => "pass --arch h18p for an iPhone 17 Pro, or --device",
             Self::DamagedSource { .. } => "write the bundle again, or copy it again",
+            Self::Program(_) => "pass --keep-prefill to compile the graph as it is",
+            Self::HasPrefill { .. } => {
+                "convert again with --prefill none and compile that bundle, or pass --keep-prefill to compile the function too"
+            }
             Self::DiskSpace { .. } => "free some space or choose another disk with -o",
             Self::NoXcrun { .. } => {
                 "the compiler exists on a Mac with Xcode 27 only; from another machine use --ssh, --script or \

@@ -13,6 +13,7 @@ pub mod error;
 mod interrupt;
 mod local;
 mod log;
+mod prefill;
 mod process;
 pub mod program;
 pub mod remote;

@@ -35,7 +35,11 @@ fn compiled_folder(stage: &Stage) -> PathBuf {
 }
 
 /// The commands to do manually what the stage does: compile, compare digests, make the siblings.
-pub fn commands(stage: &Stage) -> String {
+///
+/// # Errors
+/// [`Error::HasPrefill`].
+pub fn commands(stage: &Stage) -> Result<String, Error> {
+    stage.require_whole()?;
     let output = compiled_folder(stage);
     let mut lines = vec![format!("mkdir -p {}", shell::join([&output]))];
     for architecture in &stage.request.architectures {
@@ -49,7 +53,7 @@ pub fn commands(stage: &Stage) -> String {
         let artifact = shell::join([&artifact]);
         lines.push(format!("coreai-bundle aotc {bundle} --arch {architecture} --artifact {artifact}"));
     }
-    lines.join("\n") + "\n"
+    Ok(lines.join("\n") + "\n")
 }
 
 /// A bash script for a Mac that compiles the bundle's graph, checks source and artifacts, and leaves each artifact
@@ -57,8 +61,9 @@ pub fn commands(stage: &Stage) -> String {
 /// output folder (the current one otherwise).
 ///
 /// # Errors
-/// [`Error::Unprintable`] for names with control characters.
+/// [`Error::Unprintable`] for names with control characters; [`Error::HasPrefill`].
 pub fn script(stage: &Stage) -> Result<String, Error> {
+    stage.require_whole()?;
     let CompileRequest { architectures, settings, timeout, .. } = &stage.request;
     text(&stage.source, architectures, settings, *timeout)
 }

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use output::StagedDirectory;
 use packer::TOOL;
 use packer::manifest::{self, CompiledFrom, FileRecord, Manifest, ManifestKind, Provenance};
-use packer::metadata::{self, BundleMetadata, Compilation, MAIN_ASSET};
+use packer::metadata::{self, BundleMetadata, Compilation, MAIN_ASSET, PREFILL_FUNCTION};
 use serde_json::{Value, json};
 
 use crate::architecture::Architecture;
 use crate::artifact::{self, Artifact};
 use crate::compile::{CompileSettings, artifact_name};
 use crate::error::Error;
+use crate::prefill::LeftOut;
 use crate::source::SourceBundle;
 
 /// One artifact to make: decides where the sibling goes and whether an existing one is still up to date.
@@ -23,6 +24,8 @@ pub(crate) struct SiblingSpec<'a> {
     pub(crate) settings: &'a CompileSettings,
     /// First line of `coreai-build --version`.
     pub(crate) compiler: &'a str,
+    /// The function that is not compiled.
+    pub(crate) left_out: Option<&'a LeftOut>,
     /// What to record as the date of the compilation.
     pub(crate) date: Option<&'a str>,
 }
@@ -99,11 +102,15 @@ impl SiblingSpec<'_> {
 
     /// Everything else that decides what the sibling holds.
     fn toolchain(&self) -> Value {
-        json!({
+        let mut toolchain = json!({
             "compiler": self.compiler,
             "options": self.settings.options(self.architecture),
             "source_sha256": self.source.digest,
-        })
+        });
+        if self.left_out.is_some() {
+            toolchain["left_out"] = json!([PREFILL_FUNCTION]);
+        }
+        toolchain
     }
 
     /// Completes the sibling in `staged`, which holds the checked artifact already.
@@ -144,6 +151,9 @@ impl SiblingSpec<'_> {
         let mut metadata = self.source.metadata.clone();
         metadata.name = sibling_name(&self.source.name, self.architecture);
         metadata.assets.insert(MAIN_ASSET.to_owned(), self.artifact_name());
+        if let Some(left_out) = self.left_out {
+            left_out.describe(&mut metadata);
+        }
         let before = metadata.compilation.take().unwrap_or_default();
         metadata.compilation = Some(Compilation {
             date: self.date.map(str::to_owned).or(before.date),
@@ -151,6 +161,15 @@ impl SiblingSpec<'_> {
             other: before.other,
         });
         metadata
+    }
+
+    /// What is recorded of the conversion, without functions that are not compiled.
+    fn conversion(&self, of_source: &Value) -> Value {
+        let mut conversion = of_source.clone();
+        if let (Some(_), Some(entries)) = (self.left_out, conversion.as_object_mut()) {
+            entries.shift_remove(manifest::FUNCTIONS);
+        }
+        conversion
     }
 
     fn provenance(&self) -> Provenance {
@@ -161,7 +180,7 @@ impl SiblingSpec<'_> {
                 gate: serde_json::Value::Null,
                 tool: TOOL.into(),
                 source: manifest.source.clone(),
-                conversion: manifest.conversion.clone(),
+                conversion: self.conversion(&manifest.conversion),
                 tables_digest: manifest.tables_digest,
                 compiled_from,
             },

@@ -9,12 +9,13 @@ use packer::manifest::ManifestKind;
 use packer::replace::{FileKind, Outputs};
 use progress::Progress;
 
-use crate::architecture::Architecture;
+use crate::architecture::{Architecture, Platform};
 use crate::artifact::{self, Artifact, CompiledSource};
 use crate::compile::CompileSettings;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::log::{Log, LogExcerpt};
+use crate::prefill::LeftOut;
 use crate::script::CompileRecord;
 use crate::sibling::{self, Existing, SiblingSpec};
 use crate::source::SourceBundle;
@@ -26,6 +27,8 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
 const UNRECORDED: &str = "unrecorded";
 /// Folder of a staged sibling that the compiler writes into.
 const COMPILED: &str = "compiled";
+/// Folder of a staged sibling that holds the graph without what is left out.
+const REDUCED: &str = "reduced";
 
 /// What to compile, and where to.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub struct CompileRequest {
     pub architectures: Vec<Architecture>,
     /// Options for the compiler.
     pub settings: CompileSettings,
+    /// Compile the `prefill` function for iOS too, which is left out otherwise.
+    pub keep_prefill: bool,
     /// Longest time for one architecture.
     pub timeout: Duration,
     /// Replace another bundle of this tool, compile again what is up to date, and ignore the disk-space estimate.
@@ -56,6 +61,7 @@ impl CompileRequest {
             output: None,
             architectures,
             settings: CompileSettings::default(),
+            keep_prefill: false,
             timeout: DEFAULT_TIMEOUT,
             force: false,
             log: None,
@@ -145,6 +151,7 @@ pub struct PlannedSibling {
 pub struct Stage {
     pub(crate) request: CompileRequest,
     pub(crate) source: SourceBundle,
+    left_out: Option<LeftOut>,
 }
 
 impl Stage {
@@ -163,7 +170,28 @@ impl Stage {
             return Err(Error::NoArchitecture);
         }
         let source = SourceBundle::open(&request.bundle)?;
-        Ok(Self { request, source })
+        let is_reduced = request.settings.platform == Platform::Ios && !request.keep_prefill;
+        let left_out = if is_reduced { LeftOut::find(&source)? } else { None };
+        Ok(Self { request, source, left_out })
+    }
+
+    /// Whether the source has a `prefill` function that is not compiled.
+    pub fn leaves_out_prefill(&self) -> bool {
+        self.left_out.is_some()
+    }
+
+    /// Refuses a source of which a part is left out, where others run the compiler on it.
+    pub(crate) fn require_whole(&self) -> Result<(), Error> {
+        match self.left_out {
+            Some(_) => Err(Error::HasPrefill { path: self.source.path.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes that a compile may need.
+    fn needed_bytes(&self) -> u64 {
+        let copy = self.left_out.as_ref().map_or(0, |_| self.source.package_bytes());
+        self.source.needed_bytes().saturating_add(copy)
     }
 
     /// The opened source.
@@ -181,7 +209,7 @@ impl Stage {
             Ok(PlannedSibling {
                 existing: self.spec(architecture, compiler).existing(&path),
                 command: crate::script::command_line(self, architecture),
-                needed: self.source.needed_bytes(),
+                needed: self.needed_bytes(),
                 available: available_bytes(&path)?,
                 architecture: architecture.clone(),
                 path,
@@ -222,8 +250,9 @@ impl Stage {
     ///
     /// # Errors
     /// [`Error::BadForeignArtifact`] for one that is not usable for the request's only architecture, or that was made
-    /// from another source or with other options.
+    /// from another source or with other options; [`Error::HasPrefill`].
     pub fn adopt(&self, artifact: &Path) -> Result<Sibling, Error> {
+        self.require_whole()?;
         let [architecture] = self.request.architectures.as_slice() else { return Err(Error::NoArchitecture) };
         let refused = |defects| Error::BadForeignArtifact { path: artifact.to_path_buf(), defects };
         let origin = CompiledSource { modified: None, ..CompiledSource::from(&self.source) };
@@ -281,11 +310,12 @@ impl Stage {
 
     fn spec<'a>(&'a self, architecture: &'a Architecture, compiler: &'a str) -> SiblingSpec<'a> {
         let CompileRequest { settings, date, .. } = &self.request;
-        SiblingSpec { source: &self.source, architecture, settings, compiler, date: date.as_deref() }
+        let (left_out, date) = (self.left_out.as_ref(), date.as_deref());
+        SiblingSpec { source: &self.source, architecture, settings, compiler, left_out, date }
     }
 
     fn check_space(&self, target: &Path) -> Result<(), Error> {
-        let (needed, available) = (self.source.needed_bytes(), available_bytes(target)?);
+        let (needed, available) = (self.needed_bytes(), available_bytes(target)?);
         if available < needed && !self.request.force {
             let path = target.parent().unwrap_or(target).to_path_buf();
             return Err(Error::DiskSpace { path, needed, available });
@@ -337,17 +367,14 @@ impl Stage {
         let staged = self.stage(&target, existing, None)?;
         let into = staged.path().join(COMPILED);
         fs::create_dir(&into).map_err(Error::io("create", &into))?;
+        let folder = staged.path().join(REDUCED);
+        let reduced = self.left_out.as_ref().map(|left_out| left_out.write(&self.source, &folder, interrupt));
+        let reduced = reduced.transpose()?;
+        let source = reduced.as_ref().unwrap_or(&self.source);
         progress.begin(&format!("compiling for {architecture}"));
         let started = Instant::now();
         let CompileRequest { settings, timeout, .. } = &self.request;
-        let task = CompileTask {
-            source: &self.source,
-            architecture,
-            settings,
-            into: &into,
-            timeout: *timeout,
-            interrupt,
-        };
+        let task = CompileTask { source, architecture, settings, into: &into, timeout: *timeout, interrupt };
         compiler.compile(&task, log, progress)?;
         let compiled_in = Some(started.elapsed());
 
@@ -358,14 +385,16 @@ impl Stage {
             let beside = beside.join(", ");
             progress.note(&format!("left out what the compiler wrote beside {name}: {beside}"));
         }
-        let modified = compiler.shares_clock().then_some(self.source.modified);
-        let origin = CompiledSource { modified, ..CompiledSource::from(&self.source) };
+        let modified = compiler.shares_clock().then_some(source.modified);
+        let origin = CompiledSource { modified, ..CompiledSource::from(source) };
         let artifact = artifact::verify(&compiled, architecture, Some(origin)).map_err(|defects| {
             Error::BadArtifact { name: name.clone(), defects, log: Box::new(log.excerpt()) }
         })?;
         let place = staged.path().join(&name);
         fs::rename(&compiled, &place).map_err(Error::io("move the artifact to", &place))?;
-        fs::remove_dir_all(&into).map_err(Error::io("remove", &into))?;
+        for folder in std::iter::once(&into).chain(reduced.as_ref().map(|_| &folder)) {
+            fs::remove_dir_all(folder).map_err(Error::io("remove", folder))?;
+        }
         spec.assemble(&staged, &artifact)?;
         if interrupt.is_raised() {
             return Err(Error::Interrupted);

@@ -26,6 +26,8 @@ pub struct Workflow<'a> {
     pub architectures: &'a [Architecture],
     /// Options for the compiler.
     pub settings: &'a CompileSettings,
+    /// Whether the `prefill` function is compiled for iOS too.
+    pub keep_prefill: bool,
     /// Label of the runner: a Mac that has Xcode 27.
     pub runner: &'a str,
 }
@@ -38,7 +40,7 @@ pub const DEFAULT_RUNNER: &str = "macos-26";
 /// # Errors
 /// [`Error::Unprintable`] for names that a workflow would read as something other than text.
 pub fn workflow(workflow: &Workflow<'_>) -> Result<String, Error> {
-    let Workflow { repository, bundle, architectures, settings, runner } = workflow;
+    let Workflow { repository, bundle, architectures, settings, keep_prefill, runner } = workflow;
     for name in [repository, bundle, runner] {
         if name.is_empty() || name.contains("${{") || name.chars().any(char::is_control) {
             let reason = "an empty name, a control character or an expression";
@@ -53,7 +55,7 @@ pub fn workflow(workflow: &Workflow<'_>) -> Result<String, Error> {
         .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
         .replace("@SOURCE@", env!("CARGO_PKG_REPOSITORY"))
         .replace("@MINUTES@", &minutes.to_string())
-        .replace("@OPTIONS@", &options(settings))
+        .replace("@OPTIONS@", &options(settings, *keep_prefill))
         .replace("@ARCHITECTURES@", &quoted_yaml(&names.join(" ")))
         .replace("@RUNNER@", &quoted_yaml(runner))
         .replace("@REPOSITORY@", &quoted_yaml(repository))
@@ -61,17 +63,11 @@ pub fn workflow(workflow: &Workflow<'_>) -> Result<String, Error> {
 }
 
 /// The settings as options of `coreai-bundle aotc`.
-fn options(settings: &CompileSettings) -> String {
+fn options(settings: &CompileSettings, keep_prefill: bool) -> String {
     let reshapes = settings.expect_frequent_reshapes.to_string();
     let platform = settings.platform.name().to_ascii_lowercase();
     let (compute, minimum) = (settings.preferred_compute.to_string(), settings.minimum_os.to_string());
-    shell::join([
-        "--platform",
-        &platform,
-        "--min-os",
-        &minimum,
-        "--preferred-compute",
-        &compute,
-        &format!("--expect-frequent-reshapes={reshapes}"),
-    ])
+    let reshapes = format!("--expect-frequent-reshapes={reshapes}");
+    let options = ["--platform", &platform, "--min-os", &minimum, "--preferred-compute", &compute, &reshapes];
+    shell::join(options.into_iter().chain(keep_prefill.then_some("--keep-prefill")))
 }

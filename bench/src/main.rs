@@ -12,6 +12,7 @@ mod floor;
 mod hub;
 mod kernels;
 mod machine;
+mod prompts;
 mod weights;
 
 use std::fs;
@@ -32,6 +33,8 @@ enum Section {
     Files,
     /// The command itself, beside reading and writing as many bytes
     Conversion,
+    /// The interpreter, token by token and in chunks; takes 3 GB of space
+    Prompts,
     /// The command reading from a Hub, beside the transfer alone; takes 9 GB of space
     Hub,
 }
@@ -97,6 +100,9 @@ fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
     }
     if options.wants(Section::Conversion) {
         conversion::measure(options, figures)?;
+    }
+    if options.wants(Section::Prompts) {
+        prompts::measure(options, figures)?;
     }
     if options.wants(Section::Hub) {
         hub::measure(options, figures)?;

@@ -1,7 +1,7 @@
-//! The interpreter's logits of some sequences, for judges: `logits PACKAGE TABLES SEQUENCES.json wide|apple OUT`.
+//! Writes the interpreter's logits of some sequences, for the judges: `logits PACKAGE TABLES SEQUENCES.json wide|apple OUT`.
 //!
-//! `TABLES` is a table folder, or `-` for a graph that holds its tables; `SEQUENCES.json` a list of lists of ids. `OUT` gets f32
-//! `[positions of all sequences, V]`, little-endian.
+//! `TABLES` is a table folder, or `-` for a graph that contains its tables; `SEQUENCES.json` is a list of lists of ids. `OUT`
+//! will contain f32 `[positions of all sequences, V]`, little-endian.
 
 use std::env;
 use std::error::Error;

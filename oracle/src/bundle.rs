@@ -1,4 +1,4 @@
-//! Where a bundle keeps what is needed to run it.
+//! Finds the parts of a bundle that are needed to run it.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub enum BundleError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// `metadata.json` names no main asset.
+    /// `metadata.json` does not name a main asset.
     #[error("{path}: {source}", path = path.display())]
     Metadata {
         /// The file.
@@ -50,7 +50,7 @@ struct Assets {
     main: String,
 }
 
-/// Places of a bundle's parts.
+/// Paths of a bundle's parts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BundlePaths {
     /// The package (`X.aimodel`).
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bundle_a_package_and_neither() {
+    fn bundles_and_packages_are_found_and_other_folders_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(BundlePaths::find(dir.path()), Err(BundleError::Io { .. })));
         fs::write(dir.path().join(METADATA), r#"{"assets": {"main": "m.aimodel"}}"#).unwrap();

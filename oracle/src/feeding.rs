@@ -1,4 +1,4 @@
-//! Ways to feed a prompt, and the chunks that it is cut into.
+//! Ways to feed a prompt, and how it is split into chunks.
 
 use std::num::NonZeroUsize;
 
@@ -8,16 +8,16 @@ use serde::Serialize;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Feeding {
-    /// Through `main`, in chunks of at most this many tokens. More than one at a time take a `main` of any query length, and memory for
-    /// the logits of all of them.
+    /// Through `main`, in chunks of at most this many tokens. Chunks of more than one token require a `main` that takes any
+    /// number of tokens, and memory for the logits of all of them.
     Main(NonZeroUsize),
-    /// Through the function `prefill`, in chunks of at most this many tokens, but for the last token, which goes through `main`. This
-    /// is what the engine does with a package that has the function.
+    /// Through the function `prefill`, in chunks of at most this many tokens, except for the last token, which goes through
+    /// `main`. This is what the engine does with a package that has the function.
     Prefill(NonZeroUsize),
 }
 
 impl Feeding {
-    /// Token by token through `main`, which every package takes.
+    /// Token by token through `main`, which every package supports.
     pub const ONE_BY_ONE: Feeding = Feeding::Main(NonZeroUsize::MIN);
 
     pub(crate) fn is_one_by_one(&self) -> bool {
@@ -31,13 +31,13 @@ impl Default for Feeding {
     }
 }
 
-/// Lengths of the chunks that the engine cuts tokens into: as few as `width` allows, none longer than another by more than 1.
+/// Lengths of the chunks that the engine splits tokens into: as few as `width` allows, with lengths that differ by at most 1.
 pub fn chunk_lengths(tokens: usize, width: NonZeroUsize) -> impl Iterator<Item = usize> {
     let chunks = tokens.div_ceil(width.get());
     (0..chunks).map(move |at| tokens / chunks + usize::from(at < tokens % chunks))
 }
 
-/// The chunks that the engine cuts tokens into: see [`chunk_lengths`].
+/// The chunks that the engine splits tokens into: see [`chunk_lengths`].
 pub fn chunks(tokens: &[u32], width: NonZeroUsize) -> impl Iterator<Item = &[u32]> {
     let mut rest = tokens;
     chunk_lengths(tokens.len(), width).map(move |length| {

@@ -1,6 +1,6 @@
-//! The oracle file: what the checkpoint says in fp32, for bundles to be compared with.
+//! The oracle file: the checkpoint's predictions in fp32, with which bundles are compared.
 //!
-//! A superset of the files that `transformers` makes in the same shape: those read too, without the fields that are new here.
+//! A superset of the files that are made with `transformers`: those lack some fields, but can be read too.
 
 use std::path::{Path, PathBuf};
 
@@ -13,9 +13,9 @@ use crate::reference::{Reference, ReferenceError};
 use crate::score::{QUALIFYING_MARGIN, digest, norm, winner};
 use crate::validate;
 
-/// Bytes that an oracle file may have: some 600,000 positions, with all their figures.
+/// Most bytes of an oracle file, enough for some 600,000 positions.
 const MAX_BYTES: u64 = 64 << 20;
-/// First logits of the last position that are kept.
+/// Number of leading logits of the last position that are stored.
 const HEAD: usize = 16;
 
 /// An oracle file that cannot be read or made.
@@ -30,7 +30,7 @@ pub enum OracleError {
         source: std::io::Error,
     },
     /// It does not have the fields of an oracle file.
-    // The reason can quote a text of the file, whatever its length.
+    // The reason can quote text of any length from the file.
     #[error("{path} is not an oracle file: {reason:.300}", path = path.display())]
     Json {
         /// The file.
@@ -38,7 +38,7 @@ pub enum OracleError {
         /// What is wrong with it.
         reason: String,
     },
-    /// It has the fields of an oracle file, but nothing can be compared with what they hold.
+    /// It has the fields of an oracle file, but their contents cannot be used.
     #[error("{path}: {reason}; make the oracle again with `coreai-bundle oracle`", path = path.display())]
     Content {
         /// The file.
@@ -46,7 +46,7 @@ pub enum OracleError {
         /// The field, and what is wrong with it.
         reason: String,
     },
-    /// A prompt without a token.
+    /// A prompt without tokens.
     #[error("the prompt {prompt:?} has no tokens")]
     Empty {
         /// The prompt.
@@ -54,8 +54,8 @@ pub enum OracleError {
     },
     /// A prompt and its continuation do not fit into the model's context.
     #[error(
-        "a prompt of {prompt} tokens, continued by {new}, is longer than the model's context of {limit} positions: \
-         give a shorter prompt or continue it by fewer tokens"
+        "a prompt of {prompt} tokens plus {new} new ones is longer than the model's context of {limit} positions: \
+         give a shorter prompt or fewer new tokens"
     )]
     TooLong {
         /// Tokens of the prompt.
@@ -70,7 +70,7 @@ pub enum OracleError {
     Reference(#[from] ReferenceError),
 }
 
-/// Whose weights an oracle speaks for.
+/// The checkpoint that an oracle was made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointIdentity {
     /// Digest of `config.json` and of all tensor headers.
@@ -86,16 +86,16 @@ pub struct CheckpointIdentity {
 /// An oracle file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Oracle {
-    /// What computed it.
+    /// The program that computed it.
     pub reference: String,
-    /// Whose weights; files of `transformers` do not say.
+    /// The checkpoint; not in files made with `transformers`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub checkpoint: Option<CheckpointIdentity>,
     /// The sequences.
     pub cases: Vec<Case>,
 }
 
-/// One prompt, its greedy continuation, and the logits' figures at every position.
+/// One prompt, its greedy continuation, and statistics of the logits at every position.
 ///
 /// With `n = prompt_ids.len() + generated_ids.len()`, position `i` of the teacher-forced lists is the prediction after the first
 /// `i + 1` tokens of prompt and continuation.
@@ -113,13 +113,13 @@ pub struct Case {
     pub margins: Vec<f32>,
     /// `[n]`: the id of the largest logit.
     pub teacher_forced_argmax: Vec<u32>,
-    /// `[n]`: distance of the two largest logits, after the soft cap.
+    /// `[n]`: difference of the two largest logits, after the soft cap.
     pub teacher_forced_margins: Vec<f32>,
     /// The first 16 logits of the last position.
     pub last_logits_head: Vec<f32>,
     /// `[n]`: Euclidean norm of the logits.
     pub logit_norms: Vec<f32>,
-    /// `[n]`: first 8 bytes of the SHA-256 of the f32 logits, in hexadecimal. Equal on equal machines only.
+    /// `[n]`: first 8 bytes of the SHA-256 of the f32 logits, in hexadecimal. May differ between machines.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub logit_digests: Vec<String>,
 }
@@ -135,17 +135,17 @@ impl Case {
         self.prompt_ids.len() + self.generated_ids.len()
     }
 
-    /// Whether the sequence has no positions. No oracle that was read has such a sequence.
+    /// Whether the sequence has no positions. [`Oracle::read`] rejects such a sequence.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether a position's margin is wide enough to gate.
+    /// Whether a position's margin is large enough for the position to count.
     pub fn qualifies(&self, position: usize) -> bool {
         self.teacher_forced_margins.get(position).is_some_and(|margin| *margin >= QUALIFYING_MARGIN)
     }
 
-    /// Positions that are ties, and so gate nothing.
+    /// Positions that do not qualify because they are near-ties.
     pub fn ties(&self) -> Vec<usize> {
         (0..self.teacher_forced_margins.len()).filter(|position| !self.qualifies(*position)).collect()
     }
@@ -155,7 +155,7 @@ impl Oracle {
     /// Reads an oracle file.
     ///
     /// # Errors
-    /// If it cannot be read, is not an oracle, or holds nothing that a bundle can be compared with.
+    /// If it cannot be read, is not an oracle file, or has contents that a bundle cannot be compared with.
     pub fn read(path: &Path) -> Result<Oracle, OracleError> {
         let json = small::read(path, MAX_BYTES)
             .map_err(|source| OracleError::Io { path: path.to_owned(), source })?;
@@ -165,13 +165,13 @@ impl Oracle {
         Ok(oracle)
     }
 
-    /// For each sequence, how many of its leading positions have a context that an earlier sequence has too.
+    /// For each sequence, how many of its leading positions have a context that already occurs in an earlier sequence.
     pub fn repeated(&self) -> Vec<usize> {
         let mut contexts = Contexts::default();
         self.cases.iter().map(|case| contexts.repeated(case.ids())).collect()
     }
 
-    /// Number of positions that gate; those of the same context count once.
+    /// Number of qualified positions; positions with the same context count once.
     pub fn qualified(&self) -> usize {
         let qualified = |(case, repeated): (&Case, usize)| {
             (repeated..case.len()).filter(|at| case.qualifies(*at)).count()
@@ -182,13 +182,13 @@ impl Oracle {
     /// The file's text.
     ///
     /// # Errors
-    /// None that an oracle made or read here can give.
+    /// Never for an oracle that was made or read here.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(self).map(|json| json + "\n")
     }
 }
 
-/// A text to make a case of.
+/// A text from which a case is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
     /// The text as it is shown.
@@ -197,7 +197,7 @@ pub struct Prompt {
     pub ids: Vec<u32>,
 }
 
-/// Says whose weights a source holds.
+/// The identity of a checkpoint.
 ///
 /// # Errors
 /// If its `config.json` cannot be read.
@@ -210,12 +210,12 @@ pub fn identity(source: &dyn Source) -> Result<CheckpointIdentity, ReferenceErro
     })
 }
 
-/// Continues a prompt greedily by `new_tokens` and records the figures of every position.
+/// Continues a prompt greedily by `new_tokens` and records the statistics of every position.
 ///
-/// `decode` turns ids into text. Every continuation token is fed once more for its figures, so that all positions have them.
+/// `decode` turns ids into text. The last token of the continuation is fed as well, so that its position has statistics too.
 ///
 /// # Errors
-/// [`OracleError::Empty`] for a prompt without tokens, [`OracleError::TooLong`] for one that leaves the context,
+/// [`OracleError::Empty`] for a prompt without tokens, [`OracleError::TooLong`] for one that exceeds the context,
 /// [`OracleError::Reference`] if the checkpoint cannot be computed.
 pub fn make_case(
     reference: &mut Reference<'_>,

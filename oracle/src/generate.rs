@@ -1,4 +1,4 @@
-//! Greedy decoding of a bundle, as text that streams.
+//! Greedy decoding with a bundle; the text is streamed.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use crate::score::winner;
 use crate::stepper::{StepError, Stepper};
 use crate::text::{Text, TextError};
 
-/// Why a bundle cannot go on.
+/// Why generation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
     /// The bundle cannot be run.
     #[error(transparent)]
     Step(#[from] StepError),
-    /// Its tokens cannot be shown.
+    /// Its tokens cannot be decoded.
     #[error(transparent)]
     Text(#[from] TextError),
 }
@@ -35,7 +35,7 @@ pub struct Generated {
 }
 
 impl Generated {
-    /// Tokens generated a second; 0 if there were none.
+    /// Generated tokens per second; 0 if there were none.
     pub fn tokens_per_second(&self) -> f64 {
         if self.seconds > 0.0 { self.ids.len() as f64 / self.seconds } else { 0.0 }
     }
@@ -44,7 +44,7 @@ impl Generated {
 /// Continues a prompt greedily until a stop token or `limit` tokens; `show` gets the text piece by piece.
 ///
 /// # Errors
-/// [`GenerateError`] if the bundle cannot be run or a token not be shown.
+/// [`GenerateError`] if the bundle cannot be run or its tokens cannot be decoded.
 pub fn generate(
     stepper: &mut Stepper,
     text: &Text,
@@ -79,7 +79,7 @@ pub fn generate(
     })
 }
 
-/// Text so far. What ends in half a character waits for the rest.
+/// The text so far. An incomplete character at its end is held back until the rest is decoded.
 #[derive(Default)]
 struct Stream {
     ids: Vec<u32>,

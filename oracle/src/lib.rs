@@ -1,9 +1,9 @@
-//! Proof that a bundle computes what its checkpoint means.
+//! Checks that a bundle computes the same logits as its checkpoint.
 //!
-//! [`interpreter`] runs an `.aimodel` package on a CPU; [`stepper`] feeds it tokens as the engine does, one by one or in the chunks of
-//! [`feeding`], with the per-layer rows of [`tables`]. [`reference`](mod@reference) computes the checkpoint in fp32. [`file`](mod@file) keeps what the checkpoint says to some [`prompts`],
-//! [`gate`]
-//! holds a bundle against it. [`text`] and [`generate`] chat with a bundle found by [`bundle`].
+//! [`interpreter`] runs an `.aimodel` package on a CPU; [`stepper`] feeds it tokens as the engine does, one by one or in the
+//! chunks of [`feeding`], with the per-layer rows of [`tables`]. [`reference`](mod@reference) computes the checkpoint in fp32.
+//! [`file`](mod@file) stores the checkpoint's predictions for some [`prompts`], and [`gate`] compares a bundle with them.
+//! [`text`] and [`generate`] chat with a bundle found by [`bundle`].
 
 pub mod bundle;
 mod contexts;

@@ -1,13 +1,13 @@
-//! Prompts that show what a model can do: lists that continue themselves, prose, code and other languages.
+//! Default prompts of different kinds: lists with an obvious continuation, prose, code and other languages.
 
 use crate::file::Prompt;
 use crate::text::{Text, TextError};
 
-/// Lists whose continuation any language model is sure of.
+/// Lists that any language model continues with confidence.
 const LISTS: [&str; 2] =
     ["The alphabet: A B C D E F G H I J K", "Days: Monday, Tuesday, Wednesday, Thursday,"];
 
-/// Texts of the kinds that models are used for. Each reaches other tokens, and other weights, than counting does.
+/// Texts of the kinds that models are used for. They use other tokens, and so other weights, than counting.
 const PASSAGES: [&str; 4] = [
     "The lighthouse keeper climbed the stairs every evening, lit the lamp, and wrote down how the sea had looked that day. \
      When fog came in, he rang the bell instead and waited for the boats to answer. Most of them did.",
@@ -22,20 +22,20 @@ const PASSAGES: [&str; 4] = [
     "朝の駅はとても静かでした。最初の電車を待つ人たちは、温かいお茶を飲みながら、山の上に昇る太陽を眺めていました。\
      やがて遠くから線路の音が聞こえてきました。",
 ];
-/// Tokens of a passage, at least; a passage of fewer is taken whole. As a passage says little by itself, all are short.
+/// Least tokens of a passage; a shorter passage is used whole. Several short passages test more than a long one.
 const PASSAGE_TOKENS: usize = 48;
-/// How far beyond the sliding window the longest prompt goes.
+/// Tokens by which the longest prompt exceeds the sliding window.
 const BEYOND_WINDOW: usize = 24;
-/// More tokens than a number has.
+/// More tokens than any one number takes.
 const NUMBER_TOKENS: usize = 16;
 
-/// The default prompts: two lists; beginnings of texts in English, Rust, German and Japanese; and one that counts until it is longer than
-/// the sliding window, if `longest` tokens are enough for that.
+/// The default prompts: two lists; beginnings of texts in English, Rust, German and Japanese; and one that counts until it is
+/// longer than the sliding window, if `longest` tokens are enough for that.
 ///
-/// No two of them begin alike, so that nearly every position has a context of its own.
+/// All of them begin differently, so that nearly every position has a unique context.
 ///
 /// # Errors
-/// If the tokenizer refuses.
+/// If the tokenizer fails.
 pub fn default_prompts(text: &Text, sliding_window: usize, longest: usize) -> Result<Vec<Prompt>, TextError> {
     let mut prompts = Vec::new();
     for list in LISTS {
@@ -45,7 +45,7 @@ pub fn default_prompts(text: &Text, sliding_window: usize, longest: usize) -> Re
         prompts.push(grown(text, "", passage.chars().map(String::from), PASSAGE_TOKENS)?);
     }
     let length = sliding_window.saturating_add(BEYOND_WINDOW).min(longest.saturating_sub(NUMBER_TOKENS));
-    // Every number adds a token at least.
+    // Every number adds at least one token.
     prompts.push(grown(text, "Count up: 1,", (2..=length).map(|number| format!(" {number},")), length)?);
     Ok(prompts)
 }
@@ -60,7 +60,7 @@ fn grown(
     let mut prompt = Prompt { text: start.to_owned(), ids: text.encode(start)? };
     while prompt.ids.len() < tokens {
         let before = prompt.text.len();
-        // Some are added at once, as each step costs an encoding, but never many too many.
+        // Each round encodes the whole text, so it adds several pieces, but only as many as cannot overshoot by much.
         let missing = tokens - prompt.ids.len();
         prompt.text.extend(pieces.by_ref().take(missing.div_ceil(8)));
         if prompt.text.len() == before {

@@ -1,4 +1,4 @@
-//! Feeds tokens to a package as the engine does: ids and positions from here, per-layer rows from the tables.
+//! Feeds tokens to a package as the engine does: ids, positions, and the per-layer rows of the tables.
 
 use std::num::NonZeroUsize;
 
@@ -17,30 +17,30 @@ pub enum StepError {
     /// The tables cannot be read.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The graph takes its rows from tables and none were given.
+    /// The graph needs tables and none were given.
     #[error("the graph has the input {input:?}: give the gather_raw folder of this bundle")]
     NoTables {
         /// Name of the input.
         input: &'static str,
     },
-    /// A prompt cannot go through a function that is not there.
+    /// The package has no function that only fills the caches.
     #[error("the package has no function \"prefill\": feed prompts through main")]
     NoPrefill,
-    /// The function is of the kind that the community's engine wants.
+    /// The function `prefill` takes a fixed number of tokens, as the community's engine requires.
     #[error("the function \"prefill\" takes a fixed number of tokens: feed prompts through main")]
     FixedPrefill,
     /// The graph takes one token at a time.
     #[error("main takes one token at a time, not {width}: feed prompts one by one")]
     OneAtATime {
-        /// Tokens of a chunk, at most.
+        /// Most tokens of a chunk.
         width: NonZeroUsize,
     },
-    /// More positions than 31 bits count.
+    /// Positions exceed 31 bits.
     #[error("the sequence is too long")]
     TooLong,
 }
 
-/// Function that reads a prompt without giving logits.
+/// Function that reads a prompt without computing logits.
 const PREFILL: &str = "prefill";
 /// Input of all graphs: the tokens.
 const IDS: &str = "input_ids";
@@ -65,10 +65,10 @@ pub struct Stepper {
 }
 
 impl Stepper {
-    /// Prepares a session; the tables are needed by provider and tbl graphs.
+    /// Prepares a session; provider and tbl graphs need the tables.
     ///
     /// # Errors
-    /// [`StepError::NoTables`] if the graph needs tables and there are none; an input of another shape than the tables'.
+    /// [`StepError::NoTables`] if the graph needs tables and there are none, [`StepError::Interpret`] if they have another shape.
     pub fn new(mut session: Session, tables: Option<Tables>) -> Result<Stepper, StepError> {
         let has = |name: &str| session.inputs().any(|port| port.name == name);
         let (rows_given, table_bound) = (has(TOKEN_ROWS), has(TABLE));
@@ -83,10 +83,10 @@ impl Stepper {
         Ok(Stepper { session, tables, rows_given, positions: 0, feeding: Feeding::default() })
     }
 
-    /// Forgets the sequence.
+    /// Starts a new sequence with empty states.
     ///
     /// # Errors
-    /// If the states cannot be made.
+    /// If the states cannot be allocated.
     pub fn reset(&mut self) -> Result<(), StepError> {
         self.positions = 0;
         Ok(self.session.reset()?)
@@ -97,7 +97,7 @@ impl Stepper {
         &self.session
     }
 
-    /// The session, to look at its states or to change them.
+    /// The session, to read or change its states.
     pub fn session_mut(&mut self) -> &mut Session {
         &mut self.session
     }
@@ -112,7 +112,7 @@ impl Stepper {
         self.session.set_rounding(rounding);
     }
 
-    /// How prompts are fed: one by one, unless something else was chosen.
+    /// How prompts are fed: one by one by default.
     pub fn feeding(&self) -> Feeding {
         self.feeding
     }
@@ -120,7 +120,7 @@ impl Stepper {
     /// Chooses how prompts are fed.
     ///
     /// # Errors
-    /// [`StepError::NoPrefill`], [`StepError::FixedPrefill`] and [`StepError::OneAtATime`] if the package cannot be fed so.
+    /// [`StepError::NoPrefill`], [`StepError::FixedPrefill`] and [`StepError::OneAtATime`] if the package does not support it.
     pub fn set_feeding(&mut self, feeding: Feeding) -> Result<(), StepError> {
         match feeding {
             Feeding::Prefill(_) => match self.session.inputs_of(PREFILL).map(take_any_number) {
@@ -138,8 +138,8 @@ impl Stepper {
         Ok(())
     }
 
-    /// How the engine feeds prompts to this package, in chunks of at most `width` tokens: through `prefill` if there is one that takes
-    /// any number, through `main` if it does, else one by one.
+    /// How the engine feeds prompts to this package, in chunks of at most `width` tokens: through `prefill` if there is one that
+    /// takes any number of tokens, otherwise through `main` if that does, otherwise one by one.
     pub fn feeding_of_engine(&self, width: NonZeroUsize) -> Feeding {
         if self.session.inputs_of(PREFILL).is_some_and(take_any_number) {
             Feeding::Prefill(width)
@@ -155,7 +155,7 @@ impl Stepper {
         self.positions
     }
 
-    /// Feeds a prompt in the chosen way; gives the logits after its last token, f32 `[V]`, or none if it has no tokens.
+    /// Feeds a prompt in the chosen way; returns the logits after its last token, f32 `[V]`, or `None` if it has no tokens.
     ///
     /// # Errors
     /// As [`Stepper::feed`].
@@ -178,7 +178,7 @@ impl Stepper {
         Ok(last)
     }
 
-    /// Feeds tokens to `prefill`: the states take them in, and nothing comes out.
+    /// Feeds tokens to `prefill`, which only updates the states.
     ///
     /// # Errors
     /// As [`Stepper::feed`], and if the package has no such function.
@@ -189,15 +189,15 @@ impl Stepper {
         Ok(())
     }
 
-    /// Feeds a token; gives the logits of the next one, f32 `[V]`.
+    /// Feeds a token; returns the logits of the next one, f32 `[V]`.
     ///
     /// # Errors
-    /// [`StepError`]; after one of a step, [`Stepper::reset`] is needed.
+    /// [`StepError`]; after a failed step, call [`Stepper::reset`].
     pub fn feed(&mut self, token: u32) -> Result<Vec<f32>, StepError> {
         self.feed_observed(token, &mut |_, _, _| {})
     }
 
-    /// [`Stepper::feed`], showing every tensor that is computed.
+    /// Like [`Stepper::feed`], and calls `observer` with every tensor that is computed.
     ///
     /// # Errors
     /// As [`Stepper::feed`].
@@ -209,7 +209,7 @@ impl Stepper {
         Ok(self.feed_chunk_observed(&[token], observer)?.logits(0)?)
     }
 
-    /// Feeds tokens to `main` together; gives its outputs, which hold the logits after each of them.
+    /// Feeds tokens to `main` together; returns its outputs, which hold the logits after each of them.
     ///
     /// # Errors
     /// As [`Stepper::feed`], and if `main` takes one token at a time.
@@ -228,7 +228,7 @@ impl Stepper {
         Ok(outputs)
     }
 
-    /// Inputs of a call with the next tokens, which the states have room for.
+    /// Inputs of a call with the next tokens; makes room for them in the states.
     fn inputs(&mut self, tokens: &[u32]) -> Result<Vec<(&'static str, Tensor)>, StepError> {
         let length = self.positions + tokens.len();
         let length = i32::try_from(length).map_err(|_| StepError::TooLong)?;

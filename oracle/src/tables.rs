@@ -1,4 +1,4 @@
-//! The per-layer rows of a table folder (`.._gather_raw`), as the host of a bundle reads them.
+//! The per-layer rows of a table folder (`.._gather_raw`), computed as in the engine.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub enum TableError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// `meta.json` lacks a field or has one of another kind.
+    /// `meta.json` lacks a field, or has one of the wrong type.
     #[error("{path}: {source}", path = path.display())]
     Meta {
         /// The file.
@@ -37,7 +37,7 @@ pub enum TableError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// A file has another size than `meta.json` says.
+    /// A file does not have the size that `meta.json` implies.
     #[error("{path}: {reason}", path = path.display())]
     Size {
         /// The file.
@@ -110,7 +110,7 @@ impl Tables {
         self.vocab
     }
 
-    /// A token's row as the host computes it: `code * scale * embed_scale_pl` in f32, `[L * ld]`.
+    /// A token's row as the engine computes it: `code * scale * embed_scale_pl` in f32, `[L * ld]`.
     ///
     /// # Errors
     /// [`TableError::Token`] if the token has no row.
@@ -139,7 +139,7 @@ impl Tables {
     /// The tables as the tbl graph's inputs `ple_table` si8 `[V, L * ld]` and `ple_scale` f32 `[V]`; nothing is copied.
     ///
     /// # Errors
-    /// None with tables that were opened.
+    /// Never for tables that were opened.
     pub fn inputs(&self) -> Result<(Tensor, Tensor), TableError> {
         let codes = Tensor::mapped(Element::Si8, &[self.vocab, self.layers * self.width], &self.codes, 0);
         let scales = Tensor::mapped(Element::F32, &[self.vocab], &self.scales, 0);
@@ -164,7 +164,7 @@ fn map(path: &Path, expected: Option<usize>) -> Result<Arc<Mmap>, TableError> {
         _ => {
             let wanted = expected.map_or("more than memory can map".to_owned(), |bytes| bytes.to_string());
             let reason = format!(
-                "has {} bytes, meta.json makes it {wanted}: the copy is partial or foreign",
+                "has {} bytes, but meta.json implies {wanted}: the copy is incomplete or belongs to other tables",
                 map.len()
             );
             Err(TableError::Size { path: path.to_owned(), reason })

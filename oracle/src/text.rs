@@ -1,4 +1,4 @@
-//! Text to tokens and back: the tokenizer, the chat template, and the tokens that end a reply.
+//! Converts text to tokens and back: the tokenizer, the chat template, and the tokens that end a reply.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub enum TextError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// The checkpoint's file cannot be read.
+    /// A file of the checkpoint cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// There is no tokenizer.
@@ -43,7 +43,7 @@ pub enum TextError {
         /// Where it should be.
         path: PathBuf,
     },
-    /// The tokenizer refuses.
+    /// The tokenizer cannot be read, or fails.
     #[error("tokenizer.json: {0}")]
     Tokenizer(String),
     /// There is no chat template.
@@ -56,10 +56,10 @@ pub enum TextError {
     Template(#[from] TemplateError),
 }
 
-/// Gives a file's bytes by name; `None` if there is none.
+/// Reads a file by name; `None` if there is none.
 type Files<'f> = &'f dyn Fn(&str) -> Result<Option<Vec<u8>>, TextError>;
 
-/// A tokenizer with what belongs to it.
+/// A tokenizer with its chat template and special tokens.
 #[derive(Debug)]
 pub struct Text {
     tokenizer: Tokenizer,
@@ -72,7 +72,7 @@ impl Text {
     /// Reads a tokenizer's folder.
     ///
     /// # Errors
-    /// [`TextError`] names the file; only `tokenizer.json` must be there.
+    /// [`TextError`] names the file; only `tokenizer.json` is required.
     pub fn open(dir: &Path) -> Result<Text, TextError> {
         Text::read(dir, &|name| optional(&dir.join(name)))
     }
@@ -113,10 +113,10 @@ impl Text {
         self.stops.contains(&token)
     }
 
-    /// Ids of a text. A begin token is put in front unless the text starts with it.
+    /// Ids of a text. A begin token is prepended unless the text starts with it.
     ///
     /// # Errors
-    /// If the tokenizer refuses.
+    /// If the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let encoded =
             self.tokenizer.encode(text, false).map_err(|error| TextError::Tokenizer(error.to_string()))?;
@@ -132,13 +132,13 @@ impl Text {
     /// Text of ids, without special tokens.
     ///
     /// # Errors
-    /// If the tokenizer refuses.
+    /// If the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
         self.tokenizer.decode(ids, true).map_err(|error| TextError::Tokenizer(error.to_string()))
     }
 
-    /// A chat as the model's prompt, with the model's turn opened. The template may be hostile, so `render` decides how far it
-    /// is trusted.
+    /// Renders a chat as a prompt that ends with the start of the model's turn. The template may be hostile, so `render` decides
+    /// how it is run.
     ///
     /// # Errors
     /// [`TextError::NoTemplate`] without a template, [`TextError::Template`] if it fails.

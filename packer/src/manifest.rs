@@ -21,6 +21,9 @@ use crate::files::{self, EntryKind};
 pub const FILE_NAME: &str = "manifest.json";
 /// Version of the schema below.
 pub const VERSION: u32 = 1;
+/// Key of [`Manifest::conversion`] that lists the functions of the graph, each with its name, the tokens of a call, and the multiply-adds
+/// and bytes of weights for a token. Absent if a call takes one token.
+pub const FUNCTIONS: &str = "functions";
 
 /// Why a manifest cannot be read or written.
 #[derive(Debug, thiserror::Error)]

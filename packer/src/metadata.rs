@@ -297,15 +297,8 @@ pub struct LanguageBundle<'a> {
 impl BundleMetadata {
     /// The metadata of a decoder bundle with an embedded tokenizer.
     pub fn language_bundle(bundle: &LanguageBundle<'_>) -> Self {
-        let prefill =
-            bundle.prompts.prefill.map(|length| (user_data::PREFILL_QUERY_LENGTH, length.to_string()));
-        let user_data = [
-            (user_data::ENGINE_INPUTS, bundle.engine_inputs.as_str().to_owned()),
-            (user_data::QUERY_LENGTH, bundle.prompts.main.to_string()),
-        ];
-        let user_data = user_data.into_iter().chain(prefill);
-        let user_data = user_data.chain([(user_data::TOOL, bundle.tool.to_owned())]);
-        Self {
+        let inputs = (user_data::ENGINE_INPUTS.to_owned(), bundle.engine_inputs.as_str().to_owned());
+        let mut metadata = Self {
             metadata_version: VERSION.to_owned(),
             kind: KIND.to_owned(),
             name: bundle.name.to_owned(),
@@ -316,8 +309,8 @@ impl BundleMetadata {
                 max_context_length: bundle.max_context_length,
                 embedded_tokenizer: true,
                 function_map: IndexMap::from([(MAIN_FUNCTION.to_owned(), vec![MAIN_FUNCTION.to_owned()])]),
-                prefill_chunk_size: Some(bundle.prompts.chunk_size()),
-                prefill_chunk_threshold: bundle.prompts.chunk_threshold(),
+                prefill_chunk_size: None,
+                prefill_chunk_threshold: None,
                 eos_token_ids: bundle.eos_token_ids.to_vec(),
                 other: Map::new(),
             },
@@ -326,8 +319,27 @@ impl BundleMetadata {
                 .scheme
                 .map(|scheme| Compression { scheme: scheme.to_owned(), other: Map::new() }),
             compilation: None,
-            user_data: user_data.map(|(key, value)| (key.to_owned(), value)).collect(),
+            user_data: IndexMap::from([inputs]),
             other: Map::new(),
+        };
+        metadata.set_prompts(bundle.prompts);
+        metadata.user_data.insert(user_data::TOOL.to_owned(), bundle.tool.to_owned());
+        metadata
+    }
+
+    /// Says how prompts are read.
+    pub fn set_prompts(&mut self, prompts: PromptReading) {
+        self.language.prefill_chunk_size = Some(prompts.chunk_size());
+        self.language.prefill_chunk_threshold = prompts.chunk_threshold();
+        let lengths = [
+            (user_data::QUERY_LENGTH, Some(prompts.main)),
+            (user_data::PREFILL_QUERY_LENGTH, prompts.prefill),
+        ];
+        for (key, length) in lengths {
+            match length {
+                Some(length) => self.user_data.insert(key.to_owned(), length.to_string()),
+                None => self.user_data.shift_remove(key),
+            };
         }
     }
 

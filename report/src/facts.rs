@@ -21,6 +21,9 @@ pub struct Report {
     pub tensors: Vec<Tensor>,
     /// Layers, in order, each with the cache slot that it uses.
     pub slots: Vec<Slot>,
+    /// What the package's functions cost for each token. Packages of one run that take one token at a time cost the same.
+    #[serde(default)]
+    pub functions: Vec<FunctionWork>,
     /// Stages of the run.
     pub timings: Vec<Timing>,
     /// Where the time of the conversion went: consecutive tensors of one layer are one entry.
@@ -145,6 +148,20 @@ pub struct Slot {
     pub full: bool,
     /// Width of a head.
     pub head_dim: usize,
+}
+
+/// What a function costs for each token, computed from its graph. Attention to earlier tokens, which grows with their number, is left
+/// out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FunctionWork {
+    /// The function.
+    pub name: String,
+    /// Tokens of a call, or, if it takes any number, as many as the engine feeds at a time.
+    pub tokens: u64,
+    /// Multiply-adds of products with weights for a token.
+    pub multiply_adds: u64,
+    /// Bytes of weights read for a token: weights of products are read once a call.
+    pub weight_bytes: u64,
 }
 
 /// A stage of the run.

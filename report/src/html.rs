@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::bars::{self, Bars};
 use crate::digits;
-use crate::facts::{Gate, Group, Report};
+use crate::facts::{FunctionWork, Gate, Group, Report};
 use crate::heat::{self, Heat};
 use crate::plot::{self, Plot};
 use crate::slots::{Slots, slots};
@@ -39,6 +39,7 @@ struct Page<'r> {
     scales: Option<Bars>,
     worst: Vec<WorstRow>,
     slots: Option<Slots>,
+    functions: Vec<FunctionRow<'r>>,
     stages: Bars,
     stretches: Bars,
     gates: Vec<GateView<'r>>,
@@ -80,6 +81,14 @@ struct WorstRow {
 }
 
 #[derive(Debug, Serialize)]
+struct FunctionRow<'r> {
+    name: &'r str,
+    tokens: String,
+    multiply_adds: String,
+    weights: String,
+}
+
+#[derive(Debug, Serialize)]
 struct GateView<'r> {
     gate: &'r Gate,
     cosine: Option<Plot>,
@@ -116,6 +125,7 @@ fn page(report: &Report) -> Page<'_> {
         scales: bars::scales(report),
         worst: worst(report),
         slots: slots(report),
+        functions: functions(report),
         stages: bars::stages(report),
         stretches: bars::stretches(report),
         gates: report
@@ -181,6 +191,15 @@ fn outside(report: &Report) -> Vec<Outside> {
         error: format!("{:.2e}", recovery.relative_error),
     };
     found.map(row).collect()
+}
+
+fn functions(report: &Report) -> Vec<FunctionRow<'_>> {
+    let mut rows = Vec::new();
+    for FunctionWork { name, tokens, multiply_adds, weight_bytes } in &report.functions {
+        let (tokens, multiply_adds) = (digits::grouped(*tokens), digits::grouped(*multiply_adds));
+        rows.push(FunctionRow { name, tokens, multiply_adds, weights: digits::bytes(*weight_bytes) });
+    }
+    rows
 }
 
 fn inexact(report: &Report) -> Vec<String> {

@@ -12,5 +12,7 @@ mod plot;
 mod slots;
 mod tensor;
 
-pub use facts::{Conversion, Gate, Group, Origin, Position, Report, Sequence, Size, Slot, Stretch, Timing};
+pub use facts::{
+    Conversion, FunctionWork, Gate, Group, Origin, Position, Report, Sequence, Size, Slot, Stretch, Timing,
+};
 pub use tensor::{Codes, Recovery, Tensor, Worst, layer_of};

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
 use report::{
-    Codes, Conversion, Gate, Group, Origin, Position, Recovery, Report, Sequence, Size, Slot, Stretch,
-    Tensor, Timing, Worst, html,
+    Codes, Conversion, FunctionWork, Gate, Group, Origin, Position, Recovery, Report, Sequence, Size, Slot,
+    Stretch, Tensor, Timing, Worst, html,
 };
 
 const PROJECTIONS: [(&str, u64); 9] = [
@@ -72,6 +72,20 @@ fn e4b() -> Report {
             resumed: true,
         }),
         timings: vec![Timing { stage: "writing".to_owned(), seconds: 14.8, bytes: Some(26_440_000_000) }],
+        functions: vec![
+            FunctionWork {
+                name: "main".to_owned(),
+                tokens: 1,
+                multiply_adds: 4_001_234_567,
+                weight_bytes: 2_250_000_000,
+            },
+            FunctionWork {
+                name: "prefill".to_owned(),
+                tokens: 512,
+                multiply_adds: 2_012_345_678,
+                weight_bytes: 2_260_000,
+            },
+        ],
         ..Report::default()
     };
     for layer in 0..42 {
@@ -123,6 +137,9 @@ fn a_whole_e4b_fits_a_megabyte_and_loads_nothing() {
         2 * 2 * 8 * 2,
         "positions 0 and 100, in both plots of both"
     );
+    for cell in ["<code>prefill</code>", ">512<", ">2 012 345 678<", ">2.26 MB<"] {
+        assert!(page.contains(cell), "{cell}");
+    }
     assert!(page.contains("An earlier run had done part of it."));
     assert!(page.contains("layer 23, also read by 24, 25"), "slots say who reads them");
     let explained = "layers.41.per_layer_projection.weight --row 377 --block 57";

@@ -1,5 +1,6 @@
 //! A package for people.
 
+use report::FunctionWork;
 use text::terminal::word;
 use workflow::inspect::{GraphSummary, PackageSummary};
 
@@ -24,10 +25,11 @@ pub(super) fn add(facts: &PackageSummary, blobs: bool, lines: &mut Lines) {
 
 fn add_graph(graph: &GraphSummary, lines: &mut Lines) {
     let ops: u64 = graph.ops.values().sum();
-    lines.field("graph", format!("{}: {ops} ops, {} constants", graph.name, graph.constants));
-    let work = graph.work;
-    let (adds, weights) = (digits::grouped(work.multiply_adds), digits::bytes(work.call_bytes));
-    lines.field("work", format!("{adds} multiply-adds a token, {weights} of weights a call"));
+    lines.field("graph", format!("{}: {ops} ops, {} constants", graph.work.name, graph.constants));
+    let FunctionWork { multiply_adds, weight_bytes, tokens, .. } = graph.work;
+    let (adds, weights) = (digits::grouped(multiply_adds), digits::bytes(weight_bytes));
+    let calls = if tokens == 1 { "one at a time".to_owned() } else { format!("in calls of {tokens}") };
+    lines.field("a token", format!("{adds} multiply-adds, {weights} of weights, {calls}"));
     for (what, ports) in [("in", &graph.inputs), ("out", &graph.outputs)] {
         ports.iter().for_each(|port| lines.field(what, format!("{}: {}", port.name, port.ty)));
     }

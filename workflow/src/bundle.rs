@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ::oracle::gate::GateReport;
-use aimodel::package::PROGRAM;
+use aimodel::package::{PROGRAM, Package};
 use checkpoint::config::CONFIG_FILE;
 use checkpoint::source::Source;
 use converter::decoder::{Functions, Sequence, Variant};
@@ -14,14 +14,17 @@ use converter::{Model, Plan};
 use output::{Digest, StagedDirectory, WrittenFile};
 use packer::TOOL;
 use packer::bundle::BundleParts;
-use packer::manifest::{FileRecord, Provenance, SourceFile, SourceRecord};
+use packer::manifest::{FUNCTIONS, FileRecord, Provenance, SourceFile, SourceRecord};
 use packer::metadata::{
     BundleMetadata, EngineInputs, LanguageBundle, PromptReading, QueryLength, SourceMetadata,
 };
 use packer::template::Renderer;
 use packer::tokenizer::{self, PreparedTokenizer, Purpose};
+use report::FunctionWork;
 use serde::Serialize;
 use serde_json::{Value, json};
+
+use crate::functions;
 
 /// What goes into a bundle besides its tokenizer.
 pub(crate) struct BundleInputs<'a> {
@@ -51,6 +54,8 @@ pub struct FinishedBundle {
     pub bytes: u64,
     /// SHA-256 of its program.
     pub program_sha256: String,
+    /// What its functions cost for each token.
+    pub functions: Vec<FunctionWork>,
     /// What was fixed in its tokenizer.
     pub repairs: Vec<String>,
     /// The gate's report, if it was run.
@@ -99,6 +104,8 @@ pub(crate) fn assemble(
     tokenizer: &PreparedTokenizer,
 ) -> anyhow::Result<FinishedBundle> {
     let asset = asset_name(facts.name);
+    let package = Package::open(&folder.path().join(&asset))?;
+    let functions = functions::of_package(&package, facts.prompt_chunk);
     let program = FileRecord {
         path: program_path(facts.name),
         size: facts.package.bytes,
@@ -110,7 +117,7 @@ pub(crate) fn assemble(
         provenance: Provenance {
             tool: TOOL.to_owned(),
             source: Some(source_record(facts.model.source)?),
-            conversion: conversion(facts),
+            conversion: conversion(facts, &functions),
             gate: serde_json::to_value(&facts.gate)?,
             tables_digest: facts.stamp,
             compiled_from: None,
@@ -123,6 +130,7 @@ pub(crate) fn assemble(
         variant: facts.graph.variant.name(),
         bytes: manifest.files.iter().map(|file| file.size).sum(),
         program_sha256: facts.package.digest.to_string(),
+        functions,
         repairs: tokenizer.repairs.iter().map(ToString::to_string).collect(),
         gate: facts.gate.clone(),
     })
@@ -208,7 +216,9 @@ pub(crate) fn source_record(source: &dyn Source) -> anyhow::Result<SourceRecord>
 }
 
 /// The rule and its measurements, for the manifest.
-fn conversion(facts: &BundleInputs<'_>) -> Value {
+///
+/// Functions are listed if a call takes several tokens.
+fn conversion(facts: &BundleInputs<'_>, functions: &[FunctionWork]) -> Value {
     let tensors: Vec<Value> = facts
         .statistics
         .tensors
@@ -226,12 +236,16 @@ fn conversion(facts: &BundleInputs<'_>) -> Value {
             })
         })
         .collect();
-    json!({
+    let mut conversion = json!({
         "variant": facts.graph.variant.name(),
         "weights": facts.graph.recipe.projections.format(),
         "rule": facts.graph.recipe.rule().name(),
         "head": facts.plan.head,
         "totals": facts.statistics.totals(),
         "tensors": tensors,
-    })
+    });
+    if functions.iter().any(|function| function.tokens > 1) {
+        conversion[FUNCTIONS] = json!(functions);
+    }
+    conversion
 }

@@ -22,7 +22,7 @@ use packer::replace::Outputs;
 use packer::template::Renderer;
 use packer::tokenizer::PreparedTokenizer;
 use progress::Progress;
-use report::Timing;
+use report::{FunctionWork, Timing};
 
 use crate::bundle::{self, BundleInputs, FinishedBundle};
 use crate::outputs::{RunOptions, creation_date};
@@ -72,6 +72,8 @@ pub struct Finished {
     pub tables: Option<FinishedTables>,
     /// What was written, with the statistics of all weights.
     pub written: Written,
+    /// Functions of the first bundle.
+    functions: Vec<FunctionWork>,
     timings: Vec<Timing>,
     timeline: Timeline,
 }
@@ -230,7 +232,8 @@ impl<'a> Job<'a> {
             bundle::assemble(folder, &facts, tokenizer)
         });
         let bundles = bundles.collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Finished { bundles, tables, written, timings, timeline })
+        let functions = bundles.first().map(|bundle| bundle.functions.clone()).unwrap_or_default();
+        Ok(Finished { bundles, tables, written, functions, timings, timeline })
     }
 
     /// Compares the packages with the checkpoint, if that was asked for.
@@ -310,6 +313,7 @@ impl<'a> Job<'a> {
             plan: &self.plan,
             statistics: &finished.written.statistics,
             gates: gates.collect(),
+            functions: finished.functions.clone(),
             timings: &finished.timings,
             timeline: &finished.timeline,
         });

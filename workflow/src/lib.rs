@@ -8,6 +8,7 @@ pub mod convert;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
+mod functions;
 pub mod gate;
 pub mod inspect;
 pub mod oracle;

@@ -23,6 +23,11 @@ const RELEASE_TABLES: &str = "ios-frontend";
 /// Tokens that are fed at a time by default.
 pub const DEFAULT_CHUNK: NonZeroUsize = NonZeroUsize::new(512).expect("not zero");
 
+/// Tokens of a prompt that the engine reads at a time, where the bundle has a function that takes any number.
+pub(crate) fn chunk_of(metadata: &BundleMetadata) -> u64 {
+    metadata.language.prefill_chunk_size.unwrap_or(DEFAULT_CHUNK.get() as u64)
+}
+
 /// A bundle, and how it is run.
 #[derive(Clone, Debug)]
 pub struct Runnable {

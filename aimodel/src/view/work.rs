@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
-
 use super::{Function, Weight};
 use crate::module::{Definition, ValueId};
 use crate::opcode::Opcode;
@@ -13,7 +11,7 @@ use crate::package::Package;
 const MOST_VIEWS: usize = 8;
 
 /// Work of a function that is due to its weights, without attention to earlier positions, which grows with their number.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Work {
     /// Multiply-adds of products with weights, for each position.
     pub multiply_adds: u64,

@@ -6,6 +6,7 @@ mod check;
 mod common;
 mod doctor;
 mod local;
+mod prefill;
 mod remote;
 mod script;
 mod workflow;

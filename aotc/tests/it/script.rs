@@ -219,7 +219,7 @@ fn artifacts_that_do_not_match_are_not_adopted() {
 #[test]
 fn printed_commands_do_the_work() {
     let scene = Scene::named("it's a place", NAME);
-    let text = commands(&Stage::open(scene.request(&["h18p"])).unwrap());
+    let text = commands(&Stage::open(scene.request(&["h18p"])).unwrap()).unwrap();
     let path = std::env::join_paths([scene.xcode.tools(), "/usr/bin".into(), "/bin".into()]).unwrap();
     let steps: String = text
         .lines()

@@ -14,6 +14,7 @@ fn text(repository: &str, bundle: &str) -> Result<String, aotc::Error> {
         bundle,
         architectures: &architectures,
         settings: &CompileSettings::default(),
+        keep_prefill: false,
         runner: DEFAULT_RUNNER,
     })
 }

@@ -1,4 +1,4 @@
-//! Two ways of feeding one bundle, position by position.
+//! Compares two ways of feeding one bundle, position by position.
 
 use serde::Serialize;
 
@@ -9,39 +9,39 @@ use crate::interpreter::InterpretError;
 use crate::score::{cosine, winner};
 use crate::stepper::{StepError, Stepper};
 
-/// Least cosine of logits between two ways of feeding: what is left is the rounding of the same sums in another order.
+/// Least cosine of logits between two ways of feeding: they only differ by the rounding of the same sums in another order.
 const MIN_LOGITS_COSINE: f64 = 0.99999;
-/// Least cosine of what a layer keeps of one position.
+/// Least cosine of the keys or values that a layer keeps for one position.
 const MIN_CACHE_COSINE: f64 = 0.999;
 
-/// One state after all sequences, in two ways of feeding.
+/// One state, compared between two ways of feeding after each sequence.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct CacheComparison {
     /// Name of the state.
     pub state: String,
-    /// Least cosine of what one layer keeps of one position in one head.
+    /// Least cosine of the keys or values that one layer keeps for one position in one head.
     pub min_cosine: f64,
     /// Largest difference of two elements.
     pub largest_difference: f32,
 }
 
-/// How far two ways of feeding are apart.
+/// How much two ways of feeding differ.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct FeedingReport {
-    /// Whether they say the same.
+    /// Whether they agree.
     pub passed: bool,
     /// Positions that have logits in both.
     pub positions: usize,
-    /// Least cosine of the logits at one of them; 1 without positions.
+    /// Least cosine of the logits at these positions; 1 if there are none.
     pub min_cosine: f64,
     /// Positions where the oracle has a clear winner and the two ways choose different ones: `expected` is the first way's.
     pub flips: Vec<Flip>,
-    /// Each state up to the last position.
+    /// Each state, up to the last position.
     pub caches: Vec<CacheComparison>,
 }
 
-/// Feeds an oracle's sequences to one bundle in two ways, each as its stepper was told, and compares the logits where both have them, and
-/// the states after each sequence.
+/// Feeds an oracle's sequences to one bundle in two ways, each as configured in its stepper. Compares the logits at positions
+/// where both have them, and the states after each sequence.
 ///
 /// # Errors
 /// If the bundle cannot be run.
@@ -115,7 +115,7 @@ fn compare_state(
     Ok(())
 }
 
-/// Cosine of two vectors; 1 if they are equal, as zeros have no direction.
+/// Cosine of two vectors; 1 if they are equal, because the cosine of zeros is undefined.
 fn likeness(expected: &[f32], found: &[f32]) -> f64 {
     if expected == found { 1.0 } else { cosine(expected, found) }
 }

@@ -11,21 +11,21 @@ use crate::reference::Reference;
 use crate::score::relative_error;
 use crate::stepper::Stepper;
 
-/// A layer departs if its error grows by more than this at once ...
+/// A layer departs from the reference if its error exceeds the previous layer's by more than this ...
 const STEP: f64 = 0.1;
-/// ... and is more than this many times the error before it.
+/// ... and is more than this many times as large.
 const GROWTH: f64 = 2.0;
 
-/// How far a layer's result lies from the reference's.
+/// How much a layer's result differs from the reference's.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct LayerError {
     /// The layer.
     pub layer: usize,
-    /// Mean over the positions of the difference's norm, as a share of the reference's.
+    /// Mean over the positions of the norm of the difference, relative to the norm of the reference's result.
     pub mean_error: f64,
-    /// The largest of them.
+    /// The largest such error of a position.
     pub worst_error: f64,
-    /// Where it is.
+    /// The position of the largest error.
     pub worst_position: usize,
 }
 
@@ -34,7 +34,7 @@ pub struct LayerError {
 pub struct LayerReport {
     /// All layers, in order.
     pub layers: Vec<LayerError>,
-    /// The first whose error is much larger than the one before it.
+    /// The first layer whose error is much larger than the previous layer's.
     pub first_departing: Option<usize>,
 }
 

@@ -1,9 +1,9 @@
-//! Does a bundle say what its checkpoint says?
+//! Does a bundle predict what its checkpoint predicts?
 //!
-//! [`run`] feeds an oracle's sequences to a bundle, in the way that its stepper was told, and compares the winner at every position
-//! with a clear margin. With the checkpoint at hand it also compares all logits, says which layer departs first, and looks for the
-//! cause: the graph's constants are compared with the configuration, samples of all matrices and of the tables with the weights. What
-//! a bundle must reach is in [`Bounds`]. [`compare_feedings`] compares one way of feeding with another.
+//! [`run`] feeds an oracle's sequences to a bundle, in the way configured in its stepper, and compares the winner at every
+//! position that has a clear margin. If the checkpoint is available, it also compares all logits, reports the first layer that
+//! departs, and looks for the cause: it compares the graph's constants with the configuration, and samples of all matrices and
+//! of the tables with the weights. [`Bounds`] are the requirements. [`compare_feedings`] compares two ways of feeding.
 
 mod cause;
 mod feedings;
@@ -36,27 +36,27 @@ use tally::{Sums, Tally};
 
 /// Tokens whose rows of the tables are compared.
 const TABLE_TOKENS: usize = 64;
-/// Tokens of the probe that devices repeat to see whether they compute the same each time.
+/// Tokens of the probe that devices repeat to check that they compute the same tokens each time.
 pub const PROBE_TOKENS: usize = 24;
 
-/// A gate that could not be run. A bundle that fails it is not an error.
+/// The gate could not be run. A bundle that fails the gate is not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
     /// The bundle cannot be run.
     #[error("the bundle cannot be run: {0}")]
     Step(#[from] StepError),
-    /// Its weights cannot be looked at.
+    /// Its weights cannot be read.
     #[error("the bundle cannot be read: {0}")]
     Interpret(#[from] InterpretError),
     /// Its tables cannot be read.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The checkpoint cannot be computed.
+    /// The reference cannot be computed from the checkpoint.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
-    /// The graph does not end its layers as the decoder does.
+    /// The graph has more or fewer layers than the checkpoint.
     #[error(
-        "the graph multiplies by {found} layer factors, the checkpoint has {expected} layers: is it of this model?"
+        "the graph has {found} layer factors, but the checkpoint has {expected} layers: is the bundle of this checkpoint?"
     )]
     Layers {
         /// Factors in the graph.
@@ -64,24 +64,24 @@ pub enum GateError {
         /// Layers of the checkpoint.
         expected: usize,
     },
-    /// The watcher ended the run.
+    /// The watch callback stopped the run.
     #[error("stopped")]
     Stopped,
-    /// The oracle has other tokens than the bundle.
+    /// A token of the oracle is outside the bundle's vocabulary.
     #[error(
-        "the oracle has token {token} in cases[{case}], the bundle has {vocab} logits: is the oracle of this model?"
+        "the oracle has token {token} in cases[{case}], but the bundle has {vocab} logits: is the oracle of this model?"
     )]
     Token {
         /// The case.
         case: usize,
-        /// A token.
+        /// The token.
         token: u32,
         /// Number of logits.
         vocab: usize,
     },
-    /// The bundle has other tokens than the checkpoint.
+    /// The bundle's vocabulary differs in size from the checkpoint's.
     #[error(
-        "the bundle has {found} logits, the checkpoint {expected} tokens: is the bundle of this checkpoint?"
+        "the bundle has {found} logits, but the checkpoint has {expected} tokens: is the bundle of this checkpoint?"
     )]
     Vocabulary {
         /// Number of the bundle's logits.
@@ -91,7 +91,7 @@ pub enum GateError {
     },
     /// A sequence does not fit into the model's context.
     #[error(
-        "the oracle's cases[{case}] has {tokens} tokens, the model's context {limit}: is the oracle of this model?"
+        "the oracle's cases[{case}] has {tokens} tokens, but the model's context is {limit}: is the oracle of this model?"
     )]
     Length {
         /// The case.
@@ -103,10 +103,10 @@ pub enum GateError {
     },
 }
 
-/// Called after each token that a bundle computed; may end the run.
+/// Called after each position; may stop the run.
 pub type Watch<'w> = &'w mut dyn FnMut() -> ControlFlow<()>;
 
-/// A winner that the bundle does not choose.
+/// A position where the bundle has another winner than the reference.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Flip {
     /// Position in the sequence.
@@ -115,16 +115,16 @@ pub struct Flip {
     pub expected: u32,
     /// The bundle's.
     pub found: u32,
-    /// How clear it was.
+    /// How far the reference's winner leads in the reference's logits.
     pub margin: f32,
-    /// How far the bundle's winner is ahead of the reference's, in the bundle's logits.
+    /// How far the bundle's winner leads the reference's winner in the bundle's logits.
     pub lead: f32,
 }
 
 /// Distances of all logits from the reference's.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Distances {
-    /// Smallest cosine of a position.
+    /// Least cosine of a position.
     pub min_cosine: f64,
     /// Mean cosine.
     pub mean_cosine: f64,
@@ -137,54 +137,54 @@ pub struct Distances {
 /// What was found at one position.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct PositionReport {
-    /// By how much the oracle's winner leads, in logits.
+    /// How far the oracle's winner leads, in logits.
     pub expected_margin: f32,
-    /// By how much the bundle's winner leads.
+    /// How far the bundle's winner leads.
     pub margin: f32,
-    /// Cosine of all logits; only with the checkpoint at hand.
+    /// Cosine of all logits; only with the checkpoint.
     pub cosine: Option<f64>,
-    /// Whether the position gates.
+    /// Whether the oracle's margin is large enough for the position to count.
     pub qualified: bool,
     /// Whether the bundle has the oracle's winner.
     pub agrees: bool,
 }
 
-/// One sequence's verdict.
+/// The results of one sequence.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct CaseReport {
     /// The prompt.
     pub prompt: String,
     /// Positions of the sequence.
     pub positions: usize,
-    /// Those at its beginning whose context an earlier sequence has too. They count there and not here; a sequence of nothing else
-    /// is not run.
+    /// Leading positions whose context already occurs in an earlier sequence. They are counted only there; a sequence with no
+    /// other positions is not run.
     pub repeated: usize,
-    /// Positions that gate.
+    /// Positions whose margin is large enough to count.
     pub qualified: usize,
     /// Qualified positions with another winner.
     pub flips: Vec<Flip>,
-    /// Positions with a margin too small to gate.
+    /// Near-ties: positions whose margin is too small to count.
     pub ties: usize,
-    /// Those of them with another winner.
+    /// Near-ties with another winner.
     pub ties_differing: usize,
-    /// Those of them where the bundle is further off than rounding explains.
+    /// Near-ties where the bundle differs by more than rounding explains.
     pub tie_flips: Vec<Flip>,
     /// Positions with logits that are not finite.
     pub not_finite: usize,
     /// First position with another winner, ties included.
     pub first_divergence: Option<usize>,
-    /// Largest difference of a qualified position's margin from the reference's.
+    /// Largest difference between a qualified position's margin and the reference's.
     pub worst_margin_error: f32,
-    /// Mean difference of the logits' norm from the reference's, as a share.
+    /// Mean relative difference between the norm of the logits and the reference's.
     pub norm_difference: f64,
-    /// Distances of the logits; only with the checkpoint at hand.
+    /// Distances of the logits; only with the checkpoint.
     pub distances: Option<Distances>,
-    /// Each position that was run, for plots.
+    /// Each position that was compared, for plots.
     #[serde(skip)]
     pub track: Vec<PositionReport>,
 }
 
-/// The verdict.
+/// The result of the gate.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct GateReport {
     /// Whether the bundle passes.
@@ -194,22 +194,22 @@ pub struct GateReport {
     /// How the bundle was fed.
     #[serde(skip_serializing_if = "Feeding::is_one_by_one")]
     pub feeding: Feeding,
-    /// Qualified positions; those of the same context count once.
+    /// Qualified positions; positions with the same context count once.
     pub qualified: usize,
-    /// Those with the right winner.
+    /// Qualified positions with the right winner.
     pub agreed: usize,
-    /// Distances of the logits at all positions; only with the checkpoint at hand.
+    /// Distances of the logits at all positions; only with the checkpoint.
     pub distances: Option<Distances>,
-    /// What the bundle had to reach.
+    /// The bounds that the bundle had to meet.
     pub bounds: Bounds,
-    /// What it did not reach.
+    /// The bounds that it did not meet.
     pub failures: Vec<Failure>,
-    /// Each sequence.
+    /// The results of each sequence.
     pub cases: Vec<CaseReport>,
-    /// Layer by layer, if asked for.
+    /// The comparison layer by layer, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<LayerReport>,
-    /// What was found wrong. Each finding fails the bundle.
+    /// The faults that were found. Each one fails the bundle.
     pub causes: Vec<Cause>,
 }
 
@@ -219,7 +219,7 @@ impl GateReport {
         u8::from(!self.passed)
     }
 
-    /// Holds the figures to these bounds, and no longer to those before.
+    /// Judges the results by these bounds, which replace the previous ones.
     #[must_use]
     pub fn judged_by(mut self, bounds: Bounds) -> GateReport {
         self.bounds = bounds;
@@ -228,26 +228,26 @@ impl GateReport {
         self
     }
 
-    /// Why the bundle fails, a line each: the bounds that it misses, then what was found wrong with it.
+    /// Why the bundle fails, one line per reason: the bounds that it does not meet, then the faults that were found.
     pub fn reasons(&self) -> impl Iterator<Item = String> {
         let failures = self.failures.iter().map(|failure| format!("failed: {failure}"));
         failures.chain(self.causes.iter().map(|cause| format!("cause: {cause}")))
     }
 
-    /// Largest difference of a sequence's norms, as a share.
+    /// Largest mean relative difference of the norms in a sequence.
     pub fn norm_difference(&self) -> f64 {
         self.cases.iter().map(|case| case.norm_difference).fold(0.0, f64::max)
     }
 }
 
-/// Gates a bundle by the bounds of its format. With a reference of its checkpoint it also looks for causes, and with `layers` compares
-/// layer by layer, one token at a time.
+/// Gates a bundle by the bounds of its format. With a reference of its checkpoint it also looks for causes, and with `layers` it
+/// compares layer by layer, one token at a time.
 ///
-/// The bundle is fed as its stepper was told. Through `main` all positions are compared. Through `prefill` only the last one of a prompt
-/// has logits: the ends of each prompt's quarters are compared, and its continuation.
+/// The bundle is fed as configured in its stepper. Through `main` all positions are compared. Through `prefill` only the last
+/// position of a prompt has logits: the ends of each prompt's quarters and its continuation are compared.
 ///
 /// # Errors
-/// [`GateError`] if a side cannot be run; a failing bundle gives a report.
+/// [`GateError`] if the bundle or the reference cannot be run; a failing bundle is reported in the result.
 pub fn run(
     stepper: &mut Stepper,
     oracle: &Oracle,
@@ -296,7 +296,7 @@ pub fn run(
     Ok(report.judged_by(bounds))
 }
 
-/// Refuses an oracle of another model before anything is run.
+/// Rejects an oracle of another model before anything is run.
 fn check(stepper: &Stepper, oracle: &Oracle, reference: Option<&Reference<'_>>) -> Result<(), GateError> {
     let logits = stepper.session().outputs().find(|port| port.name == "logits");
     let vocab = logits.and_then(|port| usize::try_from(port.ty.shape.last()?.fixed()?).ok());
@@ -382,11 +382,11 @@ fn run_case(
 pub struct Probe {
     /// The prompt's ids.
     pub prompt_ids: Vec<u32>,
-    /// What the bundle goes on with, token by token.
+    /// The bundle's greedy continuation.
     pub generated_ids: Vec<u32>,
 }
 
-/// Lets a bundle continue a prompt by [`PROBE_TOKENS`] tokens.
+/// Continues a prompt greedily by [`PROBE_TOKENS`] tokens.
 ///
 /// # Errors
 /// If the bundle cannot be run.

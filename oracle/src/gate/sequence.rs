@@ -1,4 +1,4 @@
-//! A sequence on its way through a bundle, and the positions that have logits by the way of feeding.
+//! Feeds a sequence to a bundle; which positions have logits depends on the way of feeding.
 
 use std::ops::Range;
 
@@ -7,30 +7,30 @@ use crate::file::Case;
 use crate::interpreter::Outputs;
 use crate::stepper::{StepError, Stepper};
 
-/// Beginnings of a prompt that are read on their own if only the end of one has logits: its quarters. All of them together take two
-/// and a half times as many tokens as the prompt, whatever its length.
+/// Number of beginnings of a prompt that are read separately when only the end of a prompt has logits: one, two, three and four
+/// quarters of it. Together they take two and a half times the tokens of the prompt.
 const BEGINNINGS: usize = 4;
 
-/// A sequence in the middle of being fed.
+/// A sequence that is being fed.
 ///
-/// One by one and in chunks through `main`, prompt and continuation are fed as one, and all positions have logits. Through `prefill`, a
-/// prompt has them at its end only: its beginnings are read as prompts of their own, the shortest first, and after the whole prompt the
-/// continuation follows one by one.
+/// Through `main`, one by one or in chunks, prompt and continuation are fed as one sequence, and all positions have logits.
+/// Through `prefill`, a prompt has logits only at its end: its beginnings are read as separate prompts, the shortest first, and
+/// after the whole prompt the continuation is fed one by one.
 pub(super) struct Sequence<'s> {
     stepper: &'s mut Stepper,
     tokens: Vec<u32>,
-    /// Tokens of the prompt.
+    /// Number of tokens of the prompt.
     prompt: usize,
-    /// Position that is next.
+    /// The next position.
     at: usize,
     /// Lengths of the chunks that are still to be fed through `main`.
     lengths: std::vec::IntoIter<usize>,
-    /// Outputs of the chunk that was fed last, and its positions.
+    /// Outputs of the last chunk, and its positions.
     chunk: Option<(Outputs, Range<usize>)>,
 }
 
 impl<'s> Sequence<'s> {
-    /// Begins with empty states.
+    /// Resets the states and prepares the sequence.
     pub(super) fn begin(stepper: &'s mut Stepper, case: &Case) -> Result<Self, StepError> {
         stepper.reset()?;
         let lengths: Vec<usize> = match stepper.feeding() {

@@ -1,4 +1,4 @@
-//! The graph's constants against the configuration: window, rotary frequencies, cache slots, soft cap.
+//! Compares the graph's constants with the configuration: window, rotary frequencies, cache slots, soft cap.
 
 use aimodel::infer::Known;
 use aimodel::{Definition, Module, Op, OpId, Opcode, ValueId};
@@ -7,7 +7,7 @@ use checkpoint::config::{DecoderConfig, LayerKind};
 use super::cause::Cause;
 use crate::interpreter::Session;
 
-/// Largest relative difference of two frequencies that are the same.
+/// Largest relative difference of two frequencies that count as equal.
 const SAME_FREQUENCY: f32 = 1e-4;
 
 /// A package's `main`, whose constants can be looked up.
@@ -36,7 +36,7 @@ impl<'s> Graph<'s> {
         self.ops.iter().map(move |op| module.op(*op)).filter(move |op| op.opcode == opcode)
     }
 
-    /// The op that makes a value.
+    /// The op that computes a value.
     pub(super) fn maker(&self, value: ValueId) -> Option<&'s Op> {
         match self.module().value(value).definition {
             Definition::Result { op, .. } => Some(self.module().op(op)),
@@ -44,7 +44,7 @@ impl<'s> Graph<'s> {
         }
     }
 
-    /// The op that makes an operand, if it is of that kind.
+    /// The op that computes an operand, if it is of this kind.
     pub(super) fn operand(&self, op: &Op, at: usize, opcode: Opcode) -> Option<&'s Op> {
         self.maker(*op.operands.get(at)?).filter(|maker| maker.opcode == opcode)
     }
@@ -63,7 +63,7 @@ impl<'s> Graph<'s> {
     }
 }
 
-/// Everything that can be told from constants.
+/// All faults that the constants show.
 pub(super) fn findings(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> {
     let mut causes = Vec::new();
     causes.extend(window(graph, config));
@@ -74,8 +74,11 @@ pub(super) fn findings(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> 
     causes
 }
 
-/// Where one token is fed, the mask subtracts the window's width plus 1 from the number of positions, and the position of the token
-/// subtracts 1. Where any number is, the mask subtracts the width from the position of the first, itself a difference.
+/// Checks the width of the sliding window, which is found by how the mask uses it.
+///
+/// In graphs that take one token at a time, the mask subtracts the width plus 1 from the number of positions; the other such
+/// subtraction, of 1, gives the token's position. In graphs that take any number of tokens, the mask subtracts the width from the
+/// position of the first token, which is the result of another subtraction.
 fn window(graph: &Graph<'_>, config: &DecoderConfig) -> Option<Cause> {
     if !config.layers.iter().any(|layer| layer.kind == LayerKind::Sliding) {
         return None;

@@ -1,14 +1,14 @@
-//! Counts and sums over a sequence's positions.
+//! Counts and sums over the positions of a sequence.
 
 use super::{CaseReport, Distances, Flip, PositionReport};
 use crate::file::Case;
 use crate::score::{QUALIFYING_MARGIN, cosine, kl_divergence, norm, winner};
 
-/// A sequence in the middle of being compared.
+/// The statistics of a sequence while it is compared.
 pub(super) struct Tally<'c> {
     case: &'c Case,
     report: CaseReport,
-    /// Positions whose figures are in the sums.
+    /// Positions that are in the sums.
     counted: usize,
     norm_differences: f64,
     distances: Sums,
@@ -36,10 +36,10 @@ impl<'c> Tally<'c> {
         Tally { case, report, counted: 0, norm_differences: 0.0, distances: Sums::default() }
     }
 
-    /// Takes the bundle's logits at a position, and the reference's if there are any.
+    /// Adds the bundle's logits at a position, and the reference's if there are any.
     pub(super) fn add(&mut self, position: usize, found: &[f32], expected: Option<&[f32]>) {
         let best = winner(found);
-        // An oracle that was read has a figure for each of its tokens.
+        // `Oracle::read` checks that each token has a winner and a margin.
         let wanted = self.case.teacher_forced_argmax.get(position).copied().unwrap_or(best.id);
         let margin = self.case.teacher_forced_margins.get(position).copied().unwrap_or_default();
         let finite = found.iter().all(|logit| logit.is_finite());
@@ -71,7 +71,7 @@ impl<'c> Tally<'c> {
         } else {
             self.report.ties += 1;
             self.report.ties_differing += usize::from(!agrees);
-            // The logits of the two tokens are off by the margin and the lead together.
+            // Between the two tokens, the difference of the bundle's logits is off by at least margin plus lead.
             let clear = !agrees && margin + lead >= QUALIFYING_MARGIN;
             self.report.tie_flips.extend(clear.then_some(flip));
         }
@@ -82,7 +82,7 @@ impl<'c> Tally<'c> {
         }
     }
 
-    /// Adds what is measured in numbers.
+    /// Adds the differences of finite logits to the sums.
     fn measure(&mut self, position: usize, found: &[f32], expected: Option<(&[f32], f64)>) {
         self.counted += 1;
         if let Some(expected_norm) = self.case.logit_norms.get(position).copied().map(f64::from) {
@@ -101,7 +101,7 @@ impl<'c> Tally<'c> {
     }
 }
 
-/// Distances of positions, to be averaged.
+/// Sums of the distances of positions.
 #[derive(Clone, Copy)]
 pub(super) struct Sums {
     positions: usize,
@@ -126,7 +126,7 @@ impl Sums {
         self.divergences += divergence;
     }
 
-    /// Both sequences' positions together.
+    /// The sums over both sets of positions.
     pub(super) fn joined(self, other: Sums) -> Sums {
         Sums {
             positions: self.positions + other.positions,

@@ -1,4 +1,4 @@
-//! What a bundle must reach to pass, and what it did not reach.
+//! The bounds that a bundle must meet to pass, and those that it does not meet.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use super::GateReport;
 use super::structure::Graph;
 use crate::score::QUALIFYING_MARGIN;
 
-/// Near-ties with another winner that pass whatever their number: chance decides a few.
+/// Near-ties with another winner that pass even if there are few near-ties: rounding decides some by chance.
 const FEW_TIES: usize = 3;
 
-/// What a bundle must reach, besides choosing the oracle's token at every qualified position.
+/// What a bundle must meet, besides choosing the oracle's token at every qualified position.
 ///
 /// The distances were measured on the tiny checkpoint with the default prompts and the stored oracles; `docs/oracle.md` has the
-/// figures. Each bound leaves room for deeper models, whose rounding adds up over more layers, and fails the rule that ignores the lattice.
+/// results. Each bound leaves room for deeper models, whose rounding adds up over more layers, and fails int4 off the lattice.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Bounds {
     /// Fewest qualified positions, each context counted once. A bundle that is wrong at 1 position in 20, as int4 off the lattice
@@ -27,13 +27,13 @@ pub struct Bounds {
     pub min_mean_cosine: f64,
     /// Largest mean Kullback-Leibler divergence, in nats.
     pub max_mean_kl: f64,
-    /// Largest mean difference of a sequence's norms, as a share. A missing soft cap moves no winner, but this.
+    /// Largest mean relative difference of the norms in a sequence. A missing soft cap changes the norms, but no winner.
     pub max_norm_difference: f64,
 }
 
 impl Bounds {
-    /// Half precision, and int4 whose codes and scales are the checkpoint's own: what is left is the rounding of activations.
-    /// Measured: mean KL up to 2e-5, cosine from 0.9998 on. int4 off the lattice: 1e-2 and down to 0.81.
+    /// Half precision, and int4 with the checkpoint's own codes and scales: only the rounding of activations differs.
+    /// Measured: mean KL up to 2e-5, cosine at least 0.9998. int4 off the lattice: mean KL 1e-2, cosine down to 0.81.
     pub const LOSSLESS: Bounds = Bounds {
         min_positions: 64,
         min_cosine: 0.995,
@@ -42,12 +42,12 @@ impl Bounds {
         max_norm_difference: 0.03,
     };
 
-    /// int8 rounds weights by 0.5 %. Measured: mean KL up to 1e-4, cosine from 0.9993 on.
+    /// int8 rounds weights by 0.5 %. Measured: mean KL up to 1e-4, cosine at least 0.9993.
     pub const EIGHT_BITS: Bounds =
         Bounds { min_cosine: 0.99, min_mean_cosine: 0.999, max_mean_kl: 4e-3, ..Bounds::LOSSLESS };
 
-    /// Bounds for a graph, by the formats of its weights. int4 has no bounds of its own: on the lattice it loses nothing, and
-    /// off the lattice it does not say what the checkpoint says.
+    /// Bounds for a graph, by the formats of its weights. int4 has no separate bounds: on the lattice it loses nothing, and off
+    /// the lattice it does not predict what the checkpoint predicts.
     pub(super) fn of(graph: &Graph<'_>) -> Bounds {
         let eight_bits = graph.ops(Opcode::BlockwiseShiftScale).any(|op| {
             let codes = op.operands.first().and_then(|codes| graph.module().tensor(*codes));
@@ -57,10 +57,10 @@ impl Bounds {
     }
 }
 
-/// A bound that a bundle does not keep.
+/// A bound that a bundle does not meet.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Failure {
-    /// Too little was compared.
+    /// Too few positions were compared.
     Positions {
         /// Qualified positions, each context counted once.
         found: usize,
@@ -69,52 +69,52 @@ pub enum Failure {
     },
     /// The bundle chooses other tokens than the checkpoint.
     Flips {
-        /// Qualified positions where it does.
+        /// Qualified positions with another winner.
         flips: usize,
         /// Qualified positions.
         of: usize,
     },
-    /// The checkpoint is undecided, the bundle clearly prefers another token than its winner.
+    /// The checkpoint has no clear winner, but the bundle clearly prefers another token.
     TieFlips {
-        /// Near-ties where it does.
+        /// Near-ties where the bundle clearly prefers another token.
         flips: usize,
         /// Near-ties.
         of: usize,
     },
-    /// Near-ties go against the checkpoint more often than chance has it.
+    /// More near-ties have another winner than chance explains.
     Ties {
         /// Near-ties with another winner.
         differing: usize,
         /// Near-ties.
         of: usize,
     },
-    /// Logits are infinite or no numbers.
+    /// Logits are infinite or NaN.
     NotFinite {
         /// Positions with such logits.
         positions: usize,
     },
-    /// The norm of the logits is another one.
+    /// The norms of the logits differ.
     Norms {
-        /// Mean difference in the worst sequence, as a share.
+        /// Mean relative difference in the worst sequence.
         found: f64,
         /// The largest that passes.
         limit: f64,
     },
-    /// The logits point elsewhere at some position.
+    /// The logits of some position have another direction.
     MinCosine {
         /// The least cosine.
         found: f64,
         /// The least that passes.
         limit: f64,
     },
-    /// The logits point elsewhere on the whole.
+    /// The logits have another direction on average.
     MeanCosine {
         /// The mean cosine.
         found: f64,
         /// The least that passes.
         limit: f64,
     },
-    /// The probabilities are others.
+    /// The probabilities differ.
     MeanKl {
         /// The mean divergence, in nats.
         found: f64,
@@ -146,7 +146,7 @@ impl fmt::Display for Failure {
                  rounding explains"
             ),
             Failure::NotFinite { positions } => {
-                write!(f, "the bundle's logits are infinite or not numbers at {positions} position(s)")
+                write!(f, "the bundle's logits are infinite or NaN at {positions} position(s)")
             }
             Failure::Norms { found, limit } => write!(
                 f,
@@ -173,7 +173,7 @@ impl Serialize for Failure {
     }
 }
 
-/// Holds a report's figures to bounds.
+/// The bounds that a report's results do not meet.
 pub(super) fn failures(report: &GateReport, bounds: &Bounds) -> Vec<Failure> {
     let sum = |count: fn(&super::CaseReport) -> usize| report.cases.iter().map(count).sum::<usize>();
     let mut failures = Vec::new();
@@ -188,7 +188,7 @@ pub(super) fn failures(report: &GateReport, bounds: &Bounds) -> Vec<Failure> {
     if tie_flips > 0 {
         failures.push(Failure::TieFlips { flips: tie_flips, of: ties });
     } else if differing > FEW_TIES.max(ties / 2) {
-        // Even if rounding were a coin to toss, it would not do this often.
+        // Rounding explains another winner at half of the near-ties at most.
         failures.push(Failure::Ties { differing, of: ties });
     }
     let positions = sum(|case| case.not_finite);
@@ -219,7 +219,7 @@ mod tests {
     use crate::feeding::Feeding;
     use crate::gate::{CaseReport, Distances};
 
-    /// A report of a bundle that is within all bounds, but for what `change` does to its only sequence and to its distances.
+    /// Failures of a bundle that meets all bounds, except for what `change` does to its only sequence and to its distances.
     fn failing(change: impl FnOnce(&mut CaseReport, &mut Distances)) -> Vec<Failure> {
         let mut case = CaseReport {
             prompt: "Count up:".to_owned(),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bound_fails_on_its_own_and_none_without_reason() {
+    fn each_missed_bound_is_the_only_failure() {
         assert_eq!(failing(|_, _| {}), []);
         assert_eq!(failing(|case, _| case.qualified = 63), [Failure::Positions { found: 63, needed: 64 }]);
         assert_eq!(failing(|case, _| case.not_finite = 1), [Failure::NotFinite { positions: 1 }]);
@@ -282,9 +282,9 @@ mod tests {
         );
     }
 
-    /// Rounding decides some near-ties, and not most of them.
+    /// Rounding decides some near-ties, but not most of them.
     #[test]
-    fn more_than_half_of_the_near_ties_fail() {
+    fn other_winners_at_more_than_half_of_the_near_ties_fail() {
         for (of, differing, passes) in [
             (0, 0, true),
             (3, 3, true),

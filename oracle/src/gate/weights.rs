@@ -1,4 +1,4 @@
-//! The graph's matrices and the tables' rows against the checkpoint's, by samples.
+//! Compares samples of the graph's matrices and of the tables' rows with the checkpoint.
 
 use aimodel::{Opcode, ValueId};
 use checkpoint::config::DecoderConfig;
@@ -14,11 +14,11 @@ use crate::tables::Tables;
 
 /// Rows of each matrix that are compared.
 const SAMPLED_ROWS: usize = 6;
-/// Below this the relative error of a matrix is one of rounding: 4 bits without a lattice give 0.1.
+/// Largest relative error of a matrix that rounding explains: 4 bits without a lattice give 0.1.
 const ROUNDING: f64 = 0.3;
-/// From this cosine on two samples are taken for the same weights, scales aside.
+/// Two samples with a cosine above this are the same weights, except for their scales.
 const ALIKE: f64 = 0.8;
-/// Largest relative error of a row of the tables: 8 bits a row give 0.01.
+/// Largest relative error of a row of the tables that rounding explains: 8 bits with one scale per row give 0.01.
 const TABLE_ROUNDING: f64 = 0.05;
 
 /// Matrices in the order in which the graph multiplies by them.
@@ -73,7 +73,7 @@ pub(super) fn findings(
     Ok(causes)
 }
 
-/// A few rows of a matrix, spread over it.
+/// A few rows of a matrix, evenly spaced.
 struct Sample {
     rows: Vec<u32>,
 }
@@ -95,7 +95,7 @@ impl Sample {
     }
 }
 
-/// Says why a matrix differs.
+/// Finds out why a matrix differs.
 fn explain(
     role: Role,
     found: &[f32],

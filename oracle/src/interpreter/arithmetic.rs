@@ -11,10 +11,10 @@ use super::kernels::round_to_half;
 use super::movement::{axes, common_shape, stretch};
 use super::tensor::{Tensor, count, dense_strides};
 
-/// Elements whose functions one thread computes, at least.
+/// Least elements that one thread computes.
 const TOGETHER: usize = 1 << 12;
 
-/// Two operands' elements, aligned by broadcasting, through a function.
+/// Applies a function to the elements of two operands, aligned by broadcasting.
 fn zip<A: Copy, B>(
     (a, b): (&Tensor, &Tensor),
     (left, right): (&[A], &[A]),
@@ -36,7 +36,7 @@ fn zip<A: Copy, B>(
     Ok(result)
 }
 
-/// Where the innermost axis of an operand begins for each position of a shape's outer axes, and its stride there, in row-major elements.
+/// For each position of a shape's outer axes, where the operand's innermost axis starts, and its stride, in row-major elements.
 fn runs(operand: &Tensor, shape: &[usize]) -> Result<Vec<(usize, usize)>, String> {
     let dense = operand.view(operand.shape().to_vec(), dense_strides(operand.shape()), 0);
     let mut runs = Vec::new();
@@ -46,7 +46,7 @@ fn runs(operand: &Tensor, shape: &[usize]) -> Result<Vec<(usize, usize)>, String
 
 pub(super) fn binary(opcode: Opcode, a: &Tensor, b: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
     if a.element() != b.element() {
-        return Err(format!("operands of types {} and {}", a.element(), b.element()));
+        return Err(format!("its operands have types {} and {}", a.element(), b.element()));
     }
     let shape = common_shape(a.shape(), b.shape())?;
     if a.element().is_float() {
@@ -117,7 +117,7 @@ pub(super) fn unary(opcode: Opcode, x: &Tensor, rounding: Rounding) -> Result<Te
     match opcode {
         Opcode::Sin if rounding == Rounding::EachStep => map(x, |x| (x as f32).sin().into()),
         Opcode::Cos if rounding == Rounding::EachStep => map(x, |x| (x as f32).cos().into()),
-        // Two roundings in f32, as Apple's runtime does it; square roots are exact on every platform.
+        // Two roundings in f32, as in Apple's runtime; square roots are correctly rounded on every platform.
         Opcode::Rsqrt => map(x, |x| f64::from(1.0 / (x as f32).sqrt())),
         Opcode::Exp => map(x, libm::exp),
         Opcode::Tanh => map(x, libm::tanh),
@@ -166,10 +166,10 @@ pub(super) fn gelu(x: &Tensor, approximation: Approximation, rounding: Rounding)
     }
 }
 
-/// The tanh approximation with every step rounded to f16, in the order and with the constants that Apple's Linux runtime was
-/// found to use (equal bits on all of 1024 random halves).
+/// The tanh approximation with every step rounded to f16. Order and constants reproduce Apple's Linux runtime: the bits are equal
+/// for all of 1024 random f16 values.
 fn gelu_tanh_in_halves(x: f32) -> f32 {
-    // The half below the square root of 2 / pi, which itself lies nearer the half above.
+    // The f16 value below the square root of 2 / pi, although the one above is nearer.
     const ROOT: f32 = 0.797_363_3;
     let half = round_to_half;
     let cubic = half(half(half(half(CUBIC as f32) * x) * x) * x);
@@ -205,7 +205,7 @@ pub(super) fn cast(x: &Tensor, to: Element) -> Result<Tensor, String> {
     }
 }
 
-/// What a reduction does with two elements.
+/// How a reduction combines two elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Combine {
     Sum,
@@ -215,7 +215,7 @@ pub(super) enum Combine {
     Mean,
 }
 
-/// Reduces some axes to extent 1.
+/// Reduces axes to extent 1.
 pub(super) fn reduce(x: &Tensor, along: &Tensor, combine: Combine) -> Result<Tensor, String> {
     let along = axes(along, x.rank())?;
     let mut shape = x.shape().to_vec();
@@ -247,7 +247,7 @@ pub(super) fn reduce(x: &Tensor, along: &Tensor, combine: Combine) -> Result<Ten
     Tensor::from_integers(x.element(), &shape, &fold(x, &along, &x.to_integers()?, start, f))
 }
 
-/// Folds row-major values over some axes, in row-major order.
+/// Folds row-major values along some axes, in row-major order.
 fn fold<T: Copy>(x: &Tensor, along: &[usize], values: &[T], start: T, f: fn(T, T) -> T) -> Vec<T> {
     let mut strides = vec![0; x.rank()];
     let mut kept = 1;
@@ -259,7 +259,7 @@ fn fold<T: Copy>(x: &Tensor, along: &[usize], values: &[T], start: T, f: fn(T, T
     }
     let mut folded = vec![start; kept];
     let mut values = values.iter();
-    // A view whose reduced axes have stride 0 visits the result's elements in the source's order.
+    // The reduced axes have stride 0, so all their elements map to the same element of the result.
     x.view(x.shape().to_vec(), strides, 0).rows(|start, length, stride| {
         for (at, value) in (0..length).zip(&mut values) {
             let target = &mut folded[start + at * stride];
@@ -269,7 +269,7 @@ fn fold<T: Copy>(x: &Tensor, along: &[usize], values: &[T], start: T, f: fn(T, T
     folded
 }
 
-/// Softmax along one axis; the largest element is subtracted first, which changes nothing but the range.
+/// Softmax along one axis; the largest element is subtracted first to avoid overflow.
 pub(super) fn softmax(x: &Tensor, along: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
     let exp: fn(f32) -> f32 = match rounding {
         Rounding::Once => |x| libm::exp(x.into()) as f32,

@@ -9,7 +9,7 @@ use aimodel::bytecode::reader::ReadError;
 /// A package that cannot be opened, or a step that cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum InterpretError {
-    /// The program's file is not there, damaged or of another version.
+    /// The program's file is missing, damaged or of another version.
     #[error("{path}: {source}", path = path.display())]
     Read {
         /// The `main.mlirb`.
@@ -25,20 +25,20 @@ pub enum InterpretError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The program is not shaped like one that can be run.
+    /// The graph does not have a structure that can be run.
     #[error("the graph cannot be run: {0}")]
     Graph(String),
-    /// An op cannot be computed, or computes something else than its declared type.
+    /// An op cannot be computed, or its result does not have the declared type.
     #[error("op {at} ({opcode}): {reason}")]
     Op {
         /// Position in program order, the first op of the graph being 0.
         at: usize,
-        /// What the op does.
+        /// Kind of the op.
         opcode: Opcode,
         /// Why it fails.
         reason: String,
     },
-    /// An input is missing, unknown or of another type than the graph declares.
+    /// An input is missing, unknown, or does not have the type that the graph declares.
     #[error("input {name:?}: {reason}")]
     Input {
         /// Name of the input.
@@ -46,7 +46,7 @@ pub enum InterpretError {
         /// What is wrong with it.
         reason: String,
     },
-    /// An earlier step failed half-way, so that the states hold no sensible values.
-    #[error("an earlier step failed half-way: reset the session before the next one")]
+    /// An earlier step failed while it overwrote a state, so the states are invalid.
+    #[error("an earlier step failed and left the states invalid: reset the session before the next one")]
     Poisoned,
 }

@@ -1,4 +1,4 @@
-//! One op: operands in, result out.
+//! Computes the result of one op from its operands.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use super::tensor::Tensor;
 use super::value::{Value, blockwise_shift_scale};
 use super::{arithmetic, matmul, movement};
 
-/// Operands of an op, checked when they are asked for.
+/// Operands of an op, checked on access.
 struct Operands<'v>(&'v [Value]);
 
 impl Operands<'_> {
     fn value(&self, at: usize) -> Result<&Value, String> {
-        self.0.get(at).ok_or_else(|| format!("operand {at} of {} is missing", self.0.len()))
+        self.0.get(at).ok_or_else(|| format!("operand {at} is missing: there are {}", self.0.len()))
     }
 
     fn tensor(&self, at: usize) -> Result<std::borrow::Cow<'_, Tensor>, String> {
@@ -23,7 +23,7 @@ impl Operands<'_> {
     }
 }
 
-/// Computes the only result of an op that touches no state. `slice_update` is not among them: it may work in place.
+/// Computes the only result of an op that does not use states. `slice_update` is not included, as it may work in place.
 pub(super) fn compute(step: &Step, operands: &[Value], rounding: Rounding) -> Result<Value, String> {
     let o = Operands(operands);
     match step.opcode {
@@ -106,6 +106,6 @@ fn computed(step: &Step, o: &Operands<'_>, rounding: Rounding) -> Result<Tensor,
             | Opcode::Silu,
             _,
         ) => arithmetic::unary(primitive, &*o.tensor(0)?, rounding),
-        _ => Err("cannot be run".to_owned()),
+        _ => Err("is not supported".to_owned()),
     }
 }

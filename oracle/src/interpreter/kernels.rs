@@ -1,40 +1,40 @@
-//! Dot products of activations with rows of weights, straight from packed codes or halves.
+//! Dot products of activations with rows of weights, read directly from packed codes or f16.
 //!
-//! Each weight is decoded once for all tokens of a chunk, some rows at a time, which stay in the cache until all tokens are done with
-//! them. Each kernel is written once, as plain loops over fixed-width lanes; on x86-64 it is compiled a second time for AVX2 and picked
-//! at run time. Multiplications and additions are never fused and lanes are added in one fixed order, so both give the same bits, and
-//! a token gets the same ones in a chunk as alone.
+//! Each weight is decoded once for all tokens of a chunk. Few rows are decoded at a time, so they stay in the processor's cache
+//! until all tokens are multiplied. Each kernel is written once, as plain loops over fixed-width lanes; on x86-64 it is also
+//! compiled for AVX2 and selected at run time. Multiplications and additions are never fused and lanes are added in a fixed
+//! order, so both versions give the same bits, and a token gets the same bits in any chunk.
 
 use half::f16;
 
 /// Partial sums of a dot product.
 const LANES: usize = 16;
-/// Weights in the blocks that the kernels of codes are made for.
+/// Weights per block that the kernels for codes support.
 pub(super) const BLOCK: usize = 32;
 /// Rows whose weights are decoded together.
 pub(super) const GROUP: usize = 8;
-/// Weights of a row that are decoded at a time: those of a group of rows fit the first-level cache, with activations.
+/// Weights of a row that are decoded at a time: those of a group of rows fit in the first-level cache, with activations.
 const TILE: usize = 512;
-/// Tokens whose sums are in registers together.
+/// Tokens whose sums are in registers at the same time.
 const TOGETHER: usize = 4;
 
-/// Rows of a matrix [n, k], contiguous each.
+/// Rows of a matrix [n, k]; each row is contiguous.
 #[derive(Clone, Copy)]
 pub(super) enum Rows<'w> {
-    /// Signed 4-bit codes, two a byte, low bits first; a scale for each 32.
+    /// Signed 4-bit codes, two per byte, low bits first; one scale per 32 codes.
     Int4 { codes: &'w [u8], scales: &'w [f16] },
-    /// Signed 8-bit codes; a scale for each 32.
+    /// Signed 8-bit codes; one scale per 32 codes.
     Int8 { codes: &'w [i8], scales: &'w [f16] },
-    /// Halves, one row each `stride` elements.
+    /// f16, one row every `stride` elements.
     Half { items: &'w [f16], stride: usize },
-    /// f32, one row each `stride` elements.
+    /// f32, one row every `stride` elements.
     Single { items: &'w [f32], stride: usize },
 }
 
 impl Rows<'_> {
-    /// Decodes weights of a row of `k`, from number `from` on. What lies beyond the row is 0.
+    /// Decodes weights of a row of `k` weights, starting at weight `from`. Weights beyond the row are 0.
     ///
-    /// In each block of 32 codes of 4 bits the even places come first, then the odd ones: the order of low and high bits.
+    /// In each block of 32 4-bit codes, those at even places (the low bits) come first, then those at odd places (the high bits).
     #[inline(always)]
     fn decode(self, row: usize, k: usize, from: usize, out: &mut [[f32; LANES]]) {
         let (at, length) = (row * k + from, (k - from).min(out.len() * LANES));
@@ -59,13 +59,13 @@ impl Rows<'_> {
 /// Activations of the tokens of a chunk, in the order in which the weights of some rows are decoded.
 pub(super) struct Activations {
     k: usize,
-    /// Lanes of one token, the last of them filled up with zeros.
+    /// Lanes per token; the last one is padded with zeros.
     width: usize,
     lanes: Vec<[f32; LANES]>,
 }
 
 impl Activations {
-    /// Takes `values` [tokens, k] for products with these rows.
+    /// Arranges `values` [tokens, k] for products with these rows.
     pub(super) fn new(values: &[f32], k: usize, rows: Rows<'_>) -> Self {
         let width = k.div_ceil(LANES);
         let mut lanes = vec![[0.0; LANES]; values.len() / k.max(1) * width];
@@ -88,7 +88,7 @@ impl Activations {
     }
 }
 
-/// Fills `out`, a slice for each token, with the products of rows `first..` and the token's activations.
+/// Fills `out`, one slice per token, with the products of rows `first..` and the token's activations.
 pub(super) fn multiply_rows(rows: Rows<'_>, first: usize, x: &Activations, out: &mut [&mut [f32]]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
@@ -129,7 +129,7 @@ fn multiply_rows_portable(rows: Rows<'_>, first: usize, x: &Activations, out: &m
     }
 }
 
-/// Adds the products of decoded rows and of all tokens' activations from lane number `from` on to `sums` [rows, tokens].
+/// Adds the products of decoded rows and all tokens' activations, which start at lane `from`, to `sums` [rows, tokens].
 #[inline(always)]
 fn add_tile(decoded: &[[f32; LANES]], x: &Activations, from: usize, width: usize, sums: &mut [[f32; LANES]]) {
     let tokens = sums.len() / GROUP;
@@ -155,7 +155,7 @@ fn add_tile(decoded: &[[f32; LANES]], x: &Activations, from: usize, width: usize
     }
 }
 
-/// The sums of one token, with the products of weights and activations.
+/// Adds the products of weights and activations to the sums of one token.
 #[inline(always)]
 fn one_sum(mut sum: [f32; LANES], weights: &[[f32; LANES]], x: &[[f32; LANES]]) -> [f32; LANES] {
     for (weights, x) in weights.iter().zip(x) {
@@ -164,7 +164,8 @@ fn one_sum(mut sum: [f32; LANES], weights: &[[f32; LANES]], x: &[[f32; LANES]]) 
     sum
 }
 
-/// [`one_sum`] of four tokens, each weight being loaded once. Their sums have names, as the compiler keeps no array of them in registers.
+/// [`one_sum`] for four tokens, which loads each weight once. The sums are four variables because the compiler does not keep an
+/// array of them in registers.
 #[inline(always)]
 fn four_sums(
     [mut a, mut b, mut c, mut d]: [[f32; LANES]; TOGETHER],
@@ -189,7 +190,7 @@ fn added(mut sum: [f32; LANES], weights: &[f32; LANES], x: &[f32; LANES]) -> [f3
     sum
 }
 
-/// Adds `factor` times a row of halves or singles to `sums`.
+/// Adds `factor` times a row of f16 or f32 to `sums`.
 pub(super) fn accumulate(row: Row<'_>, factor: f32, sums: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
@@ -295,20 +296,20 @@ fn decode_int8(codes: &[i8], scales: &[f16], out: &mut [[f32; LANES]]) {
     }
 }
 
-/// Rounds to the 11 significant bits of a normal half, nearest even; 0 stays 0.
+/// Rounds to the 11 significant bits of a normal f16, ties to even; 0 stays 0.
 #[inline(always)]
 fn round_normal(value: f32) -> f32 {
     let bits = value.to_bits();
     f32::from_bits((bits + 0xFFF + ((bits >> 13) & 1)) & !0x1FFF)
 }
 
-/// Rounds to f16, nearest even, without branches.
+/// Rounds to f16, ties to even, without branches.
 #[inline(always)]
 pub(super) fn round_to_half(value: f32) -> f32 {
     const SMALLEST_NORMAL: u32 = (127 - 14) << 23;
     const INFINITE: u32 = 255 << 23;
     let magnitude = value.to_bits() & 0x7FFF_FFFF;
-    // Halves below the normal range are multiples of 2^-24, as are the singles from 0.5 to 1.
+    // f16 values below the normal range are multiples of 2^-24, as are f32 values from 0.5 to 1.
     let tiny = (f32::from_bits(magnitude) + 0.5 - 0.5).to_bits();
     let normal = round_normal(f32::from_bits(magnitude)).to_bits();
     let finite = if magnitude < SMALLEST_NORMAL { tiny } else { normal };
@@ -317,12 +318,12 @@ pub(super) fn round_to_half(value: f32) -> f32 {
     f32::from_bits(bits | value.to_bits() & 0x8000_0000)
 }
 
-/// A half as f32, without branches.
+/// Converts f16 to f32, without branches.
 #[inline(always)]
 fn to_single(half: u16) -> f32 {
     let magnitude = u32::from(half & 0x7FFF) << 13;
     let normal = magnitude + (112 << 23);
-    // Below the normal range the exponent is too low by one and the leading bit is not there: put it in, subtract it.
+    // Below the normal range the exponent is too low by one and there is no leading bit: add one, then subtract its value.
     let tiny = (f32::from_bits(magnitude + (113 << 23)) - 6.103_515_6e-5).to_bits();
     let infinite = magnitude + (224 << 23);
     let bits = if magnitude < 1 << 23 { tiny } else { normal };
@@ -349,7 +350,7 @@ mod tests {
 
     use super::*;
 
-    /// Dot product by the definition: each weight `code * scale` rounded to f16, sums in f64.
+    /// Dot product by definition: each weight `code * scale` rounded to f16, sums in f64.
     fn by_definition(weights: impl Iterator<Item = (i32, f16)>, x: &[f32]) -> f64 {
         let weight =
             |(code, scale): (i32, f16)| f64::from(f16::from_f32(code as f32 * scale.to_f32()).to_f32());
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn every_half_converts_as_the_library_converts_it() {
+    fn every_f16_value_converts_as_in_the_half_crate() {
         for bits in 0..=u16::MAX {
             let (found, expected) = (to_single(bits), f16::from_bits(bits).to_f32());
             assert!(
@@ -367,9 +368,9 @@ mod tests {
         }
     }
 
-    /// Every half, the midpoint to the next one, and the singles beside these: where rounding is decided.
+    /// Checks every f16 value, the midpoint to the next one, and the f32 values next to these, where rounding changes.
     #[test]
-    fn singles_round_as_the_library_rounds_them() {
+    fn f32_values_round_as_in_the_half_crate() {
         for bits in 0..=u16::MAX {
             let (half, next) = (f16::from_bits(bits).to_f32(), f16::from_bits(bits.wrapping_add(1)).to_f32());
             for decisive in [half, f32::midpoint(half, next)] {
@@ -396,7 +397,7 @@ mod tests {
         (0..height).map(|row| found.iter().map(|found| found[row]).collect()).collect()
     }
 
-    /// The order of additions: 16 sums that take turns, then halves of them.
+    /// The order of additions: 16 interleaved sums, which are then added in halves.
     fn in_lanes(weights: &[f32], x: &[f32]) -> f32 {
         let mut lanes = [0.0; LANES];
         for (at, (weight, x)) in weights.iter().zip(x).enumerate() {
@@ -409,9 +410,9 @@ mod tests {
         (0..count).map(|at| ((at * 37 + at / 7 * 11) % 101) as f32 / 13.0 - 3.7).collect()
     }
 
-    /// More tokens, rows and weights than are computed together, and numbers of them that leave a remainder.
+    /// Fewer and more tokens, rows and weights than are computed together, with and without a remainder.
     #[test]
-    fn sums_have_one_order_whatever_the_chunk() {
+    fn sums_have_the_same_order_in_any_chunk() {
         for (tokens, height, k) in [(1, 1, 5), (3, 9, 37), (4, 8, 512), (11, 17, 1061)] {
             let (weights, x) = (numbers(height * k), numbers(tokens * k + 3)[3..].to_vec());
             let found = products(Rows::Single { items: &weights, stride: k }, height, &x, k);
@@ -429,9 +430,9 @@ mod tests {
         }
     }
 
-    /// Codes of 4 bits are added even places first.
+    /// Within a block, products of 4-bit codes at even places are added before those at odd places.
     #[test]
-    fn sums_of_codes_have_one_order_whatever_the_chunk() {
+    fn sums_of_codes_have_the_same_order_in_any_chunk() {
         let (tokens, height, k) = (6, 11, 544);
         let x = numbers(tokens * k);
         let codes: Vec<u8> = (0..height * k / 2).map(|at| (at * 89 % 256) as u8).collect();
@@ -462,7 +463,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_single_rounds_as_the_library_rounds_it(bits in any::<u32>()) {
+        fn any_f32_value_rounds_as_in_the_half_crate(bits in any::<u32>()) {
             assert_rounds(bits);
         }
 
@@ -478,7 +479,7 @@ mod tests {
         }
 
         #[test]
-        fn int4_rows_are_what_their_codes_mean(
+        fn int4_rows_match_their_definition(
             codes in prop::collection::vec(any::<u8>(), 2 * 48),
             scales in prop::collection::vec(0_u16..0x7C00, 2 * 3),
             negative in any::<bool>(),
@@ -506,7 +507,7 @@ mod tests {
         }
 
         #[test]
-        fn int8_rows_are_what_their_codes_mean(
+        fn int8_rows_match_their_definition(
             codes in prop::collection::vec(any::<i8>(), 64),
             scales in prop::collection::vec(0.0_f32..0.1, 2),
             x in prop::collection::vec(-4.0_f32..4.0, 64),

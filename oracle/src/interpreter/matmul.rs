@@ -10,9 +10,9 @@ use super::movement::{common_shape, stretch};
 use super::tensor::{Tensor, count};
 use super::value::{Quantized, Value};
 
-/// Products below this many multiplications are not worth handing to other threads.
+/// Products with fewer multiplications are not split among threads.
 const PARALLEL: usize = 1 << 16;
-/// More pieces of a product than any number of threads needs to be busy.
+/// Most pieces that a product is split into: enough to keep all threads busy.
 const PIECES: usize = 512;
 
 /// `a` [.., m, k] times `b` [.., k, n]; batch axes broadcast.
@@ -52,12 +52,12 @@ fn by_weights(a: &Tensor, weights: &Quantized) -> Result<Tensor, String> {
     Tensor::from_floats(a.element(), &shape, product)
 }
 
-/// Rows of `k` weights that one thread takes at a time, for so many tokens.
+/// Rows of `k` weights that one thread multiplies at a time with this many tokens.
 fn rows_at_once(k: usize, tokens: usize) -> usize {
     (PARALLEL / k.saturating_mul(tokens).max(1)).max(1).next_multiple_of(GROUP)
 }
 
-/// Cuts a product [tokens, n] into pieces that a thread fills: for each piece, `height` columns of every token.
+/// Splits a product [tokens, n] into pieces that threads fill: each has `height` columns of every token.
 fn pieces(product: &mut [f32], n: usize, height: usize) -> Vec<Vec<&mut [f32]>> {
     let tokens = product.len() / n;
     let mut pieces: Vec<Vec<&mut [f32]>> =
@@ -68,7 +68,7 @@ fn pieces(product: &mut [f32], n: usize, height: usize) -> Vec<Vec<&mut [f32]>> 
     pieces
 }
 
-/// Rows [n, k] times the activations of tokens, into [tokens, n].
+/// Multiplies rows [n, k] by the activations of tokens, into [tokens, n].
 fn multiply(rows: Rows<'_>, x: &Activations, k: usize, n: usize, product: &mut [f32]) {
     let height = rows_at_once(k, product.len() / n).max(n.div_ceil(PIECES).next_multiple_of(GROUP));
     let mut pieces = pieces(product, n, height);
@@ -81,7 +81,7 @@ fn multiply(rows: Rows<'_>, x: &Activations, k: usize, n: usize, product: &mut [
     }
 }
 
-/// For weights that no kernel is made for: some rows at a time become f32.
+/// For weights without a kernel: dequantizes some rows at a time to f32.
 fn multiply_dequantized(
     weights: &Quantized,
     values: &[f32],
@@ -171,7 +171,7 @@ struct Matrices<'t> {
 }
 
 impl Matrices<'_> {
-    /// Rows `x` [m, k] times the matrix at a batch position.
+    /// Multiplies rows `x` [m, k] by the matrix at a batch position.
     fn multiply(&self, at: usize, x: &[f32], out: &mut [f32]) -> Result<(), String> {
         let start = self.starts[at];
         let (down, across) = (self.b.strides()[self.b.rank() - 2], self.b.strides()[self.b.rank() - 1]);
@@ -189,7 +189,7 @@ impl Matrices<'_> {
             .try_for_each(|(x, out)| self.sum_rows(start, down, x, out))
     }
 
-    /// For matrices whose rows are contiguous: adds up the rows, each times its activation.
+    /// For matrices with contiguous rows: sums the rows, each multiplied by its activation.
     fn sum_rows(&self, start: usize, down: usize, x: &[f32], out: &mut [f32]) -> Result<(), String> {
         for (at, factor) in x.iter().enumerate() {
             let from = start + at * down;

@@ -1,4 +1,4 @@
-//! Ops that move elements without computing: views where strides can say it, copies otherwise.
+//! Ops that move elements without computing: views where strides can express the result, copies otherwise.
 
 use aimodel::Element;
 use bytemuck::Pod;
@@ -11,7 +11,7 @@ pub(super) fn axis(number: i64, rank: usize) -> Result<usize, String> {
     usize::try_from(positive)
         .ok()
         .filter(|axis| *axis < rank)
-        .ok_or_else(|| format!("axis {number} of a tensor of rank {rank}"))
+        .ok_or_else(|| format!("axis {number} is outside a tensor of rank {rank}"))
 }
 
 pub(super) fn axes(numbers: &Tensor, rank: usize) -> Result<Vec<usize>, String> {
@@ -21,7 +21,7 @@ pub(super) fn axes(numbers: &Tensor, rank: usize) -> Result<Vec<usize>, String> 
 fn one_axis(number: &Tensor, rank: usize) -> Result<usize, String> {
     match numbers(number)?[..] {
         [only] => axis(only, rank),
-        ref others => Err(format!("{} axes where one is needed", others.len())),
+        ref others => Err(format!("needs one axis, but has {}", others.len())),
     }
 }
 
@@ -45,14 +45,14 @@ pub(super) fn get_shape(x: &Tensor) -> Result<Tensor, String> {
 pub(super) fn reshape(x: &Tensor, shape: &Tensor) -> Result<Tensor, String> {
     let shape = filled_in(&numbers(shape)?, x.elements())?;
     if count(&shape)? != x.elements() {
-        return Err(format!("cannot make {shape:?} of {:?}", x.shape()));
+        return Err(format!("cannot reshape {:?} to {shape:?}", x.shape()));
     }
     let dense = x.to_dense()?;
     let strides = dense_strides(&shape);
     Ok(dense.view(shape, strides, dense.offset()))
 }
 
-/// The extents of a shape in which at most one is -1, which stands for what is left of the elements.
+/// The extents of a shape in which one may be -1: that one follows from the number of elements.
 fn filled_in(shape: &[i64], elements: usize) -> Result<Vec<usize>, String> {
     let Some(open) = shape.iter().position(|number| *number == -1) else {
         return shape.iter().copied().map(extent).collect();
@@ -83,7 +83,7 @@ pub(super) fn transpose(x: &Tensor, order: &Tensor) -> Result<Tensor, String> {
     Ok(x.view(shape, strides, x.offset()))
 }
 
-/// The part of a tensor that a slice names. Negative bounds count from the end, then everything is clamped.
+/// The part of a tensor that a slice selects. Negative bounds count from the end; all bounds are clamped.
 fn window(x: &Tensor, start: &Tensor, end: &Tensor, stride: &Tensor) -> Result<Tensor, String> {
     let (start, end, stride) = (numbers(start)?, numbers(end)?, numbers(stride)?);
     if [start.len(), end.len(), stride.len()] != [x.rank(); 3] {
@@ -94,11 +94,11 @@ fn window(x: &Tensor, start: &Tensor, end: &Tensor, stride: &Tensor) -> Result<T
         let extent = x.shape()[axis] as i64;
         let clamp = |at: i64| (if at < 0 { at + extent } else { at }).clamp(0, extent) as usize;
         let step = usize::try_from(stride[axis]).ok().filter(|step| *step > 0);
-        let step = step.ok_or_else(|| format!("a stride of {}", stride[axis]))?;
+        let step = step.ok_or_else(|| format!("the stride {} is not positive", stride[axis]))?;
         let (from, to) = (clamp(start[axis]), clamp(end[axis]));
         let length = to.saturating_sub(from).div_ceil(step);
         shape.push(length);
-        // A single position needs no stride, and a step can be as large as any number.
+        // A step may be any number, which could overflow the stride; a single position needs none.
         strides.push(if length > 1 { x.strides()[axis] * step } else { 0 });
         if length > 0 {
             offset += from * x.strides()[axis];
@@ -111,7 +111,7 @@ pub(super) fn slice(x: &Tensor, start: &Tensor, end: &Tensor, stride: &Tensor) -
     window(x, start, end, stride)
 }
 
-/// Overwrites a part of `x`: in place if nobody else holds its bytes.
+/// Overwrites a part of `x`: in place if its bytes are not shared.
 pub(super) fn slice_update(
     x: Tensor,
     start: &Tensor,
@@ -119,17 +119,17 @@ pub(super) fn slice_update(
     stride: &Tensor,
     update: &Tensor,
 ) -> Result<Tensor, String> {
-    // The view that came in must be gone when the bytes are written, or they are copied as shared ones.
+    // The original view must be dropped before the bytes are written, or they count as shared and are copied.
     let mut x = if x.is_dense() { x } else { x.to_dense()? };
     if update.element() != x.element() {
-        return Err(format!("{} into {}", update.element(), x.element()));
+        return Err(format!("cannot write {} into {}", update.element(), x.element()));
     }
     let (shape, strides, offset) = {
         let part = window(&x, start, end, stride)?;
         (part.shape().to_vec(), part.strides().to_vec(), part.offset())
     };
     if shape != update.shape() {
-        return Err(format!("an update of {:?} for a part of {shape:?}", update.shape()));
+        return Err(format!("cannot write {:?} into a part of {shape:?}", update.shape()));
     }
     by_width!(x.element(), T => {
         let source = update.dense_items::<T>()?.into_owned();
@@ -142,7 +142,7 @@ pub(super) fn slice_update(
 fn put<T: Pod>(x: &mut Tensor, part: (Vec<usize>, Vec<usize>, usize), source: &[T]) -> Result<(), String> {
     let (shape, strides, offset) = part;
     let mut starts = Vec::new();
-    // The part's rows, taken from a view that is dropped before the bytes are borrowed for writing.
+    // The view is dropped before the bytes are borrowed for writing, or they would count as shared.
     x.view(shape, strides, offset).rows(|start, length, stride| starts.push((start, length, stride)));
     let target = x.items_mut::<T>()?;
     let mut source = source.iter();
@@ -157,7 +157,7 @@ fn put<T: Pod>(x: &mut Tensor, part: (Vec<usize>, Vec<usize>, usize), source: &[
 /// Joins along an axis; a scalar counts as a vector of one element.
 pub(super) fn concat(along: &Tensor, parts: &[Tensor]) -> Result<Tensor, String> {
     let parts: Vec<Tensor> = parts.iter().map(at_least_a_vector).collect();
-    let first = parts.first().ok_or("has nothing to join")?;
+    let first = parts.first().ok_or("has no tensors to join")?;
     let axis = one_axis(along, first.rank())?;
     let mut shape = first.shape().to_vec();
     shape[axis] = 0;
@@ -192,14 +192,14 @@ fn position(index: i64, extent: usize) -> Result<usize, String> {
     usize::try_from(index)
         .ok()
         .filter(|at| *at < extent)
-        .ok_or_else(|| format!("index {index} into an axis of {extent}"))
+        .ok_or_else(|| format!("index {index} is outside an axis of length {extent}"))
 }
 
-/// Picks the sub-tensors that the rows of `indices` address.
+/// Selects the sub-tensors that the rows of `indices` address.
 pub(super) fn gather_nd(x: &Tensor, indices: &Tensor) -> Result<Tensor, String> {
     let depth = indices.shape().last().copied().ok_or("the indices are a scalar")?;
     if depth > x.rank() || depth == 0 {
-        return Err(format!("indices of {depth} numbers into a tensor of rank {}", x.rank()));
+        return Err(format!("indices of {depth} numbers do not fit a tensor of rank {}", x.rank()));
     }
     let (outer, inner) = (&indices.shape()[..indices.rank() - 1], &x.shape()[depth..]);
     let numbers = numbers(indices)?;
@@ -220,14 +220,14 @@ pub(super) fn gather_nd(x: &Tensor, indices: &Tensor) -> Result<Tensor, String> 
     })
 }
 
-/// For each element of `indices`: the element of `x` at its place, but with the index as position on the axis.
+/// For each element of `indices`: the element of `x` at the same position, but at the index on the axis.
 pub(super) fn gather_along_axis(x: &Tensor, indices: &Tensor, along: &Tensor) -> Result<Tensor, String> {
     let axis = one_axis(along, x.rank())?;
     let shape = indices.shape();
     let fits = x.rank() == shape.len()
         && (0..shape.len()).all(|other| other == axis || shape[other] <= x.shape()[other]);
     if !fits {
-        return Err(format!("indices of {shape:?} into {:?}", x.shape()));
+        return Err(format!("indices of {shape:?} do not fit {:?}", x.shape()));
     }
     by_width!(x.element(), T => {
         let picked = if varies_only_along(indices, axis) {
@@ -239,7 +239,7 @@ pub(super) fn gather_along_axis(x: &Tensor, indices: &Tensor, along: &Tensor) ->
     })
 }
 
-/// Whether the view says by itself that all indices at one position of the axis are equal.
+/// Whether the strides show that all indices at one position of the axis are equal.
 fn varies_only_along(indices: &Tensor, axis: usize) -> bool {
     let repeats = |other: usize| indices.strides()[other] == 0 || indices.shape()[other] <= 1;
     (0..indices.rank()).all(|other| other == axis || repeats(other))
@@ -292,7 +292,7 @@ fn without(strides: &[usize], axis: usize) -> Vec<usize> {
 pub(super) fn shrink_dims(x: &Tensor, gone: &Tensor) -> Result<Tensor, String> {
     let gone = axes(gone, x.rank())?;
     if let Some(axis) = gone.iter().find(|axis| x.shape()[**axis] != 1) {
-        return Err(format!("axis {axis} of {:?} is not 1", x.shape()));
+        return Err(format!("axis {axis} of {:?} does not have extent 1", x.shape()));
     }
     let kept = |values: &[usize]| {
         values.iter().enumerate().filter(|(axis, _)| !gone.contains(axis)).map(|(_, value)| *value).collect()
@@ -321,7 +321,7 @@ pub(super) fn expand_dims(x: &Tensor, added: &Tensor) -> Result<Tensor, String> 
     Ok(x.view(shape, strides, x.offset()))
 }
 
-/// Surrounds with a constant. `amounts` holds before and after for each axis.
+/// Pads with a constant. `amounts` holds the numbers of elements before and after, for each axis.
 pub(super) fn pad(x: &Tensor, amounts: &Tensor, fill: &Tensor) -> Result<Tensor, String> {
     let amounts = extents(amounts)?;
     if amounts.len() != 2 * x.rank() || fill.elements() != 1 || fill.element() != x.element() {
@@ -331,9 +331,9 @@ pub(super) fn pad(x: &Tensor, amounts: &Tensor, fill: &Tensor) -> Result<Tensor,
         extent.checked_add(amounts[2 * axis])?.checked_add(amounts[2 * axis + 1])
     };
     let shape: Option<Vec<usize>> = x.shape().iter().enumerate().map(padded).collect();
-    let shape = shape.ok_or("the amounts do not fit")?;
+    let shape = shape.ok_or("the amounts are too large")?;
     by_width!(x.element(), T => {
-        let filler = fill.dense_items::<T>()?.first().copied().ok_or("nothing to fill with")?;
+        let filler = fill.dense_items::<T>()?.first().copied().ok_or("has no element to fill with")?;
         let mut result = Tensor::from_items(x.element(), &shape, vec![filler; count(&shape)?])?;
         let offset = (0..x.rank()).map(|axis| amounts[2 * axis] * result.strides()[axis]).sum();
         let part = (x.shape().to_vec(), result.strides().to_vec(), offset);
@@ -345,14 +345,17 @@ pub(super) fn pad(x: &Tensor, amounts: &Tensor, fill: &Tensor) -> Result<Tensor,
 pub(super) fn range(start: &Tensor, stop: &Tensor, step: &Tensor) -> Result<Tensor, String> {
     let one = |bound: &Tensor| numbers(bound)?.first().copied().ok_or_else(|| "a bound is empty".to_owned());
     let (from, to, by) = (one(start)?, one(stop)?, one(step)?);
-    let by = usize::try_from(by).ok().filter(|by| *by > 0).ok_or_else(|| format!("a step of {by}"))?;
+    let by = usize::try_from(by)
+        .ok()
+        .filter(|by| *by > 0)
+        .ok_or_else(|| format!("the step {by} is not positive"))?;
     let length = usize::try_from(to.saturating_sub(from).max(0)).unwrap_or(usize::MAX).div_ceil(by);
     count(&[length])?;
     let elements: Vec<i64> = (from..to).step_by(by).collect();
     Tensor::from_integers(start.element(), &[elements.len()], &elements)
 }
 
-/// Repeats `x` to a shape: extents of 1 stretch, missing outer axes appear.
+/// Broadcasts `x` to a shape: extents of 1 are repeated, missing outer axes are added.
 pub(super) fn stretch(x: &Tensor, shape: &[usize]) -> Result<Tensor, String> {
     count(shape)?;
     let mismatch = || format!("cannot broadcast {:?} to {shape:?}", x.shape());
@@ -403,10 +406,11 @@ pub(super) fn broadcast_shapes(a: &Tensor, b: &Tensor) -> Result<Tensor, String>
     Tensor::from_integers(a.element(), &[numbers.len()], &numbers)
 }
 
-/// Picks from `a` where the condition holds, from `b` elsewhere.
+/// Selects from `a` where the condition is true, from `b` elsewhere.
 pub(super) fn where_(condition: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
     if condition.element() != Element::Bool || a.element() != b.element() {
-        return Err(format!("picks from {} and {} by {}", a.element(), b.element(), condition.element()));
+        let (a, b, condition) = (a.element(), b.element(), condition.element());
+        return Err(format!("cannot select from {a} and {b} by {condition}"));
     }
     let shape = common_shape(&common_shape(condition.shape(), a.shape())?, b.shape())?;
     let condition = stretch(condition, &shape)?;

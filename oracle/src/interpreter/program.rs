@@ -1,5 +1,5 @@
-//! A package made ready to run: constants as views of the mapped file, ops with the places of their operands, and what may be
-//! let go after each.
+//! A package prepared to run: constants as views of the mapped file, and ops with the slots of their operands and of the values
+//! that can be dropped after each.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ use super::error::InterpretError;
 use super::tensor::Tensor;
 use super::value::{Packed, Value, blockwise_shift_scale};
 
-/// Name of the function that every package has; a package of one function may call it otherwise.
+/// Name of the function that every package has; if it is the only function, it may have another name.
 const MAIN: &str = "main";
 
 /// An input or output: its name in the graph and its type.
@@ -26,7 +26,7 @@ const MAIN: &str = "main";
 pub struct Port {
     /// Name.
     pub name: String,
-    /// Shape and element; dynamic axes are given by each step.
+    /// Shape and element type; each step determines the dynamic axes.
     pub ty: TensorType,
 }
 
@@ -49,9 +49,9 @@ pub(super) struct Step {
     pub(super) results: Vec<usize>,
     /// Declared type of each result that is a tensor.
     pub(super) declared: Vec<Option<TensorType>>,
-    /// Slots that nobody reads after this op.
+    /// Slots that are not read after this op.
     pub(super) last_uses: Vec<usize>,
-    /// A state whose old contents nobody reads again: the result of this op overwrites it.
+    /// A state whose old contents are not read again: the result of this op overwrites it.
     pub(super) overwrites: Option<usize>,
 }
 
@@ -69,11 +69,11 @@ pub(super) struct Function {
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) module: Module,
-    /// Values that are there from the start, by slot: slots are numbered through all functions.
+    /// Constants and handles by slot. Slots are unique across all functions.
     pub(super) constants: Vec<Option<Value>>,
     pub(super) states: Vec<Port>,
     functions: Vec<Function>,
-    /// Which function is `main`.
+    /// Index of the function `main`.
     main: usize,
 }
 
@@ -81,7 +81,7 @@ fn graph_error(reason: impl Into<String>) -> InterpretError {
     InterpretError::Graph(reason.into())
 }
 
-/// Ports with their slots.
+/// Converts ports, with their slots.
 fn ports<'p>(
     ports: impl Iterator<Item = &'p view::Port<'p>>,
     what: &str,
@@ -117,16 +117,13 @@ impl Program {
             Some(main) => main,
             None if graphs.len() == 1 => 0,
             None => {
-                return Err(graph_error(format!(
-                    "none of its {} functions is called {MAIN:?}",
-                    graphs.len()
-                )));
+                return Err(graph_error(format!("none of its {} functions is named {MAIN:?}", graphs.len())));
             }
         };
         let entry = view::Function::of(&module, graphs[main]);
-        let entry = entry.ok_or_else(|| graph_error("the graph has no single block"))?;
+        let entry = entry.ok_or_else(|| graph_error("the body is not a single block"))?;
         if entry.outputs().next().is_none() {
-            return Err(graph_error("there is no output"));
+            return Err(graph_error("it has no output"));
         }
         let states = ports(entry.states(), "state")?.into_iter().map(|(_, port)| port).collect();
         let constants = vec![None; module.value_count()];
@@ -138,7 +135,7 @@ impl Program {
         Ok(program)
     }
 
-    /// The function that takes the last token of a prompt and all others after it.
+    /// The function that takes the last token of a prompt and all tokens after it.
     pub(super) fn main(&self) -> &Function {
         &self.functions[self.main]
     }
@@ -155,7 +152,7 @@ impl Program {
         map: &Arc<Mmap>,
     ) -> Result<Function, InterpretError> {
         let function = view::Function::of(&self.module, graph);
-        let function = function.ok_or_else(|| graph_error("the graph has no single block"))?;
+        let function = function.ok_or_else(|| graph_error("the body is not a single block"))?;
         let name = function.name.unwrap_or_default().to_owned();
         let states = ports(function.states(), "state")?;
         let (inputs, outputs) = (ports(function.inputs(), "input")?, ports(function.outputs(), "output")?);
@@ -176,16 +173,16 @@ impl Program {
         Ok(Function { name, body, steps, inputs, outputs })
     }
 
-    /// All functions have the same states, by their names.
+    /// Maps a function's states to the program's: all functions must have the same states, by name and type.
     fn share_states(&mut self, function: &str, states: Vec<(usize, Port)>) -> Result<(), InterpretError> {
         if states.len() != self.states.len() {
             let (found, expected) = (states.len(), self.states.len());
-            return Err(graph_error(format!("{function:?} has {found} states, {MAIN:?} has {expected}")));
+            return Err(graph_error(format!("{function:?} has {found} states, but {MAIN:?} has {expected}")));
         }
         for (slot, port) in states {
             let state = self.states.iter().position(|other| *other == port).ok_or_else(|| {
                 graph_error(format!(
-                    "{function:?} has a state {:?} of {}, {MAIN:?} has none",
+                    "{function:?} has a state {:?} of {}, but {MAIN:?} does not",
                     port.name, port.ty
                 ))
             })?;
@@ -231,8 +228,8 @@ impl Program {
             }),
             Opcode::Pad if case() != Some("constant") => {
                 return Err(format!(
-                    "pads by {:?}, only \"constant\" is supported",
-                    case().unwrap_or("nothing")
+                    "its mode {:?} is not supported, only \"constant\"",
+                    case().unwrap_or("unknown")
                 ));
             }
             Opcode::ReduceSum => Detail::Reduce(Combine::Sum),
@@ -245,9 +242,9 @@ impl Program {
         })
     }
 
-    /// What the region of a `reduce` does with two elements.
+    /// How the region of a `reduce` combines two elements.
     fn combiner(&self, op: OpId) -> Result<Combine, String> {
-        let block = self.module.body(op).ok_or("has no single block")?;
+        let block = self.module.body(op).ok_or("its body is not a single block")?;
         let ops = &self.module.block(block).ops;
         let meaning = ops.iter().find_map(|op| match self.module.op(*op).opcode {
             Opcode::Add => Some(Combine::Sum),
@@ -256,7 +253,7 @@ impl Program {
             Opcode::Minimum => Some(Combine::Min),
             _ => None,
         });
-        meaning.ok_or_else(|| "combines by an unknown op".to_owned())
+        meaning.ok_or_else(|| "combines elements by an unsupported op".to_owned())
     }
 
     /// Some rows of a matrix that is a constant, or dequantized from constants.
@@ -268,12 +265,12 @@ impl Program {
     ) -> Result<Vec<f32>, String> {
         let constant = |value: ValueId| {
             let found = self.constants.get(value.index()).and_then(Option::as_ref);
-            found.ok_or_else(|| "a matrix is not made of constants".to_owned())
+            found.ok_or_else(|| "the matrix is not computed from constants only".to_owned())
         };
         let stored = match self.module.value(value).definition {
             Definition::Result { op, .. } if self.module.op(op).opcode == Opcode::BlockwiseShiftScale => {
                 let [codes, scale, code_offset, value_offset] = self.module.op(op).operands[..] else {
-                    return Err("a dequantization without its four operands".to_owned());
+                    return Err("the dequantization does not have four operands".to_owned());
                 };
                 blockwise_shift_scale(
                     constant(codes)?,
@@ -300,7 +297,7 @@ impl Program {
         }
     }
 
-    /// Finds updates whose result is the next thing that happens to the state they come from, so that they can work in place.
+    /// Finds updates whose result is written to a state that is not accessed in between, so that they can work in place.
     fn find_overwrites(&self, steps: &mut [Step]) {
         let mut written: HashMap<usize, usize> = HashMap::new();
         for step in steps.iter_mut().rev() {
@@ -334,7 +331,7 @@ fn constant_value(
 ) -> Result<Value, String> {
     let extent = |dim: &aimodel::Dim| dim.fixed().and_then(|extent| usize::try_from(extent).ok());
     let shape: Option<Vec<usize>> = ty.shape.iter().map(extent).collect();
-    let shape = shape.ok_or("a constant of dynamic shape")?;
+    let shape = shape.ok_or("the constant has a dynamic shape")?;
     match attribute {
         Attribute::DenseElements { splat: true, bytes } => {
             // A splat bool is stored in full.
@@ -345,17 +342,17 @@ fn constant_value(
             Tensor::from_bytes(ty.element, &shape, bytes).map(Value::Tensor)
         }
         Attribute::DenseResource(resource) => {
-            let blob = blobs.get(resource.index()).ok_or("names a blob that is not there")?;
+            let blob = blobs.get(resource.index()).ok_or("refers to a blob that does not exist")?;
             if Some(blob.length) != ty.blob_bytes() {
-                return Err(format!("its blob has {} bytes, {ty} takes another number", blob.length));
+                return Err(format!("its blob has {} bytes, which does not match {ty}", blob.length));
             }
-            let start = usize::try_from(blob.offset).map_err(|_| "lies beyond what memory can map")?;
+            let start = usize::try_from(blob.offset).map_err(|_| "starts beyond what memory can map")?;
             if ty.element.bits() < 8 && ty.element != Element::Bool {
                 Packed::new(ty.element, &shape, map, start).map(Value::Packed)
             } else {
                 Tensor::mapped(ty.element, &shape, map, start).map(Value::Tensor)
             }
         }
-        _ => Err("has a value of an unknown kind".to_owned()),
+        _ => Err("has a value of an unsupported kind".to_owned()),
     }
 }

@@ -1,4 +1,4 @@
-//! A running package: states that grow and are shared by its functions, inputs bound once, one call at a time.
+//! A running package: its functions share states, which can grow, and run one at a time.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,10 +14,10 @@ use super::program::{Function, Port, Program, Step};
 use super::tensor::Tensor;
 use super::value::Value;
 
-/// Positions that states start with on their dynamic axis, as in Apple's engine.
+/// Initial positions of states on their dynamic axis, as in Apple's engine.
 const FIRST_POSITIONS: usize = 256;
 
-/// Called with every tensor that a step computes: the op, and the position of the result.
+/// Called with every tensor that a step computes: the op, its position among the steps, and the tensor.
 pub type Observer<'o> = &'o mut dyn FnMut(OpId, usize, &Tensor);
 
 /// Outputs of one step by name.
@@ -30,16 +30,16 @@ impl Outputs {
         self.0.iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor)
     }
 
-    /// The output `logits` as f32 `[V]` after token number `at` of those that were fed.
+    /// The logits after fed token number `at`, from the output `logits`, as f32 `[V]`.
     ///
     /// # Errors
-    /// [`InterpretError::Graph`] if there is no such output, or it has no logits for that token.
+    /// [`InterpretError::Graph`] if there is no such output, or no logits for that token.
     pub fn logits(&self, at: usize) -> Result<Vec<f32>, InterpretError> {
         let graph_error = |reason: String| InterpretError::Graph(format!("logits: {reason}"));
         let tensor = self.get("logits").ok_or_else(|| graph_error("there is no such output".to_owned()))?;
         let length = tensor.shape().last().copied().unwrap_or(0);
         if length == 0 || at >= tensor.elements() / length {
-            return Err(graph_error(format!("{:?} hold none of token {at}", tensor.shape())));
+            return Err(graph_error(format!("{:?} has none for token {at}", tensor.shape())));
         }
         let dense = tensor.to_dense().map_err(graph_error)?;
         dense.view(vec![length], vec![1], dense.offset() + at * length).to_floats().map_err(graph_error)
@@ -52,9 +52,9 @@ impl Outputs {
 #[derive(Debug)]
 pub struct Session {
     program: Arc<Program>,
-    /// By slot: an input has one in each function.
+    /// Bound inputs by slot: an input has one slot in each function.
     bound: HashMap<usize, Tensor>,
-    /// `None` while a step overwrites the state, and after a step that failed then.
+    /// `None` while a step overwrites the state, and after a step that failed meanwhile.
     states: Vec<Option<Tensor>>,
     positions: usize,
     rounding: Rounding,
@@ -71,12 +71,12 @@ impl Session {
         Ok(session)
     }
 
-    /// Chooses how f16 results are rounded from the next step on.
+    /// Sets how f16 results are rounded, starting with the next step.
     pub fn set_rounding(&mut self, rounding: Rounding) {
         self.rounding = rounding;
     }
 
-    /// Inputs that each step, or [`Session::bind`], must give.
+    /// Inputs that must be given to each step, or bound by [`Session::bind`].
     pub fn inputs(&self) -> impl Iterator<Item = &Port> {
         self.program.main().inputs.iter().map(|(_, port)| port)
     }
@@ -97,17 +97,17 @@ impl Session {
         self.program.main().outputs.iter().map(|(_, port)| port)
     }
 
-    /// All functions as they are stored.
+    /// The package's module.
     pub fn module(&self) -> &Module {
         &self.program.module
     }
 
-    /// The ops of a step.
+    /// The block with the ops of `main`.
     pub fn body(&self) -> BlockId {
         self.program.main().body
     }
 
-    /// The tensor behind a constant op: a view of the file, or a copy if it is packed.
+    /// The tensor of a constant op: a view of the file, or an unpacked copy if it is packed.
     pub fn constant(&self, value: ValueId) -> Option<Tensor> {
         let constant = self.program.constants.get(value.index())?.as_ref()?;
         constant.tensor().ok().map(std::borrow::Cow::into_owned)
@@ -127,7 +127,7 @@ impl Session {
         self.program.matrix_rows(value, first, height).map_err(InterpretError::Graph)
     }
 
-    /// Sets all states to zero and to their first capacity. Bound inputs stay.
+    /// Sets all states to zero and to their initial capacity. Inputs stay bound.
     pub fn reset(&mut self) -> Result<(), InterpretError> {
         self.positions = FIRST_POSITIONS;
         self.states = Vec::new();
@@ -137,12 +137,12 @@ impl Session {
         Ok(())
     }
 
-    /// Positions that the states hold now.
+    /// Positions that the states can currently hold.
     pub fn capacity(&self) -> usize {
         self.positions
     }
 
-    /// Doubles the states on their dynamic axis until they hold this many positions.
+    /// Doubles the states on their dynamic axis until they can hold this many positions.
     pub fn reserve(&mut self, positions: usize) -> Result<(), InterpretError> {
         while self.positions < positions {
             let larger = self.positions.checked_mul(2);
@@ -156,11 +156,11 @@ impl Session {
         Ok(())
     }
 
-    /// The contents of a state, in the order of [`Session::states`], up to so many positions of its dynamic axis.
+    /// The contents of state number `at` of [`Session::states`], in its first `positions` positions.
     ///
     /// # Errors
-    /// [`InterpretError::Graph`] if there is no such state or it holds fewer positions, [`InterpretError::Poisoned`] after a step that
-    /// failed half-way.
+    /// [`InterpretError::Graph`] if there is no such state or it holds fewer positions, [`InterpretError::Poisoned`] after a step
+    /// that failed while it overwrote the state.
     pub fn state(&self, at: usize, positions: usize) -> Result<Tensor, InterpretError> {
         let port = self.program.states.get(at).ok_or_else(|| no_state(at))?;
         let state = self.states[at].as_ref().ok_or(InterpretError::Poisoned)?;
@@ -172,10 +172,10 @@ impl Session {
         Ok(state.view(shape, state.strides().to_vec(), state.offset()))
     }
 
-    /// Puts other contents in the place of a state's, which are as many.
+    /// Replaces the contents of a state by a tensor of the same type and current shape.
     ///
     /// # Errors
-    /// [`InterpretError::Graph`] if there is no such state, or it has another shape now.
+    /// [`InterpretError::Graph`] if there is no such state, or the tensor has another type or shape.
     pub fn set_state(&mut self, at: usize, contents: Tensor) -> Result<(), InterpretError> {
         let port = self.program.states.get(at).ok_or_else(|| no_state(at))?;
         let shape = state_shape(port, self.positions)?;
@@ -187,7 +187,7 @@ impl Session {
         Ok(())
     }
 
-    /// Gives an input once for all calls to come, to all functions that have it.
+    /// Binds an input for all later calls, in all functions that have it.
     pub fn bind(&mut self, name: &str, tensor: Tensor) -> Result<(), InterpretError> {
         let program = Arc::clone(&self.program);
         let has = |function: &&Function| function.inputs.iter().any(|(_, port)| port.name == name);
@@ -203,7 +203,7 @@ impl Session {
         self.step_observed(inputs, &mut |_, _, _| {})
     }
 
-    /// Runs `main` once and shows every tensor that it computes. Weights are not shown.
+    /// Runs `main` once and calls `observer` with every tensor that it computes. Quantized weights are not passed.
     pub fn step_observed(
         &mut self,
         inputs: &[(&str, Tensor)],
@@ -239,7 +239,7 @@ impl Session {
             if values.slots[*slot].is_none() {
                 return Err(InterpretError::Input {
                     name: port.name.clone(),
-                    reason: "was not given".to_owned(),
+                    reason: "is missing".to_owned(),
                 });
             }
         }
@@ -264,7 +264,7 @@ impl Session {
         let operands: Option<Vec<Value>> =
             step.operands.iter().map(|slot| values.slots[*slot].clone()).collect();
         let operands = operands.ok_or_else(|| fault("an operand was not computed".to_owned()))?;
-        // Values that are read for the last time are let go, so that an update can work in place.
+        // Values that are not read again are dropped, so that an update can work in place.
         for slot in &step.last_uses {
             values.slots[*slot] = None;
         }
@@ -309,16 +309,16 @@ impl Session {
     }
 
     fn read(&self, operands: &[Value]) -> Result<Tensor, String> {
-        let state = self.states.get(Self::index(operands)?).ok_or("names a state that is not there")?;
+        let state = self.states.get(Self::index(operands)?).ok_or("refers to an unknown state")?;
         state.clone().ok_or_else(|| InterpretError::Poisoned.to_string())
     }
 
     fn write(&mut self, operands: &[Value]) -> Result<(), String> {
         let index = Self::index(operands)?;
         let tensor = operands.get(1).ok_or("operand 1 is missing")?.tensor()?.into_owned();
-        let ty = &self.program.states.get(index).ok_or("names a state that is not there")?.ty;
+        let ty = &self.program.states.get(index).ok_or("refers to an unknown state")?.ty;
         if !tensor.fits(ty) {
-            return Err(format!("{ty} is declared, {:?} written", tensor.shape()));
+            return Err(format!("the state is declared as {ty}, but {:?} is written", tensor.shape()));
         }
         self.states[index] = Some(tensor);
         Ok(())
@@ -331,7 +331,7 @@ impl Session {
         values: &mut Values,
     ) -> Result<Value, String> {
         if operands.len() != 5 {
-            return Err(format!("takes 5 operands, has {}", operands.len()));
+            return Err(format!("takes 5 operands, but has {}", operands.len()));
         }
         let rest: Vec<Tensor> = operands[1..]
             .iter()
@@ -358,8 +358,8 @@ struct Values {
 }
 
 impl Values {
-    /// Copies what was read from a state and is still needed, so that the state's own bytes can be overwritten: one layer's keys are
-    /// a small part of all layers'.
+    /// Copies the views of a state that are still needed, so that the state can be overwritten in place. They are small: one
+    /// layer's keys or values, where the state has those of all layers.
     fn detach(&mut self, state: &Tensor) -> Result<(), String> {
         let mut others = Vec::new();
         for slot in self.views.drain(..) {
@@ -374,17 +374,17 @@ impl Values {
     }
 }
 
-/// Slot of a function's input, which the tensor must fit.
+/// Slot of a function's input; fails unless the tensor has the declared type.
 fn slot(function: &Function, name: &str, tensor: &Tensor) -> Result<usize, InterpretError> {
     let fault = |reason: String| InterpretError::Input { name: name.to_owned(), reason };
     let found = function.inputs.iter().find(|(_, port)| port.name == name);
     let (slot, port) = found.ok_or_else(|| {
         let known: Vec<&str> = function.inputs.iter().map(|(_, port)| port.name.as_str()).collect();
-        fault(format!("the graph has no such input, but {}", known.join(", ")))
+        fault(format!("the graph does not have this input, only {}", known.join(", ")))
     })?;
     if !tensor.fits(&port.ty) {
         return Err(fault(format!(
-            "{} is declared, {:?} of {} given",
+            "declared as {}, but {:?} of {} was given",
             port.ty,
             tensor.shape(),
             tensor.element()
@@ -416,7 +416,7 @@ fn empty_state(port: &Port, positions: usize) -> Result<Tensor, InterpretError> 
     Tensor::zeros(port.ty.element, &state_shape(port, positions)?).map_err(state_error(port))
 }
 
-/// A larger state that starts with the old one's contents.
+/// A larger state that starts with the contents of the old one.
 fn grown(port: &Port, old: &Tensor, positions: usize) -> Result<Tensor, InterpretError> {
     let larger = empty_state(port, positions)?;
     let fault = state_error(port);
@@ -428,14 +428,14 @@ fn grown(port: &Port, old: &Tensor, positions: usize) -> Result<Tensor, Interpre
     slice_update(larger, &start, &end, &stride, old).map_err(&fault)
 }
 
-/// A result must have the type that the graph declares for it.
+/// Checks that a result has the declared type.
 fn check(value: &Value, declared: Option<&TensorType>) -> Result<(), String> {
     let (shape, element) = match value {
         Value::Tensor(tensor) => (tensor.shape().to_vec(), tensor.element()),
         Value::Quantized(weights) => (weights.shape().to_vec(), weights.element()),
         Value::Packed(_) | Value::State(_) | Value::Token => return Ok(()),
     };
-    let Some(ty) = declared else { return Err("makes a tensor where none is declared".to_owned()) };
+    let Some(ty) = declared else { return Err("computes a tensor, but none is declared".to_owned()) };
     let fits = ty.element == element
         && ty.rank() == shape.len()
         && ty
@@ -443,7 +443,7 @@ fn check(value: &Value, declared: Option<&TensorType>) -> Result<(), String> {
             .iter()
             .zip(&shape)
             .all(|(dim, extent)| dim.fixed().is_none_or(|fixed| fixed == *extent as u64));
-    if fits { Ok(()) } else { Err(format!("makes {shape:?} of {element} where {ty} is declared")) }
+    if fits { Ok(()) } else { Err(format!("computes {shape:?} of {element}, but {ty} is declared")) }
 }
 
 #[cfg(test)]
@@ -454,7 +454,7 @@ mod tests {
 
     use super::*;
 
-    /// Where the bytes of each state lie.
+    /// Addresses of the bytes of each state.
     fn places(session: &Session) -> Vec<*const u16> {
         session.states.iter().map(|state| state.as_ref().unwrap().items::<u16>().unwrap().as_ptr()).collect()
     }
@@ -471,7 +471,7 @@ mod tests {
         session.call(function, &inputs).unwrap();
     }
 
-    fn stays(package: &Path, calls: &[(&str, usize)]) {
+    fn assert_in_place(package: &Path, calls: &[(&str, usize)]) {
         let mut session = Session::open(package).unwrap();
         let before = places(&session);
         let mut past = 0;
@@ -484,16 +484,16 @@ mod tests {
         assert!(keys.iter().any(|key| *key != 0.0));
     }
 
-    /// Copies of the caches, which hold all layers, would cost more than everything else a step does. In the packages of two functions,
+    /// The caches hold all layers: copying them would take longer than the rest of a step. In the packages of two functions,
     /// shared layers still need the keys of one slot when the next slot is written.
     #[test]
     fn caches_are_written_in_place() {
-        stays(&Reference::ProviderF16.path(), &[("main", 1), ("main", 1)]);
-        stays(&PrefillReference::F16.path(), &[("main", 3), ("prefill", 5), ("main", 1)]);
+        assert_in_place(&Reference::ProviderF16.path(), &[("main", 1), ("main", 1)]);
+        assert_in_place(&PrefillReference::F16.path(), &[("main", 3), ("prefill", 5), ("main", 1)]);
     }
 
     #[test]
-    fn states_are_read_and_replaced_as_a_whole() {
+    fn states_can_be_read_and_replaced() {
         let mut session = Session::open(&PrefillReference::F16.path()).unwrap();
         assert_eq!(session.state(1, 3).unwrap().shape(), [7, 1, 2, 3, 64]);
         assert!(session.state(1, 257).is_err() && session.state(2, 1).is_err());

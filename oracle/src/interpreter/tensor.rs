@@ -1,6 +1,6 @@
 //! Tensors: strided views of shared storage.
 //!
-//! Views make transposes, slices and broadcasts free of copies; a weight is a view of the mapped file.
+//! Transposes, slices and broadcasts are views, without copies; a weight is a view of the mapped file.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
 
-/// Bytes of tensors, aligned for their element.
+/// Bytes of tensors, aligned for their element type.
 #[derive(Debug, Clone)]
 pub(super) enum Storage {
     One(Vec<u8>),
@@ -33,7 +33,7 @@ impl Storage {
         }
     }
 
-    /// Bytes to write to; none if they are a mapped file's.
+    /// Bytes to write to; empty for a mapped file.
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Storage::One(items) => items,
@@ -45,12 +45,12 @@ impl Storage {
     }
 }
 
-/// Bytes of one element in memory: sub-byte types take a byte.
+/// Bytes of one element in memory: sub-byte types take one byte.
 pub(super) fn width(element: Element) -> usize {
     element.inline_bytes() as usize
 }
 
-/// Runs `$body` with `$T` standing for the unsigned integer that is as wide as `$element`.
+/// Runs `$body` with `$T` as the unsigned integer type of the same width as `$element`.
 macro_rules! by_width {
     ($element:expr, $T:ident => $body:expr) => {
         match $crate::interpreter::tensor::width($element) {
@@ -88,10 +88,10 @@ pub struct Tensor {
     storage: Arc<Storage>,
 }
 
-/// Most elements of a tensor: three times as many as the largest table has. Beyond this, allocations end the process.
+/// Most elements of a tensor: three times those of the largest table. Larger allocations could abort the process.
 const MOST_ELEMENTS: usize = 1 << 33;
 
-/// Number of elements of a shape, if it fits memory at all. Axes of extent 0 count as 1 for that: strides are multiplied as well.
+/// Number of elements of a shape, if it is not too large. For this check an extent of 0 counts as 1, as it does in strides.
 pub(super) fn count(shape: &[usize]) -> Result<usize, String> {
     let product = shape.iter().try_fold(1_usize, |product, extent| product.checked_mul((*extent).max(1)));
     match product {
@@ -100,7 +100,7 @@ pub(super) fn count(shape: &[usize]) -> Result<usize, String> {
     }
 }
 
-/// Strides of a tensor whose elements lie in row-major order without gaps.
+/// Strides of a tensor whose elements are in row-major order without gaps.
 pub(super) fn dense_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; shape.len()];
     let mut stride = 1;
@@ -135,7 +135,7 @@ impl Tensor {
         Self::dense(element, shape.to_vec(), storage)
     }
 
-    /// A tensor of little-endian, row-major bytes; a byte each for elements below 8 bits.
+    /// A tensor of little-endian, row-major bytes; elements below 8 bits take one byte each.
     pub fn from_bytes(element: Element, shape: &[usize], bytes: &[u8]) -> Result<Tensor, String> {
         let mut tensor = Self::zeros(element, shape)?;
         let target = tensor.storage_mut().bytes_mut();
@@ -146,7 +146,7 @@ impl Tensor {
         Ok(tensor)
     }
 
-    /// A view of a mapped file's bytes from `start` on; nothing is read. Bytes that lie unaligned are copied.
+    /// A view of a mapped file that starts at byte `start`; nothing is read. Unaligned bytes are copied.
     pub fn mapped(
         element: Element,
         shape: &[usize],
@@ -177,7 +177,7 @@ impl Tensor {
         Ok(tensor)
     }
 
-    /// A tensor of f32 values, rounded to `element` (a float type), nearest even.
+    /// A tensor of f32 values, rounded to `element` (a float type), ties to even.
     pub fn from_floats(element: Element, shape: &[usize], values: Vec<f32>) -> Result<Tensor, String> {
         let storage = match element {
             Element::F32 => Storage::Four(bytemuck::cast_vec(values)),
@@ -208,7 +208,7 @@ impl Tensor {
         Self::dense(element, shape.to_vec(), storage)
     }
 
-    /// A tensor of plain items that are as wide as `element`.
+    /// A tensor of plain items of the same width as `element`.
     pub(super) fn from_items<T: Pod>(
         element: Element,
         shape: &[usize],
@@ -272,17 +272,17 @@ impl Tensor {
         Arc::ptr_eq(&self.storage, &other.storage)
     }
 
-    /// The same elements in bytes of their own.
+    /// A copy of the elements that does not share bytes.
     pub(super) fn copied(&self) -> Result<Tensor, String> {
         by_width!(self.element, T => {
             Self::from_items(self.element, &self.shape, self.dense_items::<T>()?.into_owned())
         })
     }
 
-    /// All elements of the storage, of which the view picks some.
+    /// All elements of the storage, including those outside the view.
     pub(super) fn items<T: Pod>(&self) -> Result<&[T], String> {
         bytemuck::try_cast_slice(self.storage.bytes())
-            .map_err(|_| format!("{} has another width", self.element))
+            .map_err(|_| format!("{} has a different width", self.element))
     }
 
     /// The storage, for writing; shared bytes are copied first.
@@ -297,10 +297,10 @@ impl Tensor {
             *self = Self::from_items(element, &self.shape, self.dense_items::<T>()?.into_owned())?;
         }
         let bytes = self.storage_mut().bytes_mut();
-        bytemuck::try_cast_slice_mut(bytes).map_err(|_| format!("{element} has another width"))
+        bytemuck::try_cast_slice_mut(bytes).map_err(|_| format!("{element} has a different width"))
     }
 
-    /// Whether the elements lie in row-major order without gaps.
+    /// Whether the elements are in row-major order without gaps.
     pub(super) fn is_dense(&self) -> bool {
         let dense = dense_strides(&self.shape);
         self.shape
@@ -310,12 +310,12 @@ impl Tensor {
             .all(|((extent, stride), dense)| *extent <= 1 || stride == dense)
     }
 
-    /// The elements in row-major order, without a copy if they lie so.
+    /// The elements in row-major order; not copied if they are dense.
     pub(super) fn dense_items<T: Pod>(&self) -> Result<std::borrow::Cow<'_, [T]>, String> {
         let items = self.items::<T>()?;
         if self.is_dense() {
             let slice = items.get(self.offset..self.offset + self.elements());
-            return slice.map(Into::into).ok_or_else(|| "a view beyond its storage".to_owned());
+            return slice.map(Into::into).ok_or_else(|| "a view exceeds its storage".to_owned());
         }
         let mut copied = Vec::with_capacity(self.elements());
         self.rows(|start, length, stride| {
@@ -329,7 +329,7 @@ impl Tensor {
         if self.is_dense() { Ok(self.clone()) } else { self.copied() }
     }
 
-    /// Visits the innermost axis of the view once for each position of the outer ones: first element, length, stride.
+    /// Visits the innermost axis of the view for each position of the outer axes: first element, length, stride.
     pub(super) fn rows(&self, mut visit: impl FnMut(usize, usize, usize)) {
         if self.elements() == 0 {
             return;
@@ -360,7 +360,7 @@ impl Tensor {
         }
     }
 
-    /// The elements as f32, row-major. Halves and bf16 convert exactly.
+    /// The elements as f32, row-major. f16 and bf16 convert exactly.
     pub fn to_floats(&self) -> Result<Vec<f32>, String> {
         match self.element {
             Element::F32 => Ok(self.dense_items::<f32>()?.into_owned()),
@@ -383,7 +383,7 @@ impl Tensor {
                 self.dense_items::<u8>()?.iter().map(|value| i64::from(*value)).collect()
             }
             Si8 => self.dense_items::<i8>()?.iter().map(|value| i64::from(*value)).collect(),
-            // The high bits of stored sub-byte integers are not defined.
+            // The high bits of stored sub-byte integers are undefined.
             Si4 => self.dense_items::<u8>()?.iter().map(|value| i64::from((value << 4) as i8 >> 4)).collect(),
             Si2 => self.dense_items::<u8>()?.iter().map(|value| i64::from((value << 6) as i8 >> 6)).collect(),
             Si16 => self.dense_items::<i16>()?.iter().map(|value| i64::from(*value)).collect(),

@@ -1,4 +1,4 @@
-//! Values that flow between ops: tensors, and weights that stay packed until somebody needs their numbers.
+//! Values of a running graph: tensors, states, and weights that stay packed until their numbers are needed.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub(super) enum Value {
     Tensor(Tensor),
     Packed(Packed),
     Quantized(Arc<Quantized>),
-    /// A handle: which state of the session.
+    /// A handle: the number of a state of the session.
     State(usize),
     Token,
 }
@@ -30,7 +30,7 @@ impl Value {
             Value::Packed(packed) => Cow::Owned(packed.tensor()?),
             Value::Quantized(quantized) => Cow::Owned(quantized.tensor()?),
             Value::State(_) | Value::Token => {
-                return Err("a tensor is needed, not a handle or token".to_owned());
+                return Err("a tensor is required, not a handle or token".to_owned());
             }
         })
     }
@@ -45,7 +45,7 @@ impl Value {
         };
         let inside = shape.len() == 2 && first.checked_add(height).is_some_and(|end| end <= shape[0]);
         if !inside {
-            return Err(format!("{height} rows from {first} on of {shape:?}"));
+            return Err(format!("{shape:?} does not have {height} rows from row {first}"));
         }
         match self {
             Value::Quantized(weights) if !weights.is_transposed() => weights.dequantized_rows(first, height),
@@ -65,14 +65,14 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// A view of a mapped file from byte `start` on.
+    /// A view of a mapped file that starts at byte `start`.
     pub(super) fn new(
         element: Element,
         shape: &[usize],
         map: &Arc<Mmap>,
         start: usize,
     ) -> Result<Packed, String> {
-        let bits = count(shape)?.checked_mul(element.bits() as usize).ok_or("too large")?;
+        let bits = count(shape)?.checked_mul(element.bits() as usize).ok_or("the tensor is too large")?;
         let length = bits.div_ceil(8);
         if !matches!(element.bits(), 1 | 2 | 4) {
             return Err(format!("blobs of {element} are not supported"));
@@ -96,7 +96,7 @@ impl Packed {
         self.unpack(0, &self.shape)
     }
 
-    /// Elements from number `first` on, in a shape, a byte each.
+    /// Elements that start at number `first`, unpacked into a shape, one byte each.
     fn unpack(&self, first: usize, shape: &[usize]) -> Result<Tensor, String> {
         let bits = self.element.bits() as usize;
         let per_byte = 8 / bits;
@@ -131,7 +131,7 @@ fn part(matrix: &Tensor, first: usize, height: usize) -> Tensor {
     matrix.view(vec![height, matrix.shape()[1]], matrix.strides().to_vec(), offset)
 }
 
-/// A matrix [rows, columns] as codes and scales, perhaps seen transposed. Its numbers are
+/// A matrix [rows, columns] as codes and scales, possibly viewed transposed. Its numbers are
 /// `scale * (code - code_offset) + value_offset`, rounded to the type of the value offsets.
 #[derive(Clone, Debug)]
 pub(super) struct Quantized {
@@ -183,7 +183,7 @@ pub(super) fn blockwise_shift_scale(
     })))
 }
 
-/// Whether a tensor is one stored zero, repeated.
+/// Whether a tensor is a single stored zero that is repeated.
 fn is_zero_splat(x: &Tensor) -> Result<bool, String> {
     if x.elements() == 0 || x.strides().iter().any(|stride| *stride != 0) {
         return Ok(false);
@@ -196,7 +196,7 @@ fn is_zero_splat(x: &Tensor) -> Result<bool, String> {
     }
 }
 
-/// The whole of `scale * (code - code_offset) + value_offset`, in f32, rounded once.
+/// Computes `scale * (code - code_offset) + value_offset` in f32, rounded once.
 fn dequantize(
     codes: &Tensor,
     scale: &Tensor,
@@ -217,9 +217,9 @@ fn dequantize(
     Tensor::from_floats(element, codes.shape(), values)
 }
 
-/// For each element in row-major order the number of its block.
+/// The number of each element's block, in row-major order.
 fn block_numbers(shape: &[usize], blocks: &[usize]) -> Result<Vec<usize>, String> {
-    // Each axis split in two, [blocks, block size], the second of which repeats.
+    // Each axis is split in two, [blocks, block size]; all elements along the second have the same number.
     let split: Vec<usize> =
         shape.iter().zip(blocks).flat_map(|(extent, blocks)| [*blocks, extent / blocks]).collect();
     let spread: Vec<usize> = blocks.iter().flat_map(|blocks| [*blocks, 1]).collect();
@@ -236,7 +236,7 @@ impl Quantized {
         Quantized { transposed: self.transposed != swapped, ..self.clone() }
     }
 
-    /// Shape as seen.
+    /// Shape as viewed.
     pub(super) fn shape(&self) -> [usize; 2] {
         if self.transposed { [self.columns, self.rows] } else { [self.rows, self.columns] }
     }
@@ -245,12 +245,12 @@ impl Quantized {
         self.element
     }
 
-    /// Whether columns as seen lie together in memory, so that a product reads them as rows.
+    /// Whether the columns as viewed are contiguous in memory, so that a product reads them as rows.
     pub(super) fn is_transposed(&self) -> bool {
         self.transposed
     }
 
-    /// Rows as they lie in memory, for the kernels; `None` if they are not made for this kind.
+    /// Rows in memory order for the kernels; `None` if no kernel supports this format.
     pub(super) fn kernel_rows(&self) -> Option<Rows<'_>> {
         let plain = self.code_offset.is_none() && self.value_offset.is_none() && self.element == Element::F16;
         let blocks =
@@ -273,14 +273,14 @@ impl Quantized {
         }
     }
 
-    /// Some rows as they lie in memory, as f32.
+    /// Some rows in memory order, as f32.
     pub(super) fn dequantized_rows(&self, first: usize, height: usize) -> Result<Vec<f32>, String> {
         self.block_rows(first, height)?.to_floats()
     }
 
-    /// Dequantizes whole rows of blocks, then takes the rows that were asked for.
+    /// Dequantizes whole rows of blocks, then selects the requested rows.
     fn block_rows(&self, first: usize, height: usize) -> Result<Tensor, String> {
-        // A matrix without rows has blocks without rows.
+        // Blocks of a matrix without rows have no rows: avoid division by zero.
         let tall = (self.rows / self.scale.shape()[0]).max(1);
         let (from, to) = (first / tall, (first + height).div_ceil(tall));
         let codes = self.codes.rows(from * tall, (to - from) * tall)?;

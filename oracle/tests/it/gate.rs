@@ -1,4 +1,4 @@
-//! The gate passes good packages, and fails planted faults naming their cause.
+//! The gate passes correct packages, fails packages with planted faults, and names the cause.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -41,7 +41,7 @@ fn gate_with(package: &Path, tables: Tables, cases: usize, layers: bool) -> Gate
     .unwrap()
 }
 
-/// A copy of a stored package with something changed in its graph or its blobs.
+/// A copy of a stored package with a change in its graph or its blobs.
 struct Faulty {
     dir: tempfile::TempDir,
 }
@@ -92,7 +92,7 @@ fn maker(module: &Module, value: ValueId) -> OpId {
     }
 }
 
-/// Blob of an operand of the dequantization of the `at`-th matrix.
+/// Blob of an operand of the `at`-th dequantization.
 fn blob(module: &Module, at: usize, operand: usize) -> usize {
     let op = ops(module, Opcode::BlockwiseShiftScale)[at];
     match module.constant(module.op(op).operands[operand]) {
@@ -101,7 +101,7 @@ fn blob(module: &Module, at: usize, operand: usize) -> usize {
     }
 }
 
-/// Gives a constant other inline bytes.
+/// Replaces the inline bytes of a constant.
 fn set_bytes(module: &mut Module, op: OpId, bytes: Vec<u8>, splat: bool) {
     let value = module.intern(Attribute::DenseElements { splat, bytes });
     module.op_mut(op).properties[0] = Some(value);
@@ -114,7 +114,7 @@ fn named(report: &GateReport, cause: impl Fn(&Cause) -> bool) {
 }
 
 #[test]
-fn packages_without_a_fault_have_no_findings_and_pass() {
+fn correct_packages_have_no_findings_and_pass() {
     for name in [F16, INT8] {
         let report = gate_with(&package(name), tables(), 6, true);
         assert_eq!(report.causes, [], "{name}");
@@ -127,7 +127,7 @@ fn packages_without_a_fault_have_no_findings_and_pass() {
     }
 }
 
-/// The rule that ignores the lattice fails by its flips alone: nothing is wrong with the graph.
+/// int4 codes off the lattice change winners, but the graph has no fault.
 #[test]
 fn int4_off_the_lattice_fails_without_a_finding() {
     let report = gate_with(&package(INT4), tables(), 6, true);
@@ -144,7 +144,7 @@ fn int4_off_the_lattice_fails_without_a_finding() {
 }
 
 #[test]
-fn without_the_checkpoint_winners_alone_decide() {
+fn without_the_checkpoint_only_winners_are_compared() {
     let mut stepper = Stepper::new(Session::open(&package(F16)).unwrap(), Some(tables())).unwrap();
     let report =
         gate::run(&mut stepper, &oracle_of(3), None, false, &mut || ControlFlow::Continue(())).unwrap();
@@ -153,7 +153,7 @@ fn without_the_checkpoint_winners_alone_decide() {
 
 #[test]
 fn swapped_blobs() {
-    // Matrices 8 and 9: gate and up projection of some layer have one shape; the first layer's are 5 and 6.
+    // Matrices 5 and 6 are the first layer's gate and up projection, which have the same shape.
     let faulty = Faulty::new(INT8, |module, blobs| {
         for operand in [0, 1] {
             let (gate, up) = (blob(module, 5, operand), blob(module, 6, operand));
@@ -269,12 +269,12 @@ fn missing_soft_cap() {
     });
     let report = faulty.report(false);
     named(&report, |cause| *cause == Cause::Softcap { found: None, expected: 30.0 });
-    assert!(report.cases[0].flips.is_empty(), "no winner moves: the cap is monotone");
+    assert!(report.cases[0].flips.is_empty(), "no winner changes: the cap is monotonic");
 }
 
-/// One weight in 256 is lost everywhere: no qualified position has another winner and no matrix is recognizably wrong.
+/// Every 256th weight is zero: no qualified position has another winner, and no matrix is recognized as wrong.
 #[test]
-fn subtle_damage_fails_by_its_distances() {
+fn subtle_damage_fails_the_bounds_of_distances() {
     let faulty = Faulty::new(F16, |_, blobs| {
         for blob in blobs {
             blob.as_chunks_mut::<2>().0.iter_mut().step_by(256).for_each(|weight| *weight = [0, 0]);
@@ -289,7 +289,7 @@ fn subtle_damage_fails_by_its_distances() {
 }
 
 #[test]
-fn logits_that_are_not_numbers_fail() {
+fn nan_logits_fail() {
     let faulty = Faulty::new(F16, |_, blobs| {
         let largest = blobs.iter_mut().max_by_key(|blob| blob.len()).unwrap();
         for weight in largest.as_chunks_mut::<2>().0 {
@@ -303,9 +303,9 @@ fn logits_that_are_not_numbers_fail() {
     assert_eq!((report.qualified, report.agreed), (33, 0));
 }
 
-/// A window of 2 tokens in `prefill` alone: the gate finds nothing wrong with `main`, but what `prefill` leaves in the caches differs.
+/// Only `prefill` has a window of 2 tokens: it leaves other keys and values in the caches than `main`, which is correct.
 #[test]
-fn a_fault_of_prefill_alone_shows_when_feedings_are_compared() {
+fn comparing_feedings_finds_a_fault_that_only_prefill_has() {
     let faulty = Faulty::new("stock-dyn-prefill.f16", |module, _| {
         let bytes = 16_i32.to_le_bytes().to_vec();
         let window = Attribute::DenseElements { splat: true, bytes };

@@ -1,5 +1,6 @@
-//! The interpreter against Apple's Linux runtime on the packages of the Python pipeline: golden arg-max and logit digests, made by
-//! `judges/apple_golden.py`. Equal bits need the `sinf`, `cosf`, `powf` and `expf` that Apple's runtime calls, those of glibc.
+//! Compares the interpreter with Apple's Linux runtime on the packages of the Python pipeline, by golden winners and logit
+//! digests from `judges/apple_golden.py`. Equal bits require the `sinf`, `cosf`, `powf` and `expf` of glibc, which Apple's
+//! runtime calls.
 
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
@@ -13,7 +14,7 @@ use oracle::feeding::chunks;
 use oracle::interpreter::Rounding;
 use sha2::{Digest, Sha256};
 
-/// Distance of the two best fp32 logits from which a position gates.
+/// Least difference of the two best fp32 logits at a qualified position.
 const QUALIFYING_MARGIN: f32 = 0.1;
 
 #[derive(serde::Deserialize)]
@@ -32,7 +33,7 @@ fn golden(name: &str) -> Golden {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// The short sequences, and one long one. Both long ones begin with the same 320 tokens, at which Apple's bits are the same.
+/// The short sequences and one long one. Both long ones start with the same 320 tokens, where Apple's bits are the same.
 fn sequences(long: usize) -> Vec<(usize, Case)> {
     let (short, lengthy) = (cases("oracle.json"), cases("oracle-long.json"));
     let long = (short.len() + long, lengthy[long].clone());
@@ -44,7 +45,8 @@ fn digest(logits: &[f32]) -> String {
     hex::encode(&Sha256::digest(bytes)[..8])
 }
 
-/// Rounded as Apple's runtime rounds, the logits are the same bits, up to this many positions of each sequence; gives their number.
+/// Checks that the logits, rounded as in Apple's runtime, have its bits at up to `longest` positions of each sequence. Returns
+/// the number of positions compared.
 fn same_bits(name: &str, long: usize, longest: usize) -> usize {
     let (golden, mut stepper) = (golden(name), stepper(&package(name)));
     stepper.set_rounding(Rounding::EachStep);
@@ -65,10 +67,10 @@ fn same_bits(name: &str, long: usize, longest: usize) -> usize {
     compared
 }
 
-/// What is stored of Apple's runtime: where the contexts are the same, so are the bits, in both int4 packages. So each of the
-/// positions of both is compared with Apple's bits once below, the longest sequence in one package and the other long one in the other.
+/// In the stored results of Apple's runtime, positions with the same context have the same bits, and so have both int4 packages.
+/// The tests below therefore run only one of the long sequences in each package.
 #[test]
-fn apples_bits_follow_from_the_context_alone() {
+fn apples_bits_depend_only_on_the_context() {
     let (provider, table) = (golden("provider.int4-symmetric"), golden("tbl.int4-symmetric"));
     let [.., first, second] = provider.cases.as_slice() else { panic!("two long sequences") };
     assert_eq!(first.digests[..320], second.digests[..320]);
@@ -77,7 +79,7 @@ fn apples_bits_follow_from_the_context_alone() {
     }
 }
 
-/// The damage that the rule does which ignores the lattice, by Apple's winners at the positions that gate.
+/// Counts the qualified positions where Apple's runtime has another winner: only int4 codes off the lattice have any.
 #[test]
 fn apples_winners_differ_from_the_checkpoints_as_the_readme_says() {
     for (name, expected) in
@@ -108,8 +110,8 @@ fn f16_provider_has_apples_bits() {
     assert_eq!(same_bits("provider.f16", 1, 150), 195 + 150);
 }
 
-/// Apple's runtime gives the package of two functions the bits of the package of one: it was fed these sequences one by one, in chunks of
-/// 16 and 64 through `main`, and through `prefill` of 64 and 512 up to the ends of the prompts.
+/// In Apple's runtime the package of two functions has the same bits as the package of one. It was fed these sequences one by
+/// one, in chunks of 16 and 64 through `main`, and in chunks of 64 and 512 through `prefill` up to the ends of the prompts.
 #[test]
 fn chunks_through_a_dynamic_main_have_apples_bits() {
     let (golden, mut stepper) = (golden("provider.f16"), prefill_stepper(PrefillReference::F16));
@@ -131,10 +133,11 @@ fn chunks_through_a_dynamic_main_have_apples_bits() {
     assert_eq!(compared, 195 + 338);
 }
 
-/// Rounded as Apple's, all positions have its bits, the longest sequence included. Rounded once, with sums in f32, every qualified
-/// position keeps its arg-max, and all but a few lie within 0.99999 of Apple's: what those lose is Apple's sums in f16.
+/// Rounded as in Apple's runtime, all positions have its bits, including the longest sequence. Rounded once, with sums in f32,
+/// every qualified position keeps its winner, and nearly all have a cosine of 0.99999 with Apple's logits: the others lose more
+/// by Apple's sums in f16.
 #[test]
-fn int4_provider_has_apples_bits_and_wide_sums_keep_its_winners() {
+fn int4_provider_has_apples_bits_and_f32_sums_keep_its_winners() {
     let name = "provider.int4-symmetric";
     let (golden, mut once, mut each) = (golden(name), stepper(&package(name)), stepper(&package(name)));
     each.set_rounding(Rounding::EachStep);
@@ -157,5 +160,5 @@ fn int4_provider_has_apples_bits_and_wide_sums_keep_its_winners() {
     }
     assert_eq!(qualified, 187 + 480);
     // Measured: 6 positions of 688 below, the lowest 0.99997.
-    assert!(lowest > 0.9999 && below <= 10, "{below} of the positions below 0.99999, lowest {lowest}");
+    assert!(lowest > 0.9999 && below <= 10, "{below} positions below 0.99999, lowest {lowest}");
 }

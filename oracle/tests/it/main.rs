@@ -10,4 +10,3 @@ mod run;
 mod spoiled;
 mod support;
 mod verdict;
-mod wide;

@@ -1,4 +1,4 @@
-//! Packages of two functions, fed in chunks: a token means the same in any chunk, alone, and through `prefill`.
+//! Packages of two functions: a token has the same results alone, in any chunk, and through `prefill`.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -16,19 +16,19 @@ use oracle::stepper::{StepError, Stepper};
 use oracle::text::Text;
 use serde_json::json;
 
-/// Distance of the two best fp32 logits from which a position gates.
+/// Least difference of the two best fp32 logits at a qualified position.
 const QUALIFYING_MARGIN: f32 = 0.1;
 
 fn width(tokens: usize) -> NonZeroUsize {
     NonZeroUsize::new(tokens).unwrap()
 }
 
-/// A sequence far beyond the window, and beyond the first capacity of the caches.
+/// A sequence much longer than the window, and longer than the initial capacity of the caches.
 fn long_sequence() -> Case {
     cases("oracle-long.json").remove(0)
 }
 
-/// Logits of all positions, fed in chunks of at most this many through `main`.
+/// Logits of all positions, fed through `main` in chunks of at most `most` tokens.
 fn through_main(stepper: &mut Stepper, tokens: &[u32], most: usize) -> Vec<Vec<f32>> {
     stepper.reset().unwrap();
     let mut logits = Vec::new();
@@ -39,7 +39,7 @@ fn through_main(stepper: &mut Stepper, tokens: &[u32], most: usize) -> Vec<Vec<f
     logits
 }
 
-/// What the states hold up to the last position.
+/// Contents of the states up to the last position.
 fn contents(stepper: &Stepper) -> Vec<Vec<f32>> {
     let session = stepper.session();
     let contents = |at| session.state(at, stepper.positions()).unwrap().to_floats().unwrap();
@@ -58,7 +58,8 @@ fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
     assert!(same, "{what}");
 }
 
-/// Every way of feeding gives the same bits, at all positions and in the caches.
+/// Checks that every way of feeding gives the same bits, at all positions and in the caches. Returns the number of qualified
+/// positions with another winner than the oracle.
 fn feedings_agree(package: PrefillReference, sequences: &[Case]) -> usize {
     let mut stepper = prefill_stepper(package);
     let mut flipped = 0;
@@ -91,24 +92,24 @@ fn feedings_agree(package: PrefillReference, sequences: &[Case]) -> usize {
 }
 
 #[test]
-fn short_sequences_say_the_same_however_they_are_fed() {
+fn short_sequences_have_the_same_logits_however_they_are_fed() {
     assert_eq!(feedings_agree(PrefillReference::F16, &cases("oracle.json")), 0);
 }
 
 #[test]
-fn a_long_sequence_says_the_same_however_it_is_fed() {
+fn a_long_sequence_has_the_same_logits_however_it_is_fed() {
     assert_eq!(feedings_agree(PrefillReference::F16, &[long_sequence()]), 0);
 }
 
-/// The rule that ignores the lattice flips as many winners as it does in the packages of one function.
+/// int4 codes off the lattice change as many winners as in the packages of one function.
 #[test]
-fn int4_says_the_same_however_it_is_fed() {
+fn int4_has_the_same_logits_however_it_is_fed() {
     assert_eq!(feedings_agree(PrefillReference::Int4, &cases("oracle.json")), 11);
 }
 
-/// A chunk that ends on the window's edge, before and after it, and one or two windows later.
+/// Chunks that end at the window's edge, before and after it, and one or two windows later.
 #[test]
-fn chunks_end_anywhere_about_the_window() {
+fn chunks_may_end_anywhere_around_the_window() {
     let tokens = &long_sequence().ids()[..52];
     let mut stepper = prefill_stepper(PrefillReference::F16);
     let expected = through_main(&mut stepper, tokens, 1);
@@ -128,7 +129,7 @@ fn chunks_end_anywhere_about_the_window() {
     }
 }
 
-/// Fills the caches beyond the last position with what is no number.
+/// Fills the caches beyond the last position with NaN.
 fn spoil(stepper: &mut Stepper) {
     let past = stepper.positions();
     let session = stepper.session_mut();
@@ -147,7 +148,7 @@ fn spoil(stepper: &mut Stepper) {
 }
 
 #[test]
-fn what_lies_beyond_the_last_position_changes_nothing() {
+fn cache_contents_beyond_the_last_position_do_not_matter() {
     let tokens = &long_sequence().ids()[..60];
     let mut stepper = prefill_stepper(PrefillReference::F16);
     let expected = through_main(&mut stepper, tokens, 1);
@@ -165,7 +166,7 @@ fn what_lies_beyond_the_last_position_changes_nothing() {
     assert_same_bits(&stepper.feed(tokens[59]).unwrap(), &expected[59], "the last one");
 }
 
-/// Rounded as Apple's runtime rounds, a token means the same in a chunk, too.
+/// With the rounding of Apple's runtime, too, a token has the same results in any chunk.
 #[test]
 fn rounding_each_step_does_not_depend_on_the_chunk() {
     let tokens = long_sequence().ids()[..40].to_vec();
@@ -201,7 +202,7 @@ fn a_package_is_fed_as_the_engine_feeds_it() {
 }
 
 #[test]
-fn a_prompt_through_prefill_is_answered_as_one_by_one() {
+fn a_prompt_through_prefill_has_the_same_continuation() {
     let text = Text::open(&checkpoint()).unwrap();
     let case = &cases("oracle.json")[0];
     let mut stepper = prefill_stepper(PrefillReference::F16);
@@ -213,7 +214,7 @@ fn a_prompt_through_prefill_is_answered_as_one_by_one() {
     assert_eq!(probe.generated_ids, case.generated_ids);
 }
 
-/// In chunks all positions are compared; through `prefill` the ends of the prompts' quarters, and the continuations.
+/// Through `main` all positions are compared; through `prefill` the ends of the prompts' quarters and the continuations.
 #[test]
 fn the_gate_passes_the_package_however_it_is_fed() {
     let source = LocalSource::open(&checkpoint()).unwrap();

@@ -1,4 +1,4 @@
-//! The fp32 reference against what `transformers` recorded for the tiny checkpoint.
+//! Compares the fp32 reference with results of `transformers` for the tiny checkpoint.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ fn compare(checkpoint: &Path, cases: Vec<Case>) {
     }
 }
 
-/// All tokens at once give the same winners and margins as one after the other.
+/// Checks that tokens fed together have the same margins as tokens fed one by one.
 fn teacher_forced_together(reference: &mut Reference<'_>, expected: &Case) {
     reference.reset();
     let hidden = reference.feed(&expected.ids(), &mut |_, _| {}).unwrap();
@@ -47,7 +47,7 @@ fn short_sequences_equal_those_of_transformers() {
 }
 
 #[test]
-fn sequences_far_beyond_the_window_equal_those_of_transformers() {
+fn sequences_much_longer_than_the_window_equal_those_of_transformers() {
     compare(&checkpoint(), cases("oracle-long.json"));
 }
 
@@ -63,7 +63,7 @@ fn dense_sequences_equal_those_of_transformers() {
     }
 }
 
-/// One KV head, double-wide feed-forward on shared layers, full attention every fifth layer. The golden's recipe is
+/// One KV head, double-wide feed-forward on shared layers, full attention every fifth layer. The golden was made by
 /// `xtask/judges/transformers_golden.py`.
 #[test]
 fn the_structure_of_e2b_equals_that_of_transformers() {

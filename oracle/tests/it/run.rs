@@ -1,4 +1,4 @@
-//! A package talks: tokens, template, streaming.
+//! Text generation with a package: tokens, chat template, streaming.
 
 use crate::support::{cases, checkpoint, package, stepper};
 use oracle::generate::generate;
@@ -6,7 +6,7 @@ use oracle::text::Text;
 use packer::template::{Conversation, Message};
 
 #[test]
-fn prompts_become_the_ids_of_transformers_and_come_back() {
+fn prompts_encode_to_the_ids_of_transformers_and_decode_again() {
     let text = Text::open(&checkpoint()).unwrap();
     for case in [cases("oracle.json"), cases("oracle-long.json")].concat() {
         assert_eq!(text.encode(&case.prompt).unwrap(), case.prompt_ids);
@@ -15,7 +15,7 @@ fn prompts_become_the_ids_of_transformers_and_come_back() {
 }
 
 #[test]
-fn a_chat_opens_the_models_turn() {
+fn a_chat_ends_with_the_start_of_the_models_turn() {
     let text = Text::open(&checkpoint()).unwrap();
     let messages = [Message { role: "user", content: "Days?" }];
     let prompt = text.chat(&messages, &Conversation::render).unwrap();
@@ -25,7 +25,7 @@ fn a_chat_opens_the_models_turn() {
 }
 
 #[test]
-fn the_text_streams_and_equals_the_oracles_continuation() {
+fn the_text_is_streamed_and_equals_the_oracles_continuation() {
     let text = Text::open(&checkpoint()).unwrap();
     let case = &cases("oracle.json")[0];
     let mut stepper = stepper(&package("provider.f16"));

@@ -1,4 +1,4 @@
-//! Spoiled tokenizer files: they are refused or read, and encode and decode without a panic.
+//! Damaged tokenizer files are either refused or read, and encoding and decoding never panics.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use fixtures::{data, mutate};
 use oracle::text::Text;
 
 #[test]
-fn tokenizer_files() {
+fn damaged_tokenizer_files_cause_no_panic() {
     let dir = tempfile::tempdir().unwrap();
     let names = ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
     for name in names {

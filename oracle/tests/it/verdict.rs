@@ -1,4 +1,4 @@
-//! No bundle passes without a comparison: files that hold nothing to compare with, few positions, repeated ones, near-ties.
+//! No bundle passes without a sufficient comparison: unusable oracle files, too few positions, repeated positions, near-ties.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const F16: &str = "provider.f16";
 
-/// Gates the f16 package without the checkpoint; gives the number of tokens that were fed, too.
+/// Gates the f16 package without the checkpoint. Returns the report and the number of tokens that were fed.
 fn gated(oracle: &Oracle) -> (GateReport, usize) {
     let mut fed = 0;
     let report = gate::run(&mut stepper(&package(F16)), oracle, None, false, &mut || {
@@ -23,7 +23,7 @@ fn gated(oracle: &Oracle) -> (GateReport, usize) {
     (report.unwrap(), fed)
 }
 
-/// Why a file is refused that differs from the stored oracle in this.
+/// Changes the stored oracle and returns the error with which the file is refused.
 fn refused(change: impl FnOnce(&mut Value)) -> String {
     let mut json: Value =
         serde_json::from_slice(&fs::read(checkpoint().join("oracle.json")).unwrap()).unwrap();
@@ -41,7 +41,7 @@ fn refused_text(text: &str) -> String {
 }
 
 #[test]
-fn files_that_nothing_can_be_compared_with_are_refused() {
+fn oracle_files_with_unusable_contents_are_refused() {
     type Change = fn(&mut Value);
     let cases: [(&str, Change); 12] = [
         ("\"cases\" is empty", |json| json["cases"] = json!([])),
@@ -93,7 +93,7 @@ fn files_that_nothing_can_be_compared_with_are_refused() {
 }
 
 #[test]
-fn files_without_an_end_are_given_up() {
+fn oversized_and_special_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("oracle.json");
     fs::File::create(&path).unwrap().set_len((64 << 20) + 1).unwrap();
@@ -128,7 +128,7 @@ fn positions_of_the_same_context_count_once_and_repeated_sequences_are_not_run()
     let once = oracle_of(1);
     let mut often = once.clone();
     often.cases = vec![once.cases[0].clone(); 5];
-    // A sixth one goes on otherwise after 20 tokens.
+    // The sixth sequence differs after 20 tokens.
     let mut branch = once.cases[0].clone();
     branch.generated_ids[10] = 3;
     branch.teacher_forced_margins[20..].fill(0.0);
@@ -154,7 +154,7 @@ fn positions_of_the_same_context_count_once_and_repeated_sequences_are_not_run()
     assert!(alone.judged_by(bounds).passed);
 }
 
-/// Norms that are off by half either way are as they should be on average.
+/// Half of the norms are too large and half too small, so their average is right.
 #[test]
 fn norms_are_bounded_position_by_position() {
     let mut oracle = oracle_of(3);
@@ -168,7 +168,7 @@ fn norms_are_bounded_position_by_position() {
     assert!(!report.passed);
 }
 
-/// Below the margin a winner says little, but not nothing: it counts if the bundle is surer of another one than rounding makes it.
+/// Near-ties do not qualify, but a bundle fails if it prefers other tokens there by more than rounding explains.
 #[test]
 fn near_ties_alone_do_not_pass_and_wrong_ones_fail() {
     let mut thin = oracle_of(3);

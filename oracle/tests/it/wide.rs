@@ -19,9 +19,9 @@ use oracle::stepper::Stepper;
 use oracle::tables::Tables;
 
 const LAYERS: usize = 6;
-/// Seconds a token, on two cores.
+/// Most seconds per token, on two cores.
 const LIMIT: f64 = 1.5;
-/// How many times faster a token is in chunks of 64 with its logits, and through `prefill` without.
+/// Least speedup per token in chunks of 64, through `main` with all logits and through `prefill`.
 const SPEEDUPS: [f64; 2] = [6.0, 10.0];
 
 fn config() -> DecoderConfig {
@@ -34,7 +34,7 @@ fn config() -> DecoderConfig {
     DecoderConfig::from_json(json.to_string().as_bytes()).unwrap()
 }
 
-/// Every blob is a run of one small half, which is as good a row of codes as any.
+/// All blobs repeat one small f16 value, which is also valid as codes.
 fn write_package(config: &DecoderConfig, dir: &Path, variant: Variant, functions: Functions) {
     let options = GraphOptions {
         variant,
@@ -96,8 +96,8 @@ fn a_token_of_the_wide_model_is_fast_and_small() {
         stepper.feed(token * 7).unwrap();
     }
     let seconds = start.elapsed().as_secs_f64() / f64::from(tokens);
-    println!("{seconds:.3} s a token, {:?} bytes of anonymous memory", anonymous_memory());
-    assert!(seconds <= LIMIT, "{seconds} s a token");
+    println!("{seconds:.3} s per token, {:?} bytes of anonymous memory", anonymous_memory());
+    assert!(seconds <= LIMIT, "{seconds} s per token");
     assert!(anonymous_memory().is_none_or(|bytes| bytes < 256 << 20));
 }
 
@@ -112,7 +112,7 @@ fn a_prompt_of_the_wide_model_is_fast_in_chunks() {
     let mut stepper = Stepper::new(Session::open(&package).unwrap(), None).unwrap();
     let tokens: Vec<u32> = (0..256).map(|at| at * 7 + 2).collect();
     let width = NonZeroUsize::new(64).unwrap();
-    // The pages are read, and what a thread needs is made.
+    // Warm up: read the mapped pages and start the threads.
     stepper.prefill(&tokens[..8]).unwrap();
     stepper.feed(2).unwrap();
     let mut seconds = |tokens: &[u32], read: &mut dyn FnMut(&mut Stepper, &[u32])| {
@@ -134,7 +134,7 @@ fn a_prompt_of_the_wide_model_is_fast_in_chunks() {
         stepper.set_feeding(Feeding::Prefill(width)).unwrap();
         assert!(stepper.read_prompt(tokens).unwrap().is_some());
     });
-    println!("{alone:.4} s a token alone, {in_chunks:.4} in chunks, {through_prefill:.4} through prefill");
+    println!("{alone:.4} s per token alone, {in_chunks:.4} in chunks, {through_prefill:.4} through prefill");
     assert!(alone / in_chunks >= SPEEDUPS[0], "{} times", alone / in_chunks);
     assert!(alone / through_prefill >= SPEEDUPS[1], "{} times", alone / through_prefill);
 }

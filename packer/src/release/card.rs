@@ -13,8 +13,8 @@ use super::member::Member;
 use super::{Release, ReleaseError};
 use crate::check::{GRAPHS, TABLES};
 use crate::front_matter::FrontMatter;
-use crate::manifest::SourceRecord;
-use crate::metadata::user_data;
+use crate::manifest::{FUNCTIONS, SourceRecord};
+use crate::metadata::{MAIN_FUNCTION, PREFILL_FUNCTION, user_data};
 
 /// Templates by name; what is inserted is escaped as their suffix says.
 const TEMPLATES: [(&str, &str); 2] = [
@@ -43,6 +43,7 @@ struct Card<'a> {
     bundles: Vec<BundleLine<'a>>,
     tables: Vec<TableLine>,
     weights: Vec<String>,
+    functions: Vec<FunctionsLine<'a>>,
     gates: Vec<GateLine<'a>>,
     /// Bundles that were not compared with the checkpoint.
     ungated: Vec<&'a str>,
@@ -76,6 +77,17 @@ struct TableLine {
     stamp: String,
 }
 
+/// How a bundle reads prompts, where a call takes several tokens.
+#[derive(Serialize)]
+struct FunctionsLine<'a> {
+    bundle: &'a str,
+    reader: &'a str,
+    tokens: u64,
+    /// Shares of what one token through `main` costs, if `main` takes one.
+    multiply_adds: Option<String>,
+    weights: Option<String>,
+}
+
 /// What a gate found.
 #[derive(Serialize)]
 struct GateLine<'a> {
@@ -100,6 +112,7 @@ pub(super) fn render(
         bundles: bundles.iter().map(bundle_line).collect(),
         tables: tables.iter().map(table_line).collect(),
         weights: weights(bundles),
+        functions: bundles.iter().filter_map(functions_line).collect(),
         gates: bundles.iter().filter_map(gate_line).collect(),
         ungated: bundles
             .iter()
@@ -177,6 +190,26 @@ fn table_line(member: &Member) -> TableLine {
     }
 }
 
+/// How a bundle reads prompts, as its manifest lists its functions.
+fn functions_line(member: &Member) -> Option<FunctionsLine<'_>> {
+    let functions = member.manifest.conversion[FUNCTIONS].as_array()?;
+    let find = |name: &str| functions.iter().find(|function| function["name"] == name);
+    let main = find(MAIN_FUNCTION)?;
+    let reader = find(PREFILL_FUNCTION).unwrap_or(main);
+    let share = |key: &str| {
+        let is_single = main["tokens"] == 1;
+        let (part, whole) = (reader[key].as_u64()?, main[key].as_u64()?);
+        is_single.then(|| percent(part, whole))
+    };
+    Some(FunctionsLine {
+        bundle: &member.name,
+        reader: reader["name"].as_str()?,
+        tokens: reader["tokens"].as_u64()?,
+        multiply_adds: share("multiply_adds"),
+        weights: share("weight_bytes"),
+    })
+}
+
 /// What the gate found, in a few words.
 fn verdict(gate: &Value) -> Option<String> {
     let (agreed, qualified) = (gate["agreed"].as_u64()?, gate["qualified"].as_u64()?);
@@ -250,7 +283,14 @@ mod tests {
     fn nothing_that_is_inserted_is_markup() {
         let evil = "`x` | <b>\n---\n# [y](http://z)";
         let provenance = Provenance {
-            conversion: serde_json::json!({"totals": [{"weights": 2, "weights_exact": 1, "format": evil}]}),
+            conversion: serde_json::json!({
+                "totals": [{"weights": 2, "weights_exact": 1, "format": evil}],
+                "functions": [
+                    {"name": "main", "tokens": 1, "multiply_adds": 1000, "weight_bytes": 1000},
+                    {"name": evil, "tokens": evil},
+                    {"name": "prefill", "tokens": 512, "multiply_adds": 543, "weight_bytes": 2},
+                ],
+            }),
             gate: serde_json::json!({"agreed": 1, "qualified": 2, "passed": true, "reference": evil}),
             compiled_from: Some(CompiledFrom {
                 bundle: evil.to_owned(),
@@ -292,12 +332,15 @@ mod tests {
             ),
             format!("| compiled for {plain} from {code} | f16 |"),
             format!("\n- {plain} weights: 1 of 2 weights (50.00 %) are those of the checkpoint"),
+            format!(
+                "\n- {code} reads prompts through `prefill`, 512 tokens at a time: for each token 54.30 % of"
+            ),
             format!("against {plain}: gate passed: 1 of 2 positions with a margin of 0.1 or more.\n"),
             format!("under the terms of their source, {code}: see LICENSE.\n"),
         ] {
             assert!(card.contains(&expected), "{expected}\n{card}");
         }
         assert_eq!(card.lines().filter(|line| *line == "---").count(), 2, "{card}");
-        assert_eq!(card.lines().filter(|line| line.starts_with('#')).count(), 4, "{card}");
+        assert_eq!(card.lines().filter(|line| line.starts_with('#')).count(), 5, "{card}");
     }
 }

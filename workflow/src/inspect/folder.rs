@@ -11,6 +11,7 @@ use text::small;
 
 use super::tree::{self, FolderEntry};
 use super::{PackageSummary, Shown};
+use crate::runnable;
 
 /// What a bundle says about itself.
 #[derive(Debug, Serialize)]
@@ -32,7 +33,8 @@ impl BundleSummary {
         let manifest = manifest_of(path)?;
         let files = tree::list(path)?;
         let main = metadata.assets.get(MAIN_ASSET);
-        let package = main.map(|main| PackageSummary::read(&path.join(main), shown)).transpose()?;
+        let chunk = runnable::chunk_of(&metadata);
+        let package = main.map(|main| PackageSummary::read(&path.join(main), shown, chunk)).transpose()?;
         Ok(BundleSummary { metadata, manifest, files, package })
     }
 }

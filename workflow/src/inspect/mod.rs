@@ -20,6 +20,7 @@ pub use tree::FolderEntry;
 pub use weights::{WeightScales, WeightSummary, WeightValues};
 
 use crate::origin::{self, Access, Opener};
+use crate::runnable;
 
 /// Parts of a package, or of a bundle's, that are shown on demand.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +77,11 @@ pub fn inspect(path: &Path, access: &Access, shown: &Shown, opener: Opener<'_>) 
         );
     }
     if holds(aimodel::package::PROGRAM) {
-        return Ok(Inspected::Package(PackageSummary::read(path, shown)?));
+        return Ok(Inspected::Package(PackageSummary::read(
+            path,
+            shown,
+            runnable::DEFAULT_CHUNK.get() as u64,
+        )?));
     }
     let is_bundle = holds(packer::metadata::FILE_NAME);
     if shown.is_of_package() && !is_bundle {

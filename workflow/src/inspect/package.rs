@@ -8,13 +8,15 @@ use aimodel::align::adopt_names;
 use aimodel::describe::describe_type_within;
 use aimodel::package::Package;
 use aimodel::print::{Listing, Part};
-use aimodel::view::{Function, Port, Work};
+use aimodel::view::{Function, Port};
 use aimodel::{Module, Opcode};
 use anyhow::bail;
+use report::FunctionWork;
 use serde::Serialize;
 
 use super::Shown;
 use super::weights::{self, WeightSummary};
+use crate::functions;
 
 /// Longest type in text and JSON, in bytes: that of a tensor with 16 axes is far shorter.
 const LONGEST_TYPE: usize = 512;
@@ -58,8 +60,9 @@ pub struct BlobSummary {
 /// A graph.
 #[derive(Debug, Serialize)]
 pub struct GraphSummary {
-    /// Its name.
-    pub name: String,
+    /// Its name, and what it costs.
+    #[serde(flatten)]
+    pub work: FunctionWork,
     /// How many ops there are of each kind.
     pub ops: BTreeMap<&'static str, u64>,
     /// Number of constants.
@@ -68,8 +71,6 @@ pub struct GraphSummary {
     pub inputs: Vec<PortSummary>,
     /// Outputs.
     pub outputs: Vec<PortSummary>,
-    /// What a call costs.
-    pub work: Work,
 }
 
 /// An input or an output.
@@ -83,7 +84,8 @@ pub struct PortSummary {
 }
 
 impl PackageSummary {
-    pub(super) fn read(path: &Path, shown: &Shown) -> anyhow::Result<Self> {
+    /// Reads a package that the engine feeds in chunks of this many tokens.
+    pub(super) fn read(path: &Path, shown: &Shown, chunk: u64) -> anyhow::Result<Self> {
         let mut package = Package::open(path)?;
         if let Some(other) = &shown.names {
             take_names(&mut package, path, other)?;
@@ -95,7 +97,7 @@ impl PackageSummary {
             producer: package.metadata.as_ref().and_then(|metadata| metadata.producer.clone()),
             bytes: bytecode.length,
             graphs: Function::all(&bytecode.module)
-                .map(|function| Some(GraphSummary::of(&package, &function?)))
+                .map(|function| Some(GraphSummary::of(&package, &function?, chunk)))
                 .collect(),
             blob_bytes: bytecode.blobs.iter().map(|blob| blob.length).sum(),
             blobs: blobs
@@ -135,7 +137,7 @@ fn listing(path: &Path, module: &Module, shown: &Shown) -> anyhow::Result<Vec<St
 }
 
 impl GraphSummary {
-    fn of(package: &Package, function: &Function<'_>) -> Self {
+    fn of(package: &Package, function: &Function<'_>, chunk: u64) -> Self {
         let module = &package.bytecode.module;
         let mut ops: BTreeMap<&'static str, u64> = BTreeMap::new();
         for op in &module.block(function.body).ops {
@@ -147,12 +149,11 @@ impl GraphSummary {
             ty: describe_type_within(module, module.value(port.value).ty, LONGEST_TYPE),
         };
         GraphSummary {
-            name: function.name.unwrap_or("?").to_owned(),
+            work: functions::of_function(package, function, chunk),
             ops,
             constants,
             inputs: function.arguments.iter().map(port).collect(),
             outputs: function.results.iter().map(port).collect(),
-            work: package.work(function),
         }
     }
 }

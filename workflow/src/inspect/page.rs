@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::package;
 use super::weights::{self, WeightSummary};
-use crate::reporting;
+use crate::{functions, reporting, runnable};
 
 /// Writes the page of what is at `path`, with the names of weights in `names`, to a file; returns the file. Its name follows that of
 /// `path` unless it is given.
@@ -39,12 +39,13 @@ fn read(path: &Path, names: Option<&Path>) -> anyhow::Result<Report> {
     // A package has a metadata.json too.
     let is_package = path.join(PROGRAM).exists();
     let is_bundle = !is_package && path.join(metadata::FILE_NAME).exists();
-    let directory = if is_bundle {
+    let (directory, chunk) = if is_bundle {
         let metadata = BundleMetadata::read(path)?;
         let main = metadata.assets.get(MAIN_ASSET);
-        path.join(main.with_context(|| format!("{} names no main asset", path.display()))?)
+        let main = main.with_context(|| format!("{} names no main asset", path.display()))?;
+        (path.join(main), runnable::chunk_of(&metadata))
     } else {
-        path.to_owned()
+        (path.to_owned(), runnable::DEFAULT_CHUNK.get() as u64)
     };
     if !directory.join(PROGRAM).exists() {
         bail!("{}: --html is for packages, and for bundles that hold one", directory.display());
@@ -53,7 +54,7 @@ fn read(path: &Path, names: Option<&Path>) -> anyhow::Result<Report> {
     if let Some(other) = names {
         package::take_names(&mut package, &directory, other)?;
     }
-    let mut report = of_package(&package, path)?;
+    let mut report = of_package(&package, path, chunk)?;
     if is_bundle && path.join(manifest::FILE_NAME).exists() {
         add_manifest(&mut report, &Manifest::read(path)?);
     }
@@ -63,7 +64,7 @@ fn read(path: &Path, names: Option<&Path>) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn of_package(package: &Package, path: &Path) -> anyhow::Result<Report> {
+fn of_package(package: &Package, path: &Path, chunk: u64) -> anyhow::Result<Report> {
     let weights = weights::read(package)?;
     let mut sizes: Vec<Size> = weights
         .iter()
@@ -80,6 +81,7 @@ fn of_package(package: &Package, path: &Path) -> anyhow::Result<Report> {
         name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         tool: TOOL.to_owned(),
         sizes,
+        functions: functions::of_package(package, chunk),
         tensors: weights.iter().filter_map(WeightSummary::tensor).collect(),
         unknown: vec!["Which cache slot a layer uses: the graph does not name them.".to_owned()],
         ..Report::default()

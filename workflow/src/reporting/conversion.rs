@@ -11,8 +11,8 @@ use converter::statistics::{TensorStatistics, WeightStatistics};
 use converter::{Model, Plan};
 use packer::TOOL;
 use report::{
-    Codes, Conversion, Gate, Group, Origin, Position, Recovery, Report, Sequence, Size, Slot, Tensor, Timing,
-    Worst,
+    Codes, Conversion, FunctionWork, Gate, Group, Origin, Position, Recovery, Report, Sequence, Size, Slot,
+    Tensor, Timing, Worst,
 };
 
 use super::Timeline;
@@ -28,6 +28,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) statistics: &'a WeightStatistics,
     /// Names of bundles that were gated, with what was found.
     pub(crate) gates: Vec<(String, &'a GateReport)>,
+    pub(crate) functions: Vec<FunctionWork>,
     pub(crate) timings: &'a [Timing],
     pub(crate) timeline: &'a Timeline,
 }
@@ -50,6 +51,7 @@ pub(crate) fn of_conversion(facts: &Facts<'_>) -> Report {
         sizes: sizes(facts.plan),
         tensors: facts.statistics.tensors.iter().map(tensor).collect(),
         slots: slots(&facts.model.config),
+        functions: facts.functions.clone(),
         gates: facts.gates.iter().map(|(bundle, report)| verdict(bundle, report)).collect(),
         timings: facts.timings.to_vec(),
         stretches: facts.timeline.stretches.clone(),

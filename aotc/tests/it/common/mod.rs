@@ -13,12 +13,14 @@ use aotc::{
     Architecture, CompileOutcome, CompileRequest, Error, Interrupt, Platform, Stage, Toolchain,
     ToolchainOptions,
 };
-use fixtures::data::{self, Reference};
+use fixtures::data::{self, PrefillReference, Reference};
 use fixtures::toolchain::StandInXcode;
 use output::{KeepExisting, StagedDirectory};
 use packer::bundle::{self, BundleParts};
 use packer::manifest::{Provenance, SourceRecord};
-use packer::metadata::{BundleMetadata, EngineInputs, LanguageBundle, PromptReading, SourceMetadata};
+use packer::metadata::{
+    BundleMetadata, EngineInputs, LanguageBundle, PromptReading, QueryLength, SourceMetadata,
+};
 use packer::template::Conversation;
 use packer::tokenizer::{self, Purpose};
 use progress::Progress;
@@ -41,9 +43,20 @@ impl Scene {
 
     /// A scene whose folder and bundle have these names.
     pub(crate) fn named(folder: &str, name: &str) -> Self {
+        Self::with_package(folder, name, &Reference::ProviderInt4.path(), PromptReading::ONE_BY_ONE)
+    }
+
+    /// A scene whose bundle has two functions.
+    pub(crate) fn with_prefill() -> Self {
+        let (main, prefill) = (QueryLength::Dynamic, Some(QueryLength::Dynamic));
+        let prompts = PromptReading { main, prefill, chunk: 512 };
+        Self::with_package("work", NAME, &PrefillReference::Int4.path(), prompts)
+    }
+
+    fn with_package(folder: &str, name: &str, package: &Path, prompts: PromptReading) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let bundle = scratch.path().join(folder).join(name);
-        write_bundle(&bundle, name);
+        write_bundle(&bundle, name, package, prompts);
         let xcode = StandInXcode::install(&scratch.path().join("Xcode.app/Contents/Developer")).unwrap();
         Self { scratch, bundle, xcode, interrupt: Interrupt::new() }
     }
@@ -148,10 +161,10 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-fn write_bundle(bundle: &Path, name: &str) {
+fn write_bundle(bundle: &Path, name: &str, package: &Path, prompts: PromptReading) {
     let staged = StagedDirectory::new(bundle, KeepExisting).unwrap();
     let asset = format!("{name}.aimodel");
-    copy_files(&Reference::ProviderInt4.path(), &staged.path().join(&asset));
+    copy_files(package, &staged.path().join(&asset));
     let read = |file: &&str| {
         let bytes = fs::read(data::tiny_checkpoint().join(file)).ok()?;
         Some(((*file).to_owned(), bytes))
@@ -167,7 +180,7 @@ fn write_bundle(bundle: &Path, name: &str) {
         max_context_length: 1024,
         eos_token_ids: &tokenizer.eos_token_ids,
         engine_inputs: EngineInputs::PerToken,
-        prompts: PromptReading::ONE_BY_ONE,
+        prompts,
         source: SourceMetadata::default(),
         scheme: Some("int4"),
         tool: "coreai-bundle 0.1.0",

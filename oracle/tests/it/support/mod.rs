@@ -1,4 +1,4 @@
-//! What the tests share: stored data, tables made from a checkpoint, distances between logits.
+//! Shared by the tests: stored data, tables made from a checkpoint, comparison of logits.
 #![allow(unreachable_pub)]
 
 use std::fs;
@@ -25,7 +25,7 @@ pub fn package(name: &str) -> PathBuf {
     data().join("reference").join(format!("{name}.aimodel"))
 }
 
-/// A sequence of an oracle file of `transformers`.
+/// A sequence of an oracle file made with `transformers`.
 #[derive(serde::Deserialize, Clone, Debug)]
 pub struct Case {
     pub prompt: String,
@@ -58,14 +58,14 @@ pub fn read_cases(file: &Path) -> Vec<Case> {
     serde_json::from_slice::<File>(&json).unwrap().cases
 }
 
-/// The first cases of the stored oracle, as the gate takes them.
+/// The first `cases` sequences of the stored oracle, for the gate.
 pub fn oracle_of(cases: usize) -> Oracle {
     let mut oracle = Oracle::read(&checkpoint().join("oracle.json")).unwrap();
     oracle.cases.truncate(cases);
     oracle
 }
 
-/// Writes the per-layer part of a gather_raw folder by its rule: `scale = max|row| / 127`, codes rounded half to even.
+/// Writes the per-layer part of a gather_raw folder: `scale = max|row| / 127`, codes rounded half to even.
 pub fn write_tables(checkpoint: &Path, dir: &Path) {
     let source = LocalSource::open(checkpoint).unwrap();
     let config = DecoderConfig::read(&source).unwrap();
@@ -92,7 +92,7 @@ pub fn write_tables(checkpoint: &Path, dir: &Path) {
     fs::write(dir.join("meta.json"), meta.to_string()).unwrap();
 }
 
-/// A stepper over a package, with the tiny checkpoint's tables.
+/// A stepper for a package, with the tiny checkpoint's tables.
 pub fn stepper(package: &Path) -> Stepper {
     let tables = tempfile::tempdir().unwrap();
     write_tables(&checkpoint(), tables.path());
@@ -100,7 +100,7 @@ pub fn stepper(package: &Path) -> Stepper {
     Stepper::new(Session::open(package).unwrap(), Some(tables)).unwrap()
 }
 
-/// A stepper over a package of two functions, which holds its tables.
+/// A stepper for a package of two functions, which contains its tables.
 pub fn prefill_stepper(package: PrefillReference) -> Stepper {
     Stepper::new(Session::open(&package.path()).unwrap(), None).unwrap()
 }
