@@ -7,9 +7,8 @@ use std::process::ExitCode;
 
 use ::oracle::gate::GateReport;
 use anyhow::Context;
-use checkpoint::config::{CacheForm, DecoderConfig};
 use clap::{Args, ValueEnum};
-use converter::decoder::Variant;
+use converter::decoder::{CacheForm, Variant};
 use converter::{Model, Plan, Request};
 use serde_json::json;
 use workflow::convert::{ConversionOptions, Finished, Job, Watchers};
@@ -160,8 +159,9 @@ impl Arguments {
         options.into_iter().chain(caches).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    fn conversion(&self, config: &DecoderConfig) -> anyhow::Result<ConversionOptions> {
-        let default = if config.per_layer.is_some() { VariantChoice::Provider } else { VariantChoice::Stock };
+    fn conversion(&self, model: &Model<'_>) -> anyhow::Result<ConversionOptions> {
+        let has_rows = model.config.per_layer.is_some();
+        let default = if has_rows { VariantChoice::Provider } else { VariantChoice::Stock };
         let variant = self.variant.unwrap_or(default);
         let wants_tables = variant != VariantChoice::Stock;
         Ok(ConversionOptions {
@@ -194,7 +194,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
     let opened = origin::open(&common.source, &arguments.access())?;
     let model = Model::open(&*opened.source)?;
-    let conversion = arguments.conversion(&model.config)?;
+    let conversion = arguments.conversion(&model)?;
     let job = Job::new(&conversion, &model, &opened.name)?;
     if arguments.dry_run {
         return plan_text::print(&job.plan, &job.name, common.json);

@@ -9,7 +9,7 @@ use aimodel::bytecode::layout::Layout;
 use aimodel::package::{PackageMetadata, PackageWriter};
 use anyhow::{Context, Result, ensure};
 use checkpoint::config::DecoderConfig;
-use converter::decoder::{Functions, GraphOptions, Prefill, Sequence, Variant, build};
+use converter::decoder::{CacheForm, Functions, GraphOptions, Prefill, Sequence, Variant, build};
 use converter::quant::Int4Rule;
 use converter::recipe::{Recipe, Treatment};
 use fixtures::Shape;
@@ -85,6 +85,7 @@ fn write_package(directory: &Path) -> Result<()> {
         recipe: Recipe { projections: int4, head: int4 },
         tied_head: true,
         functions: Functions { main: Sequence::Dynamic, prefill: Some(Prefill::Caches) },
+        caches: CacheForm::Padded,
     };
     let graph = build(&config, options, &BTreeMap::new())?;
     let layout = Layout::new(&graph.module).context("the graph is too large")?;

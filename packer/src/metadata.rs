@@ -33,6 +33,8 @@ pub mod user_data {
     pub const QUERY_LENGTH: &str = "query_length";
     /// Tokens that a call of `prefill` takes: a number, or `dynamic`. Graphs without that function have no such entry.
     pub const PREFILL_QUERY_LENGTH: &str = "prefill_query_length";
+    /// Pairs of caches that the graph has as states, where it has more than one.
+    pub const CACHE_PAIRS: &str = "cache_pairs";
     /// SHA-256 stamp of the gather tables that belong to the bundle.
     pub const TABLES_DIGEST: &str = "tables_digest";
     /// Name and version of the tool that wrote the bundle.
@@ -325,6 +327,13 @@ impl BundleMetadata {
         metadata.set_prompts(bundle.prompts);
         metadata.user_data.insert(user_data::TOOL.to_owned(), bundle.tool.to_owned());
         metadata
+    }
+
+    /// Says how many pairs of caches the graph has: nothing if it is one, as in most graphs.
+    pub fn set_cache_pairs(&mut self, pairs: usize) {
+        if pairs > 1 {
+            self.user_data.insert(user_data::CACHE_PAIRS.to_owned(), pairs.to_string());
+        }
     }
 
     /// Says how prompts are read.

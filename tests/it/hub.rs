@@ -8,12 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::{Dir, QUICK, both, tree};
 use aimodel::package::PackageMetadata;
-use checkpoint::config::CacheForm;
 use checkpoint::source::{
     Fingerprint, HubCheckpoint, HubSource, Identity, LocalSource, Source, SourceError, TensorEntry,
     open_repository,
 };
-use converter::decoder::{Functions, Variant};
+use converter::decoder::{CacheForm, Functions, Variant};
 use converter::journal::Journal;
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;

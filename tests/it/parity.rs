@@ -125,7 +125,12 @@ fn dense_int8_equals_the_pipelines() {
 fn dense_f16_equals_the_pipelines() {
     let name = "gemma4_12b_qat_decode_f16";
     check_dense(&data::tiny_dense_checkpoint(), &["--weights", "f16"], name, DenseReference::F16);
-    check_dense(&data::probe_checkpoint(), &["--weights", "f16"], "gemma4_12b_decode_f16", DenseReference::Probe);
+    check_dense(
+        &data::probe_checkpoint(),
+        &["--weights", "f16"],
+        "gemma4_12b_decode_f16",
+        DenseReference::Probe,
+    );
 }
 
 #[test]

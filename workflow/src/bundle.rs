@@ -139,7 +139,7 @@ pub(crate) fn assemble(
 fn metadata(facts: &BundleInputs<'_>, asset: &str, tokenizer: &PreparedTokenizer) -> BundleMetadata {
     let identity = facts.model.source.identity();
     let scheme = scheme(facts.graph.recipe);
-    BundleMetadata::language_bundle(&LanguageBundle {
+    let mut metadata = BundleMetadata::language_bundle(&LanguageBundle {
         name: facts.name,
         asset,
         tokenizer: identity.repository.as_deref().unwrap_or_default(),
@@ -161,7 +161,9 @@ fn metadata(facts: &BundleInputs<'_>, asset: &str, tokenizer: &PreparedTokenizer
         },
         scheme: scheme.as_deref(),
         tool: TOOL,
-    })
+    });
+    metadata.set_cache_pairs(facts.model.config.cache_pairs(facts.graph.caches).len());
+    metadata
 }
 
 fn prompt_reading(functions: Functions, chunk: u64) -> PromptReading {

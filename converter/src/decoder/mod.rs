@@ -20,13 +20,14 @@ use std::collections::BTreeMap;
 use aimodel::build::{AssetBuilder, BuildError, FunctionBuilder, Scalar};
 use aimodel::{Dim, Element, Module, TensorType, ValueId};
 
+pub use checkpoint::config::CacheForm;
 pub use sequence::Sequence;
 pub use weights::{INLINE_ELEMENTS, InlineTensors};
 
 use crate::blob::Blob;
 use crate::recipe::Recipe;
 use cache::{Cache, Pair};
-use checkpoint::config::{CacheForm, DecoderConfig, Layer, PerLayer};
+use checkpoint::config::{DecoderConfig, Layer, PerLayer};
 use checkpoint::{LayerRole, Role};
 use sequence::Count;
 use weights::Weights;

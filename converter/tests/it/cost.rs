@@ -9,7 +9,7 @@ use aimodel::package::{PROGRAM, Package};
 use aimodel::view::{Function, Work};
 use checkpoint::config::DecoderConfig;
 use converter::decoder::{
-    Functions, GraphOptions, InlineTensors, PREFILL, Prefill, Sequence, Variant, build,
+    CacheForm, Functions, GraphOptions, InlineTensors, PREFILL, Prefill, Sequence, Variant, build,
 };
 use converter::quant::Int4Rule;
 use converter::recipe::{Recipe, Treatment};
@@ -41,6 +41,7 @@ fn work(config: &DecoderConfig) -> [Work; 2] {
         recipe: Recipe { projections: int4, head: int4 },
         tied_head: true,
         functions: Functions { main: Sequence::One, prefill: Some(Prefill::Caches) },
+        caches: CacheForm::Padded,
     };
     let graph = build(config, options, &InlineTensors::new()).unwrap();
     let folder = tempfile::tempdir().unwrap();

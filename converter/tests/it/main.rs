@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not know as tests")]
 
 mod cost;
+mod dense;
 mod quant_gguf;
 mod quant_lattice;
 mod quant_limits;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use text::terminal::word;
 
 /// A fault and its location; displayed as one sentence.
 #[derive(Clone, PartialEq, Debug)]
@@ -72,6 +73,44 @@ pub enum Cause {
         /// The layer's slot by the configuration.
         expected: usize,
     },
+    /// A layer uses another cache than its own.
+    CacheState {
+        /// The layer.
+        layer: usize,
+        /// `"writes"` or `"reads"`.
+        does: &'static str,
+        /// Name of the state in the graph; empty if none was found.
+        found: String,
+        /// Name of the layer's state.
+        expected: &'static str,
+    },
+    /// A layer whose values are its projected keys takes them from another place.
+    Values {
+        /// The layer.
+        layer: usize,
+        /// What it takes instead.
+        found: ValueSource,
+    },
+    /// A layer with fewer KV heads than its cache does not repeat each for consecutive heads.
+    HeadRepetition {
+        /// The layer.
+        layer: usize,
+        /// Its KV heads.
+        heads: usize,
+        /// KV heads in the cache.
+        cached: usize,
+    },
+    /// A query head reads another KV head than its own.
+    HeadSharing {
+        /// The layer.
+        layer: usize,
+        /// The query head.
+        head: usize,
+        /// The KV head that it reads.
+        found: i64,
+        /// The KV head that it should read.
+        expected: usize,
+    },
     /// The logits have no soft cap, or the wrong one.
     Softcap {
         /// The cap in the graph; `None` if it has none.
@@ -79,6 +118,15 @@ pub enum Cause {
         /// The cap by the configuration.
         expected: f64,
     },
+}
+
+/// What a layer takes as values instead of the key projection's result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ValueSource {
+    /// Keys after their norm.
+    NormedKeys,
+    /// Keys after norm and rotation.
+    RotatedKeys,
 }
 
 impl fmt::Display for Cause {
@@ -123,6 +171,31 @@ impl fmt::Display for Cause {
                 "the cache slot that layer {layer} {does} is {}, but should be {expected}",
                 shown(found)
             ),
+            Cause::CacheState { layer, does, found, expected } => {
+                let found = if found.is_empty() { "unknown" } else { found.as_str() };
+                write!(f, "the cache that layer {layer} {does} is {}, but should be {expected}", word(found))
+            }
+            Cause::Values { layer, found } => {
+                let found = match found {
+                    ValueSource::NormedKeys => "after their norm",
+                    ValueSource::RotatedKeys => "after their norm and rotation",
+                };
+                write!(
+                    f,
+                    "layer {layer} takes its values from the keys {found}, but should take them before both"
+                )
+            }
+            Cause::HeadRepetition { layer, heads, cached } => write!(
+                f,
+                "layer {layer} has {heads} KV heads and its cache {cached}, but each is not repeated {} times in a row",
+                cached / heads
+            ),
+            Cause::HeadSharing { layer, head, found, expected } => {
+                write!(
+                    f,
+                    "query head {head} of layer {layer} reads KV head {found}, but should read {expected}"
+                )
+            }
             Cause::Softcap { found: Some(found), expected } => {
                 write!(f, "the logits' soft cap is {found}, but config.json says {expected}")
             }

@@ -5,6 +5,7 @@
 //! departs, and looks for the cause: it compares the graph's constants with the configuration, and samples of all matrices and
 //! of the tables with the weights. [`Bounds`] are the requirements. [`compare_feedings`] compares two ways of feeding.
 
+mod caches;
 mod cause;
 mod feedings;
 mod layers;
@@ -18,7 +19,7 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-pub use cause::Cause;
+pub use cause::{Cause, ValueSource};
 pub use feedings::{CacheComparison, FeedingReport, compare_feedings};
 pub use layers::{LayerError, LayerReport};
 pub use verdict::{Bounds, Failure};

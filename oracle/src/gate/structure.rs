@@ -1,9 +1,11 @@
 //! Compares the graph's constants with the configuration: window, rotary frequencies, cache slots, soft cap.
 
 use aimodel::infer::Known;
+use aimodel::view::Function;
 use aimodel::{Definition, Module, Op, OpId, Opcode, ValueId};
 use checkpoint::config::{DecoderConfig, LayerKind};
 
+use super::caches;
 use super::cause::Cause;
 use crate::interpreter::Session;
 
@@ -15,6 +17,8 @@ pub(super) struct Graph<'s> {
     session: &'s Session,
     known: Known,
     ops: Vec<OpId>,
+    /// Handles of the states, with their names.
+    states: Vec<(ValueId, &'s str)>,
 }
 
 impl<'s> Graph<'s> {
@@ -23,7 +27,14 @@ impl<'s> Graph<'s> {
         let ops = module.block(session.body()).ops.clone();
         let mut known = Known::new();
         ops.iter().for_each(|op| known.learn(module, *op));
-        Graph { session, known, ops }
+        let functions = Function::all(module).flatten();
+        let main = functions.filter(|function| function.body == session.body());
+        let states = main.flat_map(|function| {
+            let states: Vec<_> =
+                function.states().filter_map(|port| Some((port.value, port.name?))).collect();
+            states
+        });
+        Graph { session, known, states: states.collect(), ops }
     }
 
     pub(super) fn module(&self) -> &'s Module {
@@ -54,12 +65,28 @@ impl<'s> Graph<'s> {
     }
 
     /// Element `at` of an integer vector operand, if it is known.
-    fn element(&self, op: &Op, operand: usize, at: usize) -> Option<i64> {
+    pub(super) fn element(&self, op: &Op, operand: usize, at: usize) -> Option<i64> {
         *self.known.elements(*op.operands.get(operand)?)?.get(at)?
     }
 
-    fn extent(&self, value: ValueId, axis: usize) -> Option<u64> {
-        self.module().tensor(value)?.shape.get(axis)?.fixed()
+    /// Elements of a small integer vector, if all are known.
+    pub(super) fn known(&self, value: ValueId) -> Option<Vec<i64>> {
+        self.known.all(value)
+    }
+
+    /// Elements of a constant of integers.
+    pub(super) fn integers(&self, value: ValueId) -> Option<Vec<i64>> {
+        self.session.constant(value)?.to_integers().ok()
+    }
+
+    /// Name of the state that a handle stands for.
+    pub(super) fn state_name(&self, handle: ValueId) -> Option<&'s str> {
+        self.states.iter().find(|(value, _)| *value == handle).map(|(_, name)| *name)
+    }
+
+    /// Number of states.
+    pub(super) fn state_count(&self) -> usize {
+        self.states.len()
     }
 }
 
@@ -68,8 +95,7 @@ pub(super) fn findings(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> 
     let mut causes = Vec::new();
     causes.extend(window(graph, config));
     causes.extend(rotary(graph, config));
-    causes.extend(written_slots(graph, config));
-    causes.extend(read_slots(graph, config));
+    causes.extend(caches::findings(graph, config));
     causes.extend(softcap(graph, config));
     causes
 }
@@ -126,59 +152,6 @@ fn rotary(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> {
 fn same(found: &[f32], expected: &[f32]) -> bool {
     let close = |(a, b): (&f32, &f32)| (a - b).abs() <= SAME_FREQUENCY * b.abs();
     found.len() == expected.len() && found.iter().zip(expected).all(close)
-}
-
-/// Each owner writes its keys, then its values.
-fn written_slots(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> {
-    let written: Vec<Option<i64>> =
-        graph.ops(Opcode::SliceUpdate).map(|op| graph.element(op, 1, 0)).collect();
-    let owners = config.layers.iter().filter(|layer| layer.owns_slot());
-    let expected = owners.flat_map(|layer| [(layer.index, layer.slot); 2]);
-    differing(expected, &written, "writes")
-}
-
-/// Each layer's attention multiplies by keys, then by values; both come from a slice of the cache.
-fn read_slots(graph: &Graph<'_>, config: &DecoderConfig) -> Vec<Cause> {
-    let slots = config.slots() as u64;
-    let read: Vec<Option<i64>> = graph
-        .ops(Opcode::BroadcastingBatchMatmul)
-        .filter_map(|op| {
-            let mut value = *op.operands.get(1)?;
-            loop {
-                let maker = graph.maker(value)?;
-                let source = *maker.operands.first()?;
-                let of_cache = graph.module().tensor(source).is_some_and(|tensor| tensor.rank() == 5)
-                    && graph.extent(source, 0) == Some(slots);
-                match maker.opcode {
-                    Opcode::Slice if of_cache => return Some(graph.element(maker, 1, 0)),
-                    Opcode::Slice
-                    | Opcode::Reshape
-                    | Opcode::Transpose
-                    | Opcode::BroadcastTo
-                    | Opcode::GatherAlongAxis
-                    | Opcode::ShrinkDims => value = source,
-                    _ => return None,
-                }
-            }
-        })
-        .collect();
-    let expected = config.layers.iter().flat_map(|layer| [(layer.index, layer.slot); 2]);
-    differing(expected, &read, "reads")
-}
-
-fn differing(
-    expected: impl Iterator<Item = (usize, usize)>,
-    found: &[Option<i64>],
-    does: &'static str,
-) -> Vec<Cause> {
-    let found = found.iter().copied().chain(std::iter::repeat(None));
-    let mut causes: Vec<Cause> = expected
-        .zip(found)
-        .filter(|((_, slot), found)| *found != i64::try_from(*slot).ok())
-        .map(|((layer, expected), found)| Cause::CacheSlot { layer, does, found, expected })
-        .collect();
-    causes.dedup();
-    causes
 }
 
 /// The logits are `tanh(x / cap) * cap`.

@@ -1,8 +1,8 @@
 //! Compares samples of the graph's matrices and of the tables' rows with the checkpoint.
 
 use aimodel::{Opcode, ValueId};
+use checkpoint::Role;
 use checkpoint::config::DecoderConfig;
-use checkpoint::{LayerRole, Role};
 
 use super::GateError;
 use super::cause::Cause;
@@ -21,17 +21,9 @@ const ALIKE: f64 = 0.8;
 /// Largest relative error of a row of the tables that rounding explains: 8 bits with one scale per row give 0.01.
 const TABLE_ROUNDING: f64 = 0.05;
 
-/// Matrices in the order in which the graph multiplies by them.
+/// Matrices in the order in which the graph multiplies by them, which is the model's.
 fn roles(config: &DecoderConfig) -> Vec<Role> {
-    use LayerRole::*;
-    let mut roles = vec![Role::PerLayerModelProjection];
-    for layer in &config.layers {
-        let own: &[LayerRole] = if layer.owns_slot() { &[QProj, KProj, VProj] } else { &[QProj] };
-        let rest = [OProj, GateProj, UpProj, DownProj, PerLayerInputGate, PerLayerProjection];
-        roles.extend(own.iter().chain(&rest).map(|role| Role::Layer(layer.index, *role)));
-    }
-    roles.push(Role::Head);
-    roles
+    Role::needed(config).filter(|role| role.is_projection()).collect()
 }
 
 /// Weights `[n, k]` that the graph multiplies by, transposed, in program order.

@@ -42,13 +42,17 @@ fn gate_with(package: &Path, tables: Tables, cases: usize, layers: bool) -> Gate
 }
 
 /// A copy of a stored package with a change in its graph or its blobs.
-struct Faulty {
+pub(crate) struct Faulty {
     dir: tempfile::TempDir,
 }
 
 impl Faulty {
     fn new(name: &str, change: impl FnOnce(&mut Module, &mut [Vec<u8>])) -> Faulty {
-        let path = package(name).join("main.mlirb");
+        Faulty::of(&package(name), change)
+    }
+
+    pub(crate) fn of(package: &Path, change: impl FnOnce(&mut Module, &mut [Vec<u8>])) -> Faulty {
+        let path = package.join("main.mlirb");
         let bytes = fs::read(&path).unwrap();
         let Bytecode { mut module, blobs, .. } = Bytecode::open(&path).unwrap();
         let cut = |blob: &BlobRange| bytes[blob.offset as usize..][..blob.length as usize].to_vec();
@@ -67,7 +71,7 @@ impl Faulty {
         Faulty { dir }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("faulty.aimodel")
     }
 
@@ -76,7 +80,7 @@ impl Faulty {
     }
 }
 
-fn ops(module: &Module, opcode: Opcode) -> Vec<OpId> {
+pub(crate) fn ops(module: &Module, opcode: Opcode) -> Vec<OpId> {
     ops_of(module, 0, opcode)
 }
 
@@ -85,7 +89,7 @@ fn ops_of(module: &Module, function: usize, opcode: Opcode) -> Vec<OpId> {
     module.block(body).ops.iter().copied().filter(|op| module.op(*op).opcode == opcode).collect()
 }
 
-fn maker(module: &Module, value: ValueId) -> OpId {
+pub(crate) fn maker(module: &Module, value: ValueId) -> OpId {
     match module.value(value).definition {
         Definition::Result { op, .. } => op,
         Definition::Argument { .. } => panic!("an argument"),
@@ -102,12 +106,12 @@ fn blob(module: &Module, at: usize, operand: usize) -> usize {
 }
 
 /// Replaces the inline bytes of a constant.
-fn set_bytes(module: &mut Module, op: OpId, bytes: Vec<u8>, splat: bool) {
+pub(crate) fn set_bytes(module: &mut Module, op: OpId, bytes: Vec<u8>, splat: bool) {
     let value = module.intern(Attribute::DenseElements { splat, bytes });
     module.op_mut(op).properties[0] = Some(value);
 }
 
-fn named(report: &GateReport, cause: impl Fn(&Cause) -> bool) {
+pub(crate) fn named(report: &GateReport, cause: impl Fn(&Cause) -> bool) {
     assert!(!report.passed);
     assert_eq!(report.exit_code(), 1);
     assert!(report.causes.iter().any(cause), "{:?}", report.causes);

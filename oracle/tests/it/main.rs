@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not know as tests")]
 
+mod dense;
 mod gate;
 mod interpreter_apple;
 mod prefill;

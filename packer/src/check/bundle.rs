@@ -198,6 +198,12 @@ fn check_engine(
         let what = format!("user_data.engine_inputs is '{stated}', the graph needs '{required}'");
         context.report(&rules::METADATA_ENGINE, folder, FILE_NAME, what);
     }
+    let (pairs, stated) = ((main.states.len() / 2).to_string(), metadata.cache_pairs.as_deref());
+    if stated.is_some_and(|stated| stated != pairs) {
+        let stated = stated.unwrap_or_default();
+        let what = format!("user_data.cache_pairs is '{stated}', the graph has {pairs} pairs of caches");
+        context.report(&rules::METADATA_CACHE_PAIRS, folder, FILE_NAME, what);
+    }
 }
 
 /// The tables that a bundle needs, according to its graph, or to the metadata for a compiled one.

@@ -180,12 +180,15 @@ fn release(path: &Path) -> String {
 /// manifest.
 fn convert(name: &str, folder: &Path) -> String {
     let name = name.trim_end_matches(".aimodel");
-    let mut command = format!("coreai-bundle convert SOURCE --variant {}", variant(name));
+    let mut command = format!("coreai-bundle convert SOURCE{}", variant(name));
     if let Some((base, kind)) = name.rsplit_once("_decode_") {
         for (prefix, weights) in [("int8lin", "int8"), ("f16", "f16")] {
             if kind.starts_with(prefix) {
                 command.push_str(&format!(" --weights {weights}"));
             }
+        }
+        if kind.ends_with("_split") {
+            command.push_str(" --cache split");
         }
         command.push_str(&given_name(base));
     }
@@ -200,14 +203,14 @@ fn given_name(base: &str) -> String {
     format!(" --name {}", quoted(Path::new(base)))
 }
 
-/// The graph variant according to a bundle's name.
+/// The option for the graph's variant according to a bundle's name; without a suffix it is what is made by default.
 fn variant(name: &str) -> &'static str {
     if name.ends_with("_tbl") {
-        "tbl"
+        " --variant tbl"
     } else if name.ends_with("_stock") {
-        "stock"
+        " --variant stock"
     } else {
-        "provider"
+        ""
     }
 }
 

@@ -60,6 +60,7 @@ impl Extractor<'_> {
             self.follow_floats(function.body, &mut floats);
             for &op in &module.block(function.body).ops {
                 match module.op(op).opcode {
+                    Opcode::GatherAlongAxis => facts.holds_table |= self.is_table(op),
                     Opcode::BlockwiseShiftScale => facts.weights.push(self.weight(op, facts.weights.len())?),
                     Opcode::Cos | Opcode::Sin => {
                         facts.rotations.push(self.rotation(op, facts.rotations.len(), &floats));
@@ -101,6 +102,13 @@ impl Extractor<'_> {
         let Attribute::File { name, .. } = self.module.attribute(*file) else { return false };
         let empty = fused.is_empty() && metadata.is_empty() && *range == [0; 4];
         empty && name == "-" && *self.module.attribute(*scope) == Attribute::Unit
+    }
+
+    /// Whether an op gathers from a constant of 8-bit codes.
+    fn is_table(&self, op: OpId) -> bool {
+        let Some(table) = self.module.op(op).operands.first().copied() else { return false };
+        let is_codes = self.module.tensor(table).is_some_and(|ty| ty.element == Element::Si8);
+        is_codes && self.module.constant(table).is_some()
     }
 
     fn weight(&mut self, op: OpId, ordinal: usize) -> Result<WeightFacts, String> {

@@ -10,6 +10,8 @@ pub(super) const INPUT_IDS: &str = "input_ids";
 pub struct GraphFacts {
     /// The functions of the package.
     pub functions: Vec<FunctionFacts>,
+    /// Whether a table of 8-bit codes, from which rows are gathered, is a constant of the graph.
+    pub holds_table: bool,
     /// Every weight that is dequantized in the graph.
     pub weights: Vec<WeightFacts>,
     /// Every operation that turns an angle into a rotary factor.

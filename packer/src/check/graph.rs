@@ -16,6 +16,11 @@ const MOST_PER_TOKEN: usize = 2;
 /// Maximum number of inputs that the engine's static patch binds.
 const MOST_STATIC: usize = 4;
 
+/// The input that holds the positions of all tokens so far.
+const POSITION_IDS: &str = "position_ids";
+/// The states, in the engine's order: one pair of caches, or two.
+const STATES: [&str; 4] = ["keyCache", "valueCache", "keyCacheFull", "valueCacheFull"];
+
 /// The input that a host fills with per-layer rows at every step.
 pub(super) const PLE_TOKENS: &str = "ple_tokens";
 /// The table that a host binds once.
@@ -30,6 +35,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder, facts: &GraphFac
             check_token_inputs(context, folder, main);
             check_further_inputs(context, folder, main);
             check_states(context, folder, main);
+            check_engine(context, folder, main, facts);
             check_logits(context, folder, main);
             functions::check(context, folder, main, facts);
         }
@@ -46,7 +52,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder, facts: &GraphFac
 fn check_token_inputs(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
     let inputs = [
         (INPUT_IDS, [Some(1), queries(main)], &rules::GRAPH_INPUT_IDS),
-        ("position_ids", [Some(1), None], &rules::GRAPH_POSITION_IDS),
+        (POSITION_IDS, [Some(1), None], &rules::GRAPH_POSITION_IDS),
     ];
     for (name, shape, rule) in inputs {
         match main.input(name) {
@@ -66,7 +72,7 @@ fn check_further_inputs(context: &mut Context<'_>, folder: &Folder, main: &Funct
     let (mut per_token, mut bound) = (0, 0);
     for port in &main.inputs {
         let fits = match port.name.as_str() {
-            INPUT_IDS | "position_ids" => continue,
+            INPUT_IDS | POSITION_IDS => continue,
             PLE_TOKENS => {
                 per_token += 1;
                 port.element == "f16" && matches!(port.shape[..], [Some(1), Some(1), Some(_), Some(_)])
@@ -97,29 +103,45 @@ fn check_further_inputs(context: &mut Context<'_>, folder: &Folder, main: &Funct
         let what = format!("{PLE_TABLE} and {PLE_SCALE} belong together, but one is missing");
         context.report(&rules::GRAPH_EXTRA_INPUT, folder, PROGRAM, what);
     }
-    if per_token + bound == 0 {
+}
+
+/// What Apple's unpatched engine has not been seen to run.
+fn check_engine(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts, facts: &GraphFacts) {
+    if takes_tokens_alone(main) && facts.holds_table {
         let what = "the per-layer table is a constant of the graph";
         context.report(&rules::GRAPH_STOCK, folder, PROGRAM, what);
     }
+    if main.states.len() == STATES.len() {
+        let what = format!("the states are {}", listed(&main.states));
+        context.report(&rules::GRAPH_SPLIT_CACHES, folder, PROGRAM, what);
+    }
+}
+
+/// Whether `main` has no inputs but ids and positions.
+fn takes_tokens_alone(main: &FunctionFacts) -> bool {
+    main.inputs.iter().all(|input| [INPUT_IDS, POSITION_IDS].contains(&input.name.as_str()))
 }
 
 fn check_states(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
     let fits = |port: &Port| {
         port.element == "f16" && matches!(port.shape[..], [Some(_), Some(1), Some(_), None, Some(_)])
     };
-    let what = match &main.states[..] {
-        [key, value] if key.name == "keyCache" && value.name == "valueCache" => {
-            if fits(key) && fits(value) && key.shape == value.shape {
-                return;
-            }
-            format!("the states are {key} and {value}")
-        }
-        states => {
-            let names: Vec<String> = states.iter().map(ToString::to_string).collect();
-            format!("the states are: {}", if names.is_empty() { "none".to_owned() } else { names.join("; ") })
-        }
-    };
-    context.report(&rules::GRAPH_STATES, folder, PROGRAM, what);
+    let (pairs, rest) = main.states.as_chunks::<2>();
+    let expected = STATES.iter().copied();
+    let is_named = main.states.iter().map(|state| state.name.as_str()).eq(expected.take(main.states.len()));
+    let is_shaped = pairs.iter().all(|[key, value]| fits(key) && fits(value) && key.shape == value.shape);
+    let is_taken = !pairs.is_empty() && rest.is_empty() && (pairs.len() == 1 || takes_tokens_alone(main));
+    if !(is_named && is_shaped && is_taken) {
+        let inputs =
+            if takes_tokens_alone(main) { "" } else { ", and there are inputs besides ids and positions" };
+        let what = format!("the states are {}{inputs}", listed(&main.states));
+        context.report(&rules::GRAPH_STATES, folder, PROGRAM, what);
+    }
+}
+
+fn listed(ports: &[Port]) -> String {
+    let names: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join("; ") }
 }
 
 fn check_logits(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {

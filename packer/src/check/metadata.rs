@@ -37,6 +37,8 @@ pub(super) struct MetadataFacts {
     pub(super) query_length: Option<String>,
     /// Tokens that `prefill` is said to take.
     pub(super) prefill_query_length: Option<String>,
+    /// Pairs of caches that the graph is said to have.
+    pub(super) cache_pairs: Option<String>,
     /// How prompts are cut; none without a `language` block.
     pub(super) chunk: Option<ChunkKeys>,
 }
@@ -239,6 +241,7 @@ impl Check<'_, '_> {
         }
         let text = |key: &str| entries.get(key).and_then(Value::as_str);
         self.facts.engine_inputs = text(user_data::ENGINE_INPUTS).map(str::to_owned);
+        self.facts.cache_pairs = text(user_data::CACHE_PAIRS).map(str::to_owned);
         self.facts.query_length = text(user_data::QUERY_LENGTH).map(str::to_owned);
         self.facts.prefill_query_length = text(user_data::PREFILL_QUERY_LENGTH).map(str::to_owned);
         self.facts.tables_digest = text(user_data::TABLES_DIGEST).and_then(|digest| digest.parse().ok());

@@ -143,6 +143,9 @@ rules! {
     METADATA_ENGINE_MISSING, Note, "metadata.engine-inputs-missing",
         "a host cannot tell from the metadata which engine the graph needs",
         "{remake}";
+    METADATA_CACHE_PAIRS, Defect, "metadata.cache-pairs",
+        "hosts read there how much memory the caches take",
+        "{remake}";
     METADATA_SOURCE, Note, "metadata.source",
         "without it, the checkpoint of the weights is unknown",
         "{remake}";
@@ -202,7 +205,8 @@ rules! {
         "no host is known to fill it",
         "{remake}";
     GRAPH_STATES, Defect, "graph.states",
-        "the engine grows exactly keyCache and valueCache, in this order, rank 5, along axis 3",
+        "the engine takes f16 states of rank 5: keyCache and valueCache, which it grows along axis 3, and after them perhaps \
+         keyCacheFull and valueCacheFull, which it allocates for the whole context; engines that fill in tables take two",
         "{remake}";
     GRAPH_LOGITS, Defect, "graph.logits",
         "the engine samples from one output, f16 logits of each position that it feeds",
@@ -253,6 +257,9 @@ rules! {
     GRAPH_STOCK, Note, "graph.stock-not-run",
         "a graph with its per-layer table inside has not been run on a Mac by this project",
         "verify it on a Mac with the procedure of the README";
+    GRAPH_SPLIT_CACHES, Note, "graph.split-caches-not-run",
+        "a graph with two pairs of caches has not been run on a Mac by this project",
+        "verify it on a Mac with the procedure of the README, or convert without --cache split";
     GRAPH_LARGE, Note, "graph.needs-compiling",
         "on iPhone an int4 graph of 2 GB or more must be compiled ahead of time",
         "coreai-bundle aotc {path} --arch h18p";

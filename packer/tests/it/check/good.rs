@@ -31,11 +31,15 @@ fn good_bundles_and_tables_pass_without_findings() {
 
 #[test]
 fn reference_packages_lack_only_their_bundle() {
-    for name in ["provider.int4-symmetric", "provider.int8-symmetric", "provider.f16", "tbl.int4-symmetric"] {
+    let dense = ["dense.int4-symmetric", "dense.int8-symmetric", "dense.f16"];
+    let names = ["provider.int4-symmetric", "provider.int8-symmetric", "provider.f16", "tbl.int4-symmetric"];
+    for name in names.into_iter().chain(dense) {
         let report = Folder(reference(name)).check();
         assert_eq!(report.target, CheckTarget::Package);
         assert_found(&report, &["package.bare"]);
     }
+    let report = Folder(reference("dense.two-pairs.f16")).check();
+    assert_found(&report, &["package.bare", "graph.split-caches-not-run"]);
 }
 
 #[test]

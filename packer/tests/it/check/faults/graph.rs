@@ -23,6 +23,14 @@ fn input<'a>(facts: &'a mut GraphFacts, name: &str) -> &'a mut Port {
     main_of(facts).inputs.iter_mut().find(|input| input.name == name).unwrap()
 }
 
+/// Adds the caches of full layers.
+fn second_pair(facts: &mut GraphFacts) {
+    let states = &mut main_of(facts).states;
+    let full = states.iter().map(|state| Port { name: format!("{}Full", state.name), ..state.clone() });
+    let full: Vec<Port> = full.collect();
+    states.extend(full);
+}
+
 fn add_input(facts: &mut GraphFacts, name: &str) {
     let port = Port { name: name.into(), element: "f16".into(), shape: vec![Some(1), Some(4)] };
     main_of(facts).inputs.push(port);
@@ -43,8 +51,17 @@ graph_faults! {
     unknown_input: |g| add_input(g, "mask") => ["graph.unknown-input"];
     more_inputs_than_the_engine_fills: |g| { add_input(g, "mask"); add_input(g, "bias"); } =>
         ["graph.unknown-input", "graph.unknown-input", "graph.extra-input"];
-    table_inside_of_the_graph: |g| main_of(g).inputs.truncate(2) =>
+    table_inside_of_the_graph: |g| { main_of(g).inputs.truncate(2); g.holds_table = true; } =>
         ["graph.stock-not-run", "metadata.engine-inputs"];
+
+    no_table_at_all: |g| main_of(g).inputs.truncate(2) => ["metadata.engine-inputs"];
+    two_pairs_of_caches: |g| { main_of(g).inputs.truncate(2); second_pair(g); } =>
+        ["graph.split-caches-not-run", "metadata.engine-inputs"];
+    two_pairs_of_caches_with_table_rows: second_pair => ["graph.split-caches-not-run", "graph.states"];
+    full_caches_first: |g| { main_of(g).inputs.truncate(2); second_pair(g); main_of(g).states.rotate_left(2); } =>
+        ["graph.split-caches-not-run", "graph.states", "metadata.engine-inputs"];
+    three_states: |g| { main_of(g).inputs.truncate(2); second_pair(g); main_of(g).states.pop(); } =>
+        ["graph.states", "metadata.engine-inputs"];
 
     states_in_the_wrong_order: |g| main_of(g).states.reverse() => ["graph.states"];
     no_states: |g| main_of(g).states.clear() => ["graph.states"];

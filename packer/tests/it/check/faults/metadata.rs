@@ -75,6 +75,7 @@ faults! {
         ["metadata.user-data", "metadata.engine-inputs-missing", "tables.stamp-missing"];
     other_engine_inputs: |b| b.metadata(|m| m["user_data"]["engine_inputs"] = json!("static")) =>
         ["metadata.engine-inputs"];
+    other_cache_pairs: |b| b.metadata(|m| m["user_data"]["cache_pairs"] = json!("2")) => ["metadata.cache-pairs"];
     no_engine_inputs: |b| b.metadata(|m| { m["user_data"].as_object_mut().unwrap().remove("engine_inputs"); }) =>
         ["metadata.engine-inputs-missing"];
 
