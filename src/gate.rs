@@ -24,8 +24,8 @@ use crate::{interrupt, origin, terminal};
 /// Compare a bundle with an oracle
 ///
 /// Tokens are fed through the bundle's own caches as the engine does: prompts in chunks through the function prefill, if the
-/// bundle has one, everything else one by one. A chunk has logits at its end only, so a prompt is read four times, up to each of
-/// its quarters. The bundle passes if it chooses the oracle's token wherever the choice is clear (a margin of 0.1), at enough
+/// bundle has one, everything else one by one. Where such chunks have no logits, a prompt is read four times, up to each of its
+/// quarters. The bundle passes if it chooses the oracle's token wherever the choice is clear (a margin of 0.1), at enough
 /// positions, and does not clearly prefer another token elsewhere. With the checkpoint, all logits are compared, and causes of a
 /// failure are looked for. A bundle that fails ends the command with status 1.
 #[derive(Debug, Args)]

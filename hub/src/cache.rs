@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use text::{names, small};
 
 use crate::error::Error;
-use crate::snapshot::{RepositoryId, is_commit};
+use crate::snapshot::RepositoryId;
 use crate::wait::{STEP, pause};
 
 /// The file that marks a folder that backups may skip.
@@ -52,14 +52,14 @@ impl Cache {
 
     /// The commit that a revision resolved to when the Hub was last asked.
     pub fn commit_of(&self, revision: &str) -> Option<String> {
-        if is_commit(revision) {
+        if names::is_commit(revision) {
             return Some(revision.to_owned());
         }
         if names::path(revision).is_err() {
             return None;
         }
         let text = small::read_text(&self.folder().join("refs").join(revision), small::TEXT).ok()?;
-        Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
+        Some(text.trim().to_owned()).filter(|commit| names::is_commit(commit))
     }
 
     /// Records which commit a revision resolves to.

@@ -88,7 +88,7 @@ impl Snapshot {
         let path = format!("/api/models/{id}/revision/{revision}");
         let info: Info = client.get_json(&path, about)?;
         let endpoint = &client.settings().endpoint;
-        if !is_commit(&info.sha) {
+        if !names::is_commit(&info.sha) {
             return Err(Error::protocol(endpoint, &format!("{path}: its sha is not a commit")));
         }
         if info.siblings.len() > MAX_FILES {
@@ -116,11 +116,6 @@ impl Snapshot {
     pub fn holds(&self, path: &str) -> bool {
         self.files.binary_search_by(|file| file.as_str().cmp(path)).is_ok()
     }
-}
-
-/// Whether this is the whole name of a commit.
-pub(crate) fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// A path as it appears in an address.

@@ -1,5 +1,6 @@
 //! Ways to feed a prompt, and how it is split into chunks.
 
+use std::iter::repeat_n;
 use std::num::NonZeroUsize;
 
 use serde::Serialize;
@@ -14,6 +15,9 @@ pub enum Feeding {
     /// Through the function `prefill`, in chunks of at most this many tokens, except for the last token, which goes through
     /// `main`. This is what the engine does with a package that has the function.
     Prefill(NonZeroUsize),
+    /// Through a function `prefill` that takes exactly this many tokens and returns the logits of all of them; the tokens that
+    /// are left over go through `main`, one by one. This is what the community's engine does with a package that has the function.
+    Fixed(NonZeroUsize),
 }
 
 impl Feeding {
@@ -35,6 +39,12 @@ impl Default for Feeding {
 pub fn chunk_lengths(tokens: usize, width: NonZeroUsize) -> impl Iterator<Item = usize> {
     let chunks = tokens.div_ceil(width.get());
     (0..chunks).map(move |at| tokens / chunks + usize::from(at < tokens % chunks))
+}
+
+/// Lengths of the chunks of a function that takes exactly `width` tokens: as many as there are, then chunks of one token.
+pub(crate) fn fixed_lengths(tokens: usize, width: NonZeroUsize) -> impl Iterator<Item = usize> {
+    let (chunks, rest) = (tokens / width, tokens % width);
+    repeat_n(width.get(), chunks).chain(repeat_n(1, rest))
 }
 
 /// The chunks that the engine splits tokens into: see [`chunk_lengths`].
@@ -68,6 +78,10 @@ mod tests {
             let cut: Vec<&[u32]> = chunks(&ids, width).collect();
             prop_assert!(cut.iter().map(|chunk| chunk.len()).eq(lengths));
             prop_assert_eq!(cut.concat(), ids);
+            let fixed: Vec<usize> = fixed_lengths(tokens, width).collect();
+            prop_assert_eq!(fixed.iter().sum::<usize>(), tokens);
+            prop_assert_eq!(fixed.len(), tokens / width + tokens % width);
+            prop_assert!(fixed.iter().all(|length| *length == width.get() || *length == 1));
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::num::NonZeroUsize;
 
-use aimodel::{Element, OpId};
+use aimodel::{Dim, Element, OpId};
 
-use crate::feeding::{Feeding, chunks};
+use crate::feeding::{Feeding, chunk_lengths, chunks, fixed_lengths};
 use crate::interpreter::{InterpretError, Outputs, Port, Rounding, Session, Tensor};
 use crate::tables::{TableError, Tables};
 
@@ -26,9 +26,14 @@ pub enum StepError {
     /// The package has no function that only fills the caches.
     #[error("the package has no function \"prefill\": feed prompts through main")]
     NoPrefill,
-    /// The function `prefill` takes a fixed number of tokens, as the community's engine requires.
-    #[error("the function \"prefill\" takes a fixed number of tokens: feed prompts through main")]
-    FixedPrefill,
+    /// The function `prefill` takes another number of tokens.
+    #[error("the function \"prefill\" takes {takes} tokens at a time, not {width}")]
+    OtherWidth {
+        /// Tokens that it takes.
+        takes: String,
+        /// Most tokens of a chunk.
+        width: NonZeroUsize,
+    },
     /// The graph takes one token at a time.
     #[error("main takes one token at a time, not {width}: feed prompts one by one")]
     OneAtATime {
@@ -120,16 +125,24 @@ impl Stepper {
     /// Chooses how prompts are fed.
     ///
     /// # Errors
-    /// [`StepError::NoPrefill`], [`StepError::FixedPrefill`] and [`StepError::OneAtATime`] if the package does not support it.
+    /// [`StepError::NoPrefill`], [`StepError::OtherWidth`] and [`StepError::OneAtATime`] if the package does not support it.
     pub fn set_feeding(&mut self, feeding: Feeding) -> Result<(), StepError> {
+        let prefill = || self.session.inputs_of(PREFILL).map(tokens_of).ok_or(StepError::NoPrefill);
         match feeding {
-            Feeding::Prefill(_) => match self.session.inputs_of(PREFILL).map(take_any_number) {
-                None => return Err(StepError::NoPrefill),
-                Some(false) => return Err(StepError::FixedPrefill),
-                Some(true) => {}
-            },
+            Feeding::Prefill(width) => {
+                if let Dim::Fixed(tokens) = prefill()? {
+                    return Err(StepError::OtherWidth { takes: tokens.to_string(), width });
+                }
+            }
+            Feeding::Fixed(width) => {
+                let takes = prefill()?;
+                if takes != Dim::Fixed(width.get() as u64) {
+                    let takes = takes.fixed().map_or("any number of".to_owned(), |tokens| tokens.to_string());
+                    return Err(StepError::OtherWidth { takes, width });
+                }
+            }
             Feeding::Main(width) => {
-                if !feeding.is_one_by_one() && !take_any_number(self.session.inputs()) {
+                if !feeding.is_one_by_one() && tokens_of(self.session.inputs()) != Dim::Dynamic {
                     return Err(StepError::OneAtATime { width });
                 }
             }
@@ -138,15 +151,15 @@ impl Stepper {
         Ok(())
     }
 
-    /// How the engine feeds prompts to this package, in chunks of at most `width` tokens: through `prefill` if there is one that
-    /// takes any number of tokens, otherwise through `main` if that does, otherwise one by one.
+    /// How the engine feeds prompts to this package: through `prefill` if there is one, otherwise through `main` if that takes any
+    /// number of tokens, otherwise one by one. A function that takes any number gets chunks of at most `width` tokens.
     pub fn feeding_of_engine(&self, width: NonZeroUsize) -> Feeding {
-        if self.session.inputs_of(PREFILL).is_some_and(take_any_number) {
-            Feeding::Prefill(width)
-        } else if take_any_number(self.session.inputs()) {
-            Feeding::Main(width)
-        } else {
-            Feeding::ONE_BY_ONE
+        let fixed = |tokens: u64| NonZeroUsize::new(usize::try_from(tokens).ok()?);
+        match (self.session.inputs_of(PREFILL).map(tokens_of), tokens_of(self.session.inputs())) {
+            (Some(Dim::Dynamic), _) => Feeding::Prefill(width),
+            (Some(Dim::Fixed(tokens)), _) => fixed(tokens).map_or(Feeding::ONE_BY_ONE, Feeding::Fixed),
+            (None, Dim::Dynamic) => Feeding::Main(width),
+            (None, Dim::Fixed(_)) => Feeding::ONE_BY_ONE,
         }
     }
 
@@ -161,32 +174,40 @@ impl Stepper {
     /// As [`Stepper::feed`].
     pub fn read_prompt(&mut self, tokens: &[u32]) -> Result<Option<Vec<f32>>, StepError> {
         self.session.reserve(self.positions + tokens.len())?;
-        let (rest, width) = match (self.feeding, tokens) {
-            (Feeding::Main(width), _) => (tokens, width),
-            (Feeding::Prefill(width), [before @ .., _]) => {
-                for chunk in chunks(before, width) {
-                    self.prefill(chunk)?;
-                }
-                (&tokens[before.len()..], NonZeroUsize::MIN)
+        let mut rest = tokens;
+        if let (Feeding::Prefill(width), [before @ .., _]) = (self.feeding, tokens) {
+            for chunk in chunks(before, width) {
+                self.prefill(chunk)?;
             }
-            (Feeding::Prefill(_), []) => return Ok(None),
-        };
+            rest = &tokens[before.len()..];
+        }
         let mut last = None;
-        for chunk in chunks(rest, width) {
-            last = Some(self.feed_chunk(chunk)?.logits(chunk.len() - 1)?);
+        for length in self.lengths_with_logits(rest.len()) {
+            let (chunk, left) = rest.split_at(length);
+            last = Some(self.feed_chunk(chunk)?.logits(length - 1)?);
+            rest = left;
         }
         Ok(last)
     }
 
-    /// Feeds tokens to `prefill`, which only updates the states.
+    /// Lengths of the chunks in which [`Stepper::feed_chunk`] takes this many tokens in the chosen way.
+    pub(crate) fn lengths_with_logits(&self, tokens: usize) -> Vec<usize> {
+        match self.feeding {
+            Feeding::Main(width) => chunk_lengths(tokens, width).collect(),
+            Feeding::Fixed(width) => fixed_lengths(tokens, width).collect(),
+            Feeding::Prefill(_) => chunk_lengths(tokens, NonZeroUsize::MIN).collect(),
+        }
+    }
+
+    /// Feeds tokens to `prefill`; returns its outputs, if it has some besides the states.
     ///
     /// # Errors
     /// As [`Stepper::feed`], and if the package has no such function.
-    pub fn prefill(&mut self, tokens: &[u32]) -> Result<(), StepError> {
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<Outputs, StepError> {
         let inputs = self.inputs(tokens)?;
-        self.session.call(PREFILL, &inputs)?;
+        let outputs = self.session.call(PREFILL, &inputs)?;
         self.positions += tokens.len();
-        Ok(())
+        Ok(outputs)
     }
 
     /// Feeds a token; returns the logits of the next one, f32 `[V]`.
@@ -209,11 +230,15 @@ impl Stepper {
         Ok(self.feed_chunk_observed(&[token], observer)?.logits(0)?)
     }
 
-    /// Feeds tokens to `main` together; returns its outputs, which hold the logits after each of them.
+    /// Feeds tokens together, to `main` or to a `prefill` that takes as many and returns logits; returns the outputs, which hold the
+    /// logits after each of them.
     ///
     /// # Errors
-    /// As [`Stepper::feed`], and if `main` takes one token at a time.
+    /// As [`Stepper::feed`], and if no function takes that many.
     pub fn feed_chunk(&mut self, tokens: &[u32]) -> Result<Outputs, StepError> {
+        if matches!(self.feeding, Feeding::Fixed(width) if width.get() == tokens.len()) {
+            return self.prefill(tokens);
+        }
         self.feed_chunk_observed(tokens, &mut |_, _, _| {})
     }
 
@@ -248,8 +273,8 @@ impl Stepper {
     }
 }
 
-/// Whether a function with these inputs takes any number of tokens at a time.
-fn take_any_number<'p>(mut inputs: impl Iterator<Item = &'p Port>) -> bool {
+/// Tokens that a function with these inputs takes at a time.
+fn tokens_of<'p>(mut inputs: impl Iterator<Item = &'p Port>) -> Dim {
     let ids = inputs.find(|port| port.name == IDS);
-    ids.is_some_and(|port| port.ty.shape.last().is_some_and(|tokens| tokens.fixed().is_none()))
+    ids.and_then(|port| port.ty.shape.last().copied()).unwrap_or(Dim::Fixed(1))
 }

@@ -98,6 +98,22 @@ fn both_variants_pass_with_the_tables_found_beside_them() {
 
 /// Over the 493 positions of the longer sequence the lattice is at least ten times nearer to the checkpoint than the rule that
 /// ignores it; the numbers are in `docs/oracle.md`.
+/// A `prefill` of fixed width has logits at all positions; what does not fill a call goes through `main`.
+#[test]
+fn a_bundle_with_a_prefill_of_fixed_width_says_the_same() {
+    let dir = Dir::new();
+    dir.ok(&["convert", &tiny(), "-o", "out", "--variant", "tbl", "--head", "int4", "--prefill", "8"]);
+    let (bundle, oracle) = (format!("{BUNDLE}_tbl"), stored_oracle("oracle.json"));
+    let printed = dir.ok(&["gate", &bundle, "--oracle", &oracle, "--both", "--json"]);
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((&report["passed"], &report["feeding"]), (&true.into(), &serde_json::json!({"fixed": 8})));
+    assert_eq!(report["feedings"]["passed"], true, "{}", report["feedings"]);
+    assert_eq!(report["feedings"]["min_cosine"], 1.0);
+    assert!(report["feedings"]["positions"].as_u64().unwrap() > 150);
+    let refused = dir.fails(&["gate", &bundle, "--oracle", &oracle, "--chunk", "16"]);
+    assert!(refused.contains("takes 8 tokens at a time"), "{refused}");
+}
+
 #[test]
 fn the_lattice_diverges_ten_times_less_and_what_ignores_it_fails() {
     let mut oracle = read_json(stored_oracle("oracle-long.json").into());

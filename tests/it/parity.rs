@@ -7,6 +7,8 @@ use crate::common::{Dir, package, tiny};
 use aimodel::describe::describe_attribute;
 use aimodel::package::Package;
 use fixtures::data::{self, DenseReference, PrefillReference, Reference};
+use oracle::interpreter::Session;
+use oracle::stepper::Stepper;
 use workflow::diff::{ChangeKind, GraphDifference, ProgramDifference, WeightVerdict, compare_packages};
 
 fn differences(ours: &Path, theirs: &Path) -> Option<ProgramDifference> {
@@ -80,6 +82,23 @@ fn check_dynamic(options: &[&str], name: &str, reference: PrefillReference) {
         let is_cut = left.replace("x6x32x", "x12x32x").replace("x192x", "x384x").replace("192x", "384x");
         assert!(is_cut != *left || right.contains("concat") || right.contains("12"), "{line:#?}");
     }
+    let kept = caches(&ours);
+    assert!(kept == caches(&reference.path()), "what is cut away changes no cache");
+    assert!(kept.iter().all(|cache| cache.iter().any(|bits| *bits != 0)));
+}
+
+/// What `prefill` leaves in the caches of a package, in two calls.
+fn caches(package: &Path) -> Vec<Vec<u32>> {
+    let mut stepper = Stepper::new(Session::open(package).unwrap(), None).unwrap();
+    for tokens in [2..25, 25..42] {
+        stepper.prefill(&tokens.map(|at| at * 7 % 512).collect::<Vec<u32>>()).unwrap();
+    }
+    let session = stepper.session();
+    let bits = |at| {
+        let values = session.state(at, stepper.positions()).unwrap().to_floats().unwrap();
+        values.into_iter().map(f32::to_bits).collect()
+    };
+    (0..session.states().count()).map(bits).collect()
 }
 
 #[test]

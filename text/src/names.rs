@@ -35,6 +35,11 @@ pub struct Collision {
     pub second: String,
 }
 
+/// Whether this is the whole name of a commit: 40 hexadecimal digits.
+pub fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Accepts the name of one file or folder.
 ///
 /// # Errors

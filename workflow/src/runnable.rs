@@ -55,8 +55,17 @@ impl Runnable {
             .with_context(|| format!("{} cannot be run", self.bundle.display()))?;
         stepper.set_rounding(self.rounding);
         let feeding = stepper.feeding_of_engine(self.chunk_size(&paths)?);
-        if self.chunk.is_some() && feeding == Feeding::ONE_BY_ONE {
-            bail!("--chunk: {} takes one token at a time; leave the option out", self.bundle.display());
+        match feeding {
+            Feeding::ONE_BY_ONE if self.chunk.is_some() => {
+                bail!("--chunk: {} takes one token at a time; leave the option out", self.bundle.display());
+            }
+            Feeding::Fixed(width) if self.chunk.is_some_and(|chunk| chunk != width) => {
+                bail!(
+                    "--chunk: {} takes {width} tokens at a time; leave the option out",
+                    self.bundle.display()
+                );
+            }
+            _ => {}
         }
         stepper.set_feeding(feeding)?;
         Ok(stepper)

@@ -39,12 +39,15 @@ class Feeding:
     """The part of the sequence that `prefill` reads; its positions have no logits."""
     prefill_width: int = 1
     main_width: int = 1
+    fixed_width: int = 0
+    """Tokens that a `prefill` with logits takes, if there is one: it gets as many full chunks as there are."""
     garbage: bool = False
     """Whether the caches hold noise at first: what is beyond the cursor must not matter."""
 
     @staticmethod
     def parse(text: str) -> Feeding:
-        """`one`, `main N`, `prefill N` (then one by one) or `prefill N main M`; caches of all but `one` begin as noise."""
+        """`one`, `main N`, `prefill N` (then one by one), `prefill N main M` or `fixed N` (a `prefill` with logits, then one by one);
+        caches of all but `one` begin as noise."""
         match text.split():
             case ["one"]:
                 return Feeding()
@@ -54,6 +57,8 @@ class Feeding:
                 return Feeding(0.75, int(width), garbage=True)
             case ["prefill", width, "main", main]:
                 return Feeding(0.5, int(width), int(main), garbage=True)
+            case ["fixed", width]:
+                return Feeding(fixed_width=int(width), garbage=True)
         raise ValueError(f"unknown feeding {text!r}")
 
 
@@ -127,7 +132,7 @@ class Session:
         return await self._functions[name](inputs=inputs, state=caches.state)
 
     async def logits(self, ids: Sequence[int], feeding: Feeding) -> np.ndarray:
-        """f32 [positions, vocabulary] of the last positions of one sequence: those that `main` is fed."""
+        """f32 [positions, vocabulary] of the last positions of one sequence: those that have logits."""
         caches = Caches(self.descriptions["main"], feeding.garbage)
         past = 0
         if prefilled := min(int(len(ids) * feeding.prefilled), len(ids) - 1):
@@ -135,8 +140,11 @@ class Session:
                 await self._call("prefill", caches, past, ids[past : past + count])
                 past += count
         rows = []
-        for count in chunks(len(ids) - past, feeding.main_width):
-            outputs = await self._call("main", caches, past, ids[past : past + count])
+        full = len(ids) // feeding.fixed_width if feeding.fixed_width else 0
+        calls = [("prefill", feeding.fixed_width)] * full
+        calls += [("main", count) for count in chunks(len(ids) - past - full * feeding.fixed_width, feeding.main_width)]
+        for name, count in calls:
+            outputs = await self._call(name, caches, past, ids[past : past + count])
             rows.append(outputs["logits"].numpy().astype(np.float32).reshape(count, -1))
             past += count
         return np.concatenate(rows)

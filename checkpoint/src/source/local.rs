@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use text::names;
+
 use super::fingerprint::fingerprint;
 use super::stamp::Stamp;
 use super::{
@@ -270,7 +272,7 @@ fn identity_of(dir: &Path) -> Identity {
         .strip_prefix("models--")
         .and_then(|id| id.split_once("--"))
         .map(|(owner, name)| format!("{owner}/{name}"));
-    let is_commit = revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let revision = (repository.is_some() && is_commit).then(|| revision.to_owned());
+    let is_named = repository.is_some() && names::is_commit(revision);
+    let revision = is_named.then(|| revision.to_owned());
     Identity { repository, revision }
 }

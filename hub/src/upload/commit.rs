@@ -2,13 +2,13 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use text::names;
 
 use super::local::LocalFile;
 use super::repository::Head;
 use super::{PublishTarget, compare};
 use crate::client::{Client, Failure};
 use crate::error::Error;
-use crate::snapshot::is_commit;
 
 /// A commit that was made.
 pub(super) struct Committed {
@@ -88,7 +88,7 @@ fn committed(
     answered: Answered,
 ) -> Result<Committed, Error> {
     let Answered { commit_oid: commit, pull_request_url } = answered;
-    if !is_commit(&commit) {
+    if !names::is_commit(&commit) {
         return Err(Error::protocol(url, "the commit that it made has no name of a commit"));
     }
     let Some(address) = pull_request_url else {

@@ -10,7 +10,7 @@ use crate::client::{About, Client, Failure, origin};
 use crate::digest::RemoteDigest;
 use crate::error::Error;
 use crate::retry::Passing;
-use crate::snapshot::{MAX_FILES, RepositoryId, escape, is_commit};
+use crate::snapshot::{MAX_FILES, RepositoryId, escape};
 
 /// Most pages of a listing. The Hub puts a thousand files on one.
 const MAX_PAGES: usize = 10_000;
@@ -35,7 +35,7 @@ impl Head {
         let about = About { id: id.as_str(), revision, file: "" };
         let path = format!("/api/models/{id}/revision/{}", escape(revision).replace('/', "%2F"));
         let head: Head = client.get_json(&path, about)?;
-        if is_commit(&head.commit) {
+        if names::is_commit(&head.commit) {
             return Ok(head);
         }
         Err(Error::protocol(&client.settings().endpoint, &format!("{path}: its sha is not a commit")))

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::feeding::{Feeding, chunk_lengths};
+use crate::feeding::Feeding;
 use crate::file::Case;
 use crate::interpreter::Outputs;
 use crate::stepper::{StepError, Stepper};
@@ -13,8 +13,8 @@ const BEGINNINGS: usize = 4;
 
 /// A sequence that is being fed.
 ///
-/// Through `main`, one by one or in chunks, prompt and continuation are fed as one sequence, and all positions have logits.
-/// Through `prefill`, a prompt has logits only at its end: its beginnings are read as separate prompts, the shortest first, and
+/// Through functions that return logits, one by one or in chunks, prompt and continuation are fed as one sequence, and all positions
+/// have logits. Through a `prefill` without, a prompt has logits only at its end: its beginnings are read as separate prompts, the shortest first, and
 /// after the whole prompt the continuation is fed one by one.
 pub(super) struct Sequence<'s> {
     stepper: &'s mut Stepper,
@@ -33,10 +33,7 @@ impl<'s> Sequence<'s> {
     /// Resets the states and prepares the sequence.
     pub(super) fn begin(stepper: &'s mut Stepper, case: &Case) -> Result<Self, StepError> {
         stepper.reset()?;
-        let lengths: Vec<usize> = match stepper.feeding() {
-            Feeding::Main(width) => chunk_lengths(case.len(), width).collect(),
-            Feeding::Prefill(_) => Vec::new(),
-        };
+        let lengths = stepper.lengths_with_logits(case.len());
         let (tokens, prompt) = (case.ids().collect(), case.prompt_ids.len());
         Ok(Sequence { stepper, tokens, prompt, at: 0, lengths: lengths.into_iter(), chunk: None })
     }
@@ -46,7 +43,7 @@ impl<'s> Sequence<'s> {
         let at = self.at;
         self.at += 1;
         match self.stepper.feeding() {
-            Feeding::Main(_) => self.of_chunk(at).map(Some),
+            Feeding::Main(_) | Feeding::Fixed(_) => self.of_chunk(at).map(Some),
             Feeding::Prefill(_) if at >= self.prompt => self.stepper.feed(self.tokens[at]).map(Some),
             Feeding::Prefill(_) if self.ends_beginning(at) => {
                 self.stepper.reset()?;

@@ -117,9 +117,9 @@ fn chunks_may_end_anywhere_around_the_window() {
         for function in ["main", "prefill"] {
             stepper.reset().unwrap();
             match function {
-                "main" => drop(stepper.feed_chunk(&tokens[..end]).unwrap()),
+                "main" => stepper.feed_chunk(&tokens[..end]).unwrap(),
                 _ => stepper.prefill(&tokens[..end]).unwrap(),
-            }
+            };
             let outputs = stepper.feed_chunk(&tokens[end..]).unwrap();
             for (at, expected) in expected[end..].iter().enumerate() {
                 let found = outputs.logits(at).unwrap();

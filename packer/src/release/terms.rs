@@ -1,5 +1,6 @@
 //! What a card names besides its members, checked before it is used.
 
+use text::names;
 use text::terminal::word;
 
 use super::Release;
@@ -35,8 +36,7 @@ pub(super) fn check(release: &Release<'_>, source: Option<&SourceRecord>) -> Res
         return Err(TermError::License(id.clone()));
     }
     let revision = source.and_then(|source| source.revision.as_ref());
-    let is_commit = |text: &&String| text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match revision.filter(|revision| !is_commit(revision)) {
+    match revision.filter(|revision| !names::is_commit(revision)) {
         Some(revision) => Err(TermError::Revision(revision.clone())),
         None => Ok(()),
     }

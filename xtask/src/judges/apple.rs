@@ -78,6 +78,9 @@ const ROUNDING_RANDOM: f64 = 0.998;
 /// Cases that are enough for a package whose sibling is fed all of them, or that was judged before.
 const FEW_CASES: usize = 2;
 
+/// Tokens of a sequence that is longer than the first capacity of the caches, 256 positions.
+const LONG: usize = 272;
+
 /// How far the logits of variants of one conversion may differ: they compute the same thing.
 const AGREEMENT: f64 = 0.99999;
 
@@ -139,9 +142,8 @@ impl Subject {
         }
         match cases {
             Cases::FewAndLong => {
-                // The other long one begins with the same 320 tokens and needs no larger caches.
-                let first = Oracle::read(&data::tiny_oracle_long())?;
-                let ids = first.cases.first().map(|case| case.ids().map(u64::from).collect());
+                let oracle = Oracle::read(&data::tiny_oracle_long())?;
+                let ids = oracle.cases.first().map(|case| case.ids().take(LONG).map(u64::from).collect());
                 self.sequences = ids.into_iter().collect();
             }
             Cases::Few | Cases::Short => self.sequences.clear(),
@@ -177,7 +179,7 @@ enum Cases {
 const LATTICE: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice"];
 const DYNAMIC: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice", "--main", "dynamic"];
 
-const CONVERSIONS: [Conversion; 8] = [
+const CONVERSIONS: [Conversion; 9] = [
     Conversion {
         name: "tiny-int4-lattice",
         subject: tiny,
@@ -195,9 +197,27 @@ const CONVERSIONS: [Conversion; 8] = [
         bounds: LOSSLESS,
     },
     Conversion {
-        name: "tiny-int4-q4_0-dynamic",
+        name: "tiny-int4-lattice-fixed-prefill",
         subject: tiny,
-        arguments: &["--weights", "int4", "--head", "int4", "--rule", "q4_0", "--main", "dynamic"],
+        arguments: &[
+            "--weights",
+            "int4",
+            "--head",
+            "int4",
+            "--rule",
+            "lattice",
+            "--no-tables",
+            "--prefill",
+            "8",
+        ],
+        variants: &["tbl"],
+        cases: Cases::Few,
+        bounds: LOSSLESS,
+    },
+    Conversion {
+        name: "tiny-int4-q4_0",
+        subject: tiny,
+        arguments: &["--weights", "int4", "--head", "int4", "--rule", "q4_0", "--prefill", "none"],
         variants: &["stock"],
         cases: Cases::Few,
         // It flips no position of the first two sequences; the cosines show the damage.
@@ -238,7 +258,7 @@ const CONVERSIONS: [Conversion; 8] = [
     Conversion {
         name: "e2b-like-off-lattice-head",
         subject: e2b_like_off_lattice_head,
-        arguments: &["--weights", "int4", "--head", "auto", "--rule", "lattice", "--main", "dynamic"],
+        arguments: &["--weights", "int4", "--head", "auto", "--rule", "lattice", "--prefill", "none"],
         variants: &["stock"],
         cases: Cases::Few,
         bounds: LOSSLESS_RANDOM,
@@ -372,16 +392,25 @@ fn plan_conversion(
 
 /// Functions of a variant's package.
 fn functions(variant: Variant, arguments: &[&str]) -> Queries {
-    let is_dynamic = arguments.ends_with(&["--main", "dynamic"]);
-    Queries { main: if is_dynamic { ANY } else { 1 }, prefill: (variant == Variant::Stock).then_some(ANY) }
+    let value = |option| {
+        let mut pairs = arguments.iter().zip(arguments.iter().skip(1));
+        pairs.find(|(other, _)| **other == option).map(|(_, value)| *value)
+    };
+    let prefill = match (variant, value("--prefill")) {
+        (Variant::Stock, None) => Some(ANY),
+        (Variant::Tbl, Some(tokens)) => tokens.parse().ok(),
+        _ => None,
+    };
+    Queries { main: if value("--main") == Some("dynamic") { ANY } else { 1 }, prefill }
 }
 
 /// How a package is fed. The window of the tiny checkpoint ends at 16 positions: chunks of 16 end there, chunks of 7 around it.
 fn feedings(functions: Queries, cases: Cases) -> &'static [&'static str] {
     match (functions.main, functions.prefill) {
         (1, None) => &["one"],
-        (1, Some(_)) => &["one", "prefill 16"],
-        _ if cases == Cases::FewAndLong => &["main 64", "main 16", "prefill 7 main 64", "prefill 64 main 16"],
+        (1, Some(ANY)) => &["one", "prefill 16"],
+        (1, Some(_)) => &["one", "fixed 8"],
+        _ if cases == Cases::FewAndLong => &["main 64", "prefill 7 main 16"],
         _ => &["main 64", "main 7", "prefill 16 main 3"],
     }
 }
