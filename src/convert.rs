@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ::oracle::gate::GateReport;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use converter::decoder::{CacheForm, Variant};
+use converter::embedding::TableForms;
+use converter::recipe::{EmbeddingForm, PerLayerForm};
 use converter::{Model, Plan, Request};
 use serde_json::json;
 use workflow::convert::{ConversionOptions, Finished, Job, Watchers};
@@ -49,6 +51,12 @@ pub(crate) struct Arguments {
     /// Rule for 4-bit codes
     #[arg(long, value_enum, default_value_t = Rule::Lattice)]
     rule: Rule,
+    /// How tokens are looked up [default: f16; auto for stock]
+    #[arg(long, value_enum)]
+    embedding: Option<Embedding>,
+    /// Format of the per-layer table of a stock graph; auto decides from a sample of its blocks [default: auto]
+    #[arg(long, value_enum)]
+    per_layer: Option<PerLayer>,
     /// Positions the cache may grow to: 256, 512, 1024, ...
     #[arg(long, value_name = "N", default_value_t = 4096)]
     max_context: u64,
@@ -139,6 +147,45 @@ impl Head {
     }
 }
 
+/// How tokens are looked up, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Embedding {
+    /// shared if a sample of the table lies on the lattice and the head has codes, else f16
+    Auto,
+    /// In the head's codes, through a table of bytes: exact, and nothing is stored twice
+    Shared,
+    /// In the head, dequantized as a whole
+    Dequantized,
+    /// In the head's codes, as numbers of 4 bits
+    Si4,
+    /// In a table of half-precision numbers, as in the published bundles
+    F16,
+}
+
+impl Embedding {
+    /// The form that was asked for, if one was.
+    fn form(self) -> Option<EmbeddingForm> {
+        match self {
+            Embedding::Auto => None,
+            Embedding::Shared => Some(EmbeddingForm::Shared),
+            Embedding::Dequantized => Some(EmbeddingForm::Dequantized),
+            Embedding::Si4 => Some(EmbeddingForm::Si4),
+            Embedding::F16 => Some(EmbeddingForm::F16),
+        }
+    }
+}
+
+/// Format of the per-layer table, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum PerLayer {
+    /// int4 if a sample of the table lies on the lattice, else int8
+    Auto,
+    /// 4-bit codes with a scale for each block of 32: exact on the lattice
+    Int4,
+    /// 8-bit codes with a scale for each row
+    Int8,
+}
+
 impl Arguments {
     /// Options that the outputs depend on.
     fn typed(&self, variant: VariantChoice) -> BTreeMap<String, String> {
@@ -156,7 +203,15 @@ impl Arguments {
             ("--no-tables", self.no_tables.to_string()),
         ];
         let caches = (self.cache != Caches::Padded).then(|| ("--cache", typed(&self.cache)));
-        options.into_iter().chain(caches).map(|(name, value)| (name.to_owned(), value)).collect()
+        let embedding = self.embedding.map(|form| ("--embedding", typed(&form)));
+        let per_layer = self.per_layer.map(|form| ("--per-layer", typed(&form)));
+        options
+            .into_iter()
+            .chain(caches)
+            .chain(embedding)
+            .chain(per_layer)
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
     }
 
     fn conversion(&self, model: &Model<'_>) -> anyhow::Result<ConversionOptions> {
@@ -164,6 +219,11 @@ impl Arguments {
         let default = if has_rows { VariantChoice::Provider } else { VariantChoice::Stock };
         let variant = self.variant.unwrap_or(default);
         let wants_tables = variant != VariantChoice::Stock;
+        if self.per_layer.is_some() && (wants_tables || !has_rows) {
+            bail!(
+                "--per-layer is for --variant stock of models with per-layer rows: no other graph holds their table"
+            );
+        }
         Ok(ConversionOptions {
             run: self.common.run_options(self.typed(variant)),
             request: Request {
@@ -172,6 +232,7 @@ impl Arguments {
                 tables: wants_tables && !self.no_tables && self.tables.is_none(),
                 projections: self.weights.treatment(self.rule),
                 head: self.head.weights().map(|head| head.treatment(self.rule)),
+                table_forms: self.table_forms(variant),
             },
             max_context: self.max_context,
             prompt_chunk: self.prompts.chunk,
@@ -180,6 +241,17 @@ impl Arguments {
             has_report: !self.no_report,
             allow_no_template: self.no_chat_template,
         })
+    }
+
+    /// Published bundles are the default where there are some.
+    fn table_forms(&self, variant: VariantChoice) -> TableForms {
+        let default = if variant == VariantChoice::Stock { Embedding::Auto } else { Embedding::F16 };
+        let per_layer = match self.per_layer.unwrap_or(PerLayer::Auto) {
+            PerLayer::Auto => None,
+            PerLayer::Int4 => Some(PerLayerForm::Int4(self.rule.into())),
+            PerLayer::Int8 => Some(PerLayerForm::Int8),
+        };
+        TableForms { embedding: self.embedding.unwrap_or(default).form(), per_layer }
     }
 
     /// A gate reads the checkpoint many times, so it is kept then.
@@ -220,6 +292,7 @@ fn warn(plan: &Plan, arguments: &Arguments) {
     }
     let head = &plan.head;
     terminal::tell(format_args!("head: {}, {}", head.treatment.format(), head.reason));
+    plan_text::table_lines(plan).for_each(terminal::tell);
     if head.off_lattice {
         terminal::tell("warning: int4 will lose accuracy; consider --weights int8");
     }
@@ -239,6 +312,7 @@ fn print(
             "bundles": finished.bundles,
             "tables": finished.tables,
             "head": plan.head,
+            "table_forms": plan.table_forms,
             "weights": totals,
             "report": report,
         });

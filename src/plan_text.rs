@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use converter::Plan;
 use converter::name::ModelName;
 use converter::plan::GraphPlan;
+use converter::recipe::EmbeddingForm;
 use converter::statistics::Totals;
 use serde_json::json;
 use text::terminal::word;
@@ -34,7 +35,7 @@ pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Res
             .tables
             .as_ref()
             .map(|tables| json!({"folder": name.tables(), "bytes": tables.bytes(), "files": tables.files()}));
-        let text = json!({"graphs": graphs, "tables": tables, "head": plan.head, "bytes": plan.bytes()});
+        let text = json!({"graphs": graphs, "tables": tables, "head": plan.head, "table_forms": plan.table_forms, "bytes": plan.bytes()});
         terminal::print_json(&text)?;
     } else {
         for graph in &plan.graphs {
@@ -42,10 +43,29 @@ pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Res
         }
         print_tables(&mut out, plan, name)?;
         writeln!(out, "head: {}, {}", plan.head.treatment.format(), plan.head.reason)?;
+        table_lines(plan).try_for_each(|line| writeln!(out, "{line}"))?;
         writeln!(out, "in all {} ({} bytes)", digits::bytes(plan.bytes()), digits::grouped(plan.bytes()))?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the embedding and the per-layer table are stored, where that is not as in the published bundles.
+pub(crate) fn table_lines(plan: &Plan) -> impl Iterator<Item = String> {
+    let forms = &plan.table_forms;
+    let embedding = (forms.embedding.form != EmbeddingForm::F16 || forms.embedding.sample.is_some())
+        .then(|| ("embedding", forms.embedding.form.name(), &forms.embedding.reason));
+    let per_layer =
+        forms.per_layer.as_ref().map(|chosen| ("per-layer table", chosen.form.name(), &chosen.reason));
+    let untried = |form: &str| match form {
+        "shared" | "dequantized" | "si4" => {
+            "; no device has run this form, --embedding f16 is the published one"
+        }
+        "int4" => "; no device has run this form, --per-layer int8 is the published one",
+        _ => "",
+    };
+    let lines = embedding.into_iter().chain(per_layer);
+    lines.map(move |(what, form, reason)| format!("{what}: {form}, {reason}{}", untried(form)))
 }
 
 fn print_graph(out: &mut impl Write, graph: &GraphPlan, name: &ModelName) -> io::Result<()> {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use checkpoint::config::CacheForm;
 use checkpoint::source::{LocalSource, Source};
 use converter::decoder::{Functions, Variant};
+use converter::embedding::TableForms;
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{Model, Plan, Request};
@@ -132,6 +133,7 @@ pub(crate) fn everything(source: &LocalSource) -> Result<(BTreeSet<String>, Plan
         tables: true,
         projections: Treatment::Int4(Int4Rule::Lattice),
         head: Some(Treatment::Int4(Int4Rule::Lattice)),
+        table_forms: TableForms::PUBLISHED,
     })?;
     let mut names: BTreeSet<String> =
         plan.graphs.iter().flat_map(|graph| &graph.blobs).map(|blob| blob.tensor.clone()).collect();

@@ -9,6 +9,7 @@ use anyhow::Result;
 use checkpoint::config::CacheForm;
 use checkpoint::source::LocalSource;
 use converter::decoder::{Functions, Variant};
+use converter::embedding::TableForms;
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{Model, Request};
@@ -81,6 +82,7 @@ fn graph(options: &Options, figures: &mut Figures) -> Result<()> {
         tables: false,
         projections: Treatment::Int4(Int4Rule::Lattice),
         head: Some(Treatment::Int4(Int4Rule::Lattice)),
+        table_forms: TableForms::PUBLISHED,
     };
     let milliseconds = |work: &dyn Fn() -> Result<()>| -> Result<Vec<f64>> {
         (0..options.runs).map(|_| Ok(seconds(work)? * 1e3)).collect()

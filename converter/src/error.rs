@@ -41,6 +41,24 @@ pub enum PlanError {
          and no split graph of the E-series exists to compare with"
     )]
     NoSplitCaches,
+    /// An embedding that is looked up in the head's codes, where those do not hold it.
+    #[error(
+        "--embedding {form} looks tokens up in the codes of the head, but {reason}: give --embedding f16, or --head int4"
+    )]
+    NoSharedHead {
+        /// Name of the form.
+        form: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A per-layer table whose layers do not divide into blocks.
+    #[error(
+        "--per-layer int4: the {width} columns of a layer do not divide into blocks of 32: give --per-layer int8"
+    )]
+    NotInBlocks {
+        /// Columns of a layer.
+        width: usize,
+    },
     /// A blob is a part of the per-layer table, and the table was not made.
     #[error(
         "blob {key} is a part of the per-layer table, which was not made; please report this with the checkpoint's config.json"

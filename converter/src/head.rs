@@ -143,7 +143,11 @@ fn sample_body(
 }
 
 /// Samples `runs` runs of blocks, spread evenly over some tensors laid end to end.
-fn sample(source: &dyn Source, tensors: &[&TensorEntry], runs: usize) -> Result<Sample, ConvertError> {
+pub(crate) fn sample(
+    source: &dyn Source,
+    tensors: &[&TensorEntry],
+    runs: usize,
+) -> Result<Sample, ConvertError> {
     let block = BLOCK as u64;
     let blocks_of = |tensor: &TensorEntry| tensor.weights() / block;
     let total: u64 = tensors.iter().map(|tensor| blocks_of(tensor)).sum();

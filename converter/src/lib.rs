@@ -5,6 +5,7 @@
 
 pub mod blob;
 pub mod decoder;
+pub mod embedding;
 pub mod head;
 pub mod journal;
 pub mod name;

@@ -8,6 +8,7 @@ use output::WrittenFile;
 use progress::Progress;
 
 use crate::decoder::{Functions, GraphOptions, INLINE_ELEMENTS, InlineTensors, Variant};
+use crate::embedding::{TableDecision, TableFacts, TableForms};
 use crate::error::ConvertError;
 use crate::graphs::{Destination, GraphPass};
 use crate::head::HeadDecision;
@@ -15,7 +16,7 @@ use crate::journal::Journal;
 use crate::ordered::for_each_in_order;
 use crate::plan::GraphPlan;
 use crate::quant;
-use crate::recipe::{Recipe, Treatment};
+use crate::recipe::{PerLayerForm, Recipe, Treatment};
 use crate::statistics::WeightStatistics;
 use crate::stock::StockTable;
 use crate::tables::{TableWriter, TablesPlan, WrittenTables};
@@ -47,6 +48,8 @@ pub struct Request {
     pub projections: Treatment,
     /// How the head is stored; nothing if a sample of its blocks decides.
     pub head: Option<Treatment>,
+    /// How the embedding and the per-layer table are stored.
+    pub table_forms: TableForms,
 }
 
 /// Everything that a conversion will write.
@@ -58,6 +61,8 @@ pub struct Plan {
     pub tables: Option<TablesPlan>,
     /// Why the head is stored as it is.
     pub head: HeadDecision,
+    /// How the embedding and the per-layer table are stored, and why.
+    pub table_forms: TableDecision,
     /// Temporary space beside the outputs, in bytes.
     pub spool_bytes: u64,
     /// The part of it that the stock graph's table takes.
@@ -74,10 +79,10 @@ impl Plan {
     /// Bytes of tensors that a run reads, for a bar. Each is read once, however many graphs and tables are made from it; the
     /// stock graph's table is read again from temporary space.
     pub fn input_bytes(&self) -> u64 {
-        let graph: Vec<(Role, u64)> =
+        let graph: Vec<(&str, u64)> =
             self.graphs.first().map(|graph| graph.reads().collect()).unwrap_or_default();
-        let is_new = |role: Role| !graph.iter().any(|(read, _)| *read == role);
-        let tables = self.tables.iter().flat_map(TablesPlan::reads).filter(|(role, _)| is_new(*role));
+        let is_new = |tensor: &str| !graph.iter().any(|(read, _)| *read == tensor);
+        let tables = self.tables.iter().flat_map(TablesPlan::reads).filter(|(tensor, _)| is_new(tensor));
         let bytes = graph.iter().copied().chain(tables).map(|(_, bytes)| bytes).sum::<u64>();
         bytes + 2 * self.stock_bytes
     }
@@ -131,7 +136,19 @@ impl<'s> Model<'s> {
             request.projections,
             request.head,
         )?;
-        let recipe = Recipe { projections: request.projections, head: head.treatment };
+        let published = Recipe::new(request.projections, head.treatment);
+        let holds_table = request.graphs.iter().any(|(variant, _)| *variant == Variant::Stock);
+        let facts = TableFacts {
+            source: self.source,
+            config: &self.config,
+            checkpoint: &self.checkpoint,
+            head: &head,
+            rule: published.rule(),
+            holds_table,
+        };
+        let table_forms = facts.decide(request.table_forms)?;
+        let per_layer = table_forms.per_layer.as_ref().map_or(PerLayerForm::Int8, |chosen| chosen.form);
+        let recipe = Recipe { embedding: table_forms.embedding.form, per_layer, ..published };
         let inline = if request.graphs.is_empty() { InlineTensors::new() } else { self.inline_tensors()? };
         let graphs = request.graphs.iter().map(|(variant, functions)| {
             let (variant, functions, caches) = (*variant, *functions, request.caches);
@@ -142,13 +159,10 @@ impl<'s> Model<'s> {
         let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
         let tables =
             if request.tables { Some(TablesPlan::new(&self.config, &self.checkpoint)?) } else { None };
-        let table = self
-            .config
-            .per_layer
-            .filter(|_| request.graphs.iter().any(|(variant, _)| *variant == Variant::Stock));
+        let table = self.config.per_layer.filter(|_| holds_table && per_layer == PerLayerForm::Int8);
         let stock_bytes = table.map_or(0, |table| StockTable::spool_bytes(&self.config, table));
         let spool_bytes = stock_bytes + graphs.first().map_or(0, GraphPlan::spool_bytes);
-        Ok(Plan { graphs, tables, head, spool_bytes, stock_bytes })
+        Ok(Plan { graphs, tables, head, table_forms, spool_bytes, stock_bytes })
     }
 
     /// Reads the tensors that are stored in the program, as half precision.

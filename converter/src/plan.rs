@@ -79,7 +79,7 @@ impl GraphPlan {
     }
 
     /// The tensors that are read for the blobs, and their bytes.
-    pub(crate) fn reads(&self) -> impl Iterator<Item = (Role, u64)> {
+    pub(crate) fn reads(&self) -> impl Iterator<Item = (&str, u64)> {
         schedule::reads(&self.blobs)
     }
 

@@ -51,6 +51,52 @@ impl Treatment {
     }
 }
 
+/// How a graph looks up the embedding of a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EmbeddingForm {
+    /// In a table of its own, in half precision.
+    F16,
+    /// In the head's codes, gathered as bytes: one blob serves both.
+    Shared,
+    /// In the head, dequantized as a whole.
+    Dequantized,
+    /// In the head's codes, gathered as numbers of 4 bits.
+    Si4,
+}
+
+impl EmbeddingForm {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            EmbeddingForm::F16 => "f16",
+            EmbeddingForm::Shared => "shared",
+            EmbeddingForm::Dequantized => "dequantized",
+            EmbeddingForm::Si4 => "si4",
+        }
+    }
+}
+
+/// How a graph stores the per-layer table, if it holds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PerLayerForm {
+    /// Signed 8-bit codes with one f32 scale for each row.
+    Int8,
+    /// As a matrix of 4-bit codes, by a rule.
+    Int4(Int4Rule),
+}
+
+impl PerLayerForm {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            PerLayerForm::Int8 => "int8",
+            PerLayerForm::Int4(_) => "int4",
+        }
+    }
+}
+
 /// How the tensors of a graph are stored, by their roles.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Recipe {
@@ -58,13 +104,29 @@ pub struct Recipe {
     pub projections: Treatment,
     /// Of the head.
     pub head: Treatment,
+    /// Of the embedding, which is the head's tensor as a rule.
+    pub embedding: EmbeddingForm,
+    /// Of the per-layer table, in graphs that hold it.
+    pub per_layer: PerLayerForm,
 }
 
 impl Recipe {
-    /// How the tensor of a role is stored. Embeddings and norms are stored in half precision.
+    /// A recipe whose tables are stored as in the published bundles.
+    pub fn new(projections: Treatment, head: Treatment) -> Self {
+        Recipe { projections, head, embedding: EmbeddingForm::F16, per_layer: PerLayerForm::Int8 }
+    }
+
+    /// How the tensor of a role is stored as a matrix. Embeddings of their own and norms are stored in half precision.
     pub fn treatment(self, role: Role) -> Treatment {
+        match (role, self.per_layer) {
+            (Role::Head, _) => self.head,
+            (Role::EmbedTokensPerLayer, PerLayerForm::Int4(rule)) => Treatment::Int4(rule),
+            (role, _) => self.of_other(role),
+        }
+    }
+
+    fn of_other(self, role: Role) -> Treatment {
         match role {
-            Role::Head => self.head,
             role if role.is_projection() => self.projections,
             _ => Treatment::F16,
         }

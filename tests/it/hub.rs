@@ -13,6 +13,7 @@ use checkpoint::source::{
     open_repository,
 };
 use converter::decoder::{CacheForm, Functions, Variant};
+use converter::embedding::TableForms;
 use converter::journal::Journal;
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
@@ -47,6 +48,7 @@ fn plan(model: &Model<'_>) -> Result<Plan, ConvertError> {
         caches: CacheForm::Padded,
         projections: Treatment::Int4(Int4Rule::Lattice),
         head: None,
+        table_forms: TableForms::PUBLISHED,
     })
 }
 

@@ -8,7 +8,7 @@ use checkpoint::config::CONFIG_FILE;
 use checkpoint::source::Source;
 use converter::decoder::{Functions, Sequence, Variant};
 use converter::plan::GraphPlan;
-use converter::recipe::{Recipe, Treatment};
+use converter::recipe::{EmbeddingForm, PerLayerForm, Recipe, Treatment};
 use converter::statistics::WeightStatistics;
 use converter::{Model, Plan};
 use output::{Digest, StagedDirectory, WrittenFile};
@@ -192,7 +192,15 @@ fn scheme(recipe: Recipe) -> Option<String> {
 
 fn weights_in_words(recipe: Recipe) -> String {
     let (projections, head) = (recipe.projections.format(), recipe.head.format());
-    format!("{projections} projections, {head} head, f16 embedding and norms")
+    let tables = match (recipe.embedding, recipe.per_layer) {
+        (EmbeddingForm::F16, PerLayerForm::Int8) => {
+            return format!("{projections} projections, {head} head, f16 embedding and norms");
+        }
+        (EmbeddingForm::F16, PerLayerForm::Int4(_)) => "head, f16 embedding, int4 per-layer table",
+        (_, PerLayerForm::Int8) => "head and embedding",
+        (_, PerLayerForm::Int4(_)) => "head and embedding, int4 per-layer table",
+    };
+    format!("{projections} projections, {head} {tables}, f16 norms")
 }
 
 /// Where the weights come from. Files with weights are read in part, so they are listed without a digest.

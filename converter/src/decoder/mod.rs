@@ -8,6 +8,7 @@
 mod attention;
 mod cache;
 mod feedforward;
+mod lookup;
 mod mask;
 mod norm;
 mod per_layer;
@@ -25,7 +26,7 @@ pub use sequence::Sequence;
 pub use weights::{INLINE_ELEMENTS, InlineTensors};
 
 use crate::blob::Blob;
-use crate::recipe::Recipe;
+use crate::recipe::{EmbeddingForm, PerLayerForm, Recipe};
 use cache::{Cache, Pair};
 use checkpoint::config::{DecoderConfig, Layer, PerLayer};
 use checkpoint::{LayerRole, Role};
@@ -176,6 +177,7 @@ struct Decoder<'c> {
     position_ids: ValueId,
     /// In models with per-layer embeddings.
     rows: Option<(PerLayer, Rows)>,
+    embedding: EmbeddingForm,
     caches: CacheForm,
     pairs: Vec<Pair>,
     /// What each owner of a slot read from it, in functions of many positions: f16 `[1, kv_heads, ?, head_dim]`.
@@ -197,14 +199,16 @@ enum Rows {
     Given(ValueId),
     /// si8 `[V, L * ld]` and f32 `[V]`.
     Table { codes: ValueId, scales: ValueId },
-    /// Constants.
+    /// Constants: a table of codes for each layer, with a scale for each row of all of them.
     Stock,
+    /// One constant table of codes with scales of blocks.
+    Blocks,
 }
 
 impl<'c> Decoder<'c> {
     fn new(
         config: &'c DecoderConfig,
-        GraphOptions { variant, caches, .. }: GraphOptions,
+        GraphOptions { variant, recipe, caches, .. }: GraphOptions,
         function: Function<'c>,
         (asset, weights): Parts<'c>,
     ) -> Result<Self, BuildError> {
@@ -213,8 +217,10 @@ impl<'c> Decoder<'c> {
         let input_ids = graph.input("input_ids", &sequence.ids());
         let position_ids =
             graph.input("position_ids", &TensorType::new(vec![Dim::Fixed(1), Dim::Dynamic], Element::Si32));
-        let rows =
-            config.per_layer.map(|per_layer| (per_layer, row_inputs(&mut graph, config, per_layer, variant)));
+        let rows = config.per_layer.map(|per_layer| {
+            let inputs = row_inputs(&mut graph, config, per_layer, (variant, recipe.per_layer));
+            (per_layer, inputs)
+        });
         let pairs = Pair::read_all(&mut graph, &config.cache_pairs(caches))?;
         let count = sequence.count(&mut graph, input_ids)?;
         let length = sequence::last_extent(&mut graph, position_ids)?;
@@ -227,6 +233,7 @@ impl<'c> Decoder<'c> {
             input_ids,
             position_ids,
             rows,
+            embedding: recipe.embedding,
             caches,
             pairs,
             owners: BTreeMap::new(),
@@ -244,19 +251,11 @@ impl<'c> Decoder<'c> {
     }
 
     fn embed(&mut self) -> Result<(), BuildError> {
-        let tokens = if self.takes_many() {
-            let last = self.graph.si32(&[2]);
-            self.graph.expand_dims(self.input_ids, last)?
-        } else {
-            if matches!(self.rows, Some((_, Rows::Table { .. } | Rows::Stock))) {
-                // The exports of one position begin with the index by which the row scale is gathered.
-                self.flat_tokens()?;
-            }
-            let shape = self.graph.ui32(&[1, 1, 1]);
-            self.graph.reshape(self.input_ids, shape)?
-        };
-        let table = self.weights.whole(&mut self.graph, Role::EmbedTokens)?;
-        let row = self.graph.gather_nd(table, tokens)?;
+        if !self.takes_many() && matches!(self.rows, Some((_, Rows::Table { .. } | Rows::Stock))) {
+            // The exports of one position begin with the index by which the row scale is gathered.
+            self.flat_tokens()?;
+        }
+        let row = self.embedding_rows()?;
         let scale = self.graph.scalar(Scalar::F16((self.config.hidden as f64).sqrt()));
         self.stream = self.graph.mul(row, scale)?;
         if let Some((per_layer, rows)) = self.rows {
@@ -337,7 +336,7 @@ fn row_inputs(
     graph: &mut FunctionBuilder,
     config: &DecoderConfig,
     per_layer: PerLayer,
-    variant: Variant,
+    (variant, table): (Variant, PerLayerForm),
 ) -> Rows {
     match variant {
         Variant::Provider => {
@@ -348,7 +347,8 @@ fn row_inputs(
             codes: graph.input("ple_table", &fixed(&[config.vocab, per_layer.total], Element::Si8)),
             scales: graph.input("ple_scale", &fixed(&[config.vocab], Element::F32)),
         },
-        Variant::Stock => Rows::Stock,
+        Variant::Stock if table == PerLayerForm::Int8 => Rows::Stock,
+        Variant::Stock => Rows::Blocks,
     }
 }
 

@@ -21,6 +21,7 @@ impl Decoder<'_> {
                 let codes = self.gather_codes(codes, per_layer.total)?;
                 self.dequantize_rows(per_layer, codes, scales)?
             }
+            Rows::Blocks => self.block_table_rows(per_layer)?,
             Rows::Stock => {
                 let codes = self.stock_codes(per_layer)?;
                 let scales = self.weights.table_scales(&mut self.graph)?;
@@ -54,6 +55,20 @@ impl Decoder<'_> {
         // Apple's tools replace a part of a constant by another constant when they save, so the product is cut instead.
         let projected = self.projection(self.stream, role)?;
         self.first(projected, &[TO_END, TO_END, width])
+    }
+
+    /// The first columns of rows: `[1, queries, width]`.
+    pub(super) fn first_columns(&mut self, rows: ValueId, width: usize) -> Result<ValueId, BuildError> {
+        self.first(rows, &[TO_END, TO_END, si32(width)])
+    }
+
+    /// The tokens' rows of the layers that run, from a table of codes with scales of blocks: f16 `[1, queries, L, ld]`.
+    fn block_table_rows(&mut self, per_layer: PerLayer) -> Result<ValueId, BuildError> {
+        let width = self.layers.len() * per_layer.width;
+        let rows = self.block_rows(Role::EmbedTokensPerLayer, width, true)?;
+        let factor = self.graph.scalar(Scalar::F16((per_layer.width as f64).sqrt()));
+        let rows = self.graph.mul(rows, factor)?;
+        self.split_layers(per_layer, rows)
     }
 
     /// The first elements along each axis.

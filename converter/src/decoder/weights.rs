@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aimodel::build::{BuildError, FunctionBuilder};
-use aimodel::{Element, ValueId};
+use aimodel::{Element, TensorType, ValueId};
 
 use super::{GraphOptions, fixed};
 use crate::blob::{Blob, Content};
@@ -17,6 +17,10 @@ pub const INLINE_ELEMENTS: usize = 256;
 
 /// Half-precision bytes, little-endian, of the tensors that are stored in the program.
 pub type InlineTensors = BTreeMap<Role, Vec<u8>>;
+
+/// What follows a matrix's name in the keys of its blobs.
+const CODES: &str = "/codes";
+const SCALES: &str = "/scales";
 
 /// Makes the promises, and remembers what they hold.
 pub(super) struct Weights<'c> {
@@ -44,9 +48,14 @@ impl<'c> Weights<'c> {
         shape: &[usize],
         content: Content,
     ) -> Result<ValueId, BuildError> {
+        let blob = self.describe((role, part), shape, content);
+        self.promise(graph, blob, None)
+    }
+
+    fn describe(&self, (role, part): (Role, &str), shape: &[usize], content: Content) -> Blob {
         let is_embedding = role == Role::Head && self.options.tied_head;
         let source = if is_embedding { Role::EmbedTokens } else { role };
-        let blob = Blob {
+        Blob {
             key: format!("{}{part}", role.short_name()),
             role,
             tensor: source.name(self.config),
@@ -59,8 +68,17 @@ impl<'c> Weights<'c> {
                 Content::TableScales => Element::F32,
             },
             offset: 0,
-        };
-        let value = graph.blob(&blob.key, &blob.ty())?;
+        }
+    }
+
+    /// Promises a blob, as its own type or as another of the same length.
+    fn promise(
+        &mut self,
+        graph: &mut FunctionBuilder,
+        blob: Blob,
+        ty: Option<&TensorType>,
+    ) -> Result<ValueId, BuildError> {
+        let value = graph.blob(&blob.key, ty.unwrap_or(&blob.ty()))?;
         if !self.blobs.iter().any(|known| known.key == blob.key) {
             self.blobs.push(blob);
         }
@@ -88,14 +106,52 @@ impl<'c> Weights<'c> {
             let is_shared = role == Role::Head && self.options.tied_head;
             return self.whole(graph, if is_shared { Role::EmbedTokens } else { role });
         }
-        let shape = role.shape(self.config);
-        let [rows, columns] = shape[..] else { unreachable!("projections have two axes") };
-        let scale_shape = [rows, columns / BLOCK];
-        let codes = self.blob(graph, (role, "/codes"), &shape, Content::Tensor(treatment))?;
-        let scales = self.blob(graph, (role, "/scales"), &scale_shape, Content::Scales(treatment))?;
+        let codes = self.codes(graph, role)?;
+        let scales = self.scales(graph, role)?;
+        let scale_shape = self.scale_shape(role);
         let code_offset = graph.zeros(&fixed(&scale_shape, treatment.element()));
         let value_offset = graph.zeros(&fixed(&scale_shape, Element::F16));
         graph.blockwise_shift_scale(codes, scales, code_offset, value_offset)
+    }
+
+    /// How a role's tensor is stored as a matrix.
+    pub(super) fn treatment(&self, role: Role) -> Treatment {
+        self.options.recipe.treatment(role)
+    }
+
+    /// The codes of a matrix: si4 or si8 `[n, k]`.
+    pub(super) fn codes(&mut self, graph: &mut FunctionBuilder, role: Role) -> Result<ValueId, BuildError> {
+        let content = Content::Tensor(self.treatment(role));
+        self.blob(graph, (role, CODES), &role.shape(self.config), content)
+    }
+
+    /// The codes of 4 bits of a matrix as the bytes that hold two each: ui8 `[n, k / 2]`. The blob is that of the codes.
+    pub(super) fn code_bytes(
+        &mut self,
+        graph: &mut FunctionBuilder,
+        role: Role,
+    ) -> Result<ValueId, BuildError> {
+        let content = Content::Tensor(self.treatment(role));
+        let mut shape = role.shape(self.config);
+        let codes = self.describe((role, CODES), &shape, content);
+        if let Some(columns) = shape.last_mut() {
+            *columns /= 2;
+        }
+        self.promise(graph, codes, Some(&fixed(&shape, Element::Ui8)))
+    }
+
+    /// The scales of a matrix's blocks: f16 `[n, k / 32]`.
+    pub(super) fn scales(&mut self, graph: &mut FunctionBuilder, role: Role) -> Result<ValueId, BuildError> {
+        let content = Content::Scales(self.treatment(role));
+        self.blob(graph, (role, SCALES), &self.scale_shape(role), content)
+    }
+
+    fn scale_shape(&self, role: Role) -> Vec<usize> {
+        let mut shape = role.shape(self.config);
+        if let Some(columns) = shape.last_mut() {
+            *columns /= BLOCK;
+        }
+        shape
     }
 
     /// One layer's columns of the per-layer table, as codes.

@@ -7,8 +7,8 @@ use crate::journal::Done;
 use crate::recipe::Treatment;
 use crate::stock::StockTable;
 use crate::tables::{Job, TableWriter};
+use checkpoint::Checkpoint;
 use checkpoint::source::{TensorEntry, bytes_of};
-use checkpoint::{Checkpoint, Role};
 
 /// Largest number of elements that a worker takes at a time, unless a row has more.
 const PIECE: usize = 1 << 20;
@@ -76,7 +76,7 @@ impl<'p> Schedule<'p> {
                         Work::Unspool
                     }
                     None => {
-                        table = tables.and_then(|tables| tables.job(blob.role));
+                        table = tables.and_then(|tables| tables.job(&blob.tensor));
                         Work::Read(treatment)
                     }
                 },
@@ -172,13 +172,13 @@ pub(crate) fn spooled_bytes(blobs: &[Blob]) -> u64 {
 }
 
 /// The tensors that are read for these blobs, and how many bytes: counted as often as they are read.
-pub(crate) fn reads(blobs: &[Blob]) -> impl Iterator<Item = (Role, u64)> {
+pub(crate) fn reads(blobs: &[Blob]) -> impl Iterator<Item = (&str, u64)> {
     let is_read = |(at, blob): &(usize, &Blob)| match blob.content {
         Content::Tensor(_) => first_reader(&blobs[..*at], blob).is_none(),
         Content::TableCodes(_) | Content::TableScales => true,
         Content::Scales(_) => false,
     };
-    blobs.iter().enumerate().filter(is_read).map(move |(_, blob)| (blob.role, bytes_of(blob.elements())))
+    blobs.iter().enumerate().filter(is_read).map(move |(_, blob)| (&*blob.tensor, bytes_of(blob.elements())))
 }
 
 #[cfg(test)]
@@ -199,7 +199,7 @@ mod tests {
         let source = LocalSource::open(&fixtures::data::tiny_checkpoint()).unwrap();
         let config = DecoderConfig::read(&source).unwrap();
         let checkpoint = Checkpoint::new(&config, source.tensors()).unwrap();
-        let recipe = Recipe { projections: Treatment::Int4(Int4Rule::Lattice), head: Treatment::Int8 };
+        let recipe = Recipe::new(Treatment::Int4(Int4Rule::Lattice), Treatment::Int8);
         let inline = InlineTensors::new();
         let options = GraphOptions {
             variant: Variant::Stock,

@@ -1,7 +1,8 @@
 //! Takes what the workers made, in order, and writes it to packages, tables and spools.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 
 use aimodel::package::{PackageError, PackageMetadata, PackageWriter};
@@ -9,7 +10,7 @@ use output::WrittenFile;
 
 use super::matrix::Matrix;
 use super::schedule::{Piece, Schedule, Step, Work};
-use super::spool::{Spool, Unspooled, WaitingBlob};
+use super::spool::{Spool, WaitingBlob};
 use super::workers::Made;
 use super::{Destination, GraphPass, WrittenGraphs};
 use crate::error::ConvertError;
@@ -35,7 +36,7 @@ pub(super) struct Sink<'d> {
     /// Blobs that were made and whose turn has not come, by number.
     waiting: BTreeMap<usize, WaitingBlob>,
     /// The waiting blob whose turn it is.
-    unspooled: Option<Unspooled>,
+    unspooled: Option<File>,
     /// The table that is being written beside the blob.
     table: Option<TableOutput>,
     statistics: WeightStatistics,
@@ -120,8 +121,8 @@ impl<'d> Sink<'d> {
                 self.pass.progress.advance(bytes_of(piece.count as u64));
             }
             Work::Scales => {
-                let matrix = std::mem::take(&mut self.matrix);
-                self.put(bytemuck::cast_slice(&matrix.scales))?;
+                let mut scales = self.matrix.take_scales().map_err(|error| self.scratch_error(error))?;
+                self.put_all(&mut scales, step.blob.bytes_of(piece.count as u64))?;
             }
         }
         Ok(made)
@@ -139,7 +140,8 @@ impl<'d> Sink<'d> {
             self.begin(step, tables.as_deref(), journal)?;
         }
         self.put(&made.now.bytes)?;
-        self.matrix.append(&made.now);
+        let appended = self.matrix.append(&made.now, self.pass.scratch);
+        appended.map_err(|error| self.scratch_error(error))?;
         for ((at, _), product) in step.later.iter().zip(&made.later) {
             if let Some(spool) = self.spools.get_mut(at) {
                 spool.append(product)?;
@@ -173,7 +175,7 @@ impl<'d> Sink<'d> {
         tables: Option<&TableWriter<'_>>,
         journal: &mut Journal,
     ) -> Result<(), ConvertError> {
-        if !journal.is_on() || !self.matrix.scales.is_empty() || self.last_tensor.is_empty() {
+        if !journal.is_on() || self.matrix.has_scales() || self.last_tensor.is_empty() {
             return Ok(());
         }
         self.writers.iter_mut().try_for_each(PackageWriter::mark)?;
@@ -241,24 +243,34 @@ impl<'d> Sink<'d> {
         if piece.first
             && let Some(waiting) = self.waiting.remove(&piece.step)
         {
-            let (unspooled, matrix) = waiting.open(step.blob.bytes())?;
+            let (unspooled, matrix) = waiting.open(step.blob.bytes(), self.pass.scratch)?;
             (self.unspooled, self.matrix) = (Some(unspooled), matrix);
         }
         let Some(mut unspooled) = self.unspooled.take() else { return Ok(()) };
-        let mut left = step.blob.bytes_of(piece.count as u64) as usize;
-        let mut buffer = vec![0; left.min(COPIED)];
-        while left > 0 {
-            let bytes = &mut buffer[..left.min(COPIED)];
-            unspooled.read(bytes)?;
-            self.put(bytes)?;
-            left -= bytes.len();
-        }
+        self.put_all(&mut unspooled, step.blob.bytes_of(piece.count as u64))?;
         if piece.last {
             self.add_statistics(step);
         } else {
             self.unspooled = Some(unspooled);
         }
         Ok(())
+    }
+
+    /// Writes bytes that wait elsewhere.
+    fn put_all(&mut self, from: &mut impl Read, bytes: u64) -> Result<(), ConvertError> {
+        let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; left.min(COPIED)];
+        while left > 0 {
+            let part = &mut buffer[..left.min(COPIED)];
+            from.read_exact(part).map_err(|error| self.scratch_error(error))?;
+            self.put(part)?;
+            left -= part.len();
+        }
+        Ok(())
+    }
+
+    fn scratch_error(&self, source: io::Error) -> ConvertError {
+        ConvertError::Io { path: self.pass.scratch.to_owned(), source }
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), ConvertError> {

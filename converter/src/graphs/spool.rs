@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use half::f16;
 use output::{Disk, StreamedFile};
 
 use super::matrix::Matrix;
@@ -27,11 +26,8 @@ pub(super) struct WaitingBlob {
     record: SpoolRecord,
 }
 
-/// A blob whose turn has come.
-pub(super) struct Unspooled {
-    path: PathBuf,
-    file: File,
-}
+/// Bytes of scales that are copied at a time.
+const COPIED: usize = 1 << 20;
 
 fn path_of(directory: &Path, blob: usize) -> PathBuf {
     directory.join(format!("blob-{blob}"))
@@ -53,13 +49,21 @@ impl Spool {
 
     /// Appends the results for a piece.
     pub(super) fn append(&mut self, product: &Product) -> Result<(), ConvertError> {
-        self.matrix.append(product);
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        self.matrix.append(product, folder).map_err(failure(&self.path))?;
         self.file.write(&product.bytes).map_err(failure(&self.path))
     }
 
     /// Ends the writing.
     pub(super) fn finish(mut self) -> Result<WaitingBlob, ConvertError> {
-        self.file.write(bytemuck::cast_slice(&self.matrix.scales)).map_err(failure(&self.path))?;
+        let mut scales = self.matrix.take_scales().map_err(failure(&self.path))?;
+        let mut buffer = vec![0; COPIED];
+        loop {
+            match scales.read(&mut buffer).map_err(failure(&self.path))? {
+                0 => break,
+                count => self.file.write(&buffer[..count]).map_err(failure(&self.path))?,
+            }
+        }
         let file = self.file.finish().map_err(failure(&self.path))?;
         let record = SpoolRecord { blob: self.blob, file, statistics: self.matrix.statistics };
         Ok(WaitingBlob { path: self.path, record })
@@ -81,24 +85,16 @@ impl WaitingBlob {
         &self.record
     }
 
-    /// Opens it for reading: `bytes` bytes of the blob, followed by its scales, which are read now.
-    pub(super) fn open(&self, bytes: u64) -> Result<(Unspooled, Matrix), ConvertError> {
-        let mut file = File::open(&self.path).map_err(failure(&self.path))?;
-        let count = self.record.file.bytes.saturating_sub(bytes) as usize / size_of::<f16>();
-        let mut scales = vec![f16::ZERO; count];
-        let read = file
-            .seek(SeekFrom::Start(bytes))
-            .and_then(|_| file.read_exact(bytemuck::cast_slice_mut(&mut scales)))
-            .and_then(|()| file.rewind());
-        read.map_err(failure(&self.path))?;
-        let matrix = Matrix { scales, statistics: self.record.statistics.clone() };
-        Ok((Unspooled { path: self.path.clone(), file }, matrix))
-    }
-}
-
-impl Unspooled {
-    /// Reads the next bytes.
-    pub(super) fn read(&mut self, out: &mut [u8]) -> Result<(), ConvertError> {
-        self.file.read_exact(out).map_err(failure(&self.path))
+    /// Opens it for reading: `bytes` bytes of the blob, followed by its scales, which are read now. A temporary file would be made in
+    /// this folder.
+    pub(super) fn open(&self, bytes: u64, folder: &Path) -> Result<(File, Matrix), ConvertError> {
+        let open = || {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(bytes))?;
+            let matrix = Matrix::of_rest(&mut file, folder, self.record.statistics.clone())?;
+            file.rewind()?;
+            Ok((file, matrix))
+        };
+        open().map_err(failure(&self.path))
     }
 }

@@ -84,8 +84,8 @@ impl TablesPlan {
     }
 
     /// The tensors that are read, and their bytes.
-    pub(crate) fn reads(&self) -> impl Iterator<Item = (Role, u64)> {
-        self.jobs.iter().map(|job| (job.role, bytes_of(job.rows * job.width)))
+    pub(crate) fn reads(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.jobs.iter().map(|job| (&*job.tensor, bytes_of(job.rows * job.width)))
     }
 }
 

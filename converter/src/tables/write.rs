@@ -16,7 +16,7 @@ use crate::journal::{Entry, Journal, JournalError};
 use crate::ordered::for_each_in_order;
 use crate::quant::QuantizeError;
 use checkpoint::source::{Reading, Source, bytes_of};
-use checkpoint::{Checkpoint, Role};
+use checkpoint::Checkpoint;
 
 /// Least number of elements that a worker takes at a time: whole rows.
 const PIECE: u64 = 1 << 20;
@@ -109,8 +109,8 @@ impl<'p> TableWriter<'p> {
     }
 
     /// The table that is made from this tensor, if there is one.
-    pub(crate) fn job(&self, role: Role) -> Option<&'p Job> {
-        self.plan.jobs.iter().find(|job| job.role == role)
+    pub(crate) fn job(&self, tensor: &str) -> Option<&'p Job> {
+        self.plan.jobs.iter().find(|job| job.tensor == tensor)
     }
 
     /// Begins a table.

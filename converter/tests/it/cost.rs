@@ -38,7 +38,7 @@ fn work(config: &DecoderConfig) -> [Work; 2] {
     let int4 = Treatment::Int4(Int4Rule::Lattice);
     let options = GraphOptions {
         variant: Variant::Stock,
-        recipe: Recipe { projections: int4, head: int4 },
+        recipe: Recipe::new(int4, int4),
         tied_head: true,
         functions: Functions { main: Sequence::One, prefill: Some(Prefill::Caches) },
         caches: CacheForm::Padded,

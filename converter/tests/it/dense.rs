@@ -4,6 +4,7 @@ use checkpoint::Role;
 use checkpoint::source::LocalSource;
 use converter::blob::{Blob, Content};
 use converter::decoder::{CacheForm, Functions, Prefill, Sequence, Variant};
+use converter::embedding::TableForms;
 use converter::name::ModelName;
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
@@ -21,6 +22,7 @@ fn request(caches: CacheForm, head: Treatment) -> Request {
         tables: false,
         projections: INT4,
         head: Some(head),
+        table_forms: TableForms::PUBLISHED,
     }
 }
 

@@ -11,6 +11,7 @@ use aimodel::package::PackageMetadata;
 use checkpoint::config::CacheForm;
 use checkpoint::source::{Fingerprint, Identity, LocalSource, Source, SourceError, TensorEntry};
 use converter::decoder::{Functions, Variant};
+use converter::embedding::TableForms;
 use converter::journal::{Journal, JournalHeader};
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
@@ -143,6 +144,7 @@ impl Job {
             caches: CacheForm::Padded,
             projections: Treatment::Int4(Int4Rule::Lattice),
             head: None,
+            table_forms: TableForms::PUBLISHED,
         };
         let plan = Model::open(&source).unwrap().plan(&request).unwrap();
         let header = JournalHeader::new("tool 1".to_owned(), &source, BTreeMap::new()).unwrap().unwrap();

@@ -37,6 +37,10 @@ pub(super) fn compute(step: &Step, operands: &[Value], rounding: Rounding) -> Re
             }
             _ => movement::transpose(&*o.tensor(0)?, &*o.tensor(1)?).map(Value::Tensor),
         },
+        Opcode::GatherNd => match o.value(0)?.picked_rows(&*o.tensor(1)?)? {
+            Some(rows) => Ok(Value::Tensor(rows)),
+            None => movement::gather_nd(&*o.tensor(0)?, &*o.tensor(1)?).map(Value::Tensor),
+        },
         Opcode::BatchMatmul | Opcode::BroadcastingBatchMatmul => {
             matmul::matmul(&*o.tensor(0)?, o.value(1)?, rounding).map(Value::Tensor)
         }
@@ -56,7 +60,6 @@ fn moved(step: &Step, o: &Operands<'_>) -> Result<Option<Tensor>, String> {
                 o.0.iter().skip(1).map(|part| Ok(part.tensor()?.into_owned())).collect();
             concat(&*o.tensor(0)?, &parts?)
         }
-        Opcode::GatherNd => gather_nd(&*o.tensor(0)?, &*o.tensor(1)?),
         Opcode::GatherAlongAxis => gather_along_axis(&*o.tensor(0)?, &*o.tensor(1)?, &*o.tensor(2)?),
         Opcode::ShrinkDims => shrink_dims(&*o.tensor(0)?, &*o.tensor(1)?),
         Opcode::ExpandDims => expand_dims(&*o.tensor(0)?, &*o.tensor(1)?),

@@ -8,8 +8,8 @@ use half::f16;
 use memmap2::Mmap;
 
 use super::kernels::{BLOCK, Rows};
-use super::movement::stretch;
-use super::tensor::{Tensor, count};
+use super::movement::{concat, stretch};
+use super::tensor::{Tensor, count, dense_strides};
 
 /// A value of a running graph.
 #[derive(Clone, Debug)]
@@ -52,6 +52,42 @@ impl Value {
             other => part(other.tensor()?.as_ref(), first, height).to_floats(),
         }
     }
+
+    /// The rows of a packed or quantized matrix at some indices, without unpacking the others: `[.., columns]` for indices
+    /// `[.., 1]`. `None` for any other value or indices.
+    pub(super) fn picked_rows(&self, indices: &Tensor) -> Result<Option<Tensor>, String> {
+        let Some((1, outer)) = indices.shape().split_last().map(|(depth, outer)| (*depth, outer)) else {
+            return Ok(None);
+        };
+        let (rows, columns, row): (_, _, Box<dyn Fn(usize) -> Result<Tensor, String>>) = match self {
+            Value::Packed(packed) if packed.shape.len() == 2 => {
+                let [rows, columns] = [packed.shape[0], packed.shape[1]];
+                (rows, columns, Box::new(move |at| packed.unpack(at * columns, &[columns])))
+            }
+            Value::Quantized(weights) if !weights.is_transposed() => {
+                (weights.rows, weights.columns, Box::new(|at| weights.block_rows(at, 1)))
+            }
+            _ => return Ok(None),
+        };
+        let picked = indices.to_integers()?.into_iter().map(|at| match usize::try_from(at) {
+            Ok(at) if at < rows => row(at),
+            _ => Err(format!("there is no row {at}, only {rows}")),
+        });
+        let picked = picked.collect::<Result<Vec<_>, _>>()?;
+        joined(&picked, &[outer, &[columns]].concat()).map(Some)
+    }
+}
+
+/// Tensors of one type and size, one after the other, as one of a shape.
+fn joined(parts: &[Tensor], shape: &[usize]) -> Result<Tensor, String> {
+    let flat = |part: &Tensor| {
+        let dense = part.to_dense()?;
+        Ok::<_, String>(dense.view(vec![dense.elements()], vec![1], dense.offset()))
+    };
+    let parts: Vec<Tensor> = parts.iter().map(flat).collect::<Result<_, _>>()?;
+    let axis = Tensor::from_integers(Element::Si32, &[], &[0])?;
+    let joined = concat(&axis, &parts)?.to_dense()?;
+    Ok(joined.view(shape.to_vec(), dense_strides(shape), joined.offset()))
 }
 
 /// A blob of elements below 8 bits, packed low bits first.

@@ -10,6 +10,7 @@ use aimodel::{Dim, Element, Module, OpId, Opcode, TensorType, ValueId};
 use checkpoint::config::{DecoderConfig, LayerKind};
 use checkpoint::source::LocalSource;
 use converter::decoder::{CacheForm, Functions, Prefill, Sequence, Variant};
+use converter::embedding::TableForms;
 use converter::journal::Journal;
 use converter::recipe::Treatment;
 use converter::{Model, Outputs, Request};
@@ -80,6 +81,7 @@ fn converted(
         tables: false,
         projections: Treatment::F16,
         head: None,
+        table_forms: TableForms::PUBLISHED,
     };
     let plan = model.plan(&request).unwrap();
     let package = folder.join(format!("{}-{main:?}.aimodel", caches.name()));
