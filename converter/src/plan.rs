@@ -73,6 +73,12 @@ impl GraphPlan {
         Ok(GraphPlan { variant, functions, recipe, caches, has_tables, layout, blobs, inline, ops })
     }
 
+    /// Forms of the caches that a model's graphs can have. There is no graph of the E-series with a pair for each kind of layer to
+    /// compare with.
+    pub fn cache_forms(config: &DecoderConfig) -> &'static [CacheForm] {
+        if config.per_layer.is_some() { &[CacheForm::Padded] } else { &CacheForm::ALL }
+    }
+
     /// Bytes of temporary files beside the outputs, for blobs that are made before their turn.
     pub fn spool_bytes(&self) -> u64 {
         schedule::spooled_bytes(&self.blobs)
@@ -106,7 +112,7 @@ fn check_options(config: &DecoderConfig, options: GraphOptions) -> Result<(), Pl
     if config.per_layer.is_none() && variant != Variant::Stock {
         return Err(PlanError::NoVariant { variant: variant.name() });
     }
-    if config.per_layer.is_some() && caches == CacheForm::Split {
+    if !GraphPlan::cache_forms(config).contains(&caches) {
         return Err(PlanError::NoSplitCaches);
     }
     Ok(())

@@ -21,6 +21,9 @@ pub struct Report {
     pub tensors: Vec<Tensor>,
     /// Layers, in order, each with the cache slot that it uses.
     pub slots: Vec<Slot>,
+    /// What running the largest graph takes.
+    #[serde(default)]
+    pub memory: Option<Memory>,
     /// What the package's functions cost for each token. Packages of one run that take one token at a time cost the same.
     #[serde(default)]
     pub functions: Vec<FunctionWork>,
@@ -133,6 +136,28 @@ pub struct Size {
     pub layer: Option<usize>,
     /// How many.
     pub bytes: u64,
+}
+
+/// What running a graph takes, as far as it follows from sizes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Bytes of the graph, weights included.
+    pub graph_bytes: u64,
+    /// Positions that the caches may grow to.
+    pub max_context: u64,
+    /// Forms of the caches that the model can be converted with.
+    pub caches: Vec<CacheMemory>,
+}
+
+/// A form of the caches of keys and values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CacheMemory {
+    /// Its name on the command line.
+    pub form: String,
+    /// Bytes of all caches for each position.
+    pub position_bytes: u64,
+    /// Whether the graph has it.
+    pub is_used: bool,
 }
 
 /// A layer's attention.

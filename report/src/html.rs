@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::bars::{self, Bars};
 use crate::digits;
-use crate::facts::{FunctionWork, Gate, Group, Report};
+use crate::facts::{CacheMemory, FunctionWork, Gate, Group, Memory, Report};
 use crate::heat::{self, Heat};
 use crate::plot::{self, Plot};
 use crate::slots::{Slots, slots};
@@ -16,6 +16,9 @@ use crate::tensor::{Recovery, Tensor, Worst};
 const NAME: &str = "page.html";
 const TEMPLATE: &str = include_str!("page.html.jinja");
 const STYLE: &str = include_str!("page.css");
+
+/// Memory of machines, in GB of 2^30 bytes as they are sold.
+const MACHINES: [u64; 4] = [16, 24, 32, 64];
 
 /// Rows of the lists of worst blocks and of inexact matrices.
 const LISTED: usize = 12;
@@ -39,6 +42,8 @@ struct Page<'r> {
     scales: Option<Bars>,
     worst: Vec<WorstRow>,
     slots: Option<Slots>,
+    memory: Vec<MemoryRow<'r>>,
+    machines: [String; MACHINES.len()],
     functions: Vec<FunctionRow<'r>>,
     stages: Bars,
     stretches: Bars,
@@ -78,6 +83,18 @@ struct WorstRow {
     block: u64,
     error: String,
     command: String,
+}
+
+/// A form of the caches, and which machines hold it beside the graph.
+#[derive(Debug, Serialize)]
+struct MemoryRow<'r> {
+    form: &'r str,
+    is_used: bool,
+    /// Bytes of a thousand positions.
+    thousand: String,
+    /// Bytes of graph and caches at the longest context.
+    whole: String,
+    fits: [bool; MACHINES.len()],
 }
 
 #[derive(Debug, Serialize)]
@@ -125,6 +142,8 @@ fn page(report: &Report) -> Page<'_> {
         scales: bars::scales(report),
         worst: worst(report),
         slots: slots(report),
+        memory: report.memory.as_ref().map(memory).unwrap_or_default(),
+        machines: MACHINES.map(|size| format!("{size} GB")),
         functions: functions(report),
         stages: bars::stages(report),
         stretches: bars::stretches(report),
@@ -191,6 +210,22 @@ fn outside(report: &Report) -> Vec<Outside> {
         error: format!("{:.2e}", recovery.relative_error),
     };
     found.map(row).collect()
+}
+
+/// A graph fits if it takes at most three quarters with its caches: the system, and what else runs, need the rest.
+fn memory(Memory { graph_bytes, max_context, caches }: &Memory) -> Vec<MemoryRow<'_>> {
+    let mut rows = Vec::new();
+    for CacheMemory { form, position_bytes, is_used } in caches {
+        let whole = graph_bytes.saturating_add(position_bytes.saturating_mul(*max_context));
+        rows.push(MemoryRow {
+            form,
+            is_used: *is_used,
+            thousand: digits::bytes(position_bytes.saturating_mul(1000)),
+            whole: digits::bytes(whole),
+            fits: MACHINES.map(|size| whole <= (size << 30) / 4 * 3),
+        });
+    }
+    rows
 }
 
 fn functions(report: &Report) -> Vec<FunctionRow<'_>> {

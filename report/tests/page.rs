@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
 use report::{
-    Codes, Conversion, FunctionWork, Gate, Group, Origin, Position, Recovery, Report, Sequence, Size, Slot,
-    Stretch, Tensor, Timing, Worst, html,
+    CacheMemory, Codes, Conversion, FunctionWork, Gate, Group, Memory, Origin, Position, Recovery, Report,
+    Sequence, Size, Slot, Stretch, Tensor, Timing, Worst, html,
 };
 
 const PROJECTIONS: [(&str, u64); 9] = [
@@ -191,4 +191,24 @@ fn less_than_all_is_never_shown_as_all() {
     assert!(page.contains(">99<") && page.contains("99.99 %"), "one weight of ten million is missing");
     assert!(page.contains(">99.99 %</dd><dt>of 4-bit blocks on the lattice"));
     assert!(!page.contains("<dd class=\"good\">100.00 %"));
+}
+
+/// 31B in int4: beside the graph, 32 GB hold one form of the caches and not the other.
+#[test]
+fn memory_of_either_form_of_the_caches() {
+    let form =
+        |form: &str, position_bytes, is_used| CacheMemory { form: form.to_owned(), position_bytes, is_used };
+    let caches = vec![form("padded", 1_966_080, true), form("split", 901_120, false)];
+    let memory = Some(Memory { graph_bytes: 20_090_000_000, max_context: 4096, caches });
+    let page = html::render(&Report { memory, ..Report::default() }).unwrap();
+    let rows: Vec<&str> =
+        page.lines().filter(|line| line.contains("<td>padded") || line.contains("<td>split")).collect();
+    let fits = |row: &str| row.split("<td>").skip(2).map(|cell| cell.starts_with("fits")).collect::<Vec<_>>();
+    assert!(
+        rows[0].contains("padded, as converted")
+            && rows[0].contains("1.97 GB")
+            && rows[0].contains("28.14 GB")
+    );
+    assert!(rows[1].contains("901.12 MB") && rows[1].contains("23.78 GB"), "{}", rows[1]);
+    assert_eq!([fits(rows[0]), fits(rows[1])], [[false, false, false, true], [false, false, true, true]]);
 }

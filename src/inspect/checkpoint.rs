@@ -15,9 +15,19 @@ pub(super) fn add(path: &Path, facts: &CheckpointSummary, lines: &mut Lines) {
     lines.field("hidden", facts.hidden);
     let (heads, kv_heads) = (facts.heads, facts.kv_heads);
     let (width, global) = (facts.head_dim, facts.global_head_dim);
-    lines.field("heads", format!("{heads} query, {kv_heads} KV, width {width} / {global}"));
+    let kv_heads = match facts.full_kv_heads {
+        Some(full) => format!("{kv_heads} / {full} KV"),
+        None => format!("{kv_heads} KV"),
+    };
+    lines.field("heads", format!("{heads} query, {kv_heads}, width {width} / {global}"));
+    if facts.full_kv_heads.is_some() {
+        lines.field("values", "keys in layers with full attention");
+    }
     let shared = facts.shared_layers;
     lines.field("cache", format!("{} slots; {shared} layers read another layer's", facts.slots));
+    for (form, bytes) in &facts.cache_position_bytes {
+        lines.field("cache", format!("{form}: {} for 1,000 positions", digits::bytes(1000 * bytes)));
+    }
     lines.field("window", facts.sliding_window);
     lines.field("vocabulary", digits::grouped(facts.vocab as u64));
     if let (Some(width), Some(total)) = (facts.ple_width, facts.ple_total) {

@@ -312,6 +312,7 @@ impl<'a> Job<'a> {
             model: self.model,
             plan: &self.plan,
             statistics: &finished.written.statistics,
+            max_context: self.conversion.max_context,
             gates: gates.collect(),
             functions: finished.functions.clone(),
             timings: &finished.timings,

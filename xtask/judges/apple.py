@@ -7,6 +7,7 @@ A job of `judge`:
 
     package     the .aimodel folder
     variant     provider, tbl or stock
+    cache_pairs 1 for one pair of caches for all layers, 2 for a pair for each kind of layer
     queries     tokens that a call of each function takes, by its name; -1 for any number
     feedings    how sequences are fed, see `runtime.Feeding.parse`; the first one's logits are stored and must be of all positions
     checkpoint  the folder that it was converted from
@@ -107,6 +108,7 @@ class Job:
 
     package: Path
     variant: str
+    cache_pairs: int
     queries: dict[str, int]
     feedings: list[str]
     checkpoint: Checkpoint
@@ -130,6 +132,7 @@ class Job:
         return Job(
             package=Path(job["package"]),
             variant=job["variant"],
+            cache_pairs=job["cache_pairs"],
             queries=job["queries"],
             feedings=job["feedings"],
             checkpoint=Checkpoint(Path(job["checkpoint"])),
@@ -168,8 +171,10 @@ def check_reference(job: Job, references: list[np.ndarray]) -> Detail:
     return detail
 
 
-def per_layer_table(job: Job) -> PerLayerTable:
-    """The rows that the host would read: the dump if there is one, which must equal the result of the rule."""
+def per_layer_table(job: Job) -> PerLayerTable | None:
+    """The rows that the host would read: the dump if there is one, which must equal the result of the rule; none without such rows."""
+    if not job.checkpoint.config.per_layer:
+        return None
     computed = PerLayerTable.quantize(job.checkpoint)
     if job.tables is None:
         return computed
@@ -190,7 +195,8 @@ async def run_cases(
         for name, description in session.descriptions.items():
             # Apple's engine refuses a prefill of any length that has outputs; others want the logits of one of fixed length.
             has_logits = name == "main" or job.queries[name] != package.DYNAMIC
-            signature = package.check_signature(description, job.variant, job.queries[name], has_logits, config)
+            expected = package.Expected(job.variant, job.cache_pairs, job.queries[name], has_logits)
+            signature = package.check_signature(description, expected, config)
             signatures |= {f"{name} {kind}": names for kind, names in signature.items()}
         for case, reference in zip(job.cases, references, strict=True):
             logits = await session.logits(case.ids, Feeding.parse(job.feedings[0]))

@@ -24,6 +24,9 @@ class Config:
     per_layer: int
     heads: int
     kv_heads: int
+    full_kv_heads: int
+    keys_are_values: bool
+    """Whether full layers take their values from the key projection."""
     head_dim: int
     global_head_dim: int
     kv_shared: int
@@ -40,13 +43,17 @@ class Config:
         text = json.loads(path.read_text())
         text = text.get("text_config", text)
         rope = text["rope_parameters"]
+        keys_are_values = bool(text.get("attention_k_eq_v"))
+        kv_heads = text["num_key_value_heads"]
         return Config(
             vocabulary=text["vocab_size"],
             hidden=text["hidden_size"],
             layers=text["num_hidden_layers"],
-            per_layer=text["hidden_size_per_layer_input"],
+            per_layer=text.get("hidden_size_per_layer_input") or 0,
             heads=text["num_attention_heads"],
-            kv_heads=text["num_key_value_heads"],
+            kv_heads=kv_heads,
+            full_kv_heads=text["num_global_key_value_heads"] if keys_are_values else kv_heads,
+            keys_are_values=keys_are_values,
             head_dim=text["head_dim"],
             global_head_dim=text["global_head_dim"],
             kv_shared=text["num_kv_shared_layers"],

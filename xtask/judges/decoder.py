@@ -75,11 +75,12 @@ class Decoder:
         tokens, count = np.asarray(ids), len(ids)
         embedding = text("embed_tokens.weight")
         x = embedding[tokens] * np.float32(config.hidden**0.5)
-        per_layer = self._per_layer_inputs(x, tokens)
+        per_layer = self._per_layer_inputs(x, tokens) if config.per_layer else None
         rotation = {full: rotations(config, full, count) for full in (False, True)}
         slots: dict[int, tuple[Array, Array]] = {}
         for layer in range(config.layers):
-            x = self._layer(layer, x, per_layer[:, layer], rotation[config.full_attention[layer]], slots)
+            rows = None if per_layer is None else per_layer[:, layer]
+            x = self._layer(layer, x, rows, rotation[config.full_attention[layer]], slots)
         head = self.checkpoint.get("lm_head.weight") if self.checkpoint.has("lm_head.weight") else embedding
         raw = rms_norm(x, text("norm.weight"), config.eps) @ head.T
         return np.tanh(raw / np.float32(config.softcap)) * np.float32(config.softcap)
@@ -97,7 +98,7 @@ class Decoder:
         self,
         layer: int,
         x: Array,
-        per_layer: Array,
+        per_layer: Array | None,
         rotation: tuple[Array, Array],
         slots: dict[int, tuple[Array, Array]],
     ) -> Array:
@@ -118,8 +119,9 @@ class Decoder:
         q = project("self_attn.q_proj", hidden).reshape(len(x), config.heads, width)
         q = rotate(norm("self_attn.q_norm", q), rotation)
         if layer < config.owners:
-            k = project("self_attn.k_proj", hidden).reshape(len(x), config.kv_heads, width)
-            v = project("self_attn.v_proj", hidden).reshape(len(x), config.kv_heads, width)
+            heads = (len(x), config.full_kv_heads if full else config.kv_heads, width)
+            k = project("self_attn.k_proj", hidden).reshape(heads)
+            v = k if full and config.keys_are_values else project("self_attn.v_proj", hidden).reshape(heads)
             slots[layer] = rotate(norm("self_attn.k_norm", k), rotation), rms_norm(v, None, config.eps)
         k, v = slots[config.kv_source(layer)]
         attention = attend(q, k, v, None if full else config.sliding_window)
@@ -129,6 +131,7 @@ class Decoder:
         gated = gelu_tanh(project("mlp.gate_proj", hidden)) * project("mlp.up_proj", hidden)
         x = x + norm("post_feedforward_layernorm", project("mlp.down_proj", gated))
 
-        gated = gelu_tanh(project("per_layer_input_gate", x)) * per_layer
-        x = x + norm("post_per_layer_input_norm", project("per_layer_projection", gated))
+        if per_layer is not None:
+            gated = gelu_tanh(project("per_layer_input_gate", x)) * per_layer
+            x = x + norm("post_per_layer_input_norm", project("per_layer_projection", gated))
         return x * self.checkpoint.text(f"layers.{layer}.layer_scalar")

@@ -103,15 +103,40 @@ def expected_inputs(variant: str, queries: int, config: Config) -> dict[str, Arg
     return inputs
 
 
+def expected_states(cache_pairs: int, config: Config) -> dict[str, Argument]:
+    """The states, in order: what all layers share is as large as the largest needs it."""
+
+    def cache(slots: int, heads: int, width: int) -> Argument:
+        return Argument((slots, 1, heads, DYNAMIC, width), "float16")
+
+    if cache_pairs == 1:
+        shared = cache(config.owners, config.kv_heads, config.global_head_dim)
+        return {"keyCache": shared, "valueCache": shared}
+    full_layers = sum(config.full_attention[: config.owners])
+    sliding = cache(config.owners - full_layers, config.kv_heads, config.head_dim)
+    full = cache(full_layers, config.full_kv_heads, config.global_head_dim)
+    return {"keyCache": sliding, "valueCache": sliding, "keyCacheFull": full, "valueCacheFull": full}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a function's signature follows from, besides the configuration."""
+
+    variant: str
+    cache_pairs: int
+    queries: int
+    has_logits: bool
+
+
 def check_signature(
-    description: InferenceFunctionDescriptor, variant: str, queries: int, has_logits: bool, config: Config
+    description: InferenceFunctionDescriptor, function: Expected, config: Config
 ) -> dict[str, object]:
     """Compares inputs, states and outputs of a function, in order, with the engine's contract."""
-    cache = Argument((config.owners, 1, config.kv_heads, DYNAMIC, config.global_head_dim), "float16")
+    logits = Argument((1, function.queries, config.vocabulary), "float16")
     expected = {
-        "inputs": expected_inputs(variant, queries, config),
-        "states": {"keyCache": cache, "valueCache": cache},
-        "outputs": {"logits": Argument((1, queries, config.vocabulary), "float16")} if has_logits else {},
+        "inputs": expected_inputs(function.variant, function.queries, config),
+        "states": expected_states(function.cache_pairs, config),
+        "outputs": {"logits": logits} if function.has_logits else {},
     }
     found = {
         "inputs": {name: Argument.of(description.input_descriptor(name)) for name in description.input_names},

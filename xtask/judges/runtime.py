@@ -68,18 +68,24 @@ def chunks(count: int, width: int) -> list[int]:
     return [count // number + (at < count % number) for at in range(number)]
 
 
+WHOLE_CONTEXT = 1024
+"""Positions of the states that the engine allocates for the whole context at once: all but the first two."""
+
+
 class Caches:
-    """The two states, grown by doubling axis 3."""
+    """The states: the first two grow by doubling axis 3, others hold the whole context from the start."""
 
     def __init__(self, description: InferenceFunctionDescriptor, garbage: bool = False) -> None:
         self._noise = np.random.default_rng(0) if garbage else None
         self._names = list(description.state_names)
         self._shapes = {name: list(description.state_descriptor(name).shape) for name in self._names}
+        self._growing = set(self._names[:2])
         self.capacity = FIRST_CAPACITY
         self.state = {name: self._array(name) for name in self._names}
 
     def _array(self, name: str, content: np.ndarray | None = None) -> NDArray:
-        shape = [*self._shapes[name][:3], self.capacity, *self._shapes[name][4:]]
+        positions = self.capacity if name in self._growing else WHOLE_CONTEXT
+        shape = [*self._shapes[name][:3], positions, *self._shapes[name][4:]]
         array = np.zeros(shape, np.float16)
         if self._noise is not None:
             array[:] = self._noise.normal(scale=100, size=shape)
@@ -91,23 +97,25 @@ class Caches:
         """Makes room for this many positions, keeping what is cached."""
         while self.capacity < positions:
             self.capacity *= 2
-            self.state = {name: self._array(name, self.state[name].numpy()) for name in self._names}
+            self.state |= {name: self._array(name, self.state[name].numpy()) for name in self._growing}
 
 
 class PerLayerRows:
     """Passes a graph the per-layer rows in the form its inputs require: per token, bound once, or not at all."""
 
-    def __init__(self, names: Sequence[str], table: PerLayerTable, config: Config) -> None:
+    def __init__(self, names: Sequence[str], table: PerLayerTable | None, config: Config) -> None:
         self._table = table
         self._config = config
         self._per_token = "ple_tokens" in names
         self._bound = (
-            {"ple_table": NDArray(table.codes), "ple_scale": NDArray(table.scale)} if "ple_table" in names else {}
+            {"ple_table": NDArray(table.codes), "ple_scale": NDArray(table.scale)}
+            if table and "ple_table" in names
+            else {}
         )
 
     def inputs(self, tokens: Sequence[int]) -> dict[str, NDArray]:
         """The inputs besides `input_ids` and `position_ids` of the call that feeds these tokens."""
-        if not self._per_token:
+        if not self._per_token or self._table is None:
             return self._bound
         [token] = tokens
         rows = self._table.tokens(token, self._config.layers, self._config.per_layer)
@@ -117,7 +125,7 @@ class PerLayerRows:
 class Session:
     """The loaded functions of a package."""
 
-    def __init__(self, functions: dict[str, InferenceFunction], table: PerLayerTable, config: Config) -> None:
+    def __init__(self, functions: dict[str, InferenceFunction], table: PerLayerTable | None, config: Config) -> None:
         self._functions = functions
         self.descriptions = {name: function.desc for name, function in functions.items()}
         self._rows = PerLayerRows(self.descriptions["main"].input_names, table, config)
@@ -151,7 +159,7 @@ class Session:
 
 
 @asynccontextmanager
-async def open_session(asset: AIModelAsset, table: PerLayerTable, config: Config) -> AsyncIterator[Session]:
+async def open_session(asset: AIModelAsset, table: PerLayerTable | None, config: Config) -> AsyncIterator[Session]:
     """Loads the package's functions; the runtime's resources live as long as the block."""
     names = asset.summary().function_names
     async with asset.executable() as model:

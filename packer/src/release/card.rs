@@ -161,8 +161,11 @@ fn insert(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Inserted) -> 
 fn bundle_line(member: &Member) -> BundleLine<'_> {
     let metadata = member.metadata.as_ref();
     let compiled = member.manifest.compiled_from.as_ref();
-    let inputs = metadata.and_then(|metadata| metadata.user_data.get(user_data::ENGINE_INPUTS));
-    let graph = match inputs.map(String::as_str) {
+    let said = |key: &str| metadata.and_then(|metadata| metadata.user_data.get(key)).map(String::as_str);
+    let graph = match said(user_data::ENGINE_INPUTS) {
+        _ if said(user_data::CACHE_PAIRS).is_some() => {
+            "portable, for the unpatched engine, a pair of caches for each kind of layer"
+        }
         Some("static") => "portable, tables bound once",
         Some("per-token") => "portable, a row of the tables at each step",
         _ => "portable, for the unpatched engine",

@@ -1,5 +1,6 @@
 //! A checkpoint: its shape, its tensors, and whether they lie on a lattice.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use checkpoint::Role;
@@ -7,6 +8,7 @@ use checkpoint::config::LayerKind;
 use checkpoint::source::TensorEntry;
 use converter::Model;
 use converter::head::HeadDecision;
+use converter::plan::GraphPlan;
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use serde::Serialize;
@@ -35,12 +37,18 @@ pub struct CheckpointSummary {
     pub heads: usize,
     /// KV heads.
     pub kv_heads: usize,
+    /// KV heads in layers with full attention, in models whose values are keys there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_kv_heads: Option<usize>,
     /// Width of a head.
     pub head_dim: usize,
     /// Width of a head in layers with full attention.
     pub global_head_dim: usize,
     /// Slots of the cache.
     pub slots: usize,
+    /// Bytes of all caches for each position, by the forms that the model can have, in models that have several.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub cache_position_bytes: BTreeMap<&'static str, u64>,
     /// Layers that read another layer's slot.
     #[serde(skip)]
     pub shared_layers: usize,
@@ -75,6 +83,8 @@ impl CheckpointSummary {
         let (config, checkpoint) = (&model.config, &model.checkpoint);
         let int4 = Treatment::Int4(Int4Rule::default());
         let head = HeadDecision::new(source, config, checkpoint, int4, None)?;
+        let forms = GraphPlan::cache_forms(config).iter().filter(|_| config.per_layer.is_none());
+        let values_from_keys = config.layers.iter().find(|layer| layer.values_from_keys);
         let full = config.layers.iter().filter(|layer| layer.kind == LayerKind::Full);
         let used = checkpoint.iter().filter(|(role, _)| *role != Role::Head || !checkpoint.head_is_tied());
         // Sorted: there may be any number of them.
@@ -89,9 +99,13 @@ impl CheckpointSummary {
             hidden: config.hidden,
             heads: config.heads,
             kv_heads: config.kv_heads,
+            full_kv_heads: values_from_keys.map(|layer| layer.kv_heads),
             head_dim: config.head_dim,
             global_head_dim: config.global_head_dim,
             slots: config.slots(),
+            cache_position_bytes: forms
+                .map(|form| (form.name(), config.cache_position_bytes(*form)))
+                .collect(),
             shared_layers: config.layers.iter().filter(|layer| !layer.owns_slot()).count(),
             sliding_window: config.sliding_window,
             vocab: config.vocab,

@@ -11,8 +11,8 @@ use converter::statistics::{TensorStatistics, WeightStatistics};
 use converter::{Model, Plan};
 use packer::TOOL;
 use report::{
-    Codes, Conversion, FunctionWork, Gate, Group, Origin, Position, Recovery, Report, Sequence, Size, Slot,
-    Tensor, Timing, Worst,
+    CacheMemory, Codes, Conversion, FunctionWork, Gate, Group, Memory, Origin, Position, Recovery, Report,
+    Sequence, Size, Slot, Tensor, Timing, Worst,
 };
 
 use super::Timeline;
@@ -26,6 +26,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) model: &'a Model<'a>,
     pub(crate) plan: &'a Plan,
     pub(crate) statistics: &'a WeightStatistics,
+    /// Positions that the caches may grow to.
+    pub(crate) max_context: u64,
     /// Names of bundles that were gated, with what was found.
     pub(crate) gates: Vec<(String, &'a GateReport)>,
     pub(crate) functions: Vec<FunctionWork>,
@@ -51,12 +53,25 @@ pub(crate) fn of_conversion(facts: &Facts<'_>) -> Report {
         sizes: sizes(facts.plan),
         tensors: facts.statistics.tensors.iter().map(tensor).collect(),
         slots: slots(&facts.model.config),
+        memory: memory(facts),
         functions: facts.functions.clone(),
         gates: facts.gates.iter().map(|(bundle, report)| verdict(bundle, report)).collect(),
         timings: facts.timings.to_vec(),
         stretches: facts.timeline.stretches.clone(),
         unknown,
     }
+}
+
+/// What running the largest graph takes, with the forms of the caches that its model can have.
+fn memory(facts: &Facts<'_>) -> Option<Memory> {
+    let config = &facts.model.config;
+    let largest = facts.plan.graphs.iter().max_by_key(|graph| graph.bytes())?;
+    let caches = GraphPlan::cache_forms(config).iter().map(|form| CacheMemory {
+        form: form.name().to_owned(),
+        position_bytes: config.cache_position_bytes(*form),
+        is_used: *form == largest.caches,
+    });
+    Some(Memory { graph_bytes: largest.bytes(), max_context: facts.max_context, caches: caches.collect() })
 }
 
 fn conversion(facts: &Facts<'_>) -> Option<Conversion> {

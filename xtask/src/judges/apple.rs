@@ -28,12 +28,14 @@ enum Variant {
 }
 
 impl Variant {
-    /// The suffix of a bundle's name says which it is.
-    fn of(bundle: &str) -> Self {
-        match bundle {
-            _ if bundle.ends_with("_tbl") => Self::Tbl,
-            _ if bundle.ends_with("_stock") => Self::Stock,
-            _ => Self::Provider,
+    /// What the metadata says of the engine's inputs tells which it is; models without tables have one variant, whose name has no
+    /// suffix.
+    fn of(metadata: &Value) -> Result<Self> {
+        match metadata["user_data"]["engine_inputs"].as_str() {
+            Some("per-token") => Ok(Self::Provider),
+            Some("static") => Ok(Self::Tbl),
+            Some("none") => Ok(Self::Stock),
+            other => bail!("user_data.engine_inputs is {other:?}"),
         }
     }
 
@@ -69,6 +71,12 @@ const LOSSY: Bounds = Bounds { flips: (1, 30), mean_cosine: (0.99, 0.9999), min_
 const LOSSLESS_RANDOM: Bounds =
     Bounds { flips: (0, 2), mean_cosine: (0.9995, 1.0), min_cosine: (0.998, 1.0) };
 
+/// The same for a checkpoint without per-layer embeddings.
+const LOSSLESS_DENSE: Bounds = Bounds { min_cosine: (0.9999, 1.0), ..LOSSLESS };
+
+/// The same where sequences go far beyond the window, and for the untrained checkpoint: the right package was measured at 0.99986.
+const LOSSLESS_PROBE: Bounds = Bounds { min_cosine: (0.9995, 1.0), ..LOSSLESS };
+
 /// The minimum cosine between logits with wide sums, as GPUs have them, and Apple's on its CPU: the cost of rounding alone.
 const ROUNDING: f64 = 0.9995;
 
@@ -89,6 +97,7 @@ const AGREEMENT: f64 = 0.99999;
 struct Job<'a> {
     package: &'a Path,
     variant: Variant,
+    cache_pairs: u32,
     queries: Queries,
     feedings: &'a [&'a str],
     checkpoint: &'a Path,
@@ -178,8 +187,10 @@ enum Cases {
 
 const LATTICE: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice"];
 const DYNAMIC: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice", "--main", "dynamic"];
+const SPLIT_DYNAMIC: &[&str] =
+    &["--weights", "int4", "--head", "int4", "--rule", "lattice", "--cache", "split", "--main", "dynamic"];
 
-const CONVERSIONS: [Conversion; 9] = [
+const CONVERSIONS: [Conversion; 15] = [
     Conversion {
         name: "tiny-int4-lattice",
         subject: tiny,
@@ -263,7 +274,75 @@ const CONVERSIONS: [Conversion; 9] = [
         cases: Cases::Few,
         bounds: LOSSLESS_RANDOM,
     },
+    Conversion {
+        name: "dense-int4-lattice",
+        subject: dense,
+        arguments: LATTICE,
+        variants: &["stock"],
+        cases: Cases::Short,
+        bounds: LOSSLESS_DENSE,
+    },
+    Conversion {
+        name: "dense-int4-lattice-split-dynamic",
+        subject: dense,
+        arguments: SPLIT_DYNAMIC,
+        variants: &["stock"],
+        cases: Cases::FewAndLong,
+        bounds: LOSSLESS_PROBE,
+    },
+    Conversion {
+        name: "dense-int8-split",
+        subject: dense,
+        arguments: &["--weights", "int8", "--head", "int8", "--cache", "split", "--prefill", "none"],
+        variants: &["stock"],
+        cases: Cases::Few,
+        bounds: LOSSLESS_DENSE,
+    },
+    Conversion {
+        name: "probe-f16",
+        subject: probe,
+        arguments: &["--weights", "f16", "--head", "f16"],
+        variants: &["stock"],
+        cases: Cases::Few,
+        bounds: LOSSLESS_PROBE,
+    },
+    Conversion {
+        name: "dense-like-int4-lattice-dynamic",
+        subject: dense_like,
+        arguments: DYNAMIC,
+        variants: &["stock"],
+        cases: Cases::Few,
+        bounds: LOSSLESS_RANDOM,
+    },
+    Conversion {
+        name: "dense-like-int4-lattice-split-dynamic",
+        subject: dense_like,
+        arguments: SPLIT_DYNAMIC,
+        variants: &["stock"],
+        cases: Cases::Few,
+        bounds: LOSSLESS_RANDOM,
+    },
 ];
+
+/// A checkpoint without per-layer embeddings. A mistake in the values of its full layers lowers the minimum to 0.9997, and flips nothing;
+/// the right package was measured at 0.99999.
+fn dense() -> Result<Subject> {
+    stored(data::tiny_dense_checkpoint())
+}
+
+/// An untrained one, on which the same mistake lowers the minimum to at most 0.998.
+fn probe() -> Result<Subject> {
+    stored(data::probe_checkpoint())
+}
+
+/// Full layers with fewer KV heads than their cache, but more than one.
+fn dense_like() -> Result<Subject> {
+    synthetic("dense-like", SyntheticCheckpoint::new(Shape::dense_like()))
+}
+
+fn stored(checkpoint: PathBuf) -> Result<Subject> {
+    Ok(Subject { oracles: vec![checkpoint.join("oracle.json")], checkpoint, ..tiny()? })
+}
 
 fn tiny() -> Result<Subject> {
     Ok(Subject {
@@ -332,7 +411,7 @@ fn reference_task(package: Reference) -> Result<Task> {
         Reference::ProviderInt4 => (Variant::Provider, LOSSY),
         Reference::TblInt4 => (Variant::Tbl, LOSSY),
     };
-    let bundle = Bundle { variant, package: package.path() };
+    let bundle = Bundle { variant, cache_pairs: 1, package: package.path() };
     // They never change, and the results of Apple's runtime for all sequences are stored: see `oracle/tests/it/interpreter_apple.rs`.
     let subject = Subject { most_cases: Some(FEW_CASES), ..tiny()? };
     let title = format!("reference {}", package.name());
@@ -440,6 +519,8 @@ fn convert(
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Bundle {
     variant: Variant,
+    /// Pairs of caches among its states.
+    cache_pairs: u32,
     /// The `.aimodel`.
     package: PathBuf,
 }
@@ -463,7 +544,7 @@ impl Output {
             if name.ends_with("_gather_raw") {
                 output.tables = Some(path);
             } else if path.join("metadata.json").is_file() {
-                output.bundles.push(Bundle { variant: Variant::of(&name), package: main_asset(&path)? });
+                output.bundles.push(Bundle::read(&path)?);
             }
         }
         output.bundles.sort();
@@ -490,13 +571,19 @@ impl Output {
     }
 }
 
-/// The package that a bundle's `metadata.json` names as its main asset.
-fn main_asset(bundle: &Path) -> Result<PathBuf> {
-    let file = bundle.join("metadata.json");
-    let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let metadata: Value = serde_json::from_slice(&text).with_context(|| file.display().to_string())?;
-    let main = metadata["assets"]["main"].as_str();
-    Ok(bundle.join(main.with_context(|| format!("{} names no assets.main", file.display()))?))
+impl Bundle {
+    /// The package that a bundle's `metadata.json` names as its main asset, with what it says of it.
+    fn read(bundle: &Path) -> Result<Self> {
+        let file = bundle.join("metadata.json");
+        let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let metadata: Value = serde_json::from_slice(&text).with_context(|| file.display().to_string())?;
+        let main = metadata["assets"]["main"].as_str();
+        let main = main.with_context(|| format!("{} names no assets.main", file.display()))?;
+        let variant = Variant::of(&metadata).with_context(|| file.display().to_string())?;
+        let pairs = metadata["user_data"]["cache_pairs"].as_str().unwrap_or("1");
+        let cache_pairs = pairs.parse().with_context(|| format!("{}: cache_pairs", file.display()))?;
+        Ok(Self { variant, cache_pairs, package: bundle.join(main) })
+    }
 }
 
 /// The task that judges one package.
@@ -519,6 +606,7 @@ fn judge_task(
     let job = Job {
         package: &bundle.package,
         variant: bundle.variant,
+        cache_pairs: bundle.cache_pairs,
         queries,
         feedings,
         checkpoint: &subject.checkpoint,
@@ -569,7 +657,15 @@ mod tests {
         for bundle in bundles {
             let path = folder.path().join(bundle);
             fs::create_dir(&path).unwrap();
-            let metadata = json!({ "assets": { "main": format!("{bundle}.aimodel") } });
+            let engine_inputs = match bundle.rsplit_once('_') {
+                Some((_, "tbl")) => "static",
+                Some((_, "stock")) => "none",
+                _ => "per-token",
+            };
+            let metadata = json!({
+                "assets": { "main": format!("{bundle}.aimodel") },
+                "user_data": { "engine_inputs": engine_inputs },
+            });
             fs::write(path.join("metadata.json"), metadata.to_string()).unwrap();
         }
         fs::create_dir(folder.path().join("m_gather_raw")).unwrap();
@@ -577,7 +673,7 @@ mod tests {
     }
 
     #[test]
-    fn bundles_are_recognized_by_their_names() {
+    fn bundles_are_recognized_by_their_metadata() {
         let folder = output(&["m_stock", "m_tbl", "m"]);
         let found = Output::scan(folder.path()).unwrap();
         let variants: Vec<_> = found.bundles.iter().map(|bundle| bundle.variant).collect();
@@ -601,6 +697,8 @@ mod tests {
         let folder = output(&["m"]);
         fs::write(folder.path().join("m/metadata.json"), "{}").unwrap();
         assert!(Output::scan(folder.path()).unwrap_err().to_string().contains("assets.main"));
+        fs::write(folder.path().join("m/metadata.json"), r#"{"assets": {"main": "m.aimodel"}}"#).unwrap();
+        assert!(format!("{:#}", Output::scan(folder.path()).unwrap_err()).contains("engine_inputs"));
     }
 
     #[test]
