@@ -10,15 +10,48 @@ use sha2::{Digest, Sha256};
 /// Runs of the command, by the folder that each writes.
 const TINY: [(&str, &[&str]); 12] = [
     ("int4", &["convert", "--variant", "both"]),
-    ("int4-stock", &["convert", "--variant", "stock", "--prefill", "none"]),
-    ("int4-prefill", &["convert", "--variant", "stock", "--prefill-chunk", "256"]),
-    ("int4-dynamic", &["convert", "--variant", "stock", "--main", "dynamic"]),
+    (
+        "int4-stock",
+        &["convert", "--variant", "stock", "--embedding", "f16", "--per-layer", "int8", "--prefill", "none"],
+    ),
+    (
+        "int4-prefill",
+        &[
+            "convert",
+            "--variant",
+            "stock",
+            "--embedding",
+            "f16",
+            "--per-layer",
+            "int8",
+            "--prefill-chunk",
+            "256",
+        ],
+    ),
+    (
+        "int4-dynamic",
+        &["convert", "--variant", "stock", "--embedding", "f16", "--per-layer", "int8", "--main", "dynamic"],
+    ),
     ("int4-absmax", &["convert", "--rule", "absmax", "--head", "int8", "--no-tables"]),
     ("int4-q4_0", &["convert", "--rule", "q4_0", "--head", "f16", "--no-tables"]),
     ("int8", &["convert", "--weights", "int8", "--variant", "both", "--no-tables"]),
     (
         "int8-stock",
-        &["convert", "--weights", "int8", "--variant", "stock", "--prefill", "none", "--max-context", "512"],
+        &[
+            "convert",
+            "--weights",
+            "int8",
+            "--variant",
+            "stock",
+            "--embedding",
+            "f16",
+            "--per-layer",
+            "int8",
+            "--prefill",
+            "none",
+            "--max-context",
+            "512",
+        ],
     ),
     (
         "int8-tbl-prefill",
@@ -27,22 +60,51 @@ const TINY: [(&str, &[&str]); 12] = [
     ("f16", &["convert", "--weights", "f16", "--no-tables"]),
     (
         "f16-stock",
-        &["convert", "--weights", "f16", "--head", "f16", "--variant", "stock", "--prefill", "none"],
+        &[
+            "convert",
+            "--weights",
+            "f16",
+            "--head",
+            "f16",
+            "--variant",
+            "stock",
+            "--embedding",
+            "f16",
+            "--per-layer",
+            "int8",
+            "--prefill",
+            "none",
+        ],
     ),
     ("tables", &["tables", "--ple", "safetensors"]),
 ];
 const SYNTHETIC: [(&str, &[&str]); 3] = [
     ("int4", &["convert", "--variant", "both"]),
-    ("int4-stock", &["convert", "--variant", "stock", "--prefill", "none", "--head", "int4"]),
+    (
+        "int4-stock",
+        &[
+            "convert",
+            "--variant",
+            "stock",
+            "--embedding",
+            "f16",
+            "--per-layer",
+            "int8",
+            "--prefill",
+            "none",
+            "--head",
+            "int4",
+        ],
+    ),
     ("int8-head", &["convert", "--head", "int8"]),
 ];
 
 const DENSE: [(&str, &[&str]); 5] = [
-    ("int4", &["convert"]),
-    ("int4-dynamic", &["convert", "--main", "dynamic"]),
-    ("int4-split", &["convert", "--cache", "split"]),
-    ("int8", &["convert", "--weights", "int8", "--prefill", "none"]),
-    ("f16", &["convert", "--weights", "f16", "--prefill", "none"]),
+    ("int4", &["convert", "--embedding", "f16"]),
+    ("int4-dynamic", &["convert", "--embedding", "f16", "--main", "dynamic"]),
+    ("int4-split", &["convert", "--embedding", "f16", "--cache", "split"]),
+    ("int8", &["convert", "--embedding", "f16", "--weights", "int8", "--prefill", "none"]),
+    ("f16", &["convert", "--embedding", "f16", "--weights", "f16", "--prefill", "none"]),
 ];
 
 /// Runs commands on a checkpoint and appends a line for each file that they write.

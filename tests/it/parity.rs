@@ -59,7 +59,24 @@ fn provider_f16_equals_the_pipelines() {
 /// the inputs of layers after the last one that owns a cache slot, 6 of 12.
 fn check_dynamic(options: &[&str], name: &str, reference: PrefillReference) {
     let dir = Dir::new();
-    dir.ok(&[&["convert", &tiny(), "-o", "out", "--variant", "stock", "--main", "dynamic"], options].concat());
+    dir.ok(&[
+        &[
+            "convert",
+            &tiny(),
+            "-o",
+            "out",
+            "--variant",
+            "stock",
+            "--main",
+            "dynamic",
+            "--embedding",
+            "f16",
+            "--per-layer",
+            "int8",
+        ],
+        options,
+    ]
+    .concat());
     let ours = package(&dir.path("out").join(name));
     assert_eq!(asset(&ours), asset(&reference.path()));
     let found = differences(&ours, &reference.path()).unwrap();
@@ -116,7 +133,7 @@ fn dynamic_f16_equals_the_pipelines() {
 fn check_dense(checkpoint: &Path, options: &[&str], name: &str, reference: DenseReference) {
     let dir = Dir::new();
     let source = checkpoint.display().to_string();
-    dir.ok(&[&["convert", &source, "-o", "out", "--prefill", "none"], options].concat());
+    dir.ok(&[&["convert", &source, "-o", "out", "--prefill", "none", "--embedding", "f16"], options].concat());
     let ours = package(&dir.path("out").join(name));
     let found = differences(&ours, &reference.path());
     assert!(found.is_none(), "{found:#?}");

@@ -15,8 +15,8 @@ use crate::error::ConvertError;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::ordered::for_each_in_order;
 use crate::quant::QuantizeError;
-use checkpoint::source::{Reading, Source, bytes_of};
 use checkpoint::Checkpoint;
+use checkpoint::source::{Reading, Source, bytes_of};
 
 /// Least number of elements that a worker takes at a time: whole rows.
 const PIECE: u64 = 1 << 20;

@@ -7,7 +7,7 @@ use converter::decoder::{CacheForm, Functions, Prefill, Sequence, Variant};
 use converter::embedding::TableForms;
 use converter::name::ModelName;
 use converter::quant::Int4Rule;
-use converter::recipe::Treatment;
+use converter::recipe::{EmbeddingForm, Treatment};
 use converter::{ConvertError, Model, PlanError, Request};
 use fixtures::data::DenseRelease;
 use fixtures::{Shape, SyntheticCheckpoint};
@@ -35,6 +35,8 @@ struct Sizes {
     head_int8: u64,
     /// Norms of 256 elements and more; the smaller tensors are in the program.
     norms: u64,
+    /// Most bytes of the whole package with the embedding in the head's codes.
+    shared: u64,
 }
 
 #[test]
@@ -50,6 +52,7 @@ fn released_models_have_their_sizes() {
                 head_int4: 566_231_040,
                 head_int8: 1_069_547_520,
                 norms: 1_539_584,
+                shared: 6_750_000_000,
             },
         ),
         (
@@ -62,6 +65,7 @@ fn released_models_have_their_sizes() {
                 head_int4: 792_723_456,
                 head_int8: 1_497_366_528,
                 norms: 2_662_912,
+                shared: 17_300_000_000,
             },
         ),
     ] {
@@ -94,6 +98,12 @@ fn released_models_have_their_sizes() {
                 assert!(plan.tables.is_none());
             }
         }
+        // With the embedding in the head's codes, nothing is stored twice and nothing waits.
+        let shared = TableForms { embedding: Some(EmbeddingForm::Shared), per_layer: None };
+        let plan = model.plan(&Request { table_forms: shared, ..request(CacheForm::Padded, INT4) }).unwrap();
+        assert!(plan.graphs[0].bytes() <= sizes.shared, "{}", plan.graphs[0].bytes());
+        assert_eq!(plan.bytes(), plan.graphs[0].bytes());
+        assert!(!plan.graphs[0].blobs.iter().any(|blob| blob.role == Role::EmbedTokens));
         // By the shape alone: the folder's name says nothing.
         let plan = model.plan(&request(CacheForm::Padded, INT4)).unwrap();
         assert_eq!(ModelName::new("models/it-qat", &model.config).bundle(&plan.graphs[0]), name);

@@ -4,6 +4,7 @@
 
 mod cost;
 mod dense;
+mod exact;
 mod quant_gguf;
 mod quant_lattice;
 mod quant_limits;

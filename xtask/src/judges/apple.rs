@@ -11,7 +11,7 @@ use crate::workspace::target;
 use anyhow::{Context, Result, bail};
 use fixtures::data::{self, Reference};
 use fixtures::oracle::Oracle;
-use fixtures::{Shape, SyntheticCheckpoint, Weights};
+use fixtures::{Lattice, Shape, SyntheticCheckpoint, Weights};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fs;
@@ -185,12 +185,14 @@ enum Cases {
     FewAndLong,
 }
 
-const LATTICE: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice"];
+const LATTICE: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice", "--embedding", "f16"];
+/// The tables too, where they lie on the lattice, which is the default of stock graphs.
+const EXACT: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice"];
 const DYNAMIC: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice", "--main", "dynamic"];
 const SPLIT_DYNAMIC: &[&str] =
     &["--weights", "int4", "--head", "int4", "--rule", "lattice", "--cache", "split", "--main", "dynamic"];
 
-const CONVERSIONS: [Conversion; 15] = [
+const CONVERSIONS: [Conversion; 19] = [
     Conversion {
         name: "tiny-int4-lattice",
         subject: tiny,
@@ -237,7 +239,7 @@ const CONVERSIONS: [Conversion; 15] = [
     Conversion {
         name: "tiny-int8",
         subject: tiny,
-        arguments: &["--weights", "int8", "--head", "int8"],
+        arguments: &["--weights", "int8", "--head", "int8", "--embedding", "f16"],
         variants: &["both", "stock"],
         cases: Cases::Few,
         bounds: LOSSLESS,
@@ -307,6 +309,38 @@ const CONVERSIONS: [Conversion; 15] = [
         bounds: LOSSLESS_PROBE,
     },
     Conversion {
+        name: "tiny-exact",
+        subject: tiny_on_lattice,
+        arguments: EXACT,
+        variants: &["stock"],
+        cases: Cases::Few,
+        bounds: LOSSLESS,
+    },
+    Conversion {
+        name: "tiny-exact-dynamic",
+        subject: tiny_on_lattice,
+        arguments: DYNAMIC,
+        variants: &["stock"],
+        cases: Cases::Few,
+        bounds: LOSSLESS,
+    },
+    Conversion {
+        name: "e2b-like-exact",
+        subject: e2b_like_on_lattice,
+        arguments: EXACT,
+        variants: &["stock"],
+        cases: Cases::Few,
+        bounds: LOSSLESS_RANDOM,
+    },
+    Conversion {
+        name: "e2b-like-exact-dynamic",
+        subject: e2b_like_on_lattice,
+        arguments: DYNAMIC,
+        variants: &["stock"],
+        cases: Cases::Few,
+        bounds: LOSSLESS_RANDOM,
+    },
+    Conversion {
         name: "dense-like-int4-lattice-dynamic",
         subject: dense_like,
         arguments: DYNAMIC,
@@ -352,6 +386,37 @@ fn tiny() -> Result<Subject> {
         most_cases: None,
         rounding_cosine: ROUNDING,
     })
+}
+
+/// The tables of the tiny checkpoint on a lattice with f32 scales, as trained ones probably are. Its oracle is that of other tables, so
+/// the reference alone judges.
+fn tiny_on_lattice() -> Result<Subject> {
+    let checkpoint = scratch().join("checkpoints/tiny-on-lattice");
+    clear(&checkpoint)?;
+    fs::create_dir_all(&checkpoint)?;
+    for entry in fs::read_dir(data::tiny_checkpoint())? {
+        let entry = entry?;
+        fs::copy(entry.path(), checkpoint.join(entry.file_name()))?;
+    }
+    for table in ["embed_tokens", "embed_tokens_per_layer"] {
+        Lattice::F32Div75.remake(&checkpoint, &format!("model.language_model.{table}.weight"))?;
+    }
+    let cases = Oracle::read(&data::tiny_oracle())?.cases;
+    let sequences = cases.iter().take(FEW_CASES).map(|case| case.ids().map(u64::from).collect()).collect();
+    Ok(Subject { checkpoint, oracles: Vec::new(), sequences, ..tiny()? })
+}
+
+fn e2b_like_on_lattice() -> Result<Subject> {
+    let on_lattice = Weights::On(Lattice::F32Div75);
+    synthetic(
+        "e2b-like-on-lattice",
+        SyntheticCheckpoint {
+            body: on_lattice,
+            embedding: on_lattice,
+            per_layer: on_lattice,
+            ..SyntheticCheckpoint::new(Shape::e2b_like())
+        },
+    )
 }
 
 fn e2b_like() -> Result<Subject> {
