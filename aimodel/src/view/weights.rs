@@ -1,5 +1,6 @@
 //! The weights of a package as tensors: a blob, or codes with the scales that dequantize them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ use crate::package::Package;
 const PIECE: u64 = 1 << 18;
 /// Suffixes of keys that belong together.
 const CODES: &str = "/codes";
+const SCALES: &str = "/scales";
 
 /// Why a weight cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -172,8 +174,18 @@ impl Package {
         Some(Stored { element, shape, key, bytes })
     }
 
-    /// The weights in blobs, each once, in the order of their first use.
+    /// The weights in blobs, each once, in the order of their first use. Rows may be looked up in the codes of a matrix as bytes of two
+    /// codes each: that is the same weight.
     pub fn weights(&self) -> Vec<Weight> {
+        let found = self.operands();
+        let in_blocks: IndexSet<Weight> = found.iter().map(|weight| as_blocks(weight, &found)).collect();
+        let parts: BTreeSet<&str> = in_blocks.iter().filter_map(Weight::parts).flatten().flatten().collect();
+        let is_part = |weight: &Weight| matches!(weight, Weight::Whole(stored) if stored.key.as_deref().is_some_and(|key| parts.contains(key)));
+        in_blocks.iter().filter(|weight| !is_part(weight)).cloned().collect()
+    }
+
+    /// Weights in blobs as the ops of the graphs take them.
+    fn operands(&self) -> IndexSet<Weight> {
         let module = &self.bytecode.module;
         let mut found = IndexSet::new();
         for body in module.graphs().into_iter().filter_map(|graph| module.body(graph)) {
@@ -185,7 +197,7 @@ impl Package {
                 found.extend(weights.filter(|weight| weight.key().is_some()));
             }
         }
-        found.into_iter().collect()
+        found
     }
 
     /// Fills `out` with the bytes of stored elements from `offset` on.
@@ -244,6 +256,28 @@ impl Package {
         }
         Ok(values)
     }
+}
+
+/// Bytes of two codes each that have scales among the weights, as codes; any other weight as it is.
+fn as_blocks(weight: &Weight, all: &IndexSet<Weight>) -> Weight {
+    let blocks = || {
+        let Weight::Whole(stored) = weight else { return None };
+        let [rows, bytes] = stored.shape[..] else { return None };
+        let name = stored.name().trim_end_matches('~').strip_suffix(CODES)?;
+        let is_scales = |other: &Stored| {
+            let key = other.name().trim_end_matches('~').strip_suffix(SCALES);
+            key == Some(name) && other.element == Element::F16 && other.shape.first() == Some(&rows)
+        };
+        let scales = all.iter().find_map(|other| match other {
+            Weight::Whole(other) | Weight::Blocks { scales: other, .. } => {
+                Some(other).filter(|other| is_scales(other))
+            }
+        })?;
+        let shape = vec![rows, bytes.checked_mul(2)?];
+        let codes = Stored { element: Element::Si4, shape, ..stored.clone() };
+        (stored.element == Element::Ui8).then(|| Weight::Blocks { codes, scales: scales.clone() })
+    };
+    blocks().unwrap_or_else(|| weight.clone())
 }
 
 /// Elements of several weights of one shape to read at a time: whole blocks of each, about 2^18.
@@ -306,6 +340,14 @@ impl Weight {
     pub fn stored(&self) -> &Stored {
         match self {
             Weight::Whole(stored) | Weight::Blocks { codes: stored, .. } => stored,
+        }
+    }
+
+    /// Keys of the blobs of codes and scales.
+    fn parts(&self) -> Option<[Option<&str>; 2]> {
+        match self {
+            Weight::Whole(_) => None,
+            Weight::Blocks { codes, scales } => Some([codes.key.as_deref(), scales.key.as_deref()]),
         }
     }
 

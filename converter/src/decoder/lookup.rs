@@ -22,13 +22,13 @@ impl Decoder<'_> {
 
     /// The tokens' rows of the embedding: f16 `[1, queries, H]`.
     pub(super) fn embedding_rows(&mut self) -> Result<ValueId, BuildError> {
+        let tokens = self.row_indices()?;
         let table = match self.embedding {
             EmbeddingForm::F16 => self.weights.whole(&mut self.graph, Role::EmbedTokens)?,
             EmbeddingForm::Dequantized => self.weights.matrix(&mut self.graph, Role::Head)?,
             EmbeddingForm::Shared => return self.block_rows(Role::Head, self.config.hidden, true),
             EmbeddingForm::Si4 => return self.block_rows(Role::Head, self.config.hidden, false),
         };
-        let tokens = self.row_indices()?;
         self.graph.gather_nd(table, tokens)
     }
 

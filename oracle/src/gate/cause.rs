@@ -27,6 +27,11 @@ pub enum Cause {
         /// The matrix.
         matrix: String,
     },
+    /// Rows of a table that are looked up are multiplied by other scales than their own.
+    ForeignScales {
+        /// The table.
+        matrix: String,
+    },
     /// A matrix does not resemble any matrix of the checkpoint.
     ForeignWeights {
         /// The matrix.
@@ -144,6 +149,9 @@ impl fmt::Display for Cause {
             }
             Cause::SwappedNibbles { matrix } => {
                 write!(f, "the two codes of each byte of {matrix} are exchanged: its nibbles are swapped")
+            }
+            Cause::ForeignScales { matrix } => {
+                write!(f, "rows of {matrix} that are looked up are multiplied by the scales of other rows")
             }
             Cause::ForeignWeights { matrix, relative_error } => {
                 write!(f, "{matrix} is not the checkpoint's (relative error {relative_error:.2})")

@@ -9,6 +9,7 @@ mod caches;
 mod cause;
 mod feedings;
 mod layers;
+mod lookups;
 mod sequence;
 mod structure;
 mod tally;
@@ -332,6 +333,7 @@ pub fn inspect(
     let graph = Graph::new(stepper.session());
     let mut causes = structure::findings(&graph, reference.config());
     causes.extend(weights::findings(&graph, stepper.session(), reference)?);
+    causes.extend(lookups::findings(&graph, stepper.session(), reference)?);
     if let Some(tables) = stepper.tables() {
         let mut tokens: Vec<u32> = oracle.cases.iter().flat_map(Case::ids).collect();
         tokens.sort_unstable();

@@ -15,9 +15,9 @@ use crate::tables::Tables;
 /// Rows of each matrix that are compared.
 const SAMPLED_ROWS: usize = 6;
 /// Largest relative error of a matrix that rounding explains: 4 bits without a lattice give 0.1.
-const ROUNDING: f64 = 0.3;
+pub(super) const ROUNDING: f64 = 0.3;
 /// Two samples with a cosine above this are the same weights, except for their scales.
-const ALIKE: f64 = 0.8;
+pub(super) const ALIKE: f64 = 0.8;
 /// Largest relative error of a row of the tables that rounding explains: 8 bits with one scale per row give 0.01.
 const TABLE_ROUNDING: f64 = 0.05;
 
@@ -66,12 +66,16 @@ pub(super) fn findings(
 }
 
 /// A few rows of a matrix, evenly spaced.
-struct Sample {
+pub(super) struct Sample {
     rows: Vec<u32>,
 }
 
 impl Sample {
-    fn of(shape: &[usize]) -> Sample {
+    pub(super) fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    pub(super) fn of(shape: &[usize]) -> Sample {
         let height = shape.first().copied().unwrap_or(0);
         let count = SAMPLED_ROWS.min(height);
         let row = |at: usize| u32::try_from(at * height / count).unwrap_or(u32::MAX);

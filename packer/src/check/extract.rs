@@ -12,7 +12,7 @@ use aimodel::{
     Attribute, AttributeId, BlockId, Definition, Element, Module, OpId, Opcode, TensorType, ValueId,
 };
 
-use super::facts::{FunctionFacts, GraphFacts, Port, RotationFacts, WeightFacts};
+use super::facts::{FunctionFacts, GraphFacts, Port, RotationFacts, SharedBlob, WeightFacts};
 
 impl GraphFacts {
     /// Reads the facts of the package at `folder`.
@@ -48,7 +48,8 @@ struct Content {
 impl Extractor<'_> {
     fn facts(&mut self) -> Result<GraphFacts, String> {
         let invalid = verify(self.module).err().map(|error| error.to_string());
-        let mut facts = GraphFacts { invalid, ..GraphFacts::default() };
+        let shared_blobs = self.shared_blobs();
+        let mut facts = GraphFacts { invalid, shared_blobs, ..GraphFacts::default() };
         let module = self.module;
         let root = module.root().ok_or("the program is empty")?;
         let mut floats = vec![0; module.value_count()];
@@ -60,7 +61,8 @@ impl Extractor<'_> {
             self.follow_floats(function.body, &mut floats);
             for &op in &module.block(function.body).ops {
                 match module.op(op).opcode {
-                    Opcode::GatherAlongAxis => facts.holds_table |= self.is_table(op),
+                    Opcode::GatherNd => facts.gathers_bytes |= self.is_constant(op, Element::Ui8),
+                    Opcode::GatherAlongAxis => facts.holds_table |= self.is_constant(op, Element::Si8),
                     Opcode::BlockwiseShiftScale => facts.weights.push(self.weight(op, facts.weights.len())?),
                     Opcode::Cos | Opcode::Sin => {
                         facts.rotations.push(self.rotation(op, facts.rotations.len(), &floats));
@@ -104,11 +106,34 @@ impl Extractor<'_> {
         empty && name == "-" && *self.module.attribute(*scope) == Attribute::Unit
     }
 
-    /// Whether an op gathers from a constant of 8-bit codes.
-    fn is_table(&self, op: OpId) -> bool {
+    /// Whether the first operand of an op is a constant of this type.
+    fn is_constant(&self, op: OpId, element: Element) -> bool {
         let Some(table) = self.module.op(op).operands.first().copied() else { return false };
-        let is_codes = self.module.tensor(table).is_some_and(|ty| ty.element == Element::Si8);
-        is_codes && self.module.constant(table).is_some()
+        let is_of_type = self.module.tensor(table).is_some_and(|ty| ty.element == element);
+        is_of_type && self.module.constant(table).is_some()
+    }
+
+    /// Blobs that constants of the graphs read as several types.
+    fn shared_blobs(&self) -> Vec<SharedBlob> {
+        let module = self.module;
+        let mut types: Vec<Vec<TensorType>> = vec![Vec::new(); module.resources().len()];
+        let bodies = module.graphs().into_iter().filter_map(|graph| module.body(graph));
+        for result in bodies.flat_map(|body| &module.block(body).ops).flat_map(|op| &module.op(*op).results) {
+            if let (Some(Attribute::DenseResource(id)), Some(ty)) =
+                (module.constant(*result), module.tensor(*result))
+                && let Some(types) = types.get_mut(id.index())
+                && !types.contains(&ty)
+            {
+                types.push(ty);
+            }
+        }
+        let shared = module.resources().zip(types).filter(|(_, types)| types.len() > 1);
+        let described = shared.map(|(resource, types)| SharedBlob {
+            name: resource.key.clone(),
+            same_rows: types.iter().all(|ty| ty.rank() > 1 && ty.shape.first() == types[0].shape.first()),
+            types: types.iter().map(ToString::to_string).collect(),
+        });
+        described.collect()
     }
 
     fn weight(&mut self, op: OpId, ordinal: usize) -> Result<WeightFacts, String> {

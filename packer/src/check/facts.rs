@@ -12,6 +12,10 @@ pub struct GraphFacts {
     pub functions: Vec<FunctionFacts>,
     /// Whether a table of 8-bit codes, from which rows are gathered, is a constant of the graph.
     pub holds_table: bool,
+    /// Whether rows of a constant are gathered as bytes.
+    pub gathers_bytes: bool,
+    /// Blobs that constants of different types share, with the types.
+    pub shared_blobs: Vec<SharedBlob>,
     /// Every weight that is dequantized in the graph.
     pub weights: Vec<WeightFacts>,
     /// Every operation that turns an angle into a rotary factor.
@@ -44,6 +48,17 @@ pub struct Port {
     pub element: String,
     /// Extents, outermost first; None where the engine chooses.
     pub shape: Vec<Option<u64>>,
+}
+
+/// A blob that several constants read, each as another type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedBlob {
+    /// Its key.
+    pub name: String,
+    /// The types, such as `512x128xsi4`.
+    pub types: Vec<String>,
+    /// Whether all of them have the same rows.
+    pub same_rows: bool,
 }
 
 /// A weight that is stored as codes with scales.

@@ -111,6 +111,9 @@ fn check_engine(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts
         let what = "the per-layer table is a constant of the graph";
         context.report(&rules::GRAPH_STOCK, folder, PROGRAM, what);
     }
+    if facts.gathers_bytes {
+        context.report(&rules::GRAPH_BYTE_TABLE, folder, PROGRAM, "rows of a constant are gathered as bytes");
+    }
     if main.states.len() == STATES.len() {
         let what = format!("the states are {}", listed(&main.states));
         context.report(&rules::GRAPH_SPLIT_CACHES, folder, PROGRAM, what);
@@ -208,6 +211,10 @@ fn block_fault(weight: &WeightFacts) -> Option<String> {
 }
 
 fn check_program(context: &mut Context<'_>, folder: &Folder, facts: &GraphFacts) {
+    for blob in facts.shared_blobs.iter().filter(|blob| !blob.same_rows) {
+        let what = format!("the blob {} is read as {}", blob.name, blob.types.join(" and "));
+        context.report(&rules::GRAPH_SHARED_BLOB, folder, PROGRAM, what);
+    }
     if let Some(broken) = &facts.invalid {
         context.report(&rules::GRAPH_INVALID, folder, PROGRAM, broken);
     }

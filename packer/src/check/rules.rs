@@ -248,6 +248,12 @@ rules! {
     GRAPH_SCALE, Defect, "graph.weight-scale",
         "one scale that is not a number spoils every logit",
         "copy or download the package again, or {remake}";
+    GRAPH_SHARED_BLOB, Defect, "graph.shared-blob",
+        "constants that read one blob as different types must have the same rows, or one of them reads another's",
+        "{remake}";
+    GRAPH_BYTE_TABLE, Note, "graph.byte-tables-not-run",
+        "rows that are gathered as bytes and unpacked through a table have not been run on a Mac by this project",
+        "compare it on a Mac with the procedure in docs/table-forms.md, or convert with --embedding f16 --per-layer int8";
     GRAPH_ROPE, Defect, "graph.rope-precision",
         "frequencies of rotary positions underflow in f16: long contexts fall apart",
         "{remake}";

@@ -1,6 +1,6 @@
 //! Faults of the graph, planted in the facts read from a good one.
 
-use packer::check::facts::{FunctionFacts, GraphFacts, Port};
+use packer::check::facts::{FunctionFacts, GraphFacts, Port, SharedBlob};
 
 use crate::check::fixture::{PROVIDER, Release, TBL, assert_found};
 
@@ -31,6 +31,11 @@ fn second_pair(facts: &mut GraphFacts) {
     states.extend(full);
 }
 
+fn shared_blob(same_rows: bool) -> SharedBlob {
+    let types = ["<512x128xsi4>", "<512x64xui8>"].map(str::to_owned).to_vec();
+    SharedBlob { name: "lm_head.weight/codes".to_owned(), types, same_rows }
+}
+
 fn add_input(facts: &mut GraphFacts, name: &str) {
     let port = Port { name: name.into(), element: "f16".into(), shape: vec![Some(1), Some(4)] };
     main_of(facts).inputs.push(port);
@@ -53,6 +58,10 @@ graph_faults! {
         ["graph.unknown-input", "graph.unknown-input", "graph.extra-input"];
     table_inside_of_the_graph: |g| { main_of(g).inputs.truncate(2); g.holds_table = true; } =>
         ["graph.stock-not-run", "metadata.engine-inputs"];
+
+    rows_gathered_as_bytes: |g| g.gathers_bytes = true => ["graph.byte-tables-not-run"];
+    a_blob_read_in_other_rows: |g| g.shared_blobs.push(shared_blob(false)) => ["graph.shared-blob"];
+    a_blob_read_in_the_same_rows: |g| g.shared_blobs.push(shared_blob(true)) => [];
 
     no_table_at_all: |g| main_of(g).inputs.truncate(2) => ["metadata.engine-inputs"];
     two_pairs_of_caches: |g| { main_of(g).inputs.truncate(2); second_pair(g); } =>
