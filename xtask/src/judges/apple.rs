@@ -279,7 +279,7 @@ const CONVERSIONS: [Conversion; 15] = [
         subject: dense,
         arguments: LATTICE,
         variants: &["stock"],
-        cases: Cases::Short,
+        cases: Cases::Few,
         bounds: LOSSLESS_DENSE,
     },
     Conversion {
