@@ -42,7 +42,7 @@ struct Page<'r> {
     scales: Option<Bars>,
     worst: Vec<WorstRow>,
     slots: Option<Slots>,
-    memory: Vec<MemoryRow<'r>>,
+    memory: Vec<MemoryColumn<'r>>,
     machines: [String; MACHINES.len()],
     functions: Vec<FunctionRow<'r>>,
     stages: Bars,
@@ -87,7 +87,7 @@ struct WorstRow {
 
 /// A form of the caches, and which machines hold it beside the graph.
 #[derive(Debug, Serialize)]
-struct MemoryRow<'r> {
+struct MemoryColumn<'r> {
     form: &'r str,
     is_used: bool,
     /// Bytes of a thousand positions.
@@ -213,11 +213,11 @@ fn outside(report: &Report) -> Vec<Outside> {
 }
 
 /// A graph fits if it takes at most three quarters with its caches: the system, and what else runs, need the rest.
-fn memory(Memory { graph_bytes, max_context, caches }: &Memory) -> Vec<MemoryRow<'_>> {
-    let mut rows = Vec::new();
+fn memory(Memory { graph_bytes, max_context, caches }: &Memory) -> Vec<MemoryColumn<'_>> {
+    let mut columns = Vec::new();
     for CacheMemory { form, position_bytes, is_used } in caches {
         let whole = graph_bytes.saturating_add(position_bytes.saturating_mul(*max_context));
-        rows.push(MemoryRow {
+        columns.push(MemoryColumn {
             form,
             is_used: *is_used,
             thousand: digits::bytes(position_bytes.saturating_mul(1000)),
@@ -225,7 +225,7 @@ fn memory(Memory { graph_bytes, max_context, caches }: &Memory) -> Vec<MemoryRow
             fits: MACHINES.map(|size| whole <= (size << 30) / 4 * 3),
         });
     }
-    rows
+    columns
 }
 
 fn functions(report: &Report) -> Vec<FunctionRow<'_>> {

@@ -201,14 +201,16 @@ fn memory_of_either_form_of_the_caches() {
     let caches = vec![form("padded", 1_966_080, true), form("split", 901_120, false)];
     let memory = Some(Memory { graph_bytes: 20_090_000_000, max_context: 4096, caches });
     let page = html::render(&Report { memory, ..Report::default() }).unwrap();
-    let rows: Vec<&str> =
-        page.lines().filter(|line| line.contains("<td>padded") || line.contains("<td>split")).collect();
-    let fits = |row: &str| row.split("<td>").skip(2).map(|cell| cell.starts_with("fits")).collect::<Vec<_>>();
-    assert!(
-        rows[0].contains("padded, as converted")
-            && rows[0].contains("1.97 GB")
-            && rows[0].contains("28.14 GB")
-    );
-    assert!(rows[1].contains("901.12 MB") && rows[1].contains("23.78 GB"), "{}", rows[1]);
-    assert_eq!([fits(rows[0]), fits(rows[1])], [[false, false, false, true], [false, false, true, true]]);
+    let row = |title: &str| {
+        let start = format!("<tr><td>{title}</td>");
+        let line = page.lines().find(|line| line.starts_with(&start)).unwrap_or_default();
+        let cells = line.split("<td class=\"number\">").skip(1).filter_map(|cell| cell.split('<').next());
+        cells.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(page.contains("padded, as converted") && !page.contains("split, as converted"));
+    assert_eq!(row("1,000 positions"), ["1.97 GB", "901.12 MB"]);
+    assert_eq!(row("graph and caches"), ["28.14 GB", "23.78 GB"]);
+    assert_eq!(row("24 GB"), ["too small", "too small"]);
+    assert_eq!(row("32 GB"), ["too small", "fits"]);
+    assert_eq!(row("64 GB"), ["fits", "fits"]);
 }

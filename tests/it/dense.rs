@@ -104,3 +104,22 @@ fn inspect_shows_heads_values_and_caches() {
         (&json!(2), &json!(1), &Value::Null)
     );
 }
+
+#[test]
+fn diff_and_explain_know_the_forms_of_the_caches_and_the_tensors() {
+    let dir = Dir::new();
+    dir.ok(&["convert", &dense(), "-o", "out"]);
+    dir.ok(&["convert", &dense(), "-o", "out", "--cache", "split"]);
+    let package = |name: &str| format!("out/{name}/{name}.aimodel");
+    let (padded, split) =
+        (package("gemma4_12b_qat_decode_int4lin"), package("gemma4_12b_qat_decode_int4lin_split"));
+    let output = dir.command(&["diff", &padded, &split]).output().unwrap();
+    let shown = crate::common::text(&output.stdout);
+    assert!(shown.contains("keyCacheFull") && shown.contains("different"), "{shown}");
+    let keys = "layers.5.self_attn.k_proj.weight";
+    let source = dir.json(&["explain", &dense(), keys, "--row", "3", "--json"]);
+    let packed = dir.json(&["explain", &split, keys, "--row", "3", "--json"]);
+    assert_eq!(source["lattice"]["codes"], packed["codes"]);
+    let said = dir.fails(&["explain", &split, "layers.5.self_attn.v_proj.weight"]);
+    assert!(said.contains("there is no tensor"), "{said}");
+}

@@ -41,7 +41,7 @@ pub(super) fn full_heads(
         };
         (FullHeads { head_dim, kv_heads: named_heads.unwrap_or(kv_heads) }, GLOBAL_KV_HEADS)
     };
-    if kv_heads % heads.kv_heads != 0 {
+    if !kv_heads.is_multiple_of(heads.kv_heads) {
         let expected = format!(
             "a number of key and value heads in full layers that divides the {kv_heads} of sliding layers, not {}",
             heads.kv_heads

@@ -97,7 +97,7 @@ impl Decoder<'_> {
 
     /// Writes this call's keys and values, each `[1, kv_heads, queries, head_dim]`, to a layer's slot, and reads the caches again.
     pub(super) fn store(&mut self, layer: &Layer, key: ValueId, value: ValueId) -> Result<(), BuildError> {
-        let (key, value) = (self.fit(layer, key)?, self.fit(layer, value)?);
+        let (key, value) = (self.match_cache(layer, key)?, self.match_cache(layer, value)?);
         let mut filled = Vec::with_capacity(2);
         for (cache, entry) in [(Cache::Keys, key), (Cache::Values, value)] {
             let updated = self.with_entry(layer, cache, entry)?;
@@ -122,7 +122,7 @@ impl Decoder<'_> {
         key: ValueId,
         value: ValueId,
     ) -> Result<(), BuildError> {
-        let (key, value) = (self.fit(layer, key)?, self.fit(layer, value)?);
+        let (key, value) = (self.match_cache(layer, key)?, self.match_cache(layer, value)?);
         let keys = self.with_entry(layer, Cache::Keys, key)?;
         let values = self.with_entry(layer, Cache::Values, value)?;
         self.write(layer, Cache::Keys, keys)?;
@@ -143,13 +143,13 @@ impl Decoder<'_> {
     }
 
     /// Makes a layer's heads as wide and as many as those of its cache.
-    fn fit(&mut self, layer: &Layer, x: ValueId) -> Result<ValueId, BuildError> {
+    fn match_cache(&mut self, layer: &Layer, x: ValueId) -> Result<ValueId, BuildError> {
         let x = self.widen(layer, x)?;
-        self.multiply(layer, x)
+        self.repeat_for_cache(layer, x)
     }
 
     /// Repeats each head where the cache has more: `[1, kv_heads, repetitions, queries, head_dim]`.
-    fn multiply(&mut self, layer: &Layer, x: ValueId) -> Result<ValueId, BuildError> {
+    fn repeat_for_cache(&mut self, layer: &Layer, x: ValueId) -> Result<ValueId, BuildError> {
         let sizes = self.sizes(layer);
         if layer.kv_heads == sizes.kv_heads {
             return Ok(x);

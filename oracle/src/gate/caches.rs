@@ -140,7 +140,7 @@ fn differing(expected: &[Expected<'_>], found: &[Access<'_>], does: &'static str
     causes
 }
 
-/// Values are a projection's result. That it may be the key projection, before the keys' norm and rotation, is easy to get wrong.
+/// Values that are projected keys must be taken before the keys' norm and rotation.
 fn value_source(graph: &Graph<'_>, expected: &Expected<'_>, found: &Access<'_>) -> Option<Cause> {
     let is_of_values = expected.state.starts_with("value");
     let tensor = found.tensor.filter(|_| is_of_values && expected.layer.values_from_keys)?;

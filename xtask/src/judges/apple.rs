@@ -281,7 +281,7 @@ const CONVERSIONS: [Conversion; 19] = [
         subject: dense,
         arguments: LATTICE,
         variants: &["stock"],
-        cases: Cases::Short,
+        cases: Cases::Few,
         bounds: LOSSLESS_DENSE,
     },
     Conversion {
