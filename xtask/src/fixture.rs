@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Lattice of the embedding table, which is also the head; default: as the body
     #[arg(long, value_name = "LATTICE", value_parser = weights)]
     embedding: Option<Weights>,
+    /// Lattice of the per-layer table
+    #[arg(long, value_name = "LATTICE", default_value = "off", value_parser = weights)]
+    per_layer: Weights,
     /// Add a separate head, on that lattice
     #[arg(long, value_name = "LATTICE", value_parser = weights)]
     untied_head: Option<Weights>,
@@ -54,6 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         seed: options.seed,
         body: options.body,
         embedding: options.embedding.unwrap_or(options.body),
+        per_layer: options.per_layer,
         untied_head: options.untied_head,
         shards: options.shards,
         dead_kv: options.dead_kv,
