@@ -49,7 +49,13 @@ impl Value {
         }
         match self {
             Value::Quantized(weights) if !weights.is_transposed() => weights.dequantized_rows(first, height),
-            other => part(other.tensor()?.as_ref(), first, height).to_floats(),
+            other => {
+                let rows = part(other.tensor()?.as_ref(), first, height);
+                if rows.element().is_float() {
+                    return rows.to_floats();
+                }
+                Ok(rows.to_integers()?.into_iter().map(|value| value as f32).collect())
+            }
         }
     }
 

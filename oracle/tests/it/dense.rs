@@ -23,7 +23,7 @@ use oracle::interpreter::Session;
 use oracle::reference::Reference;
 use oracle::stepper::Stepper;
 
-fn gate_of(package: &Path, checkpoint: &Path, oracle: &Oracle, feeding: Feeding) -> GateReport {
+pub(crate) fn gate_of(package: &Path, checkpoint: &Path, oracle: &Oracle, feeding: Feeding) -> GateReport {
     let source = LocalSource::open(checkpoint).unwrap();
     let mut reference = Reference::open(&source).unwrap();
     let mut stepper = Stepper::new(Session::open(package).unwrap(), None).unwrap();

@@ -1,9 +1,9 @@
 //! Packages whose tables are codes on the lattice: rows are exact, however they are looked up, and planted faults are named.
 
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use crate::dense::gate_of;
 use crate::gate::{Faulty, maker, named, ops, set_bytes};
 use aimodel::package::PackageMetadata;
 use aimodel::{Element, Module, OpId, Opcode};
@@ -18,7 +18,7 @@ use converter::{Model, Outputs, Request};
 use fixtures::{Lattice, Shape, SyntheticCheckpoint, Weights};
 use oracle::feeding::Feeding;
 use oracle::file::{Oracle, Prompt, make_case};
-use oracle::gate::{self, Cause, GateReport};
+use oracle::gate::Cause;
 use oracle::interpreter::Session;
 use oracle::reference::Reference;
 use oracle::stepper::Stepper;
@@ -69,15 +69,6 @@ fn converted(checkpoint: &Path, folder: &Path, embedding: EmbeddingForm, main: S
         assert_eq!(found.statistics.blocks_on_lattice, found.statistics.blocks, "{table}");
     }
     package
-}
-
-fn gate_of(package: &Path, checkpoint: &Path, oracle: &Oracle, feeding: Feeding) -> GateReport {
-    let source = LocalSource::open(checkpoint).unwrap();
-    let mut reference = Reference::open(&source).unwrap();
-    let mut stepper = Stepper::new(Session::open(package).unwrap(), None).unwrap();
-    stepper.set_feeding(feeding).unwrap();
-    let mut go = || ControlFlow::Continue(());
-    gate::run(&mut stepper, oracle, Some(&mut reference), false, &mut go).unwrap()
 }
 
 #[test]
