@@ -158,7 +158,7 @@ fn feedings_agree_to_the_bit() {
 }
 
 /// Inserts an op before another one.
-fn insert(
+pub(crate) fn insert(
     module: &mut Module,
     before: OpId,
     opcode: Opcode,
