@@ -97,7 +97,7 @@ impl LeftOut {
     fn query_length(&self) -> QueryLength {
         let functions: Vec<_> = Function::all(&self.package.bytecode.module).flatten().collect();
         let main = functions.iter().find(|function| function.name == Some(MAIN_FUNCTION));
-        match main.and_then(|main| main.query_length()) {
+        match main.and_then(Function::query_length) {
             Some(Dim::Fixed(tokens)) => QueryLength::Fixed(tokens),
             _ => QueryLength::Dynamic,
         }

@@ -65,15 +65,15 @@ impl Value {
         let Some((1, outer)) = indices.shape().split_last().map(|(depth, outer)| (*depth, outer)) else {
             return Ok(None);
         };
-        let (rows, columns, row): (_, _, Box<dyn Fn(usize) -> Result<Tensor, String>>) = match self {
-            Value::Packed(packed) if packed.shape.len() == 2 => {
-                let [rows, columns] = [packed.shape[0], packed.shape[1]];
-                (rows, columns, Box::new(move |at| packed.unpack(at * columns, &[columns])))
-            }
-            Value::Quantized(weights) if !weights.is_transposed() => {
-                (weights.rows, weights.columns, Box::new(|at| weights.block_rows(at, 1)))
-            }
+        let (rows, columns) = match self {
+            Value::Packed(packed) if packed.shape.len() == 2 => (packed.shape[0], packed.shape[1]),
+            Value::Quantized(weights) if !weights.is_transposed() => (weights.rows, weights.columns),
             _ => return Ok(None),
+        };
+        let row = |at: usize| match self {
+            Value::Packed(packed) => packed.unpack(at * columns, &[columns]),
+            Value::Quantized(weights) => weights.block_rows(at, 1),
+            other => Ok(part(other.tensor()?.as_ref(), at, 1)),
         };
         let picked = indices.to_integers()?.into_iter().map(|at| match usize::try_from(at) {
             Ok(at) if at < rows => row(at),
