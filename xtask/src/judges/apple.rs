@@ -215,17 +215,7 @@ const CONVERSIONS: [Conversion; 19] = [
     Conversion {
         name: "tiny-int4-lattice-fixed-prefill",
         subject: tiny,
-        arguments: &[
-            "--weights",
-            "int4",
-            "--head",
-            "int4",
-            "--rule",
-            "lattice",
-            "--no-tables",
-            "--prefill",
-            "8",
-        ],
+        arguments: &["--weights", "int4", "--head", "int4", "--rule", "lattice", "--prefill", "8"],
         variants: &["tbl"],
         cases: Cases::One,
         bounds: LOSSLESS,
