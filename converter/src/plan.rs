@@ -73,7 +73,7 @@ impl GraphPlan {
         Ok(GraphPlan { variant, functions, recipe, caches, has_tables, layout, blobs, inline, ops })
     }
 
-    /// Forms of the caches that a model's graphs can have. There is no graph of the E-series with a pair for each kind of layer to
+    /// Cache forms that a model's graphs can have. No reference graph of the E-series has a pair for each kind of layer to
     /// compare with.
     pub fn cache_forms(config: &DecoderConfig) -> &'static [CacheForm] {
         if config.per_layer.is_some() { &[CacheForm::Padded] } else { &CacheForm::ALL }

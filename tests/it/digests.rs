@@ -10,48 +10,15 @@ use sha2::{Digest, Sha256};
 /// Runs of the command, by the folder that each writes.
 const TINY: [(&str, &[&str]); 12] = [
     ("int4", &["convert", "--variant", "both"]),
-    (
-        "int4-stock",
-        &["convert", "--variant", "stock", "--embedding", "f16", "--per-layer", "int8", "--prefill", "none"],
-    ),
-    (
-        "int4-prefill",
-        &[
-            "convert",
-            "--variant",
-            "stock",
-            "--embedding",
-            "f16",
-            "--per-layer",
-            "int8",
-            "--prefill-chunk",
-            "256",
-        ],
-    ),
-    (
-        "int4-dynamic",
-        &["convert", "--variant", "stock", "--embedding", "f16", "--per-layer", "int8", "--main", "dynamic"],
-    ),
+    ("int4-stock", &["convert", "--variant", "stock", "--prefill", "none"]),
+    ("int4-prefill", &["convert", "--variant", "stock", "--prefill-chunk", "256"]),
+    ("int4-dynamic", &["convert", "--variant", "stock", "--main", "dynamic"]),
     ("int4-absmax", &["convert", "--rule", "absmax", "--head", "int8", "--no-tables"]),
     ("int4-q4_0", &["convert", "--rule", "q4_0", "--head", "f16", "--no-tables"]),
     ("int8", &["convert", "--weights", "int8", "--variant", "both", "--no-tables"]),
     (
         "int8-stock",
-        &[
-            "convert",
-            "--weights",
-            "int8",
-            "--variant",
-            "stock",
-            "--embedding",
-            "f16",
-            "--per-layer",
-            "int8",
-            "--prefill",
-            "none",
-            "--max-context",
-            "512",
-        ],
+        &["convert", "--weights", "int8", "--variant", "stock", "--prefill", "none", "--max-context", "512"],
     ),
     (
         "int8-tbl-prefill",
@@ -60,58 +27,38 @@ const TINY: [(&str, &[&str]); 12] = [
     ("f16", &["convert", "--weights", "f16", "--no-tables"]),
     (
         "f16-stock",
-        &[
-            "convert",
-            "--weights",
-            "f16",
-            "--head",
-            "f16",
-            "--variant",
-            "stock",
-            "--embedding",
-            "f16",
-            "--per-layer",
-            "int8",
-            "--prefill",
-            "none",
-        ],
+        &["convert", "--weights", "f16", "--head", "f16", "--variant", "stock", "--prefill", "none"],
     ),
     ("tables", &["tables", "--ple", "safetensors"]),
 ];
 const SYNTHETIC: [(&str, &[&str]); 3] = [
     ("int4", &["convert", "--variant", "both"]),
-    (
-        "int4-stock",
-        &[
-            "convert",
-            "--variant",
-            "stock",
-            "--embedding",
-            "f16",
-            "--per-layer",
-            "int8",
-            "--prefill",
-            "none",
-            "--head",
-            "int4",
-        ],
-    ),
+    ("int4-stock", &["convert", "--variant", "stock", "--prefill", "none", "--head", "int4"]),
     ("int8-head", &["convert", "--head", "int8"]),
 ];
 
 const DENSE: [(&str, &[&str]); 5] = [
-    ("int4", &["convert", "--embedding", "f16"]),
-    ("int4-dynamic", &["convert", "--embedding", "f16", "--main", "dynamic"]),
-    ("int4-split", &["convert", "--embedding", "f16", "--cache", "split"]),
-    ("int8", &["convert", "--embedding", "f16", "--weights", "int8", "--prefill", "none"]),
-    ("f16", &["convert", "--embedding", "f16", "--weights", "f16", "--prefill", "none"]),
+    ("int4", &["convert"]),
+    ("int4-dynamic", &["convert", "--main", "dynamic"]),
+    ("int4-split", &["convert", "--cache", "split"]),
+    ("int8", &["convert", "--weights", "int8", "--prefill", "none"]),
+    ("f16", &["convert", "--weights", "f16", "--prefill", "none"]),
 ];
+
+/// Options that give a graph the tables of the published bundles, where others are the default.
+fn published_tables(arguments: &[&str]) -> &'static [&'static str] {
+    match arguments {
+        ["convert", ..] if arguments.contains(&"stock") => &["--embedding", "f16", "--per-layer", "int8"],
+        ["convert", ..] => &["--embedding", "f16"],
+        _ => &[],
+    }
+}
 
 /// Runs commands on a checkpoint and appends a line for each file that they write.
 fn list(dir: &Dir, checkpoint: &str, name: &str, runs: &[(&str, &[&str])], listing: &mut String) {
     for (run, arguments) in runs {
         let out = format!("{name}/{run}");
-        dir.ok(&[arguments, &[checkpoint, "-o", &out][..]].concat());
+        dir.ok(&[arguments, published_tables(arguments), &[checkpoint, "-o", &out]].concat());
         for (path, bytes) in tree(&dir.path(&out)) {
             writeln!(listing, "{}  {out}/{}", hex(&bytes), path.display()).unwrap();
         }

@@ -53,7 +53,7 @@ pub(super) fn refuse_others(
     Ok(())
 }
 
-/// What only one of the two families has: no release has both, and there is no published bundle to compare with.
+/// Refuses a configuration that mixes the two families: no release does, so there is no bundle to compare with.
 fn refuse_mixtures(text: &Fields<'_>, has_per_layer: bool) -> Result<(), ConfigError> {
     if has_per_layer && text.flag("attention_k_eq_v", false)? {
         let expected =

@@ -23,7 +23,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Reads a cache after what a token stands for.
+    /// Reads a cache, after the accesses that the token orders before it.
     pub(super) fn read(
         graph: &mut FunctionBuilder,
         handle: ValueId,

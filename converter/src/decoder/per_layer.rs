@@ -44,17 +44,17 @@ impl Decoder<'_> {
         if self.layers.len() == self.config.layers.len() {
             return self.projection(self.stream, role);
         }
-        let width = si32(self.layers.len() * per_layer.width);
+        let width = self.layers.len() * per_layer.width;
         if self.weights.has_codes(role) {
             let weight = self.weights.matrix(&mut self.graph, role)?;
-            let rows = self.first(weight, &[width, TO_END])?;
+            let rows = self.first(weight, &[si32(width), TO_END])?;
             let order = self.graph.ui32(&[1, 0]);
             let weight = self.graph.transpose(rows, order)?;
             return self.product(self.stream, weight);
         }
         // Apple's tools replace a part of a constant by another constant when they save, so the product is cut instead.
         let projected = self.projection(self.stream, role)?;
-        self.first(projected, &[TO_END, TO_END, width])
+        self.first_columns(projected, width)
     }
 
     /// The first columns of rows: `[1, queries, width]`.
