@@ -12,7 +12,8 @@ use output::StagedFile;
 use packer::replace::{FileKind, Output, Outputs};
 use serde::Serialize;
 use workflow::gate::{
-    check_context, check_identity, compare_feedings, feedings_verdict, measure, verdict, write_probe,
+    check_context, check_identity, compare_feedings, exactness_line, feedings_verdict, measure, verdict,
+    write_probe,
 };
 use workflow::origin::Access;
 
@@ -181,6 +182,9 @@ fn print(report: &GateReport, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     report.reasons().try_for_each(|reason| writeln!(out, "{reason}"))?;
+    if let Some(line) = exactness_line(&report.exactness) {
+        writeln!(out, "{line}")?;
+    }
     writeln!(out, "{}", verdict(report))
 }
 

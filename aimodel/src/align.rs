@@ -18,7 +18,7 @@ use crate::module::{OpId, ValueId};
 use crate::opcode::Opcode;
 use matching::matching;
 
-pub use graph::{Graph, Port};
+pub use graph::{Graph, GraphPort};
 pub use names::adopt_names;
 
 /// Bytes up to which an inline constant is part of the ops that use it.

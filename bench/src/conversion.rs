@@ -23,72 +23,121 @@ use crate::floor::{self, Cache};
 /// Layers per file of a model.
 const SHARD_LAYERS: usize = 12;
 
-/// Measures every model.
+/// Measures every model: one of a configuration's sizes if there is one, otherwise those of E4B's widths.
 pub(crate) fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
+    if let Some(config) = &options.config {
+        let section = format!("conversion, {}", config.display());
+        let checkpoint = SyntheticCheckpoint::from_config(config)?;
+        return measured(options, &checkpoint, |model| Subject { options, model, section }.stock(figures));
+    }
     for layers in &options.layers {
-        let model = options.scratch.join(format!("model-{layers}"));
         let shards = layers.div_ceil(SHARD_LAYERS);
-        SyntheticCheckpoint { shards, ..SyntheticCheckpoint::new(Shape::e4b(*layers)) }.write(&model)?;
-        let measured = Subject { options, model: &model, layers: *layers }.measure(figures);
-        fs::remove_dir_all(&model)?;
-        measured?;
+        let checkpoint = SyntheticCheckpoint { shards, ..SyntheticCheckpoint::new(Shape::e4b(*layers)) };
+        let section = format!("conversion, {layers} layers of E4B's widths");
+        measured(options, &checkpoint, |model| Subject { options, model, section }.published(figures))?;
     }
     Ok(())
+}
+
+/// Makes a checkpoint, measures it, and removes it.
+fn measured(
+    options: &Options,
+    checkpoint: &SyntheticCheckpoint,
+    measure: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let model = options.scratch.join("model");
+    checkpoint.write(&model)?;
+    let measured = measure(&model);
+    fs::remove_dir_all(&model)?;
+    measured
 }
 
 /// A model to convert.
 struct Subject<'o> {
     options: &'o Options,
     model: &'o Path,
-    layers: usize,
+    section: String,
 }
 
 impl Subject<'_> {
-    fn measure(&self, figures: &mut Figures) -> Result<()> {
-        let section = format!("conversion, {} layers of E4B's widths", self.layers);
+    /// The bundles that are published for models with per-layer embeddings.
+    fn published(&self, figures: &mut Figures) -> Result<()> {
         let source = LocalSource::open(self.model)?;
         let (names, plan) = everything(&source)?;
+        let conversion = ["--head", "int4", "--variant", "both"];
+        self.beside_floor(&source, &names, &plan, Cache::ALL, &conversion, figures)?;
+        self.single(figures)?;
+        self.summary(figures)
+    }
+
+    /// The bundle for Apple's engine. The cache is cold where that can be arranged: the model may be larger than memory.
+    fn stock(&self, figures: &mut Figures) -> Result<()> {
+        let source = LocalSource::open(self.model)?;
+        let plan = Model::open(&source)?.plan(&Request {
+            graphs: vec![(Variant::Stock, Functions::MAIN)],
+            caches: CacheForm::Padded,
+            tables: false,
+            projections: Treatment::Int4(Int4Rule::Lattice),
+            head: None,
+            table_forms: TableForms { embedding: None, per_layer: None },
+        })?;
+        let cache = &Cache::ALL[Cache::ALL.len() - 1..];
+        self.beside_floor(&source, &names_of(&plan), &plan, cache, &["--variant", "stock"], figures)?;
+        self.summary(figures)
+    }
+
+    fn beside_floor(
+        &self,
+        source: &LocalSource,
+        names: &BTreeSet<String>,
+        plan: &Plan,
+        caches: &[Cache],
+        arguments: &[&str],
+        figures: &mut Figures,
+    ) -> Result<()> {
+        let section = self.section.as_str();
         let tensors: Vec<_> = source.tensors().iter().filter(|tensor| names.contains(&tensor.name)).collect();
         let read: u64 = tensors.iter().map(|tensor| tensor.byte_len()).sum();
         let volume = format!("{:.2} GB read, {:.2} GB written", read as f64 / 1e9, plan.bytes() as f64 / 1e9);
-        for cache in Cache::ALL {
+        for cache in caches {
             let (mut floors, mut times, mut memory) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..self.options.runs {
                 cache.prepare(self.model)?;
                 let target = self.options.scratch.join("floor");
-                floors.push(seconds(|| floor::copy(&source, &tensors, plan.bytes(), &target))?);
+                floors.push(seconds(|| floor::copy(source, &tensors, plan.bytes(), &target))?);
                 cache.prepare(self.model)?;
-                let usage = self.convert(&["--variant", "both"])?;
+                let usage = self.convert(arguments)?;
                 times.push(usage.seconds);
                 memory.push(usage.peak_megabytes);
             }
             let name = |what: &str| format!("{what}, {} cache", cache.name());
             let floor =
-                figures.add(&section, &name("floor: plain copies and fsync"), "s", floors, volume.as_str());
+                figures.add(section, &name("floor: plain copies and fsync"), "s", floors, volume.as_str());
             let ratio = format!("{:.2} of the floor", median(&times) / floor);
-            figures.add(&section, &name("convert, both variants and tables"), "s", times, ratio);
-            figures.add(&section, &name("peak resident memory"), "MB", memory, "");
+            let converted = format!("convert {}", arguments.join(" "));
+            figures.add(section, &name(&converted), "s", times, ratio);
+            figures.add(section, &name("peak resident memory"), "MB", memory, "");
         }
-        self.single(&section, figures)?;
-        self.summary(&section, figures)
+        Ok(())
     }
 
     /// One variant without tables: what the Python pipeline's published numbers are for.
-    fn single(&self, section: &str, figures: &mut Figures) -> Result<()> {
+    fn single(&self, figures: &mut Figures) -> Result<()> {
         let (mut times, mut memory) = (Vec::new(), Vec::new());
         for _ in 0..self.options.runs {
             Cache::Warm.prepare(self.model)?;
-            let usage = self.convert(&["--no-tables"])?;
+            let usage = self.convert(&["--head", "int4", "--no-tables"])?;
             times.push(usage.seconds);
             memory.push(usage.peak_megabytes);
         }
+        let section = self.section.as_str();
         figures.add(section, "convert, provider alone, warm cache", "s", times, "");
         figures.add(section, "peak resident memory", "MB", memory, "");
         Ok(())
     }
 
     /// Apple's API opens what the last run wrote.
-    fn summary(&self, section: &str, figures: &mut Figures) -> Result<()> {
+    fn summary(&self, figures: &mut Figures) -> Result<()> {
         let Some(python) = &self.options.python else { return Ok(()) };
         let package = package_in(&self.output())?;
         let mut command = Command::new(python);
@@ -99,7 +148,13 @@ impl Subject<'_> {
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let (seconds, functions) = text.trim().split_once(' ').context("summary.py said nothing")?;
-        figures.add(section, "Apple's API loads and summarizes it", "s", vec![seconds.parse()?], functions);
+        figures.add(
+            &self.section,
+            "Apple's API loads and summarizes it",
+            "s",
+            vec![seconds.parse()?],
+            functions,
+        );
         Ok(())
     }
 
@@ -113,13 +168,7 @@ impl Subject<'_> {
             fs::remove_dir_all(&output)?;
         }
         let mut command = Command::new(&self.options.program);
-        command
-            .arg("convert")
-            .arg(self.model)
-            .arg("-o")
-            .arg(&output)
-            .args(["--head", "int4"])
-            .args(arguments);
+        command.arg("convert").arg(self.model).arg("-o").arg(&output).args(arguments);
         child::run(&mut command)
     }
 }
@@ -135,10 +184,14 @@ pub(crate) fn everything(source: &LocalSource) -> Result<(BTreeSet<String>, Plan
         head: Some(Treatment::Int4(Int4Rule::Lattice)),
         table_forms: TableForms::PUBLISHED,
     })?;
-    let mut names: BTreeSet<String> =
-        plan.graphs.iter().flat_map(|graph| &graph.blobs).map(|blob| blob.tensor.clone()).collect();
+    let mut names = names_of(&plan);
     names.extend(plan.tables.iter().flat_map(converter::tables::TablesPlan::files).map(|file| file.tensor));
     Ok((names, plan))
+}
+
+/// The tensors that graphs read.
+fn names_of(plan: &Plan) -> BTreeSet<String> {
+    plan.graphs.iter().flat_map(|graph| &graph.blobs).map(|blob| blob.tensor.clone()).collect()
 }
 
 /// The package in the only bundle of a folder.

@@ -48,6 +48,9 @@ struct Options {
     /// Layers of the models to convert, all of E4B's widths: 6 takes 9 GB of space, 42 takes 27 GB
     #[arg(long, value_delimiter = ',', default_value = "6")]
     layers: Vec<usize>,
+    /// Convert a model of this `config.json`'s sizes instead, as stock: that of 12B takes 38 GB of space
+    #[arg(long, conflicts_with = "layers")]
+    config: Option<PathBuf>,
     /// Runs of each measurement
     #[arg(long, default_value_t = 3)]
     runs: usize,

@@ -21,7 +21,7 @@ use crate::wait::{Ended, STEP, in_thread};
 
 /// An agent whose waits end when `cancelled` says so.
 pub(crate) fn agent(config: Config, limits: Limits, cancelled: fn() -> bool) -> Agent {
-    let line = Line { limits, cancelled };
+    let line = HubConnector { limits, cancelled };
     let connector =
         ().chain(ConnectProxyConnector::default()).chain(line.clone()).chain(RustlsConnector::default());
     Agent::with_parts(config, connector, line)
@@ -39,12 +39,12 @@ pub(crate) fn is_too_slow(error: &io::Error) -> bool {
 
 /// Looks up names and opens connections.
 #[derive(Clone, Debug)]
-struct Line {
+struct HubConnector {
     limits: Limits,
     cancelled: fn() -> bool,
 }
 
-impl Line {
+impl HubConnector {
     fn wait<T: Send + 'static>(
         &self,
         timeout: NextTimeout,
@@ -64,7 +64,7 @@ fn is_address(host: &str) -> bool {
     host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }
 
-impl Resolver for Line {
+impl Resolver for HubConnector {
     fn resolve(
         &self,
         uri: &Uri,
@@ -79,7 +79,7 @@ impl Resolver for Line {
     }
 }
 
-impl<In: Transport> Connector<In> for Line {
+impl<In: Transport> Connector<In> for HubConnector {
     type Out = Either<In, Wire>;
 
     fn connect(

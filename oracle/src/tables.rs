@@ -115,6 +115,16 @@ impl Tables {
     /// # Errors
     /// [`TableError::Token`] if the token has no row.
     pub fn row(&self, token: u32) -> Result<Vec<f32>, TableError> {
+        let mut row = self.stored_row(token)?;
+        row.iter_mut().for_each(|value| *value *= self.embed_scale);
+        Ok(row)
+    }
+
+    /// A token's row as it is stored: `code * scale` in f32, `[L * ld]`.
+    ///
+    /// # Errors
+    /// [`TableError::Token`] if the token has no row.
+    pub fn stored_row(&self, token: u32) -> Result<Vec<f32>, TableError> {
         let outside = TableError::Token { token, vocab: self.vocab };
         let at = usize::try_from(token).ok().filter(|at| *at < self.vocab).ok_or(outside)?;
         let total = self.layers * self.width;
@@ -123,7 +133,7 @@ impl Tables {
         let mut scale = [0; 4];
         scale.copy_from_slice(&self.scales[at * 4..at * 4 + 4]);
         let scale = f32::from_le_bytes(scale);
-        Ok(codes.iter().map(|code| f32::from(*code as i8) * scale * self.embed_scale).collect())
+        Ok(codes.iter().map(|code| f32::from(*code as i8) * scale).collect())
     }
 
     /// A token's row as the provider graph's input `ple_tokens`: f16 `[1, 1, L, ld]`.

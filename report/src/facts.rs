@@ -15,6 +15,9 @@ pub struct Report {
     pub origin: Option<Origin>,
     /// What was asked for.
     pub conversion: Option<Conversion>,
+    /// What a device downloads for each bundle, beside the checkpoint.
+    #[serde(default)]
+    pub downloads: Vec<Download>,
     /// Bytes of the outputs by group and layer.
     pub sizes: Vec<Size>,
     /// Matrices that are stored as codes, in the order of the package.
@@ -61,6 +64,19 @@ pub struct Conversion {
     pub head_reason: String,
     /// Whether an earlier run had done part of it.
     pub resumed: bool,
+}
+
+/// What a device downloads to run a bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Download {
+    /// The variant of the graph.
+    pub variant: String,
+    /// Bytes of the graph, weights included.
+    pub graph_bytes: u64,
+    /// Bytes of the tables that it needs beside it.
+    pub tables_bytes: u64,
+    /// Bytes of the checkpoint's tensors that graph and tables are made from.
+    pub checkpoint_bytes: u64,
 }
 
 /// What bytes are for.
@@ -224,8 +240,22 @@ pub struct Gate {
     pub reference: String,
     /// What was found wrong.
     pub causes: Vec<String>,
+    /// How many weights are exact, if they were counted.
+    #[serde(default)]
+    pub exactness: Vec<Exactness>,
     /// Sequences of tokens that were fed.
     pub sequences: Vec<Sequence>,
+}
+
+/// How many weights of one part of the model are those of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exactness {
+    /// The part.
+    pub part: String,
+    /// Weights of the checkpoint.
+    pub weights: u64,
+    /// Those that are equal after rounding to bf16.
+    pub weights_exact: u64,
 }
 
 /// A sequence of tokens.

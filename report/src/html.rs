@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::bars::{self, Bars};
 use crate::digits;
-use crate::facts::{CacheMemory, FunctionWork, Gate, Group, Memory, Report};
+use crate::facts::{CacheMemory, Download, Exactness, FunctionWork, Gate, Group, Memory, Report};
 use crate::heat::{self, Heat};
 use crate::plot::{self, Plot};
 use crate::slots::{Slots, slots};
@@ -26,6 +26,7 @@ const LISTED: usize = 12;
 /// Everything that the page shows.
 #[derive(Debug, Serialize)]
 struct Page<'r> {
+    downloads: Vec<DownloadRow<'r>>,
     style: &'static str,
     report: &'r Report,
     headline: Vec<Fact>,
@@ -106,8 +107,25 @@ struct FunctionRow<'r> {
 }
 
 #[derive(Debug, Serialize)]
+struct DownloadRow<'r> {
+    variant: &'r str,
+    graph: String,
+    tables: String,
+    whole: String,
+    checkpoint: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ExactnessRow<'r> {
+    part: &'r str,
+    weights: String,
+    share: String,
+}
+
+#[derive(Debug, Serialize)]
 struct GateView<'r> {
     gate: &'r Gate,
+    exactness: Vec<ExactnessRow<'r>>,
     cosine: Option<Plot>,
     margin: Option<Plot>,
 }
@@ -130,6 +148,7 @@ fn page(report: &Report) -> Page<'_> {
         report,
         headline: headline(report),
         legend: legend(report),
+        downloads: report.downloads.iter().map(download).collect(),
         groups: bars::groups(report),
         layers: bars::layers(report),
         exact: heat::exact(report),
@@ -150,7 +169,12 @@ fn page(report: &Report) -> Page<'_> {
         gates: report
             .gates
             .iter()
-            .map(|gate| GateView { gate, cosine: plot::cosine(gate), margin: plot::margin(gate) })
+            .map(|gate| GateView {
+                gate,
+                exactness: exactness(gate),
+                cosine: plot::cosine(gate),
+                margin: plot::margin(gate),
+            })
             .collect(),
     }
 }
@@ -226,6 +250,33 @@ fn memory(Memory { graph_bytes, max_context, caches }: &Memory) -> Vec<MemoryCol
         });
     }
     columns
+}
+
+fn download(Download { variant, graph_bytes, tables_bytes, checkpoint_bytes }: &Download) -> DownloadRow<'_> {
+    DownloadRow {
+        variant,
+        graph: digits::bytes(*graph_bytes),
+        tables: if *tables_bytes == 0 { String::new() } else { digits::bytes(*tables_bytes) },
+        whole: digits::bytes(graph_bytes.saturating_add(*tables_bytes)),
+        checkpoint: digits::bytes(*checkpoint_bytes),
+    }
+}
+
+/// Part by part, and all of them together.
+fn exactness(gate: &Gate) -> Vec<ExactnessRow<'_>> {
+    let row = |part, weights, exact| ExactnessRow {
+        part,
+        weights: digits::grouped(weights),
+        share: digits::percent(exact, weights),
+    };
+    let mut rows: Vec<_> =
+        gate.exactness.iter().map(|found| row(&found.part, found.weights, found.weights_exact)).collect();
+    if !rows.is_empty() {
+        let sum =
+            |count: fn(&Exactness) -> u64| gate.exactness.iter().map(count).fold(0, u64::saturating_add);
+        rows.push(row("all", sum(|found| found.weights), sum(|found| found.weights_exact)));
+    }
+    rows
 }
 
 fn functions(report: &Report) -> Vec<FunctionRow<'_>> {

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
 use report::{
-    CacheMemory, Codes, Conversion, FunctionWork, Gate, Group, Memory, Origin, Position, Recovery, Report,
-    Sequence, Size, Slot, Stretch, Tensor, Timing, Worst, html,
+    CacheMemory, Codes, Conversion, Download, Exactness, FunctionWork, Gate, Group, Memory, Origin, Position,
+    Recovery, Report, Sequence, Size, Slot, Stretch, Tensor, Timing, Worst, html,
 };
 
 const PROJECTIONS: [(&str, u64); 9] = [
@@ -102,6 +102,12 @@ fn e4b() -> Report {
         report.slots.push(Slot { layer, slot, writes, full, head_dim: if full { 512 } else { 256 } });
         report.stretches.push(Stretch { name: format!("layer {layer}"), seconds: 0.3, bytes: 100_000_000 });
     }
+    report.downloads.push(Download {
+        variant: "provider".to_owned(),
+        graph_bytes: 3_960_000_000,
+        tables_bytes: 4_000_000_000,
+        checkpoint_bytes: 15_000_000_000,
+    });
     report.sizes.push(Size { group: Group::Tables, layer: None, bytes: 4_000_000_000 });
     for bundle in ["provider", "tbl"] {
         report.gates.push(Gate {
@@ -110,6 +116,7 @@ fn e4b() -> Report {
             verdict: "gate FAILED: 480 of 500 qualified positions agree".to_owned(),
             reference: "fp32".to_owned(),
             causes: vec!["layer 3 has the weights of layer 4".to_owned()],
+            exactness: vec![Exactness { part: "head".to_owned(), weights: 4, weights_exact: 3 }],
             sequences: (0..8)
                 .map(|at| Sequence {
                     prompt: format!("prompt {at}"),
@@ -137,7 +144,17 @@ fn a_whole_e4b_fits_a_megabyte_and_loads_nothing() {
         2 * 2 * 8 * 2,
         "positions 0 and 100, in both plots of both"
     );
-    for cell in ["<code>prefill</code>", ">512<", ">2 012 345 678<", ">2.26 MB<"] {
+    for cell in [
+        "<td>provider</td>",
+        ">7.96 GB<",
+        ">15.00 GB<",
+        "<td>head</td>",
+        ">75.00 %<",
+        "<code>prefill</code>",
+        ">512<",
+        ">2 012 345 678<",
+        ">2.26 MB<",
+    ] {
         assert!(page.contains(cell), "{cell}");
     }
     assert!(page.contains("An earlier run had done part of it."));

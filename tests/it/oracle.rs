@@ -88,6 +88,22 @@ fn both_variants_pass_with_the_tables_found_beside_them() {
     assert_eq!(report["causes"], Value::Array(Vec::new()));
     assert_eq!(report["layers"]["layers"].as_array().unwrap().len(), 12);
     assert_eq!(report["layers"]["first_departing"], Value::Null);
+    let exact: Vec<(&str, bool)> = report["exactness"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| (part["part"].as_str().unwrap(), part["weights"] == part["weights_exact"]))
+        .collect();
+    let expected = [
+        ("embedding", true),
+        ("per-layer table", false),
+        ("per-layer inputs", true),
+        ("norms and factors", true),
+        ("attention", true),
+        ("MLP", true),
+        ("head", true),
+    ];
+    assert_eq!(exact, expected);
     let probe = read_json(dir.path("probe.json"));
     assert_eq!(probe["generated_ids"].as_array().unwrap().len(), 24);
     let stored = read_json(stored_oracle("oracle.json").into());

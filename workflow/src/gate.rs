@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ::oracle::feeding::Feeding;
 use ::oracle::file::{self, Case, Oracle};
-use ::oracle::gate::{self, FeedingReport, GateReport};
+use ::oracle::gate::{self, FeedingReport, GateReport, PartExactness};
 use ::oracle::reference::Reference;
 use ::oracle::stepper::Stepper;
 use anyhow::bail;
@@ -47,7 +47,7 @@ pub fn check_context(oracle: &Oracle, runnable: &Runnable) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Runs the gate, and reports its positions to `progress`.
+/// Runs the gate, and reports its positions to `progress`. With a reference, it also counts the weights that are exact.
 ///
 /// # Errors
 /// If the bundle cannot be run, or the run is cancelled.
@@ -61,9 +61,14 @@ pub fn measure(
     let run = |(case, repeated): (&Case, usize)| if repeated < case.len() { case.len() } else { 0 };
     let positions: usize = oracle.cases.iter().zip(oracle.repeated()).map(run).sum();
     progress.expect(positions as u64);
-    let report = gate::run(stepper, oracle, reference, layers, &mut || watch(progress));
+    let mut reference = reference;
+    let report = gate::run(stepper, oracle, reference.as_deref_mut(), layers, &mut || watch(progress));
     progress.finish();
-    Ok(report?)
+    let mut report = report?;
+    if let Some(reference) = reference {
+        report.exactness = gate::exactness(stepper, reference, &mut || go_on(progress))?;
+    }
+    Ok(report)
 }
 
 /// Feeds a bundle as the engine does and one by one, and compares logits and caches. None if the engine feeds it one by one.
@@ -88,6 +93,10 @@ pub fn compare_feedings(
 
 fn watch(progress: &dyn Progress) -> ControlFlow<()> {
     progress.advance(1);
+    go_on(progress)
+}
+
+fn go_on(progress: &dyn Progress) -> ControlFlow<()> {
     if progress.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
@@ -119,6 +128,20 @@ pub fn feedings_verdict(report: &FeedingReport) -> String {
         report.flips.len(),
         caches.join(", ")
     )
+}
+
+/// How many weights are exact, in one line; None if they were not counted.
+pub fn exactness_line(parts: &[PartExactness]) -> Option<String> {
+    let sum = |count: fn(&PartExactness) -> u64| parts.iter().map(count).sum::<u64>();
+    let (exact, all) = (sum(|part| part.weights_exact), sum(|part| part.weights));
+    let share = |exact, all| report::digits::percent(exact, all);
+    let of_parts: Vec<String> = parts
+        .iter()
+        .map(|part| format!("{} {}", part.part, share(part.weights_exact, part.weights)))
+        .collect();
+    (all > 0).then(|| {
+        format!("weights byte-exact in bf16: {} of {all}; {}", share(exact, all), of_parts.join(", "))
+    })
 }
 
 /// The result in one line.

@@ -27,8 +27,8 @@ from coreai.runtime import InferenceFunction, InferenceFunctionDescriptor, NDArr
 from checkpoint import Config
 from tables import PerLayerTable
 
-FIRST_CAPACITY = 256
-"""Positions of a fresh cache; the engine starts here and doubles."""
+FIRST_CAPACITY = 16
+"""Positions of a fresh cache, which is doubled when it is full. The engine starts at 256; here every sequence makes its caches grow."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ use crate::view::{self, Function};
 
 /// An input, a state or an output.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Port {
+pub struct GraphPort {
     /// Its name, quoted.
     pub name: String,
     /// Its type.
@@ -37,8 +37,8 @@ pub struct Graph<'m> {
     name: &'m str,
     names: HashMap<ValueId, Name>,
     prints: Rc<Fingerprints>,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+    inputs: Vec<GraphPort>,
+    outputs: Vec<GraphPort>,
 }
 
 impl<'m> Graph<'m> {
@@ -50,7 +50,7 @@ impl<'m> Graph<'m> {
     }
 
     fn new(module: &'m Module, op: OpId, function: &Function<'m>, prints: Rc<Fingerprints>) -> Self {
-        let port = |port: &view::Port<'_>| Port {
+        let port = |port: &view::Port<'_>| GraphPort {
             name: port.quoted_name(),
             ty: describe_type_within(module, module.value(port.value).ty, LONGEST),
             is_state: port.is_state,
@@ -87,12 +87,12 @@ impl<'m> Graph<'m> {
     }
 
     /// Its inputs and states with their values.
-    pub fn inputs(&self) -> impl Iterator<Item = (&Port, ValueId)> {
+    pub fn inputs(&self) -> impl Iterator<Item = (&GraphPort, ValueId)> {
         self.inputs.iter().zip(self.module.block(self.body).arguments.iter().copied())
     }
 
     /// Its outputs.
-    pub fn outputs(&self) -> &[Port] {
+    pub fn outputs(&self) -> &[GraphPort] {
         &self.outputs
     }
 

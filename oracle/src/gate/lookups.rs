@@ -1,6 +1,7 @@
 //! Compares rows that the graph looks up as codes times scales of blocks with the checkpoint.
 
 use aimodel::{Op, Opcode, ValueId};
+use checkpoint::config::DecoderConfig;
 use checkpoint::{BLOCK, Role};
 
 use super::GateError;
@@ -15,13 +16,13 @@ use crate::score::{cosine, relative_error};
 const SAME_CODES: f64 = 0.9;
 
 /// Rows of a table that the graph multiplies by their blocks' scales.
-struct Lookup {
+pub(super) struct Lookup {
     /// Codes, or bytes of two codes each: `[V, ..]`.
     table: ValueId,
     /// f16 `[V, k / 32]`.
     scales: ValueId,
     /// The two codes of each byte, where bytes are looked up: `[256, 2]`.
-    pairs: Option<ValueId>,
+    pairs: Option<Vec<f32>>,
     /// Whether codes and scales are of the same rows.
     same_rows: bool,
 }
@@ -52,42 +53,62 @@ fn lookup(graph: &Graph<'_>, product: &Op) -> Option<Lookup> {
     let [codes, scales] = product.operands[..] else { return None };
     let (outer, scales) = (gather(graph, codes)?, gather(graph, scales)?);
     let inner = gather(graph, *outer.operands.get(1)?);
-    let (codes, pairs) = inner.map_or((outer, None), |inner| (inner, Some(outer.operands[0])));
+    let pairs = inner.and_then(|_| graph.floats(outer.operands[0]));
+    let codes = inner.unwrap_or(outer);
     let same_rows = codes.operands.get(1) == scales.operands.get(1);
     Some(Lookup { table: codes.operands[0], scales: scales.operands[0], pairs, same_rows })
 }
 
 impl Lookup {
     /// Codes and scales of one row.
-    fn row(&self, session: &Session, row: u32) -> Result<(Vec<f32>, Vec<f32>), GateError> {
-        let stored = session.matrix_rows(self.table, row as usize, 1)?;
-        let scales = session.matrix_rows(self.scales, row as usize, 1)?;
-        let Some(pairs) = self.pairs else { return Ok((stored, scales)) };
-        let mut codes = Vec::with_capacity(2 * stored.len());
-        for byte in stored {
-            codes.extend(session.matrix_rows(pairs, byte as usize, 1)?);
-        }
-        Ok((codes, scales))
+    fn row(&self, session: &Session, row: usize) -> Result<(Vec<f32>, Vec<f32>), GateError> {
+        let stored = session.matrix_rows(self.table, row, 1)?;
+        let scales = session.matrix_rows(self.scales, row, 1)?;
+        let Some(pairs) = &self.pairs else { return Ok((stored, scales)) };
+        let of_byte = |byte: f32| pairs.get(2 * byte as usize..).and_then(|pairs| pairs.first_chunk::<2>());
+        let codes = stored.into_iter().flat_map(|byte| of_byte(byte).copied().unwrap_or([f32::NAN; 2]));
+        Ok((codes.collect(), scales))
+    }
+
+    /// One row, each code times its block's scale.
+    pub(super) fn values(&self, session: &Session, row: usize) -> Result<Vec<f32>, GateError> {
+        let (codes, scales) = self.row(session, row)?;
+        Ok(scaled(&codes, &scales))
     }
 }
 
-/// Compares samples of all tables that are looked up like this: of the embedding, and of the per-layer table.
+fn scaled(codes: &[f32], scales: &[f32]) -> Vec<f32> {
+    let scale = |at: usize| scales.get(at / BLOCK).copied().unwrap_or(f32::NAN);
+    codes.iter().enumerate().map(|(at, code)| code * scale(at)).collect()
+}
+
+/// All tables that are looked up like this: the embedding, and the per-layer table.
+pub(super) fn by_role(
+    graph: &Graph<'_>,
+    session: &Session,
+    config: &DecoderConfig,
+) -> Result<Vec<(Role, Lookup)>, GateError> {
+    let tables = [Role::EmbedTokens, Role::EmbedTokensPerLayer].into_iter();
+    let tables: Vec<Role> =
+        tables.filter(|role| config.per_layer.is_some() || !role.is_per_layer()).collect();
+    let mut found = Vec::new();
+    for lookup in graph.ops(Opcode::BroadcastingMul).filter_map(|op| lookup(graph, op)) {
+        let width = lookup.row(session, 0)?.0.len();
+        let role = tables.iter().find(|role| role.shape(config).last() == Some(&width));
+        found.extend(role.map(|role| (*role, lookup)));
+    }
+    Ok(found)
+}
+
+/// Compares samples of these tables.
 pub(super) fn findings(
     graph: &Graph<'_>,
     session: &Session,
     reference: &Reference<'_>,
 ) -> Result<Vec<Cause>, GateError> {
     let mut causes = Vec::new();
-    let config = reference.config();
-    let tables = [Role::EmbedTokens, Role::EmbedTokensPerLayer].into_iter();
-    let tables: Vec<Role> =
-        tables.filter(|role| config.per_layer.is_some() || !role.is_per_layer()).collect();
-    for lookup in graph.ops(Opcode::BroadcastingMul).filter_map(|op| lookup(graph, op)) {
-        let width = lookup.row(session, 0)?.0.len();
-        let Some(role) = tables.iter().find(|role| role.shape(config).last() == Some(&width)) else {
-            continue;
-        };
-        causes.extend(finding(&lookup, *role, session, reference)?);
+    for (role, lookup) in by_role(graph, session, reference.config())? {
+        causes.extend(finding(&lookup, role, session, reference)?);
     }
     Ok(causes)
 }
@@ -101,9 +122,8 @@ fn finding(
     let sample = Sample::of(&role.shape(reference.config()));
     let (mut codes, mut found) = (Vec::new(), Vec::new());
     for row in sample.rows() {
-        let (of_row, scales) = lookup.row(session, *row)?;
-        let scale = |at: usize| scales.get(at / BLOCK).copied().unwrap_or(f32::NAN);
-        found.extend(of_row.iter().enumerate().map(|(at, code)| code * scale(at)));
+        let (of_row, scales) = lookup.row(session, *row as usize)?;
+        found.extend(scaled(&of_row, &scales));
         codes.extend(of_row);
     }
     let expected = reference.weight_rows(role, sample.rows())?;

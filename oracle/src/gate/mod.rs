@@ -7,6 +7,7 @@
 
 mod caches;
 mod cause;
+mod exactness;
 mod feedings;
 mod layers;
 mod lookups;
@@ -21,6 +22,7 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 pub use cause::{Cause, ValueSource};
+pub use exactness::{PartExactness, exactness};
 pub use feedings::{CacheComparison, FeedingReport, compare_feedings};
 pub use layers::{LayerError, LayerReport};
 pub use verdict::{Bounds, Failure};
@@ -213,6 +215,9 @@ pub struct GateReport {
     pub layers: Option<LayerReport>,
     /// The faults that were found. Each one fails the bundle.
     pub causes: Vec<Cause>,
+    /// How many weights of each part are the checkpoint's, if they were counted: see [`exactness`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exactness: Vec<PartExactness>,
 }
 
 impl GateReport {
@@ -294,6 +299,7 @@ pub fn run(
         cases,
         layers: layer_report,
         causes,
+        exactness: Vec::new(),
     };
     Ok(report.judged_by(bounds))
 }

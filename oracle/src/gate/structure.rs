@@ -60,7 +60,7 @@ impl<'s> Graph<'s> {
         self.maker(*op.operands.get(at)?).filter(|maker| maker.opcode == opcode)
     }
 
-    fn floats(&self, value: ValueId) -> Option<Vec<f32>> {
+    pub(super) fn floats(&self, value: ValueId) -> Option<Vec<f32>> {
         self.session.constant(value)?.to_floats().ok()
     }
 

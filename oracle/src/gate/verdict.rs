@@ -252,6 +252,7 @@ mod tests {
             cases: vec![case],
             layers: None,
             causes: Vec::new(),
+            exactness: Vec::new(),
         };
         let judged = report.judged_by(Bounds::LOSSLESS);
         assert_eq!(judged.passed, judged.failures.is_empty());

@@ -39,6 +39,12 @@ fn matrices(graph: &Graph<'_>) -> Vec<ValueId> {
         .collect()
 }
 
+/// The matrices by role; nothing if there are more or fewer than the model has.
+pub(super) fn matrices_by_role(graph: &Graph<'_>, config: &DecoderConfig) -> Option<Vec<(Role, ValueId)>> {
+    let (matrices, roles) = (matrices(graph), roles(config));
+    (matrices.len() == roles.len()).then(|| roles.into_iter().zip(matrices).collect())
+}
+
 /// Compares samples of all matrices.
 pub(super) fn findings(
     graph: &Graph<'_>,

@@ -1,12 +1,14 @@
 //! Packages whose tables are codes on the lattice: rows are exact, however they are looked up, and planted faults are named.
 
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::dense::{gate_of, insert};
 use crate::gate::{Faulty, maker, named, ops, set_bytes};
 use aimodel::package::PackageMetadata;
-use aimodel::{Element, Module, OpId, Opcode, TensorType};
+use aimodel::{Attribute, Element, Module, OpId, Opcode, TensorType};
+use checkpoint::Role;
 use checkpoint::config::CacheForm;
 use checkpoint::source::LocalSource;
 use converter::decoder::{Functions, Prefill, Sequence, Variant};
@@ -15,11 +17,12 @@ use converter::journal::Journal;
 use converter::quant::Int4Rule;
 use converter::recipe::{EmbeddingForm, PerLayerForm, Treatment};
 use converter::{Model, Outputs, Request};
+use fixtures::data::TableReference;
 use fixtures::{Lattice, Shape, SyntheticCheckpoint, Weights};
 use oracle::feeding::Feeding;
 use oracle::file::{Oracle, Prompt, make_case};
-use oracle::gate::Cause;
-use oracle::interpreter::Session;
+use oracle::gate::{Cause, PartExactness, exactness};
+use oracle::interpreter::{Session, Tensor};
 use oracle::reference::Reference;
 use oracle::stepper::Stepper;
 
@@ -42,8 +45,20 @@ fn on_lattice(folder: &Path) -> (PathBuf, Oracle) {
     (checkpoint, Oracle { reference: "fp32".to_owned(), checkpoint: None, cases })
 }
 
+const PER_LAYER: PerLayerForm = PerLayerForm::Int4(Int4Rule::Lattice);
+
 /// An int4 package with both tables as codes.
 fn converted(checkpoint: &Path, folder: &Path, embedding: EmbeddingForm, main: Sequence) -> PathBuf {
+    converted_with(
+        checkpoint,
+        folder,
+        TableForms { embedding: Some(embedding), per_layer: Some(PER_LAYER) },
+        main,
+    )
+}
+
+/// An int4 package with tables in these forms.
+fn converted_with(checkpoint: &Path, folder: &Path, table_forms: TableForms, main: Sequence) -> PathBuf {
     let source = LocalSource::open(checkpoint).unwrap();
     let model = Model::open(&source).unwrap();
     let int4 = Treatment::Int4(Int4Rule::Lattice);
@@ -53,20 +68,16 @@ fn converted(checkpoint: &Path, folder: &Path, embedding: EmbeddingForm, main: S
         tables: false,
         projections: int4,
         head: Some(int4),
-        table_forms: TableForms {
-            embedding: Some(embedding),
-            per_layer: Some(PerLayerForm::Int4(Int4Rule::Lattice)),
-        },
+        table_forms,
     };
     let plan = model.plan(&request).unwrap();
-    let package = folder.join(format!("{}-{main:?}.aimodel", embedding.name()));
+    let package = folder.join(format!("{:?}-{main:?}.aimodel", table_forms.embedding));
     let metadata = PackageMetadata::new("test", "20260101T000000Z");
     let packages = [package.clone()];
     let outputs = Outputs { packages: &packages, tables: None, scratch: folder, metadata: &metadata };
     let written = model.write(&plan, &outputs, 2, &progress::Silent, &mut Journal::off()).unwrap();
-    for table in ["lm_head.weight", "embed_tokens_per_layer.weight"] {
-        let found = written.statistics.tensors.iter().find(|tensor| tensor.name == table).unwrap();
-        assert_eq!(found.statistics.blocks_on_lattice, found.statistics.blocks, "{table}");
+    for found in &written.statistics.tensors {
+        assert_eq!(found.statistics.blocks_on_lattice, found.statistics.blocks, "{}", found.name);
     }
     package
 }
@@ -93,6 +104,116 @@ fn every_form_computes_the_checkpoint_with_the_same_bits() {
         }
     }
     assert!(logits.iter().all(|other| *other == logits[0]), "the same rows, however they are looked up");
+}
+
+/// How many weights a package holds exactly, by part.
+fn counted(package: &Path, checkpoint: &Path) -> Vec<PartExactness> {
+    let source = LocalSource::open(checkpoint).unwrap();
+    let reference = Reference::open(&source).unwrap();
+    let stepper = Stepper::new(Session::open(package).unwrap(), None).unwrap();
+    let parts = exactness(&stepper, &reference, &mut || ControlFlow::Continue(())).unwrap();
+    let config = reference.config();
+    let of_checkpoint: usize =
+        Role::needed(config).map(|role| role.shape(config).iter().product::<usize>()).sum();
+    assert_eq!(parts.iter().map(|part| part.weights).sum::<u64>(), of_checkpoint as u64);
+    parts
+}
+
+fn share(parts: &[PartExactness], part: &str) -> f64 {
+    let found = parts.iter().find(|found| found.part == part).unwrap();
+    found.weights_exact as f64 / found.weights as f64
+}
+
+#[test]
+fn every_trained_weight_is_counted_in_the_package() {
+    let folder = tempfile::tempdir().unwrap();
+    let (checkpoint, _) = on_lattice(folder.path());
+    for form in FORMS {
+        let parts = counted(&converted(&checkpoint, folder.path(), form, Sequence::One), &checkpoint);
+        for part in &parts {
+            // Scales are rounded to f16, which moves a few numbers next to the middle between two bf16 ones.
+            assert!(share(&parts, part.part) >= 0.994, "{form:?} {part:?}");
+        }
+        assert_eq!(share(&parts, "norms and factors"), 1.0);
+        assert_eq!(share(&parts, "embedding"), share(&parts, "head"), "{form:?}: the same codes");
+    }
+    let published = converted_with(&checkpoint, folder.path(), TableForms::PUBLISHED, Sequence::One);
+    let parts = counted(&published, &checkpoint);
+    assert_eq!(share(&parts, "embedding"), 1.0, "f16 holds every bf16 number of this size");
+    assert!(share(&parts, "per-layer table") < 0.9, "8 bits a row are not the trained codes");
+    let off = Faulty::of(&published, |module, _| {
+        let width = Shape::small().hidden;
+        let (norm, mut bytes) = ops(module, Opcode::Constant)
+            .into_iter()
+            .find_map(|op| match module.constant(module.op(op).results[0])? {
+                Attribute::DenseElements { splat: false, bytes } => {
+                    let is_half =
+                        module.tensor(module.op(op).results[0]).is_some_and(|ty| ty.element == Element::F16);
+                    (is_half && bytes.len() as u64 == 2 * width).then(|| (op, bytes.clone()))
+                }
+                _ => None,
+            })
+            .unwrap();
+        bytes[1] ^= 1;
+        set_bytes(module, norm, bytes, false);
+    });
+    assert!(share(&counted(&off.path(), &checkpoint), "norms and factors") < 1.0);
+}
+
+/// The opcodes of `main` without what computes weights and shapes.
+fn opcodes(session: &Session) -> Vec<Opcode> {
+    let module = session.module();
+    let ops = module.block(session.body()).ops.iter().map(|op| module.op(*op).opcode);
+    let is_left_out =
+        |opcode: &Opcode| matches!(opcode, Opcode::Constant | Opcode::BlockwiseShiftScale | Opcode::Concat);
+    ops.filter(|opcode| !is_left_out(opcode)).collect()
+}
+
+/// Apple's tools gather rows by the same ops in the same order.
+#[test]
+fn lookups_are_those_of_the_reference_packages() {
+    let folder = tempfile::tempdir().unwrap();
+    let (checkpoint, _) = on_lattice(folder.path());
+    for (form, reference) in FORMS.into_iter().zip([
+        TableReference::SharedHead,
+        TableReference::DequantizedHead,
+        TableReference::Si4Head,
+    ]) {
+        let expected = opcodes(&Session::open(&reference.path()).unwrap());
+        // The head begins with the transposition of its weights.
+        let before_head = expected.into_iter().take_while(|opcode| *opcode != Opcode::Transpose);
+        let lookup: Vec<Opcode> = before_head.skip_while(|opcode| *opcode != Opcode::GatherNd).collect();
+        let package = converted(&checkpoint, folder.path(), form, Sequence::Dynamic);
+        let found = opcodes(&Session::open(&package).unwrap());
+        assert!(found.windows(lookup.len()).any(|ops| *ops == lookup), "{form:?}: {lookup:?}\n{found:?}");
+    }
+}
+
+/// The reference packages look up rows that equal those of their dequantized head.
+#[test]
+fn reference_packages_look_up_their_heads_rows() {
+    for reference in [TableReference::SharedHead, TableReference::DequantizedHead, TableReference::Si4Head] {
+        let mut session = Session::open(&reference.path()).unwrap();
+        let ids = [0_i64, 1, 77, 2047, 1024, 3, 3, 512];
+        let input = Tensor::from_integers(Element::Si32, &[1, ids.len()], &ids).unwrap();
+        let name = session.inputs().next().unwrap().name.clone();
+        let outputs = session.step(&[(name.as_str(), input)]).unwrap();
+        let found = outputs.get("o").unwrap().to_floats().unwrap();
+        let module = session.module();
+        let head = ops_of(&session, Opcode::BlockwiseShiftScale)[0];
+        let head = module.op(head).results[0];
+        let mut expected = Vec::new();
+        for id in ids {
+            expected.extend(session.matrix_rows(head, id as usize, 1).unwrap());
+        }
+        assert_eq!(found, expected, "{}", reference.name());
+    }
+}
+
+fn ops_of(session: &Session, opcode: Opcode) -> Vec<OpId> {
+    let module = session.module();
+    let ops = module.block(session.body()).ops.iter().copied();
+    ops.filter(|op| module.op(*op).opcode == opcode).collect()
 }
 
 /// The table that maps a byte to its two codes.

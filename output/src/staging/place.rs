@@ -67,11 +67,11 @@ pub(super) struct Place {
     kind: Kind,
     /// Parent folders made for this output, innermost last.
     made_parents: Vec<PathBuf>,
-    state: State,
+    state: PlaceState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum PlaceState {
     /// Dropping the place removes what was made.
     Hidden,
     /// The hidden output stays for a later run.
@@ -126,7 +126,7 @@ impl Place {
             guard,
             kind,
             made_parents: Vec::new(),
-            state: State::Hidden,
+            state: PlaceState::Hidden,
         })
     }
 
@@ -159,8 +159,8 @@ impl Place {
     }
 
     pub(super) fn leave(&mut self) {
-        if self.state == State::Hidden {
-            self.state = State::Left;
+        if self.state == PlaceState::Hidden {
+            self.state = PlaceState::Left;
         }
     }
 
@@ -300,7 +300,7 @@ impl Place {
         if !self.check_target()? {
             rename_new(&self.staging, &self.absolute)
                 .map_err(io_error("rename the finished output to", &self.absolute))?;
-            self.state = State::Published;
+            self.state = PlaceState::Published;
             return Ok(None);
         }
         // Exchanging the two names leaves no moment without a target; file systems that cannot do that get two renames.
@@ -308,7 +308,7 @@ impl Place {
             Ok(()) => self.staging.clone(),
             Err(_) => self.rename_twice()?,
         };
-        self.state = State::Published;
+        self.state = PlaceState::Published;
         // Somebody may have put something else there since the check.
         let found = fs::symlink_metadata(&aside).map_err(io_error("look at", &aside));
         match found.and_then(|found| self.check_found(&aside, &found)) {
@@ -343,7 +343,7 @@ impl Place {
             }
         };
         match done {
-            Ok(()) => self.state = State::Hidden,
+            Ok(()) => self.state = PlaceState::Hidden,
             Err(source) => return Err(self.not_restored(aside, source)),
         }
         Ok(())
@@ -356,7 +356,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.state != State::Hidden {
+        if self.state != PlaceState::Hidden {
             return;
         }
         if !self.staging.as_os_str().is_empty() {

@@ -12,7 +12,7 @@ use aimodel::{
     Attribute, AttributeId, BlockId, Definition, Element, Module, OpId, Opcode, TensorType, ValueId,
 };
 
-use super::facts::{FunctionFacts, GraphFacts, Port, RotationFacts, SharedBlob, WeightFacts};
+use super::facts::{FunctionFacts, GraphFacts, PortFacts, RotationFacts, SharedBlob, WeightFacts};
 
 impl GraphFacts {
     /// Reads the facts of the package at `folder`.
@@ -240,11 +240,11 @@ fn function_facts(function: &Function<'_>) -> Result<FunctionFacts, String> {
     })
 }
 
-fn port(port: &view::Port<'_>) -> Option<Port> {
+fn port(port: &view::Port<'_>) -> Option<PortFacts> {
     let ty = port.tensor.as_ref()?;
     let shape = ty.shape.iter().map(|dim| dim.fixed()).collect();
     let name = port.name.unwrap_or_default().to_owned();
-    Some(Port { name, element: ty.element.name().to_owned(), shape })
+    Some(PortFacts { name, element: ty.element.name().to_owned(), shape })
 }
 
 /// How many codes share a scale along each axis.

@@ -32,16 +32,16 @@ pub struct FunctionFacts {
     /// Name, `main` in a language bundle.
     pub name: String,
     /// Tensors that the engine passes in, in order.
-    pub inputs: Vec<Port>,
+    pub inputs: Vec<PortFacts>,
     /// Tensors that live from step to step, in order.
-    pub states: Vec<Port>,
+    pub states: Vec<PortFacts>,
     /// Tensors that the engine gets back, in order.
-    pub outputs: Vec<Port>,
+    pub outputs: Vec<PortFacts>,
 }
 
 /// A named tensor of a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
+pub struct PortFacts {
     /// Name by which the engine addresses it.
     pub name: String,
     /// Element type, such as `f16` or `si32`.
@@ -101,7 +101,7 @@ impl GraphFacts {
 
 impl FunctionFacts {
     /// The input with this name.
-    pub fn input(&self, name: &str) -> Option<&Port> {
+    pub fn input(&self, name: &str) -> Option<&PortFacts> {
         self.inputs.iter().find(|input| input.name == name)
     }
 
@@ -112,19 +112,19 @@ impl FunctionFacts {
     }
 
     /// The output with this name.
-    pub fn output(&self, name: &str) -> Option<&Port> {
+    pub fn output(&self, name: &str) -> Option<&PortFacts> {
         self.outputs.iter().find(|output| output.name == name)
     }
 }
 
-impl Port {
+impl PortFacts {
     /// Whether the element type and the shape are the given ones; None means a dynamic extent.
     pub fn is(&self, element: &str, shape: &[Option<u64>]) -> bool {
         self.element == element && self.shape == shape
     }
 }
 
-impl std::fmt::Display for Port {
+impl std::fmt::Display for PortFacts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} [", self.name, self.element)?;
         for (axis, extent) in self.shape.iter().enumerate() {

@@ -7,7 +7,7 @@
 use aimodel::package::PROGRAM;
 
 use super::context::{Context, Folder};
-use super::facts::{FunctionFacts, GraphFacts, INPUT_IDS, Port};
+use super::facts::{FunctionFacts, GraphFacts, INPUT_IDS, PortFacts};
 use super::rules;
 use crate::metadata::{EngineInputs, MAIN_FUNCTION, PREFILL_FUNCTION, QueryLength};
 
@@ -59,7 +59,7 @@ fn check_signature(
     main: &FunctionFacts,
     prefill: &FunctionFacts,
 ) {
-    let names = |ports: &[Port]| ports.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
+    let names = |ports: &[PortFacts]| ports.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
     let (ours, theirs) = (names(&prefill.inputs), names(&main.inputs));
     if ours != theirs {
         let what = format!("prefill has the inputs {}; main has {}", ours.join(", "), theirs.join(", "));
@@ -69,7 +69,7 @@ fn check_signature(
     ours.sort_by(|a, b| a.name.cmp(&b.name));
     theirs.sort_by(|a, b| a.name.cmp(&b.name));
     if ours != theirs {
-        let list = |ports: &[Port]| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let list = |ports: &[PortFacts]| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         let what = format!("prefill has the states {}; main has {}", list(&ours), list(&theirs));
         context.report(&rules::GRAPH_PREFILL_STATES, folder, PROGRAM, what);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aimodel::package::PROGRAM;
 
 use super::context::{Context, Folder};
-use super::facts::{FunctionFacts, GraphFacts, INPUT_IDS, Port, WeightFacts};
+use super::facts::{FunctionFacts, GraphFacts, INPUT_IDS, PortFacts, WeightFacts};
 use super::{functions, rules};
 use crate::metadata::QueryLength;
 
@@ -126,7 +126,7 @@ fn takes_tokens_alone(main: &FunctionFacts) -> bool {
 }
 
 fn check_states(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts) {
-    let fits = |port: &Port| {
+    let fits = |port: &PortFacts| {
         port.element == "f16" && matches!(port.shape[..], [Some(_), Some(1), Some(_), None, Some(_)])
     };
     let (pairs, rest) = main.states.as_chunks::<2>();
@@ -142,7 +142,7 @@ fn check_states(context: &mut Context<'_>, folder: &Folder, main: &FunctionFacts
     }
 }
 
-fn listed(ports: &[Port]) -> String {
+fn listed(ports: &[PortFacts]) -> String {
     let names: Vec<String> = ports.iter().map(ToString::to_string).collect();
     if names.is_empty() { "none".to_owned() } else { names.join("; ") }
 }

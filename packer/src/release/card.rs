@@ -43,6 +43,7 @@ struct Card<'a> {
     bundles: Vec<BundleLine<'a>>,
     tables: Vec<TableLine>,
     weights: Vec<String>,
+    exactness: Vec<ExactnessLine<'a>>,
     functions: Vec<FunctionsLine<'a>>,
     gates: Vec<GateLine<'a>>,
     /// Bundles that were not compared with the checkpoint.
@@ -58,6 +59,7 @@ struct BundleLine<'a> {
     graph: &'static str,
     weights: String,
     size: String,
+    download: String,
     context: String,
     gate: String,
 }
@@ -88,6 +90,15 @@ struct FunctionsLine<'a> {
     weights: Option<String>,
 }
 
+/// How many weights of a bundle are exact.
+#[derive(Serialize)]
+struct ExactnessLine<'a> {
+    bundle: &'a str,
+    share: String,
+    weights: u64,
+    parts: Vec<(&'a str, String)>,
+}
+
 /// What a gate found.
 #[derive(Serialize)]
 struct GateLine<'a> {
@@ -109,11 +120,12 @@ pub(super) fn render(
         license: &release.license.id,
         base_model: release.base_model,
         revision: source.and_then(|source| source.revision.as_deref()),
-        bundles: bundles.iter().map(bundle_line).collect(),
+        bundles: bundles.iter().map(|bundle| bundle_line(bundle, tables)).collect(),
         tables: tables.iter().map(table_line).collect(),
         weights: weights(bundles),
         functions: bundles.iter().filter_map(functions_line).collect(),
         gates: bundles.iter().filter_map(gate_line).collect(),
+        exactness: bundles.iter().filter_map(exactness_line).collect(),
         ungated: bundles
             .iter()
             .filter(|member| member.manifest.gate.is_null())
@@ -158,7 +170,19 @@ fn insert(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Inserted) -> 
     Ok(out.write_str(&escaped)?)
 }
 
-fn bundle_line(member: &Member) -> BundleLine<'_> {
+/// What a device downloads: the bundle, and the tables whose stamp it names.
+fn download(member: &Member, tables: &[Member]) -> u64 {
+    let metadata = member.metadata.as_ref();
+    let stamp = metadata.and_then(|metadata| metadata.user_data.get(user_data::TABLES_DIGEST));
+    let is_named = |table: &&Member| {
+        stamp.is_some_and(|stamp| {
+            table.manifest.tables_digest.is_some_and(|found| found.to_string() == *stamp)
+        })
+    };
+    member.bytes().saturating_add(tables.iter().find(is_named).map_or(0, Member::bytes))
+}
+
+fn bundle_line<'m>(member: &'m Member, tables: &[Member]) -> BundleLine<'m> {
     let metadata = member.metadata.as_ref();
     let compiled = member.manifest.compiled_from.as_ref();
     let said = |key: &str| metadata.and_then(|metadata| metadata.user_data.get(key)).map(String::as_str);
@@ -178,6 +202,7 @@ fn bundle_line(member: &Member) -> BundleLine<'_> {
         graph,
         weights: scheme.map_or_else(|| "f16".to_owned(), |compression| compression.scheme.clone()),
         size: gigabytes(member.bytes()),
+        download: gigabytes(download(member, tables)),
         context: metadata
             .map(|metadata| metadata.language.max_context_length.to_string())
             .unwrap_or_default(),
@@ -224,6 +249,19 @@ fn verdict(gate: &Value) -> Option<String> {
 fn gate_line(member: &Member) -> Option<GateLine<'_>> {
     let gate = &member.manifest.gate;
     Some(GateLine { bundle: &member.name, reference: gate["reference"].as_str()?, verdict: verdict(gate)? })
+}
+
+/// The weights that the gate counted.
+fn exactness_line(member: &Member) -> Option<ExactnessLine<'_>> {
+    let counted = member.manifest.gate["exactness"].as_array()?;
+    let (mut weights, mut exact, mut parts) = (0_u64, 0_u64, Vec::new());
+    for part in counted {
+        let (all, same) = (part["weights"].as_u64()?, part["weights_exact"].as_u64()?);
+        (weights, exact) = (weights.saturating_add(all), exact.saturating_add(same));
+        parts.push((part["part"].as_str()?, percent(same, all)));
+    }
+    let share = percent(exact, weights);
+    Some(ExactnessLine { bundle: &member.name, share, weights, parts }).filter(|line| line.weights > 0)
 }
 
 /// Sentences about the weights, as far as the manifests have the facts.

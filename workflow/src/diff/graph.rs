@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use aimodel::align::{Change, Graph, Port, Step, compare_declarations};
+use aimodel::align::{Change, Graph, GraphPort, Step, compare_declarations};
 use serde::Serialize;
 
 /// Differences of two graphs of one name.
@@ -62,7 +62,7 @@ impl GraphDifference {
 pub(super) fn describe(left: &Graph<'_>, right: &Graph<'_>, steps: &[Step]) -> GraphDifference {
     let mut ports = Vec::new();
     let inputs = |graph: &Graph<'_>| graph.inputs().map(|(port, _)| port.clone()).collect::<Vec<_>>();
-    let kind = |port: &Port| if port.is_state { "state" } else { "input" };
+    let kind = |port: &GraphPort| if port.is_state { "state" } else { "input" };
     compare_ports(&inputs(left), &inputs(right), &kind, &mut ports);
     compare_ports(left.outputs(), right.outputs(), &|_| "output", &mut ports);
     if ports.is_empty() {
@@ -94,14 +94,14 @@ pub(super) fn describe(left: &Graph<'_>, right: &Graph<'_>, steps: &[Step]) -> G
 }
 
 fn compare_ports<'p>(
-    left: &'p [Port],
-    right: &'p [Port],
-    kind: &dyn Fn(&Port) -> &'static str,
+    left: &'p [GraphPort],
+    right: &'p [GraphPort],
+    kind: &dyn Fn(&GraphPort) -> &'static str,
     lines: &mut Vec<LineDifference>,
 ) {
-    let text = |port: &Port| format!("{} {} : {}", kind(port), port.name, port.ty);
+    let text = |port: &GraphPort| format!("{} {} : {}", kind(port), port.name, port.ty);
     // The first of several with one name, as in every search by name.
-    let by_name = |ports: &'p [Port]| -> HashMap<&'p str, &'p Port> {
+    let by_name = |ports: &'p [GraphPort]| -> HashMap<&'p str, &'p GraphPort> {
         ports.iter().rev().map(|port| (port.name.as_str(), port)).collect()
     };
     let (ours, theirs) = (by_name(left), by_name(right));

@@ -8,7 +8,7 @@ use packer::TOOL;
 use packer::manifest::{self, Manifest};
 use packer::metadata::{self, BundleMetadata, MAIN_ASSET};
 use packer::replace::Outputs;
-use report::{Gate, Group, Origin, Recovery, Report, Size, Tensor, layer_of};
+use report::{Exactness, Gate, Group, Origin, Recovery, Report, Size, Tensor, layer_of};
 use serde_json::Value;
 
 use super::package;
@@ -116,6 +116,15 @@ fn recovery(figures: &Value, tensor: &Tensor) -> Option<Recovery> {
     })
 }
 
+/// The weights that were counted; nothing if they were not.
+fn exactness(parts: &Value) -> Vec<Exactness> {
+    let part = |found: &Value| {
+        let (weights, weights_exact) = (found["weights"].as_u64()?, found["weights_exact"].as_u64()?);
+        Some(Exactness { part: found["part"].as_str()?.to_owned(), weights, weights_exact })
+    };
+    parts.as_array().into_iter().flatten().filter_map(part).collect()
+}
+
 /// The verdict; manifests do not keep positions.
 fn gate(bundle: &str, gate: &Value) -> Option<Gate> {
     let (agreed, qualified) = (gate["agreed"].as_u64()?, gate["qualified"].as_u64()?);
@@ -127,6 +136,7 @@ fn gate(bundle: &str, gate: &Value) -> Option<Gate> {
         verdict: format!("gate {word}: {agreed} of {qualified} qualified positions agree"),
         reference: gate["reference"].as_str().unwrap_or("not named").to_owned(),
         causes: Vec::new(),
+        exactness: exactness(&gate["exactness"]),
         sequences: Vec::new(),
     })
 }

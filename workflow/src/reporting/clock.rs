@@ -9,7 +9,7 @@ use report::{Stretch, layer_of};
 /// Passes everything on, and notes when layers begin.
 pub(crate) struct Clock<'p> {
     progress: &'p dyn Progress,
-    state: Mutex<State>,
+    state: Mutex<ClockState>,
 }
 
 /// How a conversion went.
@@ -21,13 +21,13 @@ pub(crate) struct Timeline {
     pub(crate) resumed: bool,
 }
 
-struct State {
+struct ClockState {
     timeline: Timeline,
     /// When the last entry began.
     since: Instant,
 }
 
-impl State {
+impl ClockState {
     fn close(&mut self) {
         let now = Instant::now();
         if let Some(last) = self.timeline.stretches.last_mut() {
@@ -40,7 +40,10 @@ impl State {
 impl<'p> Clock<'p> {
     /// Starts the clock.
     pub(crate) fn new(progress: &'p dyn Progress) -> Self {
-        Clock { progress, state: Mutex::new(State { timeline: Timeline::default(), since: Instant::now() }) }
+        Clock {
+            progress,
+            state: Mutex::new(ClockState { timeline: Timeline::default(), since: Instant::now() }),
+        }
     }
 
     /// Stops the clock.
@@ -50,7 +53,7 @@ impl<'p> Clock<'p> {
         state.timeline
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ClockState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,18 +1,20 @@
 //! What a conversion reports about itself.
 
-use ::oracle::gate::{CaseReport, GateReport, PositionReport};
+use ::oracle::gate::{CaseReport, GateReport, PartExactness, PositionReport};
 use checkpoint::config::{DecoderConfig, Layer, LayerKind};
 
 use converter::blob::Blob;
+use converter::decoder::Variant;
 use converter::plan::GraphPlan;
 use converter::quant::{BLOCK, WorstBlock};
 use converter::recipe::Treatment;
 use converter::statistics::{TensorStatistics, WeightStatistics};
+use converter::tables::TablesPlan;
 use converter::{Model, Plan};
 use packer::TOOL;
 use report::{
-    CacheMemory, Codes, Conversion, FunctionWork, Gate, Group, Memory, Origin, Position, Recovery, Report,
-    Sequence, Size, Slot, Tensor, Timing, Worst,
+    CacheMemory, Codes, Conversion, Download, Exactness, FunctionWork, Gate, Group, Memory, Origin, Position,
+    Recovery, Report, Sequence, Size, Slot, Tensor, Timing, Worst,
 };
 
 use super::Timeline;
@@ -50,6 +52,7 @@ pub(crate) fn of_conversion(facts: &Facts<'_>) -> Report {
             revision: facts.model.source.identity().revision.clone(),
         }),
         conversion: conversion(facts),
+        downloads: facts.plan.graphs.iter().map(|graph| download(facts.plan, graph)).collect(),
         sizes: sizes(facts.plan),
         tensors: facts.statistics.tensors.iter().map(tensor).collect(),
         slots: slots(&facts.model.config),
@@ -88,6 +91,17 @@ fn conversion(facts: &Facts<'_>) -> Option<Conversion> {
         head_reason: head.reason.clone(),
         resumed: facts.timeline.resumed,
     })
+}
+
+/// What a device downloads for a graph. Only the stock graph and models without tables need nothing beside it.
+fn download(plan: &Plan, graph: &GraphPlan) -> Download {
+    let tables = plan.tables.as_ref().filter(|_| graph.variant != Variant::Stock);
+    Download {
+        variant: graph.variant.name().to_owned(),
+        graph_bytes: graph.bytes(),
+        tables_bytes: tables.map_or(0, TablesPlan::bytes),
+        checkpoint_bytes: plan.input_bytes(),
+    }
 }
 
 /// Bytes of graphs and tables.
@@ -168,8 +182,13 @@ fn verdict(bundle: &str, report: &GateReport) -> Gate {
         verdict: gate::verdict(report),
         reference: report.reference.clone(),
         causes: report.reasons().collect(),
+        exactness: report.exactness.iter().map(exactness).collect(),
         sequences: report.cases.iter().map(sequence).collect(),
     }
+}
+
+fn exactness(part: &PartExactness) -> Exactness {
+    Exactness { part: part.part.to_owned(), weights: part.weights, weights_exact: part.weights_exact }
 }
 
 fn sequence(case: &CaseReport) -> Sequence {

@@ -74,7 +74,7 @@ const LOSSLESS_RANDOM: Bounds =
 /// The same for a checkpoint without per-layer embeddings.
 const LOSSLESS_DENSE: Bounds = Bounds { min_cosine: (0.9999, 1.0), ..LOSSLESS };
 
-/// The same where sequences go far beyond the window, and for the untrained checkpoint: the right package was measured at 0.99986.
+/// The same for the untrained checkpoint: the right package was measured at 0.99986.
 const LOSSLESS_PROBE: Bounds = Bounds { min_cosine: (0.9995, 1.0), ..LOSSLESS };
 
 /// The minimum cosine between logits with wide sums, as GPUs have them, and Apple's on its CPU: the cost of rounding alone.
@@ -85,9 +85,6 @@ const ROUNDING_RANDOM: f64 = 0.998;
 
 /// Cases that are enough for a package whose sibling is fed all of them, or that was judged before.
 const FEW_CASES: usize = 2;
-
-/// Tokens of a sequence that is longer than the first capacity of the caches, 256 positions.
-const LONG: usize = 272;
 
 /// How far the logits of variants of one conversion may differ: they compute the same thing.
 const AGREEMENT: f64 = 0.99999;
@@ -139,26 +136,12 @@ struct Subject {
 }
 
 impl Subject {
-    /// Chooses the sequences to feed; those of several hundred tokens only if they are asked for.
-    fn feed(&mut self, cases: Cases, long: bool) -> Result<()> {
-        self.oracles.truncate(1);
+    /// Chooses how many of the oracle's sequences are fed.
+    fn feed(&mut self, cases: Cases) {
         self.most_cases = match cases {
             Cases::One => Some(1),
-            Cases::Few | Cases::FewAndLong => Some(FEW_CASES),
-            Cases::Short => None,
+            Cases::Few => Some(FEW_CASES),
         };
-        if !long || self.oracles.is_empty() {
-            return Ok(());
-        }
-        match cases {
-            Cases::FewAndLong => {
-                let oracle = Oracle::read(&data::tiny_oracle_long())?;
-                let ids = oracle.cases.first().map(|case| case.ids().take(LONG).map(u64::from).collect());
-                self.sequences = ids.into_iter().collect();
-            }
-            Cases::One | Cases::Few | Cases::Short => self.sequences.clear(),
-        }
-        Ok(())
     }
 }
 
@@ -174,18 +157,16 @@ struct Conversion {
     bounds: Bounds,
 }
 
-/// Which sequences the first package of a conversion is fed. Apple's runtime takes up to half a second per call, so all others are fed
-/// [`FEW_CASES`]: other tests check their codes and scales bit for bit, and their logits are compared with those of
-/// the first package.
+/// Which of the oracle's sequences the first package of a conversion is fed. Apple's runtime takes up to a third of a second per call, so
+/// all others are fed the first sequence: other tests check their codes and scales bit for bit, and their logits are compared with
+/// those of the first package. All positions of all sequences are fed to our interpreter, whose bits are compared with Apple's in
+/// `oracle/tests/it/interpreter_apple.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cases {
     /// The first one.
     One,
+    /// [`FEW_CASES`].
     Few,
-    /// Every short one.
-    Short,
-    /// A few, and a long one beyond the first capacity of the caches.
-    FewAndLong,
 }
 
 const LATTICE: &[&str] = &["--weights", "int4", "--head", "int4", "--rule", "lattice", "--embedding", "f16"];
@@ -201,7 +182,7 @@ const CONVERSIONS: [Conversion; 19] = [
         subject: tiny,
         arguments: LATTICE,
         variants: &["both", "stock"],
-        cases: Cases::Short,
+        cases: Cases::Few,
         bounds: LOSSLESS,
     },
     Conversion {
@@ -209,7 +190,7 @@ const CONVERSIONS: [Conversion; 19] = [
         subject: tiny,
         arguments: DYNAMIC,
         variants: &["stock"],
-        cases: Cases::FewAndLong,
+        cases: Cases::Few,
         bounds: LOSSLESS,
     },
     Conversion {
@@ -234,7 +215,7 @@ const CONVERSIONS: [Conversion; 19] = [
         subject: tiny,
         arguments: &["--weights", "int8", "--head", "int8", "--embedding", "f16"],
         variants: &["both", "stock"],
-        cases: Cases::Few,
+        cases: Cases::One,
         bounds: LOSSLESS,
     },
     Conversion {
@@ -242,7 +223,7 @@ const CONVERSIONS: [Conversion; 19] = [
         subject: tiny,
         arguments: &["--weights", "f16", "--head", "f16"],
         variants: &["both", "stock"],
-        cases: Cases::FewAndLong,
+        cases: Cases::One,
         bounds: LOSSLESS,
     },
     Conversion {
@@ -274,7 +255,7 @@ const CONVERSIONS: [Conversion; 19] = [
         subject: dense,
         arguments: LATTICE,
         variants: &["stock"],
-        cases: Cases::Few,
+        cases: Cases::One,
         bounds: LOSSLESS_DENSE,
     },
     Conversion {
@@ -282,8 +263,8 @@ const CONVERSIONS: [Conversion; 19] = [
         subject: dense,
         arguments: SPLIT_DYNAMIC,
         variants: &["stock"],
-        cases: Cases::FewAndLong,
-        bounds: LOSSLESS_PROBE,
+        cases: Cases::Few,
+        bounds: LOSSLESS_DENSE,
     },
     Conversion {
         name: "dense-int8-split",
@@ -323,7 +304,7 @@ const CONVERSIONS: [Conversion; 19] = [
         arguments: EXACT,
         variants: &["stock"],
         cases: Cases::Few,
-        bounds: LOSSLESS_RANDOM,
+        bounds: LOSSLESS,
     },
     Conversion {
         name: "e2b-like-exact-dynamic",
@@ -331,7 +312,7 @@ const CONVERSIONS: [Conversion; 19] = [
         arguments: DYNAMIC,
         variants: &["stock"],
         cases: Cases::Few,
-        bounds: LOSSLESS_RANDOM,
+        bounds: LOSSLESS,
     },
     Conversion {
         name: "dense-like-int4-lattice-dynamic",
@@ -407,6 +388,7 @@ fn e2b_like_on_lattice() -> Result<Subject> {
             body: on_lattice,
             embedding: on_lattice,
             per_layer: on_lattice,
+            branches: 0.25,
             ..SyntheticCheckpoint::new(Shape::e2b_like())
         },
     )
@@ -456,7 +438,7 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
     }
     let (program, interpreter) = (program(options)?, interpreter()?);
     for conversion in wanted {
-        if let Err(error) = plan_conversion(conversion, &program, &interpreter, !options.quick, &mut plan) {
+        if let Err(error) = plan_conversion(conversion, &program, &interpreter, &mut plan) {
             plan.checks.push(Check::failed(conversion.name, "convert", format!("{error:#}")));
         }
     }
@@ -486,7 +468,6 @@ fn plan_conversion(
     conversion: &Conversion,
     program: &Path,
     interpreter: &Path,
-    long: bool,
     plan: &mut Plan,
 ) -> Result<()> {
     let name = conversion.name;
@@ -501,14 +482,13 @@ fn plan_conversion(
     plan.checks.push(Check::passed(name, "convert", format!("{} bundles", output.bundles.len())));
     for (at, bundle) in output.bundles.iter().enumerate() {
         let title = title(name, bundle.variant);
-        let cases = if at == 0 { conversion.cases } else { Cases::Few };
-        subject.feed(cases, long)?;
+        subject.feed(if at == 0 { conversion.cases } else { Cases::One });
         let functions = functions(bundle.variant, conversion.arguments);
-        // The variants of one conversion are compared with one another, so the interpreter is judged on one stock package of S = 1.
-        let is_judged = at == 0 || bundle.variant != Variant::Stock || conversion.cases == Cases::Short;
+        // Stock packages of S = 1 are judged where they are the only ones.
+        let is_judged = at == 0 || bundle.variant != Variant::Stock;
         let tables = output.tables.as_deref();
         let interpreter = is_judged.then_some(interpreter);
-        let feedings = feedings(functions, cases);
+        let feedings = feedings(functions);
         plan.tasks.push(judge_task(
             &title,
             &subject,
@@ -542,13 +522,12 @@ fn functions(variant: Variant, arguments: &[&str]) -> Queries {
 }
 
 /// How a package is fed. The window of the tiny checkpoint ends at 16 positions: chunks of 16 end there, chunks of 7 around it.
-fn feedings(functions: Queries, cases: Cases) -> &'static [&'static str] {
+fn feedings(functions: Queries) -> &'static [&'static str] {
     match (functions.main, functions.prefill) {
         (1, None) => &["one"],
         (1, Some(ANY)) => &["one", "prefill 16"],
         (1, Some(_)) => &["one", "fixed 8"],
-        _ if cases == Cases::FewAndLong => &["main 64", "prefill 7 main 16"],
-        _ => &["main 64", "main 7", "prefill 16 main 3"],
+        _ => &["main 64", "prefill 7 main 16"],
     }
 }
 

@@ -30,9 +30,6 @@ pub(crate) struct Options {
     /// Judge only what has this in its name
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Leave out the sequences of several hundred tokens
-    #[arg(long)]
-    quick: bool,
     /// Let this `coreai-bundle` convert, instead of building one
     #[arg(long, value_name = "PROGRAM")]
     binary: Option<PathBuf>,

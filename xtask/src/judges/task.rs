@@ -45,7 +45,7 @@ pub(crate) enum Status {
 /// A line of a judge's output.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct CheckLine {
     check: String,
     status: Status,
     message: String,
@@ -156,9 +156,11 @@ fn verdicts(subject: &str, outcome: &Outcome) -> Vec<Check> {
 }
 
 fn verdict(subject: &str, line: &str) -> Check {
-    match serde_json::from_str::<Line>(line) {
-        Ok(Line { check, status: Status::Failed, message, .. }) => Check::failed(subject, &check, message),
-        Ok(Line { check, detail, .. }) => Check::passed(subject, &check, figures(&detail)),
+    match serde_json::from_str::<CheckLine>(line) {
+        Ok(CheckLine { check, status: Status::Failed, message, .. }) => {
+            Check::failed(subject, &check, message)
+        }
+        Ok(CheckLine { check, detail, .. }) => Check::passed(subject, &check, figures(&detail)),
         Err(error) => Check::failed(subject, "output", format!("{error} in {line:?}")),
     }
 }

@@ -18,6 +18,14 @@ use sha2::{Digest, Sha256};
 pub const REFERENCES: [&str; 4] =
     ["provider.f16", "provider.int4-symmetric", "provider.int8-symmetric", "tbl.int4-symmetric"];
 
+/// Packages by the same tools, of lookups alone: blobs have constants of several types.
+pub const TABLES: [&str; 4] = [
+    "tables/byte-table-shared-head",
+    "tables/dequantized-shared-head",
+    "tables/shared-head",
+    "tables/byte-table-per-layer",
+];
+
 /// Directory of a reference package.
 pub fn reference(name: &str) -> PathBuf {
     let data = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/data/reference"));

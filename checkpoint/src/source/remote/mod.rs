@@ -36,17 +36,17 @@ pub struct HubSource {
     index_digest: Option<[u8; 32]>,
     /// Small files that were fetched: nothing is fetched twice.
     side_files: Mutex<BTreeMap<String, Vec<u8>>>,
-    prefetch: Prefetch<Line>,
+    prefetch: Prefetch<RangeFetch>,
 }
 
 /// The prefetcher of the files with weights, by their numbers.
 #[derive(Debug)]
-struct Line {
+struct RangeFetch {
     client: Arc<Client>,
     files: Vec<RemoteFile>,
 }
 
-impl Fetch for Line {
+impl Fetch for RangeFetch {
     type Error = hub::Error;
 
     fn fetch(&self, file: usize, start: u64, out: &mut [u8]) -> Result<(), hub::Error> {
@@ -98,7 +98,7 @@ impl HubSource {
             shards: numbers.collect(),
             index_digest: index.map(|index| index.digest()),
             side_files,
-            prefetch: Prefetch::new(Line { client: Arc::clone(&client), files }),
+            prefetch: Prefetch::new(RangeFetch { client: Arc::clone(&client), files }),
             client,
             snapshot,
         })

@@ -52,11 +52,11 @@ pub(super) trait Fetch: Send + Sync + 'static {
 struct Live<E> {
     number: u64,
     stretch: Stretch,
-    state: State<E>,
+    state: FetchState<E>,
     unread: u64,
 }
 
-enum State<E> {
+enum FetchState<E> {
     Fetching,
     Here(Arc<Vec<u8>>),
     Failed(Arc<E>),
@@ -161,8 +161,8 @@ impl<F: Fetch> Shared<F> {
         while let Some((number, stretch)) = self.begin() {
             let mut bytes = vec![0; stretch.length() as usize];
             let state = match self.fetch.fetch(stretch.file, stretch.range.start, &mut bytes) {
-                Ok(()) => State::Here(Arc::new(bytes)),
-                Err(error) => State::Failed(Arc::new(error)),
+                Ok(()) => FetchState::Here(Arc::new(bytes)),
+                Err(error) => FetchState::Failed(Arc::new(error)),
             };
             let mut window = self.lock();
             if let Some(live) = window.live.iter_mut().find(|live| live.number == number) {
@@ -193,12 +193,12 @@ impl<F: Fetch> Shared<F> {
         loop {
             if let Some(at) = window.live.iter().position(|live| live.stretch.holds(file, place)) {
                 match &window.live[at].state {
-                    State::Here(_) => {
+                    FetchState::Here(_) => {
                         self.changed.notify_all();
                         return Ok(window.take(at, place, wanted));
                     }
-                    State::Failed(error) => return Err(Arc::clone(error)),
-                    State::Fetching => {}
+                    FetchState::Failed(error) => return Err(Arc::clone(error)),
+                    FetchState::Fetching => {}
                 }
             } else if !window.will_come(file, place) {
                 return Ok(None);
@@ -215,7 +215,7 @@ impl<E> Window<E> {
     /// The bytes of a range that has arrived; the range is dropped when all of it was read.
     fn take(&mut self, at: usize, place: u64, wanted: u64) -> Option<Here> {
         let live = self.live.get_mut(at)?;
-        let State::Here(bytes) = &live.state else { return None };
+        let FetchState::Here(bytes) = &live.state else { return None };
         let here = (Arc::clone(bytes), live.stretch.range.start);
         live.unread = live.unread.saturating_sub(wanted.min(live.stretch.range.end - place));
         if live.unread == 0 {
@@ -233,7 +233,7 @@ impl<E> Window<E> {
         self.begun += 1;
         self.live_bytes += stretch.length();
         let (number, unread) = (self.begun, stretch.length());
-        self.live.push_back(Live { number, stretch: stretch.clone(), state: State::Fetching, unread });
+        self.live.push_back(Live { number, stretch: stretch.clone(), state: FetchState::Fetching, unread });
         Some((number, stretch))
     }
 

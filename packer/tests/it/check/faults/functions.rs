@@ -1,6 +1,6 @@
 //! Faults of functions that read prompts, planted in the facts of a good graph, and in the metadata that goes with it.
 
-use packer::check::facts::{FunctionFacts, GraphFacts, Port};
+use packer::check::facts::{FunctionFacts, GraphFacts, PortFacts};
 use serde_json::{Value, json};
 
 use crate::check::fixture::{PROVIDER, Release, Stock, TBL, assert_found};
@@ -44,8 +44,8 @@ fn widen(function: &mut FunctionFacts, tokens: Option<u64>) {
     function.inputs[0].shape[1] = tokens;
 }
 
-fn logits(tokens: Option<u64>) -> Port {
-    Port { name: "logits".into(), element: "f16".into(), shape: vec![Some(1), tokens, Some(512)] }
+fn logits(tokens: Option<u64>) -> PortFacts {
+    PortFacts { name: "logits".into(), element: "f16".into(), shape: vec![Some(1), tokens, Some(512)] }
 }
 
 stock_faults! {
@@ -120,7 +120,7 @@ mod tbl {
     use super::*;
 
     /// Adds a prefill of this width with these outputs to the graph, and the matching keys to the metadata.
-    fn check(tokens: Option<u64>, outputs: &[Port], expected: &[&str]) {
+    fn check(tokens: Option<u64>, outputs: &[PortFacts], expected: &[&str]) {
         let release = Release::new();
         let bundle = release.bundle(TBL);
         bundle.metadata(|metadata| {

@@ -1,6 +1,6 @@
 //! Faults of the graph, planted in the facts read from a good one.
 
-use packer::check::facts::{FunctionFacts, GraphFacts, Port, SharedBlob};
+use packer::check::facts::{FunctionFacts, GraphFacts, PortFacts, SharedBlob};
 
 use crate::check::fixture::{PROVIDER, Release, TBL, assert_found};
 
@@ -19,15 +19,15 @@ fn main_of(facts: &mut GraphFacts) -> &mut FunctionFacts {
     &mut facts.functions[0]
 }
 
-fn input<'a>(facts: &'a mut GraphFacts, name: &str) -> &'a mut Port {
+fn input<'a>(facts: &'a mut GraphFacts, name: &str) -> &'a mut PortFacts {
     main_of(facts).inputs.iter_mut().find(|input| input.name == name).unwrap()
 }
 
 /// Adds the caches of full layers.
 fn second_pair(facts: &mut GraphFacts) {
     let states = &mut main_of(facts).states;
-    let full = states.iter().map(|state| Port { name: format!("{}Full", state.name), ..state.clone() });
-    let full: Vec<Port> = full.collect();
+    let full = states.iter().map(|state| PortFacts { name: format!("{}Full", state.name), ..state.clone() });
+    let full: Vec<PortFacts> = full.collect();
     states.extend(full);
 }
 
@@ -37,7 +37,7 @@ fn shared_blob(same_rows: bool) -> SharedBlob {
 }
 
 fn add_input(facts: &mut GraphFacts, name: &str) {
-    let port = Port { name: name.into(), element: "f16".into(), shape: vec![Some(1), Some(4)] };
+    let port = PortFacts { name: name.into(), element: "f16".into(), shape: vec![Some(1), Some(4)] };
     main_of(facts).inputs.push(port);
 }
 
