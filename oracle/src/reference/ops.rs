@@ -2,6 +2,31 @@
 
 use candle_core::{D, Device, Result, Tensor};
 use checkpoint::config::Rope;
+use rayon::prelude::*;
+
+/// Fewest rows that are worth a thread.
+const ROWS_AT_ONCE: usize = 32;
+
+/// Applies a function of rows to blocks of rows of some tensors, side by side. Few rows are one block.
+pub(super) fn by_rows<const N: usize>(
+    inputs: [&Tensor; N],
+    f: impl Fn([&Tensor; N]) -> Result<Tensor> + Sync,
+) -> Result<Tensor> {
+    let rows = inputs.first().map_or(Ok(0), |input| input.dim(0))?;
+    if rows <= ROWS_AT_ONCE {
+        return f(inputs);
+    }
+    let block = |first: usize| {
+        let blocks = inputs
+            .iter()
+            .map(|input| input.narrow(0, first, ROWS_AT_ONCE.min(rows - first)))
+            .collect::<Result<Vec<_>>>()?;
+        f(std::array::from_fn(|at| &blocks[at]))
+    };
+    let firsts: Vec<usize> = (0..rows).step_by(ROWS_AT_ONCE).collect();
+    let blocks: Vec<Tensor> = firsts.into_par_iter().map(block).collect::<Result<_>>()?;
+    Tensor::cat(&blocks, 0)
+}
 
 /// `x / rms(x) * weight` over the last axis.
 pub(super) fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor> {
@@ -13,10 +38,23 @@ pub(super) fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<
     }
 }
 
-/// Cosine and sine `[n, head_dim / 2]` of positions `first..first + n`; pairs beyond the rotated ones have frequency 0.
+/// Cosine and sine `[n, head_dim / 2]` of some positions.
+pub(super) struct Rotation {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rotation {
+    /// Those of the first positions.
+    pub(super) fn of_first(&self, n: usize) -> Result<Rotation> {
+        Ok(Rotation { cos: self.cos.narrow(0, 0, n)?, sin: self.sin.narrow(0, 0, n)? })
+    }
+}
+
+/// The rotation of positions `first..first + n`; pairs beyond the rotated ones have frequency 0.
 ///
 /// Frequencies and angles are f32, as in `transformers`.
-pub(super) fn rotations(rope: &Rope, head_dim: usize, first: usize, n: usize) -> Result<(Tensor, Tensor)> {
+pub(super) fn rotations(rope: &Rope, head_dim: usize, first: usize, n: usize) -> Result<Rotation> {
     let frequency = |pair: usize| {
         let rotated = pair < rope.rotary_pairs;
         if rotated { (1.0 / libm::pow(rope.theta, 2.0 * pair as f64 / head_dim as f64)) as f32 } else { 0.0 }
@@ -29,11 +67,11 @@ pub(super) fn rotations(rope: &Rope, head_dim: usize, first: usize, n: usize) ->
         let values: Vec<f32> = angles.iter().map(|angle| f(f64::from(*angle)) as f32).collect();
         Tensor::from_vec(values, (n, head_dim / 2), &Device::Cpu)
     };
-    Ok((table(libm::cos)?, table(libm::sin)?))
+    Ok(Rotation { cos: table(libm::cos)?, sin: table(libm::sin)? })
 }
 
 /// Rotates `x [heads, n, head_dim]`: the two halves of a head are the two coordinates of its pairs.
-pub(super) fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor> {
+pub(super) fn rotate(x: &Tensor, Rotation { cos, sin }: &Rotation) -> Result<Tensor> {
     let half = x.dim(D::Minus1)? / 2;
     let (low, high) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
     let first = (low.broadcast_mul(cos)? - high.broadcast_mul(sin)?)?;
