@@ -13,6 +13,7 @@ pub mod file;
 pub mod gate;
 pub mod generate;
 pub mod interpreter;
+pub mod lockstep;
 pub mod prompts;
 pub mod reference;
 pub mod score;

@@ -1,6 +1,7 @@
 //! Feeds tokens to a package as the engine does: ids, positions, and the per-layer rows of the tables.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use aimodel::{Dim, Element, OpId};
 
@@ -62,7 +63,7 @@ const TABLE_SCALES: &str = "ple_scale";
 #[derive(Debug)]
 pub struct Stepper {
     session: Session,
-    tables: Option<Tables>,
+    tables: Option<Arc<Tables>>,
     /// Whether the graph takes each token's rows as an input.
     rows_given: bool,
     positions: usize,
@@ -85,7 +86,16 @@ impl Stepper {
         if rows_given && tables.is_none() {
             return Err(StepError::NoTables { input: TOKEN_ROWS });
         }
-        Ok(Stepper { session, tables, rows_given, positions: 0, feeding: Feeding::default() })
+        Ok(Stepper { session, tables: tables.map(Arc::new), rows_given, positions: 0, feeding: Feeding::default() })
+    }
+
+    /// Another sequence of the same package, weights and tables, with empty states.
+    ///
+    /// # Errors
+    /// If the states cannot be allocated.
+    pub fn sibling(&self) -> Result<Stepper, StepError> {
+        let (session, tables) = (self.session.sibling()?, self.tables.clone());
+        Ok(Stepper { session, tables, positions: 0, ..*self })
     }
 
     /// Starts a new sequence with empty states.
@@ -109,7 +119,7 @@ impl Stepper {
 
     /// The tables, if there are any.
     pub fn tables(&self) -> Option<&Tables> {
-        self.tables.as_ref()
+        self.tables.as_deref()
     }
 
     /// Chooses how f16 results are rounded from the next token on.

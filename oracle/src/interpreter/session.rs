@@ -71,6 +71,18 @@ impl Session {
         Ok(session)
     }
 
+    /// Another session of the same program, with the same bound inputs and rounding, and with empty states.
+    ///
+    /// # Errors
+    /// If the states cannot be allocated.
+    pub fn sibling(&self) -> Result<Session, InterpretError> {
+        let (program, bound) = (Arc::clone(&self.program), self.bound.clone());
+        let mut session =
+            Session { program, bound, states: Vec::new(), positions: 0, rounding: self.rounding };
+        session.reset()?;
+        Ok(session)
+    }
+
     /// Sets how f16 results are rounded, starting with the next step.
     pub fn set_rounding(&mut self, rounding: Rounding) {
         self.rounding = rounding;
