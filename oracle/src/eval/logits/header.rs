@@ -3,14 +3,13 @@
 use std::io::{self, Read};
 
 use output::Digest;
+use packer::replace::LOGITS_MAGIC as MAGIC;
 use serde::{Deserialize, Serialize};
 
 use super::super::windows::{WindowShape, Windows};
 use super::record::{DISTANCE, FIXED};
 use crate::file::CheckpointIdentity;
 
-/// The first bytes of every logits file.
-pub const MAGIC: &[u8; 8] = b"CAIBLOGT";
 /// Version of the format, which follows the magic as u32.
 pub const VERSION: u32 = 1;
 

@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-pub use header::{MAGIC, Subject, VERSION};
+pub use header::{Subject, VERSION};
 pub use record::{Comparison, Record};
 
 /// Why a logits file cannot be used.
