@@ -7,8 +7,8 @@ use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 
 use crate::{
-    aotc, check, convert, diff, doctor, eval, explain, gate, inspect, manual, oracle, pack, publish, release, run,
-    tables,
+    aotc, check, convert, diff, doctor, eval, explain, gate, inspect, manual, oracle, pack, publish, release,
+    run, tables,
 };
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.

@@ -135,7 +135,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let (Some(stride), Some(window)) = (arguments.stride, arguments.window)
         && stride > window
     {
-        bail!("--stride {stride}: tokens would be left out between windows of {window}; give {window} or less");
+        bail!(
+            "--stride {stride}: tokens would be left out between windows of {window}; give {window} or less"
+        );
     }
     let request = arguments.request();
     let open = |source| origin::open(source, &Access::kept(source, arguments.revision.as_deref()));

@@ -86,7 +86,13 @@ impl Stepper {
         if rows_given && tables.is_none() {
             return Err(StepError::NoTables { input: TOKEN_ROWS });
         }
-        Ok(Stepper { session, tables: tables.map(Arc::new), rows_given, positions: 0, feeding: Feeding::default() })
+        Ok(Stepper {
+            session,
+            tables: tables.map(Arc::new),
+            rows_given,
+            positions: 0,
+            feeding: Feeding::default(),
+        })
     }
 
     /// Another sequence of the same package, weights and tables, with empty states.

@@ -13,7 +13,7 @@ mod slots;
 mod tensor;
 
 pub use facts::{
-    Agreement, CacheMemory, Conversion, CurvePart, Evaluation, FunctionWork, Gate, Group, Memory, Origin, Position, Report, Sequence, Size,
-    Slot, Stretch, Timing,
+    Agreement, CacheMemory, Conversion, CurvePart, Evaluation, FunctionWork, Gate, Group, Memory, Origin,
+    Position, Report, Sequence, Size, Slot, Stretch, Timing,
 };
 pub use tensor::{Codes, Recovery, Tensor, Worst, layer_of};

@@ -26,7 +26,9 @@ pub enum MeasureError {
     #[error(transparent)]
     Logits(#[from] LogitsError),
     /// It is of another model.
-    #[error("the bundle has {found} logits, but the checkpoint has {expected} tokens: is the bundle of this checkpoint?")]
+    #[error(
+        "the bundle has {found} logits, but the checkpoint has {expected} tokens: is the bundle of this checkpoint?"
+    )]
     Vocabulary {
         /// Number of its logits.
         found: usize,
@@ -164,19 +166,21 @@ fn in_lockstep(
     progress: &dyn Progress,
 ) -> Result<Vec<Vec<Found>>, MeasureError> {
     lockstep.reset()?;
-    let mut results: Vec<Vec<Found>> = windows.iter().map(|window| Vec::with_capacity(window.targets.len())).collect();
+    let mut results: Vec<Vec<Found>> =
+        windows.iter().map(|window| Vec::with_capacity(window.targets.len())).collect();
     let longest = windows.first().map_or(0, |window| window.tokens.len());
     for at in 0..longest {
         check(progress)?;
         let tokens: Vec<u32> = windows.iter().map_while(|window| window.tokens.get(at).copied()).collect();
         let found = lockstep.feed(&tokens)?;
-        let compared: Vec<Option<Found>> = windows
-            .par_iter()
-            .zip(&found)
-            .map(|(window, found)| {
-                if at < window.context { Ok(None) } else { compare(window, at, found, logits).map(Some) }
-            })
-            .collect::<Result<_, MeasureError>>()?;
+        let compared: Vec<Option<Found>> =
+            windows
+                .par_iter()
+                .zip(&found)
+                .map(|(window, found)| {
+                    if at < window.context { Ok(None) } else { compare(window, at, found, logits).map(Some) }
+                })
+                .collect::<Result<_, MeasureError>>()?;
         for (results, compared) in results.iter_mut().zip(compared) {
             results.extend(compared);
         }

@@ -74,8 +74,11 @@ pub fn compute<F: Read + Write + Seek>(
             let part = part * at_once..part * at_once + targets.len();
             if first + part.end > writer.written() {
                 let logits = reference.logits_of(&hidden, part.clone(), progress)?;
-                let records: Vec<Option<Record>> =
-                    logits.par_chunks(vocab).zip(targets).map(|(row, target)| Record::new(row, *target)).collect();
+                let records: Vec<Option<Record>> = logits
+                    .par_chunks(vocab)
+                    .zip(targets)
+                    .map(|(row, target)| Record::new(row, *target))
+                    .collect();
                 for (position, record) in (first + part.start..).zip(records) {
                     let record = record.ok_or(ComputeError::NotFinite(position))?;
                     // What an interrupted run has written is there already.

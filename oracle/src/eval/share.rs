@@ -33,7 +33,13 @@ impl Share {
         let half = Z * (share * (1.0 - share) / n + squared / (4.0 * n)).sqrt();
         let bound = |value: f64| (value / (1.0 + squared)).clamp(0.0, 1.0);
         // Rounding must not put the share itself outside.
-        Share { agreed, of, share, low: bound(center - half).min(share), high: bound(center + half).max(share) }
+        Share {
+            agreed,
+            of,
+            share,
+            low: bound(center - half).min(share),
+            high: bound(center + half).max(share),
+        }
     }
 }
 

@@ -20,7 +20,11 @@ unsafe impl Sync for Product<'_> {}
 impl<'p> Product<'p> {
     /// `x` has rows of `width` numbers, `out` as many rows of `columns` numbers.
     pub(super) fn new(x: &'p [f32], width: usize, out: &'p mut [f32], columns: usize) -> Self {
-        assert_eq!(x.len().checked_div(width), out.len().checked_div(columns), "rows of x and of the product");
+        assert_eq!(
+            x.len().checked_div(width),
+            out.len().checked_div(columns),
+            "rows of x and of the product"
+        );
         Product { x, width, out: out.as_mut_ptr(), columns, _out: PhantomData }
     }
 

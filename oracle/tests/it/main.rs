@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not know as tests")]
 
 mod dense;
+mod eval;
 mod exact;
 mod gate;
 mod interpreter_apple;

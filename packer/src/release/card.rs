@@ -353,7 +353,10 @@ mod tests {
         let member = |kind, provenance| Member {
             folder: PathBuf::new(),
             name: evil.to_owned(),
-            manifest: Manifest { evaluation: evaluation.clone(), ..Manifest::new(kind, evil, provenance, Vec::new()) },
+            manifest: Manifest {
+                evaluation: evaluation.clone(),
+                ..Manifest::new(kind, evil, provenance, Vec::new())
+            },
             metadata: None,
         };
         let release = Release {

@@ -101,7 +101,12 @@ impl EvalRequest {
     ///
     /// # Errors
     /// If something cannot be read, run or written, belongs to something else, or the run is cancelled.
-    pub fn run(&self, source: Option<&dyn Source>, limits: Limits, progress: &dyn Progress) -> anyhow::Result<Evaluation> {
+    pub fn run(
+        &self,
+        source: Option<&dyn Source>,
+        limits: Limits,
+        progress: &dyn Progress,
+    ) -> anyhow::Result<Evaluation> {
         let mut store = Store::open(self, source, progress)?;
         let logits = store.logits(self, source, progress)?;
         self.bundles.iter().try_for_each(|bundle| check_bundle(bundle, logits.subject()))?;
@@ -118,7 +123,8 @@ impl EvalRequest {
             for what_if in &self.what_ifs {
                 let name = what_if.name().to_owned();
                 let stepper = || workshop.make(*what_if, progress);
-                let figures = self.figures(&name, &format!("rule {name}"), &mut state, &logits, progress, stepper)?;
+                let figures =
+                    self.figures(&name, &format!("rule {name}"), &mut state, &logits, progress, stepper)?;
                 bundles.push(EvaluatedBundle::new(name, figures, limits));
             }
         }
@@ -166,7 +172,9 @@ impl EvalRequest {
     /// The tokens of the text, up to the limit.
     fn tokens(&self, text: &Text) -> anyhow::Result<Vec<u32>> {
         let content = match &self.text {
-            Some(path) => small::read_text(path, MAX_TEXT).with_context(|| format!("cannot read {}", path.display()))?,
+            Some(path) => {
+                small::read_text(path, MAX_TEXT).with_context(|| format!("cannot read {}", path.display()))?
+            }
             None => DEFAULT_TEXT.to_owned(),
         };
         let mut tokens = text.encode(&content)?;
@@ -190,11 +198,16 @@ impl EvalRequest {
         let window = DEFAULT_WINDOW.min(longest);
         let windows = self.windows(&text, WindowShape { window, stride: window })?;
         if windows.shape().window > longest {
-            bail!("--window {}: the model's context is {longest} positions; give that or fewer", windows.shape().window);
+            bail!(
+                "--window {}: the model's context is {longest} positions; give that or fewer",
+                windows.shape().window
+            );
         }
         let vocab = reference.config().vocab;
         if let Some(token) = windows.tokens().iter().find(|token| **token as usize >= vocab) {
-            bail!("the tokenizer makes token {token}, which is outside the checkpoint's vocabulary of {vocab}");
+            bail!(
+                "the tokenizer makes token {token}, which is outside the checkpoint's vocabulary of {vocab}"
+            );
         }
         Ok(Subject { checkpoint: file::identity(source)?, tokenizer: text.digest(), vocab, windows })
     }
@@ -227,7 +240,9 @@ fn check_bundle(runnable: &Runnable, subject: &Subject) -> anyhow::Result<()> {
     }
     let window = subject.windows.shape().window;
     if let Some(limit) = runnable.max_context()?.filter(|limit| *limit < window as u64) {
-        bail!("{bundle}: its context is {limit} positions, the windows have {window}: give a smaller --window");
+        bail!(
+            "{bundle}: its context is {limit} positions, the windows have {window}: give a smaller --window"
+        );
     }
     Ok(())
 }
@@ -265,7 +280,11 @@ impl Evaluation {
     /// # Errors
     /// If a bundle has no manifest, or it cannot be written.
     pub fn record(&self, request: &EvalRequest) -> anyhow::Result<()> {
-        request.bundles.iter().zip(&self.bundles).try_for_each(|(runnable, found)| record::write(self, found, &runnable.bundle))
+        request
+            .bundles
+            .iter()
+            .zip(&self.bundles)
+            .try_for_each(|(runnable, found)| record::write(self, found, &runnable.bundle))
     }
 
     /// Writes the page that shows the figures.

@@ -83,14 +83,15 @@ impl State {
         }
         for (number, line) in lines.enumerate() {
             if state.take(line, subject.windows.positions()).is_none() {
-                bail!("{}, line {}: it was changed; delete the file to start over", path.display(), number + 2);
+                bail!(
+                    "{}, line {}: it was changed; delete the file to start over",
+                    path.display(),
+                    number + 2
+                );
             }
         }
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .with_context(|| cannot("write"))?;
+        let mut file =
+            OpenOptions::new().append(true).create(true).open(path).with_context(|| cannot("write"))?;
         file.set_len(complete as u64).with_context(|| cannot("write"))?;
         if complete == 0 {
             writeln!(file, "{header}").with_context(|| cannot("write"))?;
@@ -103,7 +104,8 @@ impl State {
         let line: Line = serde_json::from_str(line).ok()?;
         let results = self.results.entry(line.bundle).or_default();
         let valid = |found: &Found| found.is_none_or(|found| found.nll >= 0.0 && found.kl >= 0.0);
-        let fits = line.first == results.len() && line.found.len() <= positions - results.len().min(positions);
+        let fits =
+            line.first == results.len() && line.found.len() <= positions - results.len().min(positions);
         (fits && line.found.iter().all(valid)).then(|| results.extend(line.found))
     }
 
@@ -126,7 +128,9 @@ impl State {
     /// Removes the file: the run has succeeded.
     pub(super) fn remove(self) -> anyhow::Result<()> {
         match self.file {
-            Some((path, _)) => fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display())),
+            Some((path, _)) => {
+                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+            }
             None => Ok(()),
         }
     }

@@ -28,7 +28,11 @@ pub(super) struct Store {
 
 impl Store {
     /// Decides where they are. Nothing is written yet.
-    pub(super) fn open(request: &EvalRequest, source: Option<&dyn Source>, progress: &dyn Progress) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        request: &EvalRequest,
+        source: Option<&dyn Source>,
+        progress: &dyn Progress,
+    ) -> anyhow::Result<Self> {
         let beside = |resume: &PathBuf| {
             let mut name = resume.clone().into_os_string();
             name.push(".logits");
@@ -41,7 +45,10 @@ impl Store {
             bail!("give the checkpoint with --checkpoint, or its logits with --logits");
         }
         if let Some(path) = path.as_ref().filter(|path| path.exists() && request.logits.is_none()) {
-            progress.note(&format!("{}: the checkpoint's logits of an earlier run are used", text::terminal::line(&path.display().to_string())));
+            progress.note(&format!(
+                "{}: the checkpoint's logits of an earlier run are used",
+                text::terminal::line(&path.display().to_string())
+            ));
         }
         let guard = Outputs::new(request.inputs(), false).file(FileKind::Logits);
         Ok(Store { path, temporary: None, is_scratch, guard })
@@ -78,7 +85,12 @@ impl Store {
         Ok(file)
     }
 
-    fn make(&mut self, reference: &Reference<'_>, subject: &Subject, progress: &dyn Progress) -> anyhow::Result<LogitsFile> {
+    fn make(
+        &mut self,
+        reference: &Reference<'_>,
+        subject: &Subject,
+        progress: &dyn Progress,
+    ) -> anyhow::Result<LogitsFile> {
         let nowhere = || std::env::temp_dir().join("coreai-bundle-eval.logits");
         let path = self.path.clone().unwrap_or_else(nowhere);
         let adopted = if self.path.is_some() { StagedFile::adopt(&path, self.guard.clone())? } else { None };
@@ -111,7 +123,11 @@ impl Store {
         if needed <= available {
             return Ok(());
         }
-        let fix = if self.path.is_some() { "give another file" } else { "set TMPDIR, or give a file with --save-logits" };
+        let fix = if self.path.is_some() {
+            "give another file"
+        } else {
+            "set TMPDIR, or give a file with --save-logits"
+        };
         bail!(
             "{}: the checkpoint's logits need {}, {} are free: {fix}, or less text with --limit",
             path.display(),

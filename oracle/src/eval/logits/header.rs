@@ -99,14 +99,17 @@ impl Subject {
         }
         let (version, length) = (word(8), word(12));
         if version != VERSION {
-            return Err(format!("it has version {version} of the format, and this tool reads version {VERSION}"));
+            return Err(format!(
+                "it has version {version} of the format, and this tool reads version {VERSION}"
+            ));
         }
         if length > MAX_JSON {
             return Err(format!("its header has {length} bytes, more than any"));
         }
         let mut json = vec![0; length as usize];
         read(file, &mut json)?;
-        let json: Json = serde_json::from_slice(&json).map_err(|error| format!("its header: {error:.200}"))?;
+        let json: Json =
+            serde_json::from_slice(&json).map_err(|error| format!("its header: {error:.200}"))?;
         if json.tokens > MAX_TOKENS || json.tokens * 4 > file_bytes || json.vocab > MAX_VOCABULARY {
             return Err(format!(
                 "its header claims {} tokens and a vocabulary of {}, more than the file has room for",
@@ -125,7 +128,8 @@ impl Subject {
         if let Some(token) = tokens.iter().chain(&json.begin).find(|token| u64::from(**token) >= json.vocab) {
             return Err(format!("token {token} is outside the vocabulary of {}", json.vocab));
         }
-        let size = |value: u64| usize::try_from(value).map_err(|_| format!("{value} is larger than any window"));
+        let size =
+            |value: u64| usize::try_from(value).map_err(|_| format!("{value} is larger than any window"));
         let shape = WindowShape { window: size(json.window)?, stride: size(json.stride)? };
         let windows = Windows::new(tokens, json.begin, shape).map_err(|error| error.to_string())?;
         let begin = FIXED_HEAD + u64::from(length) + 4 * json.tokens;
@@ -148,7 +152,9 @@ impl Subject {
         }
         let WindowShape { window, stride } = self.windows.shape();
         if self.windows.shape() != other.windows.shape() {
-            return Some(format!("of windows of {window} tokens: give --window {window} --stride {stride}, or another file"));
+            return Some(format!(
+                "of windows of {window} tokens: give --window {window} --stride {stride}, or another file"
+            ));
         }
         (self.windows != other.windows)
             .then(|| "of another text, or another --limit: give the same ones, or another file".to_owned())

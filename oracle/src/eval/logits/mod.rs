@@ -89,7 +89,8 @@ impl LogitsFile {
     /// If it cannot be read, or was changed.
     pub fn record(&self, position: usize) -> Result<Record, LogitsError> {
         let bytes = self.read(position, self.subject.record_bytes() as usize)?;
-        let record = Record::from_bytes(&bytes).filter(|record| (record.winner as usize) < self.subject.vocab);
+        let record =
+            Record::from_bytes(&bytes).filter(|record| (record.winner as usize) < self.subject.vocab);
         record.ok_or_else(|| self.damaged(position))
     }
 
@@ -112,7 +113,10 @@ impl LogitsFile {
     }
 
     fn damaged(&self, position: usize) -> LogitsError {
-        LogitsError::Content { path: self.path.clone(), reason: format!("its record of position {position} was changed") }
+        LogitsError::Content {
+            path: self.path.clone(),
+            reason: format!("its record of position {position} was changed"),
+        }
     }
 }
 
@@ -128,7 +132,11 @@ impl<F: Read + Write + Seek> LogitsWriter<F> {
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub fn open(mut file: F, subject: &Subject, truncate: impl FnOnce(&F, u64) -> io::Result<()>) -> io::Result<Self> {
+    pub fn open(
+        mut file: F,
+        subject: &Subject,
+        truncate: impl FnOnce(&F, u64) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let header = subject.to_bytes()?;
         let mut found = vec![0; header.len()];
         file.seek(SeekFrom::Start(0))?;

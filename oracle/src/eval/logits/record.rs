@@ -17,7 +17,8 @@ const FARTHEST: f64 = ((1_u32 << 24) - 1) as f64;
 /// that of one rounding.
 static EXPONENTIALS: LazyLock<[Vec<f64>; 2]> = LazyLock::new(|| {
     let unit = libm::ldexp(1.0, -UNIT_BITS);
-    [f64::from(1 << 12), 1.0].map(|step| (0..1 << 12).map(|at| libm::exp(-f64::from(at) * step * unit)).collect())
+    [f64::from(1 << 12), 1.0]
+        .map(|step| (0..1 << 12).map(|at| libm::exp(-f64::from(at) * step * unit)).collect())
 });
 
 /// What a checkpoint says at a position: its winner, and for each token how far its logit is below the largest.
@@ -70,7 +71,9 @@ impl Record {
 
     /// The codes of all distances.
     fn codes(&self) -> impl Iterator<Item = usize> {
-        self.distances.chunks_exact(DISTANCE).map(|code| usize::from(code[0]) | usize::from(code[1]) << 8 | usize::from(code[2]) << 16)
+        self.distances
+            .chunks_exact(DISTANCE)
+            .map(|code| usize::from(code[0]) | usize::from(code[1]) << 8 | usize::from(code[2]) << 16)
     }
 
     /// Compares f32 logits `[V]` with it; none if they are not finite, or of another vocabulary.
