@@ -8,13 +8,14 @@ use rayon::prelude::*;
 use super::logits::{Comparison, LogitsError, LogitsFile};
 use super::windows::Window;
 use crate::feeding::Feeding;
+use crate::interpreter::Port;
 use crate::lockstep::Lockstep;
 use crate::stepper::{StepError, Stepper};
 
 /// Most sequences that are fed in lockstep.
 const SEQUENCES: usize = 16;
-/// Most positions of caches that sequences in lockstep have together, unless one window has more.
-const CACHED_POSITIONS: usize = 8192;
+/// Most bytes that the caches of sequences in lockstep take together, unless those of one window take more.
+const CACHE_BYTES: u64 = 2 << 30;
 
 /// Why a bundle cannot be compared.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +102,8 @@ impl Feeder {
                 Ok(Feeder::Chunks(Box::new(stepper)))
             }
             _ => {
-                let sequences = (CACHED_POSITIONS / window).clamp(1, SEQUENCES);
+                let bytes = cache_bytes(&stepper).saturating_mul(window as u64).max(1);
+                let sequences = (CACHE_BYTES / bytes).clamp(1, SEQUENCES as u64) as usize;
                 let count = NonZeroUsize::new(sequences).unwrap_or(NonZeroUsize::MIN);
                 Ok(Feeder::Lockstep(Box::new(Lockstep::new(stepper, count)?), sequences))
             }
@@ -129,6 +131,15 @@ impl Feeder {
             Feeder::Lockstep(lockstep, _) => in_lockstep(lockstep, windows, logits, progress),
         }
     }
+}
+
+/// Bytes of the states for each position: they are f16, and positions are their only axis without a fixed size.
+fn cache_bytes(stepper: &Stepper) -> u64 {
+    let of_state = |port: &Port| {
+        let sizes = port.ty.shape.iter().filter_map(|dim| dim.fixed());
+        sizes.fold(size_of::<half::f16>() as u64, u64::saturating_mul)
+    };
+    stepper.session().states().map(of_state).fold(0, u64::saturating_add)
 }
 
 /// One window, in chunks.

@@ -15,8 +15,13 @@ use rayon::prelude::*;
 use super::error::ReferenceError;
 use super::product::{Product, slice};
 
-/// Weights that one thread has as f32 at a time: 8 MiB.
+/// Weights that one thread has as f32 at a time for few positions: 8 MiB.
 const AT_ONCE: usize = 1 << 21;
+/// The same for many positions.
+const AT_ONCE_FOR_MANY: usize = 1 << 22;
+/// Positions from which on the kernels of `gemm` add in an order that depends on the width of a matrix alone, and no longer on its
+/// height (0.19, `gemm_basic_generic`). Then parts may depend on the number of threads.
+const MANY: usize = 65;
 
 /// Tensors in memory, as they are stored.
 pub(super) type Loaded = BTreeMap<Role, Vec<bf16>>;
@@ -103,12 +108,12 @@ impl<'s> Weights<'s> {
 
     /// `x [n, k]` times the transpose of a matrix `[m, k]`, as `[n, m]`, row-major.
     ///
-    /// Some rows of the matrix at a time become f32 and are multiplied, each part on one thread: parts that share a thread's work
-    /// with others would wait for them. A result does not depend on what else is in `x`.
+    /// Some rows of the matrix at a time become f32 and are multiplied, each part on one thread: threads that share a part would wait for
+    /// each other. For many positions, all threads get parts of the same size. A result depends neither on them nor on what else is in `x`.
     pub(super) fn product(&self, x: &Tensor, role: Role) -> Result<Vec<f32>, ReferenceError> {
         let entry = self.checkpoint.require(role)?;
         let (height, width) = matrix(entry);
-        let rows = (AT_ONCE / width.max(1)).clamp(1, height.max(1));
+        let rows = rows_at_once(x.dim(0)?, height, width);
         let firsts: Vec<usize> = (0..height).step_by(rows).collect();
         if !self.loaded.contains_key(&role) {
             self.source.will_read(entry);
@@ -140,6 +145,16 @@ impl fmt::Debug for Weights<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Weights").field("source", &self.source).finish_non_exhaustive()
     }
+}
+
+/// Rows of a matrix `[height, width]` that are multiplied together with `n` positions.
+fn rows_at_once(n: usize, height: usize, width: usize) -> usize {
+    if n < MANY {
+        return (AT_ONCE / width.max(1)).clamp(1, height.max(1));
+    }
+    let threads = rayon::current_num_threads();
+    let parts = threads * (height * width).div_ceil(threads * AT_ONCE_FOR_MANY);
+    height.div_ceil(parts.max(1)).max(1)
 }
 
 /// What `half` does, apart from its care for signaling NaN.

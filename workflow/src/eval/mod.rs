@@ -107,10 +107,10 @@ impl EvalRequest {
         limits: Limits,
         progress: &dyn Progress,
     ) -> anyhow::Result<Evaluation> {
-        let mut store = Store::open(self, source, progress)?;
-        let logits = store.logits(self, source, progress)?;
-        self.bundles.iter().try_for_each(|bundle| check_bundle(bundle, logits.subject()))?;
-        let mut state = State::open(self.resume.as_deref(), logits.subject())?;
+        let mut store = Store::open(self, source)?;
+        self.bundles.iter().try_for_each(|bundle| check_bundle(bundle, store.subject()))?;
+        let mut state = State::open(self.resume.as_deref(), store.subject())?;
+        let logits = store.logits(source, progress)?;
         let mut bundles = Vec::new();
         for runnable in &self.bundles {
             let name = name_of(&runnable.bundle)?;
@@ -210,6 +210,18 @@ impl EvalRequest {
             );
         }
         Ok(Subject { checkpoint: file::identity(source)?, tokenizer: text.digest(), vocab, windows })
+    }
+
+    /// What the run is about, without the checkpoint: what its logits are about, except for what was typed.
+    fn subject_of(&self, logits: &LogitsFile) -> anyhow::Result<Subject> {
+        let subject = logits.subject().clone();
+        let has_text = self.text.is_some() || self.limit.is_some();
+        if !has_text && self.window.is_none() && self.stride.is_none() {
+            return Ok(subject);
+        }
+        let bundle = self.bundles.first().context("give a bundle to compare with --logits")?;
+        let windows = self.windows(&bundle.text()?, subject.windows.shape())?;
+        Ok(Subject { windows, ..subject })
     }
 
     /// Positions that the checkpoint and all bundles have.

@@ -17,9 +17,12 @@ use super::EvalRequest;
 
 /// The checkpoint's logits.
 pub(super) struct Store {
+    subject: Subject,
     /// The file, if it has a name.
     path: Option<PathBuf>,
-    /// A file without one, which is deleted with this.
+    /// The logits, if they are there already.
+    found: Option<LogitsFile>,
+    /// A file without a name, which is deleted with this.
     temporary: Option<StagedFile>,
     /// Whether the file is deleted when the run has succeeded.
     is_scratch: bool,
@@ -27,12 +30,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Decides where they are. Nothing is written yet.
-    pub(super) fn open(
-        request: &EvalRequest,
-        source: Option<&dyn Source>,
-        progress: &dyn Progress,
-    ) -> anyhow::Result<Self> {
+    /// Decides where they are, and opens them if they are there. Nothing is written yet.
+    pub(super) fn open(request: &EvalRequest, source: Option<&dyn Source>) -> anyhow::Result<Self> {
         let beside = |resume: &PathBuf| {
             let mut name = resume.clone().into_os_string();
             name.push(".logits");
@@ -41,56 +40,40 @@ impl Store {
         let kept = request.logits.clone().or_else(|| request.save_logits.clone());
         let is_scratch = kept.is_none() && request.resume.is_some();
         let path = kept.or_else(|| request.resume.as_ref().map(beside));
-        if source.is_none() && request.logits.is_none() {
-            bail!("give the checkpoint with --checkpoint, or its logits with --logits");
-        }
-        if let Some(path) = path.as_ref().filter(|path| path.exists() && request.logits.is_none()) {
-            progress.note(&format!(
-                "{}: the checkpoint's logits of an earlier run are used",
-                text::terminal::line(&path.display().to_string())
-            ));
+        let is_there = |path: &&PathBuf| request.logits.is_some() || path.exists();
+        let found = path.as_ref().filter(is_there).map(|path| LogitsFile::open(path)).transpose()?;
+        let subject = match (source, &found) {
+            (Some(source), _) => request.subject(source, &Reference::open(source)?)?,
+            (None, Some(found)) => request.subject_of(found)?,
+            (None, None) => bail!("give the checkpoint with --checkpoint, or its logits with --logits"),
+        };
+        if let Some(found) = &found {
+            found.require(&subject)?;
         }
         let guard = Outputs::new(request.inputs(), false).file(FileKind::Logits);
-        Ok(Store { path, temporary: None, is_scratch, guard })
+        Ok(Store { subject, path, found, temporary: None, is_scratch, guard })
     }
 
-    /// The checkpoint's logits: those that are there, if they are of the same subject, or else new ones.
+    /// What they are about.
+    pub(super) fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// The checkpoint's logits: those that are there, or else new ones.
     pub(super) fn logits(
         &mut self,
-        request: &EvalRequest,
         source: Option<&dyn Source>,
         progress: &dyn Progress,
     ) -> anyhow::Result<LogitsFile> {
-        let Some(source) = source else { return self.given(request) };
-        let reference = Reference::open(source)?;
-        let subject = request.subject(source, &reference)?;
-        if let Some(path) = self.path.clone().filter(|path| path.exists() || request.logits.is_some()) {
-            let file = LogitsFile::open(&path)?;
-            file.require(&subject)?;
-            return Ok(file);
+        match (self.found.take(), source) {
+            (Some(found), _) => Ok(found),
+            (None, Some(source)) => self.make(&Reference::open(source)?, progress),
+            (None, None) => bail!("there is no checkpoint"),
         }
-        self.make(&reference, &subject, progress)
     }
 
-    /// Logits of a checkpoint that is not here. What they are about is what was asked for, as far as it was.
-    fn given(&self, request: &EvalRequest) -> anyhow::Result<LogitsFile> {
-        let path = self.path.as_deref().unwrap_or(Path::new(""));
-        let file = LogitsFile::open(path)?;
-        let has_text = request.text.is_some() || request.limit.is_some();
-        if has_text || request.window.is_some() || request.stride.is_some() {
-            let bundle = request.bundles.first().context("give a bundle to compare with --logits")?;
-            let windows = request.windows(&bundle.text()?, file.subject().windows.shape())?;
-            file.require(&Subject { windows, ..file.subject().clone() })?;
-        }
-        Ok(file)
-    }
-
-    fn make(
-        &mut self,
-        reference: &Reference<'_>,
-        subject: &Subject,
-        progress: &dyn Progress,
-    ) -> anyhow::Result<LogitsFile> {
+    fn make(&mut self, reference: &Reference<'_>, progress: &dyn Progress) -> anyhow::Result<LogitsFile> {
+        let subject = &self.subject;
         let nowhere = || std::env::temp_dir().join("coreai-bundle-eval.logits");
         let path = self.path.clone().unwrap_or_else(nowhere);
         let adopted = if self.path.is_some() { StagedFile::adopt(&path, self.guard.clone())? } else { None };
@@ -98,7 +81,7 @@ impl Store {
             Some(staged) => staged,
             None => StagedFile::new(&path, self.guard.clone())?,
         };
-        self.check_space(&path, subject)?;
+        self.check_space(&path)?;
         let mut writer = LogitsWriter::open(staged, subject, |staged, end| staged.file().set_len(end))
             .with_context(|| format!("cannot write {}", path.display()))?;
         progress.begin("fp32 reference");
@@ -118,8 +101,8 @@ impl Store {
         Ok(file)
     }
 
-    fn check_space(&self, path: &Path, subject: &Subject) -> anyhow::Result<()> {
-        let (needed, available) = (subject.bytes(), available_bytes(path)?);
+    fn check_space(&self, path: &Path) -> anyhow::Result<()> {
+        let (needed, available) = (self.subject.bytes(), available_bytes(path)?);
         if needed <= available {
             return Ok(());
         }
