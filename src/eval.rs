@@ -173,8 +173,8 @@ fn print(evaluation: &Evaluation, width: usize, out: &mut dyn Write) -> io::Resu
     line(&format!("{}: {tokens} tokens in windows of {window}{stride}", evaluation.text), 2)?;
     line(
         &format!(
-            "fp32 reference: perplexity {:.4}, sure at {} of the positions",
-            reference.perplexity,
+            "fp32 reference: perplexity {}, sure at {} of the positions",
+            digits::perplexity(reference.perplexity),
             digits::percent(reference.sure as u64, positions)
         ),
         2,
@@ -183,9 +183,9 @@ fn print(evaluation: &Evaluation, width: usize, out: &mut dyn Write) -> io::Resu
     for EvaluatedBundle { bundle, figures, .. } in &evaluation.bundles {
         columns.row(vec![
             bundle.clone(),
-            format!("{:.2e}", figures.mean_kl),
+            digits::nats(figures.mean_kl),
             percent(figures.agreement),
-            format!("{:.4}", figures.perplexity),
+            digits::perplexity(figures.perplexity),
         ]);
     }
     write!(out, "\n{}", columns.text(width))?;
@@ -204,13 +204,13 @@ fn print_bundle(found: &EvaluatedBundle, width: usize, out: &mut dyn Write) -> i
         figures.sure.agreed,
         figures.sure.of
     ))?;
-    line(&format!("largest KL {:.2e} at position {}", figures.max_kl, figures.max_kl_position))?;
+    line(&format!("largest KL {} at position {}", digits::nats(figures.max_kl), figures.max_kl_position))?;
     found.failures.iter().try_for_each(|failure| line(&format!("failed: {failure}")))?;
     let mut columns = Columns::new(&["  tokens before", "mean KL", "agreement", "positions"]);
     for part in &figures.curve {
         columns.row(vec![
             format!("  {} to {}", part.first, part.last),
-            format!("{:.2e}", part.mean_kl),
+            digits::nats(part.mean_kl),
             format!("{:.2} %", 100.0 * part.agreement),
             digits::grouped(part.positions as u64),
         ]);

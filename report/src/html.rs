@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::bars::{self, Bars};
 use crate::digits;
-use crate::facts::{CacheMemory, Evaluation, FunctionWork, Gate, Group, Memory, Report};
+use crate::facts::{CacheMemory, CurvePart, Evaluation, FunctionWork, Gate, Group, Memory, Report};
 use crate::heat::{self, Heat};
 use crate::plot::{self, Plot};
 use crate::slots::{Slots, slots};
@@ -259,24 +259,24 @@ fn functions(report: &Report) -> Vec<FunctionRow<'_>> {
 
 fn evaluation(evaluation: &Evaluation) -> EvaluationView<'_> {
     let Evaluation { agreement, sure, .. } = evaluation;
-    let part = |part: &crate::facts::CurvePart| {
+    let part = |part: &CurvePart| {
         [
             format!("{} to {}", part.first, part.last),
             digits::grouped(part.positions),
-            format!("{:.2e}", part.mean_kl),
+            digits::nats(part.mean_kl),
             format!("{:.2} %", 100.0 * part.agreement),
         ]
     };
     EvaluationView {
         evaluation,
         positions: digits::grouped(evaluation.positions),
-        mean_kl: format!("{:.2e}", evaluation.mean_kl),
-        max_kl: format!("{:.2e}", evaluation.max_kl),
+        mean_kl: digits::nats(evaluation.mean_kl),
+        max_kl: digits::nats(evaluation.max_kl),
         agreement: digits::percent(agreement.agreed, agreement.of),
         interval: format!("{:.2} to {:.2} %", 100.0 * agreement.low, 100.0 * agreement.high),
         sure: format!("{} of {}", digits::grouped(sure.agreed), digits::grouped(sure.of)),
-        perplexity: format!("{:.4}", evaluation.perplexity),
-        reference_perplexity: format!("{:.4}", evaluation.reference_perplexity),
+        perplexity: digits::perplexity(evaluation.perplexity),
+        reference_perplexity: digits::perplexity(evaluation.reference_perplexity),
         curve: evaluation.curve.iter().map(part).collect(),
     }
 }

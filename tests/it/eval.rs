@@ -28,7 +28,7 @@ fn number(value: &Value) -> f64 {
 #[test]
 fn rules_are_compared_in_one_table() {
     let dir = Dir::new();
-    let arguments = ["eval", "--checkpoint", &tiny(), "--limit", "400", "--window", "128"];
+    let arguments = ["eval", "--checkpoint", &tiny(), "--limit", "200", "--window", "128"];
     let rules = ["--rule", "lattice,absmax,q4_0", "--rule", "int8,f16"];
     let mut command = dir.command(&with(&with(&arguments, &rules), &["--json"]));
     let temporary = dir.path("temporary");
@@ -39,7 +39,7 @@ fn rules_are_compared_in_one_table() {
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&found["text"], &found["passed"]), (&"the default text".into(), &true.into()));
     let reference = &found["reference"];
-    assert_eq!((&reference["positions"], &reference["window"]), (&400.into(), &128.into()));
+    assert_eq!((&reference["positions"], &reference["window"]), (&200.into(), &128.into()));
     let bundles = found["bundles"].as_array().unwrap();
     let names: Vec<&str> = bundles.iter().map(|bundle| bundle["bundle"].as_str().unwrap()).collect();
     assert_eq!(names, ["lattice", "absmax", "q4_0", "int8", "f16"]);
@@ -48,12 +48,12 @@ fn rules_are_compared_in_one_table() {
         let agreement = &bundles[at]["agreement"];
         assert!(number(&agreement["low"]) <= number(&agreement["share"]), "{name}");
         assert!(number(&agreement["share"]) <= number(&agreement["high"]), "{name}");
-        assert_eq!((&agreement["of"], &bundles[at]["not_finite"]), (&400.into(), &0.into()), "{name}");
+        assert_eq!((&agreement["of"], &bundles[at]["not_finite"]), (&200.into(), &0.into()), "{name}");
         assert!(0.0 < figure(at, "mean_kl") && figure(at, "mean_kl") < figure(at, "max_kl"), "{name}");
         assert!((figure(at, "perplexity") - figure(at, "mean_nll").exp()).abs() < 1e-9, "{name}");
         let curve = bundles[at]["curve"].as_array().unwrap();
         let positions: u64 = curve.iter().map(|part| part["positions"].as_u64().unwrap()).sum();
-        assert_eq!((positions, curve.len()), (400, 4), "{name}");
+        assert_eq!((positions, curve.len()), (200, 4), "{name}");
     }
     // What is off the lattice is far away; int8 lies between.
     let [lattice, absmax, q4_0, int8, half] = [0, 1, 2, 3, 4].map(|at| figure(at, "mean_kl"));
@@ -198,13 +198,12 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 fn an_interrupted_run_continues_and_says_the_same() {
     let dir = converted("lattice", "both");
     let (other, source) = (format!("{BUNDLE}_tbl"), tiny());
-    let run =
-        ["eval", BUNDLE, &other, "--checkpoint", &source, "--limit", "4000", "--window", "64", "--json"];
+    let run = ["eval", BUNDLE, &other, "--checkpoint", &source, "--limit", "400", "--window", "8", "--json"];
     let whole = dir.ok(&run);
     let resumed = with(&run, &["--resume", "state"]);
     let lines = || fs::read_to_string(dir.path("state")).map_or(0, |state| state.lines().count());
     // Once while the first bundle is measured, once while the second one is, where the run is still that far from its end.
-    for enough in [2, 70] {
+    for enough in [2, 51] {
         let child = dir.command(&resumed).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         until("results are kept", || lines() > enough);
         let begun = Instant::now();
@@ -219,7 +218,7 @@ fn an_interrupted_run_continues_and_says_the_same() {
     let mut state = fs::read(dir.path("state")).unwrap();
     state.truncate(state.len() - 7);
     fs::write(dir.path("state"), &state).unwrap();
-    let refused = dir.fails(&with(&resumed[..6], &["100", "--window", "64", "--resume", "state"]));
+    let refused = dir.fails(&with(&resumed[..6], &["100", "--window", "8", "--resume", "state"]));
     assert!(refused.contains("state"), "{refused}");
     assert_eq!(dir.ok(&resumed), whole);
     assert_eq!(dir.names("."), ["out"]);

