@@ -221,21 +221,20 @@ impl Decoder<'_> {
         cache: &mut Option<(Tensor, Tensor)>,
     ) -> candle_core::Result<Tensor> {
         let (n, eps) = (rows.len(), self.config.rms_eps);
-        let rotation = places.rotation.of_first(n)?;
-        let heads = |x: &Tensor, heads: usize| {
-            let x = x.narrow(0, rows.start, n)?;
-            x.reshape((n, heads, layer.head_dim))?.transpose(0, 1)?.contiguous()
+        let (cos, sin) = (places.rotation.cos.narrow(0, 0, n)?, places.rotation.sin.narrow(0, 0, n)?);
+        // Of the sequence's rows: normed, rotated unless they are values, and then by head, `[heads, n, head_dim]`.
+        let heads = |x: &Tensor, norm: Option<&Tensor>, rotates: bool| {
+            let x = by_rows([&x.narrow(0, rows.start, n)?, &cos, &sin], |[x, cos, sin]| {
+                let x = x.reshape((x.dim(0)?, (), layer.head_dim))?;
+                let x = rms_norm(&x, norm, eps)?;
+                if rotates { rotate(&x, cos, sin) } else { Ok(x) }
+            })?;
+            x.transpose(0, 1)?.contiguous()
         };
-        let q = heads(&projected.q, self.config.heads)?;
-        let q = rotate(&rms_norm(&q, Some(q_norm), eps)?, &rotation)?;
+        let q = heads(&projected.q, Some(q_norm), true)?;
         if let Some((k, v)) = &projected.kv {
-            let k = heads(k, layer.kv_heads)?;
-            let v = match v {
-                Some(v) => heads(v, layer.kv_heads)?,
-                None => k.clone(),
-            };
-            let k = rotate(&rms_norm(&k, k_norm.as_ref(), eps)?, &rotation)?;
-            let v = rms_norm(&v, None, eps)?;
+            let v = heads(v.as_ref().unwrap_or(k), None, false)?;
+            let k = heads(k, k_norm.as_ref(), true)?;
             *cache = Some(match cache.take() {
                 Some((keys, values)) => (Tensor::cat(&[keys, k], 1)?, Tensor::cat(&[values, v], 1)?),
                 None => (k, v),
