@@ -6,6 +6,7 @@ mod dense;
 mod exact;
 mod gate;
 mod interpreter_apple;
+mod lockstep;
 mod prefill;
 mod reference;
 mod run;
