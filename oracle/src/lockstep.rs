@@ -43,6 +43,6 @@ impl Lockstep {
     /// If there are more tokens than sequences.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f32>>, StepError> {
         assert!(tokens.len() <= self.sequences.len(), "there are more tokens than sequences");
-        self.sequences.iter_mut().zip(tokens).map(|(sequence, token)| sequence.feed(*token)).collect()
+        Stepper::feed_together(&mut self.sequences, tokens)
     }
 }

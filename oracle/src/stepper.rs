@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use aimodel::{Dim, Element, OpId};
+use rayon::prelude::*;
 
 use crate::feeding::{Feeding, chunk_lengths, chunks, fixed_lengths};
 use crate::interpreter::{InterpretError, Outputs, Port, Rounding, Session, Tensor};
@@ -256,6 +257,22 @@ impl Stepper {
             return self.prefill(tokens);
         }
         self.feed_chunk_observed(tokens, &mut |_, _, _| {})
+    }
+
+    /// Feeds one token to each of the first sequences of one package, whose weights are then read once; returns the logits of each.
+    pub(crate) fn feed_together(
+        sequences: &mut [Stepper],
+        tokens: &[u32],
+    ) -> Result<Vec<Vec<f32>>, StepError> {
+        let mut inputs = Vec::with_capacity(tokens.len());
+        for (sequence, token) in sequences.iter_mut().zip(tokens) {
+            inputs.push(sequence.inputs(&[*token])?);
+        }
+        let mut sessions: Vec<&mut Session> =
+            sequences.iter_mut().zip(tokens).map(|(sequence, _)| &mut sequence.session).collect();
+        let outputs = Session::step_together(&mut sessions, &inputs)?;
+        sequences.iter_mut().zip(tokens).for_each(|(sequence, _)| sequence.positions += 1);
+        Ok(outputs.par_iter().map(|outputs| outputs.logits(0)).collect::<Result<_, _>>()?)
     }
 
     fn feed_chunk_observed(

@@ -7,6 +7,7 @@ mod eval;
 mod exact;
 mod gate;
 mod interpreter_apple;
+mod lockstep;
 mod prefill;
 mod reference;
 mod run;
