@@ -161,7 +161,7 @@ fn stored_logits_lose_less_than_a_millionth_of_a_nat() {
             }
         }
         println!("{name}: stored {stored:.1e}, as f16 {as_halves:.1e}");
-        assert!(stored < 1e-7, "{name}: {stored:e}");
+        assert!(stored < 5e-7, "{name}: {stored:e}");
         assert!(as_halves > 10.0 * stored, "{name}: f16 would do, {as_halves:e}");
     }
 }
