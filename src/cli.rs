@@ -7,8 +7,8 @@ use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 
 use crate::{
-    aotc, check, convert, diff, doctor, explain, gate, inspect, manual, oracle, pack, publish, release, run,
-    tables,
+    aotc, check, convert, diff, doctor, eval, explain, gate, inspect, manual, oracle, pack, publish, release,
+    run, tables,
 };
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
@@ -31,6 +31,7 @@ pub(crate) enum Command {
     Explain(explain::Arguments),
     Oracle(oracle::Arguments),
     Gate(gate::Arguments),
+    Eval(Box<eval::Arguments>),
     Run(run::Arguments),
     Check(check::Arguments),
     Release(release::Arguments),
@@ -52,6 +53,7 @@ impl Command {
             Command::Explain(arguments) => explain::run(&arguments),
             Command::Oracle(arguments) => oracle::run(&arguments),
             Command::Gate(arguments) => gate::run(&arguments),
+            Command::Eval(arguments) => eval::run(&arguments),
             Command::Run(arguments) => run::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Release(arguments) => release::run(&arguments),

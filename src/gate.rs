@@ -55,10 +55,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = Bounds::LOSSLESS.min_positions as u32, value_parser = clap::value_parser!(u32).range(1..))]
     min_positions: u32,
     /// Minimum cosine of the logits at any position [default: 0.995; 0.99 with int8 weights]
-    #[arg(long, value_name = "X", value_parser = cosine, requires = "checkpoint")]
+    #[arg(long, value_name = "X", value_parser = share, requires = "checkpoint")]
     min_cosine: Option<f64>,
     /// Minimum mean cosine of the logits [default: 0.9995; 0.999 with int8 weights]
-    #[arg(long, value_name = "X", value_parser = cosine, requires = "checkpoint")]
+    #[arg(long, value_name = "X", value_parser = share, requires = "checkpoint")]
     min_mean_cosine: Option<f64>,
     /// Maximum mean KL divergence in nats [default: 0.001; 0.004 with int8 weights]
     #[arg(long, value_name = "X", value_parser = divergence, requires = "checkpoint")]
@@ -84,11 +84,11 @@ impl Arguments {
     }
 }
 
-fn cosine(typed: &str) -> Result<f64, String> {
+pub(crate) fn share(typed: &str) -> Result<f64, String> {
     number(typed).filter(|value| *value <= 1.0).ok_or_else(|| "give a number from 0 to 1".to_owned())
 }
 
-fn divergence(typed: &str) -> Result<f64, String> {
+pub(crate) fn divergence(typed: &str) -> Result<f64, String> {
     number(typed).ok_or_else(|| "give a number that is not negative".to_owned())
 }
 
@@ -153,7 +153,7 @@ struct Both {
 impl Arguments {
     /// What the probe may replace: an older one.
     fn probe_output(&self) -> Output {
-        let inputs = [&self.runnable.bundle, &self.oracle].into_iter().chain(&self.runnable.tables);
+        let inputs = [&self.runnable.bundle, &self.oracle].into_iter().chain(&self.runnable.how.tables);
         let checkpoint = self.checkpoint.as_deref().map(PathBuf::from);
         Outputs::new(inputs.cloned().chain(checkpoint), true).file(FileKind::Probe)
     }

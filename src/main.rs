@@ -7,6 +7,7 @@ mod columns;
 mod convert;
 mod diff;
 mod doctor;
+mod eval;
 mod explain;
 mod failure;
 mod gate;

@@ -40,6 +40,11 @@ impl Bar {
         Bar { bar: terminal::bar("gate {bar:30} {pos}/{len} positions, {per_sec}, {eta}"), events: None }
     }
 
+    /// A bar over work that has no unit.
+    pub(crate) fn of_work() -> Self {
+        Bar { bar: terminal::bar("{bar:30} {percent:>3} %, {eta} left {wide_msg}"), events: None }
+    }
+
     /// A bar over the bytes of items that events call `noun`; `json` writes events instead.
     pub(crate) fn or_events(noun: &'static str, json: bool) -> Self {
         if !json {

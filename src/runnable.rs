@@ -1,7 +1,7 @@
 //! Arguments of every command that runs a bundle.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ::oracle::interpreter::Rounding;
 use clap::{Args, ValueEnum};
@@ -12,6 +12,13 @@ use workflow::runnable::Runnable;
 pub(crate) struct RunnableArguments {
     /// Bundle, or package
     pub(crate) bundle: PathBuf,
+    #[command(flatten)]
+    pub(crate) how: RunArguments,
+}
+
+/// How a bundle is run.
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
     /// Table folder of the bundle [default: the one beside it that has its stamp]
     #[arg(long, value_name = "DIR")]
     pub(crate) tables: Option<PathBuf>,
@@ -34,10 +41,16 @@ pub(crate) enum Sums {
 
 impl RunnableArguments {
     pub(crate) fn runnable(&self) -> Runnable {
+        self.how.runnable(&self.bundle)
+    }
+}
+
+impl RunArguments {
+    pub(crate) fn runnable(&self, bundle: &Path) -> Runnable {
         let rounding = match self.sums {
             Sums::Wide => Rounding::Once,
             Sums::Apple => Rounding::EachStep,
         };
-        Runnable { bundle: self.bundle.clone(), tables: self.tables.clone(), rounding, chunk: self.chunk }
+        Runnable { bundle: bundle.to_owned(), tables: self.tables.clone(), rounding, chunk: self.chunk }
     }
 }

@@ -6,13 +6,16 @@
 
 mod child;
 mod conversion;
+mod engine;
 mod figure;
 mod files;
 mod floor;
 mod hub;
 mod kernels;
+mod llama;
 mod machine;
 mod prompts;
+mod synthetic;
 mod weights;
 
 use std::fs;
@@ -35,6 +38,8 @@ enum Section {
     Conversion,
     /// The interpreter, token by token and in chunks; takes 3 GB of space
     Prompts,
+    /// The interpreter decoding, reading prompts and in lockstep, beside llama.cpp; takes 8 GB of space
+    Engine,
     /// The command reading from a Hub, beside the transfer alone; takes 9 GB of space
     Hub,
 }
@@ -63,6 +68,9 @@ struct Options {
     /// Python with gguf and coreai-core, for peers
     #[arg(long)]
     python: Option<PathBuf>,
+    /// Folder of llama.cpp's programs, for a peer
+    #[arg(long)]
+    llama: Option<PathBuf>,
     /// Folder of the scripts that Python runs
     #[arg(long)]
     scripts: PathBuf,
@@ -106,6 +114,9 @@ fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
     }
     if options.wants(Section::Prompts) {
         prompts::measure(options, figures)?;
+    }
+    if options.wants(Section::Engine) {
+        engine::measure(options, figures)?;
     }
     if options.wants(Section::Hub) {
         hub::measure(options, figures)?;

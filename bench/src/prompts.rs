@@ -1,27 +1,19 @@
 //! The interpreter on a model of E4B's widths, six layers deep: tokens one by one, and prompts in chunks.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::Path;
 
-use aimodel::bytecode::layout::Layout;
-use aimodel::package::{PackageMetadata, PackageWriter};
-use anyhow::{Context, Result, ensure};
-use checkpoint::config::DecoderConfig;
-use converter::decoder::{CacheForm, Functions, GraphOptions, Prefill, Sequence, Variant, build};
-use converter::quant::Int4Rule;
-use converter::recipe::{Recipe, Treatment};
-use fixtures::Shape;
+use anyhow::{Context, Result};
+use converter::decoder::{Functions, Prefill, Sequence, Variant};
 use oracle::feeding::{Feeding, chunks};
 use oracle::interpreter::Session;
 use oracle::stepper::Stepper;
 
 use crate::Options;
 use crate::figure::{Figures, median, seconds};
+use crate::synthetic::write_package;
 
 const SECTION: &str = "prompts in the interpreter, 6 layers of E4B's widths";
-const LAYERS: usize = 6;
 /// Tokens of the prompt, those of it that are fed one by one, and those of a chunk.
 const PROMPT: usize = 256;
 const ALONE: usize = 16;
@@ -30,7 +22,8 @@ const CHUNK: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 /// Measures all of them.
 pub(crate) fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
     let package = options.scratch.join("prompts.aimodel");
-    write_package(&package)?;
+    let functions = Functions { main: Sequence::Dynamic, prefill: Some(Prefill::Caches) };
+    write_package(&package, Variant::Stock, functions)?;
     let mut stepper = Stepper::new(Session::open(&package)?, None)?;
     let tokens: Vec<u32> = (0..PROMPT as u32).map(|at| at * 7 + 2).collect();
     // The pages are read, and what a thread needs is made.
@@ -72,34 +65,4 @@ fn repeat(
         Ok(1e3 * seconds(|| read(stepper, tokens))? / tokens.len() as f64)
     };
     (0..options.runs).map(|_| run()).collect()
-}
-
-/// A package for Apple's engine. Every blob is a run of one small half, which is as good a row of codes as any.
-fn write_package(directory: &Path) -> Result<()> {
-    // Without shared layers, `prefill` saves little: the last layer's attention, the MLPs and the head.
-    let shape = Shape { kv_shared: 0, ..Shape::e4b(LAYERS) };
-    let config = DecoderConfig::from_json(shape.config().to_string().as_bytes())?;
-    let int4 = Treatment::Int4(Int4Rule::Lattice);
-    let options = GraphOptions {
-        variant: Variant::Stock,
-        recipe: Recipe::new(int4, int4),
-        tied_head: true,
-        functions: Functions { main: Sequence::Dynamic, prefill: Some(Prefill::Caches) },
-        caches: CacheForm::Padded,
-    };
-    let graph = build(&config, options, &BTreeMap::new())?;
-    let layout = Layout::new(&graph.module).context("the graph is too large")?;
-    let mut writer = PackageWriter::create(directory, &layout)?;
-    let piece = half::f16::from_f32(0.002).to_le_bytes().repeat(1 << 19);
-    while let Some(placement) = writer.next_blob() {
-        let mut left = usize::try_from(placement.length)?;
-        while left > 0 {
-            let part = left.min(piece.len());
-            writer.write(&piece[..part])?;
-            left -= part;
-        }
-    }
-    let written = writer.finish(&PackageMetadata::new("bench", "20260101T000000Z"))?;
-    ensure!(written.bytes == layout.total, "the package has another size than planned");
-    Ok(())
 }

@@ -3,15 +3,17 @@
 //! [`interpreter`] runs an `.aimodel` package on a CPU; [`stepper`] feeds it tokens as the engine does, one by one or in the
 //! chunks of [`feeding`], with the per-layer rows of [`tables`]. [`reference`](mod@reference) computes the checkpoint in fp32.
 //! [`file`](mod@file) stores the checkpoint's predictions for some [`prompts`], and [`gate`] compares a bundle with them.
-//! [`text`] and [`generate`] chat with a bundle found by [`bundle`].
+//! [`eval`] measures on a text how far bundles are from their checkpoint. [`text`] and [`generate`] chat with a bundle found by [`bundle`].
 
 pub mod bundle;
 mod contexts;
+pub mod eval;
 pub mod feeding;
 pub mod file;
 pub mod gate;
 pub mod generate;
 pub mod interpreter;
+pub mod lockstep;
 pub mod prompts;
 pub mod reference;
 pub mod score;

@@ -1,8 +1,10 @@
 //! Feeds tokens to a package as the engine does: ids, positions, and the per-layer rows of the tables.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use aimodel::{Dim, Element, OpId};
+use rayon::prelude::*;
 
 use crate::feeding::{Feeding, chunk_lengths, chunks, fixed_lengths};
 use crate::interpreter::{InterpretError, Outputs, Port, Rounding, Session, Tensor};
@@ -62,7 +64,7 @@ const TABLE_SCALES: &str = "ple_scale";
 #[derive(Debug)]
 pub struct Stepper {
     session: Session,
-    tables: Option<Tables>,
+    tables: Option<Arc<Tables>>,
     /// Whether the graph takes each token's rows as an input.
     rows_given: bool,
     positions: usize,
@@ -85,7 +87,22 @@ impl Stepper {
         if rows_given && tables.is_none() {
             return Err(StepError::NoTables { input: TOKEN_ROWS });
         }
-        Ok(Stepper { session, tables, rows_given, positions: 0, feeding: Feeding::default() })
+        Ok(Stepper {
+            session,
+            tables: tables.map(Arc::new),
+            rows_given,
+            positions: 0,
+            feeding: Feeding::default(),
+        })
+    }
+
+    /// Another sequence of the same package, weights and tables, with empty states.
+    ///
+    /// # Errors
+    /// If the states cannot be allocated.
+    pub fn sibling(&self) -> Result<Stepper, StepError> {
+        let (session, tables) = (self.session.sibling()?, self.tables.clone());
+        Ok(Stepper { session, tables, positions: 0, ..*self })
     }
 
     /// Starts a new sequence with empty states.
@@ -109,7 +126,7 @@ impl Stepper {
 
     /// The tables, if there are any.
     pub fn tables(&self) -> Option<&Tables> {
-        self.tables.as_ref()
+        self.tables.as_deref()
     }
 
     /// Chooses how f16 results are rounded from the next token on.
@@ -240,6 +257,22 @@ impl Stepper {
             return self.prefill(tokens);
         }
         self.feed_chunk_observed(tokens, &mut |_, _, _| {})
+    }
+
+    /// Feeds one token to each of the first sequences of one package, whose weights are then read once; returns the logits of each.
+    pub(crate) fn feed_together(
+        sequences: &mut [Stepper],
+        tokens: &[u32],
+    ) -> Result<Vec<Vec<f32>>, StepError> {
+        let mut inputs = Vec::with_capacity(tokens.len());
+        for (sequence, token) in sequences.iter_mut().zip(tokens) {
+            inputs.push(sequence.inputs(&[*token])?);
+        }
+        let mut sessions: Vec<&mut Session> =
+            sequences.iter_mut().zip(tokens).map(|(sequence, _)| &mut sequence.session).collect();
+        let outputs = Session::step_together(&mut sessions, &inputs)?;
+        sequences.iter_mut().zip(tokens).for_each(|(sequence, _)| sequence.positions += 1);
+        Ok(outputs.par_iter().map(|outputs| outputs.logits(0)).collect::<Result<_, _>>()?)
     }
 
     fn feed_chunk_observed(

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use checkpoint::source::{Source, SourceError};
+use output::Digest;
 use packer::template::{Conversation, Message, Renderer, TemplateError};
 use serde_json::Value;
 use text::small;
@@ -66,6 +67,7 @@ pub struct Text {
     template: Option<String>,
     bos: String,
     stops: BTreeSet<u32>,
+    digest: Digest,
 }
 
 impl Text {
@@ -88,6 +90,7 @@ impl Text {
     /// Reads files by name; `dir` is for messages.
     fn read(dir: &Path, file: Files<'_>) -> Result<Text, TextError> {
         let bytes = file(TOKENIZER)?.ok_or_else(|| TextError::Missing { path: dir.to_owned() })?;
+        let digest = Digest::of_bytes(&bytes);
         packer::tokenizer::check_steps(&bytes).map_err(|error| TextError::Tokenizer(error.to_string()))?;
         let tokenizer =
             Tokenizer::from_bytes(bytes).map_err(|error| TextError::Tokenizer(error.to_string()))?;
@@ -105,7 +108,17 @@ impl Text {
         let (bos, eos) = (special(&config, "bos_token"), special(&config, "eos_token"));
         let mut stops: BTreeSet<u32> = ids(generation.get("eos_token_id")).collect();
         stops.extend(tokenizer.token_to_id(&eos));
-        Ok(Text { tokenizer, template, bos, stops })
+        Ok(Text { tokenizer, template, bos, stops, digest })
+    }
+
+    /// SHA-256 of tokenizer.json: equal files make equal tokens.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The token that begins a text, if there is one.
+    pub fn begin(&self) -> Option<u32> {
+        self.tokenizer.token_to_id(&self.bos)
     }
 
     /// Whether a token ends a reply: those of `generation_config.json` and the tokenizer's end token.
@@ -121,7 +134,7 @@ impl Text {
         let encoded =
             self.tokenizer.encode(text, false).map_err(|error| TextError::Tokenizer(error.to_string()))?;
         let mut ids = encoded.get_ids().to_vec();
-        if let Some(bos) = self.tokenizer.token_to_id(&self.bos)
+        if let Some(bos) = self.begin()
             && ids.first() != Some(&bos)
         {
             ids.insert(0, bos);

@@ -21,7 +21,7 @@ pub use guard::{Guard, KeepExisting};
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use error::io_error;
@@ -149,11 +149,13 @@ impl StagedDirectory {
     }
 }
 
-/// A file under construction beside its target. Write to it through [`Write`] and [`Seek`].
+/// A file under construction beside its target. Write to it through [`Write`] and [`Seek`]; [`Read`] reads it again.
 #[derive(Debug)]
 pub struct StagedFile {
     place: Place,
     file: File,
+    /// The advisory lock of an adopted file; that of a new one is on `file`.
+    _lock: Option<File>,
 }
 
 impl StagedFile {
@@ -167,7 +169,24 @@ impl StagedFile {
         place.remove_stale();
         let file =
             place.stage(|path| OpenOptions::new().read(true).write(true).create_new(true).open(path))?;
-        Ok(Self { place, file })
+        Ok(Self { place, file, _lock: None })
+    }
+
+    /// Adopts the newest hidden file that [`Self::leave`], or a killed run with the same target, left behind. Nothing if there is none.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn adopt(target: &Path, guard: impl Guard + 'static) -> Result<Option<Self>, StagingError> {
+        let mut place = Place::prepare(target, Box::new(guard), Kind::File)?;
+        let Some(lock) = place.adopt(None) else { return Ok(None) };
+        let opened = OpenOptions::new().read(true).write(true).open(place.staging());
+        let file = opened.map_err(io_error("open", place.staging()))?;
+        Ok(Some(Self { place, file, _lock: Some(lock) }))
+    }
+
+    /// Keeps the hidden file when this is dropped without [`Self::commit`], for [`Self::adopt`] in a later run.
+    pub fn leave(&mut self) {
+        self.place.leave();
     }
 
     /// Checks what [`Self::new`] would check, and makes nothing: for outputs that are made at the end of a long run.
@@ -201,6 +220,12 @@ impl StagedFile {
         self.file.sync_all().map_err(io_error("sync", self.place.staging()))?;
         place::publish(std::iter::once(&mut self.place))?;
         Ok(self.place.absolute().to_path_buf())
+    }
+}
+
+impl Read for StagedFile {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.read(bytes)
     }
 }
 

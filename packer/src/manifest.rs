@@ -173,6 +173,9 @@ pub struct Manifest {
     /// The gate's report.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub gate: Value,
+    /// How far the bundle is from its checkpoint on a text, as `eval --record` found.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub evaluation: Value,
     /// The stamp that ties tables and bundles; see [`tables_digest`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables_digest: Option<Digest>,
@@ -197,6 +200,7 @@ impl Manifest {
             source: provenance.source,
             conversion: provenance.conversion,
             gate: provenance.gate,
+            evaluation: Value::Null,
             tables_digest: provenance.tables_digest,
             compiled_from: provenance.compiled_from,
             files,

@@ -37,6 +37,17 @@ pub fn percent(part: u64, whole: u64) -> String {
     format!("{share:.2} %")
 }
 
+/// A divergence in nats: as a power of ten where it is small.
+pub fn nats(divergence: f64) -> String {
+    if divergence < 0.1 { format!("{divergence:.2e}") } else { format!("{divergence:.3}") }
+}
+
+/// A perplexity with five digits or more.
+pub fn perplexity(value: f64) -> String {
+    let decimals = if value < 1000.0 { 3 } else { 0 };
+    format!("{value:.decimals$}")
+}
+
 /// A shape as `[128, 4]`.
 pub fn shape(extents: &[u64]) -> String {
     format!("[{}]", text::bounds::extents(extents, ", "))
@@ -54,5 +65,7 @@ mod tests {
         assert_eq!(super::percent(99_999, 100_000), "99.99 %");
         assert_eq!(super::percent(3, 3), "100.00 %");
         assert_eq!(super::shape(&[2, 3]), "[2, 3]");
+        assert_eq!([0.000_021_04, 2.88].map(super::nats), ["2.10e-5", "2.880"]);
+        assert_eq!([12.345_67, 108_935.9].map(super::perplexity), ["12.346", "108936"]);
     }
 }

@@ -36,6 +36,9 @@ pub struct Report {
     pub stretches: Vec<Stretch>,
     /// A verdict for each bundle that was compared with the checkpoint.
     pub gates: Vec<Gate>,
+    /// How far bundles are from their checkpoint on a text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluations: Vec<Evaluation>,
     /// Sentences about what could not be determined.
     pub unknown: Vec<String>,
 }
@@ -280,4 +283,59 @@ pub struct Position {
     pub qualified: bool,
     /// Whether both have the same winner.
     pub agrees: bool,
+}
+
+/// How far a bundle is from its checkpoint on a text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// The bundle.
+    pub bundle: String,
+    /// What the text is called.
+    pub text: String,
+    /// Positions that were scored.
+    pub positions: u64,
+    /// Tokens of a window.
+    pub window: u64,
+    /// Perplexity of the bundle.
+    pub perplexity: f64,
+    /// Perplexity of the checkpoint.
+    pub reference_perplexity: f64,
+    /// Mean of KL(checkpoint || bundle), in nats.
+    pub mean_kl: f64,
+    /// Largest of a position.
+    pub max_kl: f64,
+    /// Positions with the checkpoint's winner.
+    pub agreement: Agreement,
+    /// The same where the checkpoint is sure.
+    pub sure: Agreement,
+    /// The same by the position in the window.
+    pub curve: Vec<CurvePart>,
+}
+
+/// Positions that agree.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// How many do.
+    pub agreed: u64,
+    /// All of them.
+    pub of: u64,
+    /// Lower bound of the share, 95 %.
+    pub low: f64,
+    /// Upper bound.
+    pub high: f64,
+}
+
+/// Positions with so many tokens before them in their window.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CurvePart {
+    /// The fewest tokens.
+    pub first: u64,
+    /// The most.
+    pub last: u64,
+    /// Scored positions.
+    pub positions: u64,
+    /// Mean divergence.
+    pub mean_kl: f64,
+    /// Share of positions with the checkpoint's winner.
+    pub agreement: f64,
 }

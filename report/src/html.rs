@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use crate::bars::{self, Bars};
 use crate::digits;
-use crate::facts::{CacheMemory, Download, Exactness, FunctionWork, Gate, Group, Memory, Report};
+use crate::facts::{
+    CacheMemory, CurvePart, Download, Evaluation, Exactness, FunctionWork, Gate, Group, Memory, Report,
+};
 use crate::heat::{self, Heat};
 use crate::plot::{self, Plot};
 use crate::slots::{Slots, slots};
@@ -49,6 +51,7 @@ struct Page<'r> {
     stages: Bars,
     stretches: Bars,
     gates: Vec<GateView<'r>>,
+    evaluations: Vec<EvaluationView<'r>>,
 }
 
 /// One of the most important numbers.
@@ -130,6 +133,21 @@ struct GateView<'r> {
     margin: Option<Plot>,
 }
 
+/// An evaluation in words.
+#[derive(Debug, Serialize)]
+struct EvaluationView<'r> {
+    evaluation: &'r Evaluation,
+    positions: String,
+    mean_kl: String,
+    max_kl: String,
+    agreement: String,
+    interval: String,
+    sure: String,
+    perplexity: String,
+    reference_perplexity: String,
+    curve: Vec<[String; 4]>,
+}
+
 /// Renders a report as one HTML file that needs nothing else.
 ///
 /// # Errors
@@ -176,6 +194,7 @@ fn page(report: &Report) -> Page<'_> {
                 margin: plot::margin(gate),
             })
             .collect(),
+        evaluations: report.evaluations.iter().map(evaluation).collect(),
     }
 }
 
@@ -187,7 +206,10 @@ fn recovered(report: &Report) -> impl Iterator<Item = (&Tensor, &Recovery)> {
 fn headline(report: &Report) -> Vec<Fact> {
     let fact = |value: String, label: &str, class| Fact { value, label: label.to_owned(), class };
     let bytes: u64 = report.sizes.iter().map(|size| size.bytes).sum();
-    let mut facts = vec![fact(digits::bytes(bytes), "of graphs and tables", "")];
+    let mut facts = Vec::new();
+    if bytes > 0 {
+        facts.push(fact(digits::bytes(bytes), "of graphs and tables", ""));
+    }
     let four_bit = || recovered(report).filter(|(tensor, _)| tensor.has_4_bit_codes());
     let blocks: u64 = four_bit().map(|(_, recovery)| recovery.blocks).sum();
     if blocks > 0 {
@@ -286,6 +308,30 @@ fn functions(report: &Report) -> Vec<FunctionRow<'_>> {
         rows.push(FunctionRow { name, tokens, multiply_adds, weights: digits::bytes(*weight_bytes) });
     }
     rows
+}
+
+fn evaluation(evaluation: &Evaluation) -> EvaluationView<'_> {
+    let Evaluation { agreement, sure, .. } = evaluation;
+    let part = |part: &CurvePart| {
+        [
+            format!("{} to {}", part.first, part.last),
+            digits::grouped(part.positions),
+            digits::nats(part.mean_kl),
+            format!("{:.2} %", 100.0 * part.agreement),
+        ]
+    };
+    EvaluationView {
+        evaluation,
+        positions: digits::grouped(evaluation.positions),
+        mean_kl: digits::nats(evaluation.mean_kl),
+        max_kl: digits::nats(evaluation.max_kl),
+        agreement: digits::percent(agreement.agreed, agreement.of),
+        interval: format!("{:.2} to {:.2} %", 100.0 * agreement.low, 100.0 * agreement.high),
+        sure: format!("{} of {}", digits::grouped(sure.agreed), digits::grouped(sure.of)),
+        perplexity: digits::perplexity(evaluation.perplexity),
+        reference_perplexity: digits::perplexity(evaluation.reference_perplexity),
+        curve: evaluation.curve.iter().map(part).collect(),
+    }
 }
 
 fn inexact(report: &Report) -> Vec<String> {

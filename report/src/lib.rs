@@ -13,7 +13,7 @@ mod slots;
 mod tensor;
 
 pub use facts::{
-    CacheMemory, Conversion, Download, Exactness, FunctionWork, Gate, Group, Memory, Origin, Position,
-    Report, Sequence, Size, Slot, Stretch, Timing,
+    Agreement, CacheMemory, Conversion, CurvePart, Download, Evaluation, Exactness, FunctionWork, Gate,
+    Group, Memory, Origin, Position, Report, Sequence, Size, Slot, Stretch, Timing,
 };
 pub use tensor::{Codes, Recovery, Tensor, Worst, layer_of};

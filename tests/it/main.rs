@@ -10,6 +10,7 @@ mod dense;
 mod diff;
 mod digests;
 mod dist;
+mod eval;
 mod explain;
 mod hub;
 mod inspect;

@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod convert;
 pub mod diff;
 pub mod doctor;
+pub mod eval;
 pub mod explain;
 mod functions;
 pub mod gate;

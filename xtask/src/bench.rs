@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: builds everything in release mode and runs the benchmarks of `bench/`.
 
 use crate::judges::{python, scripts};
+use crate::llama;
 use crate::workspace::{cargo, root, run as run_command, target};
 use anyhow::Result;
 use clap::Args;
@@ -17,9 +18,18 @@ pub(crate) struct Options {
     /// File for the measurements [default: in cargo's target folder]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// `--only kernels|files|conversion`, `--layers 6,18,42`, `--runs N`
+    /// `--only kernels|files|conversion|prompts|engine|hub`, `--layers 6,18,42`, `--runs N`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
+}
+
+impl Options {
+    /// Whether a section is measured, as far as that is known before the arguments are parsed: llama.cpp takes minutes to build.
+    fn wants(&self, section: &str) -> bool {
+        let has =
+            |word: &str| self.arguments.iter().any(|argument| argument.to_string_lossy().contains(word));
+        has(section) || !has("--only")
+    }
 }
 
 /// Builds, then measures. Peers in Python take part if their environment can be made.
@@ -40,6 +50,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match python() {
         Ok(python) => drop(command.arg("--python").arg(python)),
         Err(error) => println!("no peers in Python: {error:#}"),
+    }
+    if options.wants("engine") {
+        match llama::programs() {
+            Ok(programs) => drop(command.arg("--llama").arg(programs)),
+            Err(error) => println!("no llama.cpp: {error:#}"),
+        }
     }
     run_command(command.args(&options.arguments))
 }

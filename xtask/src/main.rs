@@ -12,6 +12,7 @@ mod bench;
 mod dist;
 mod fixture;
 mod judges;
+mod llama;
 mod suite;
 mod workspace;
 

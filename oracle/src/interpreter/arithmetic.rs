@@ -3,7 +3,10 @@
 //! Floats are computed in f32 and rounded once to the result's type; sums run in row-major order. Functions that are not basic
 //! arithmetic come from `libm` in f64, so that every platform gives the same bits.
 
+use std::sync::LazyLock;
+
 use aimodel::{Element, Opcode};
+use half::f16;
 use rayon::prelude::*;
 
 use super::Rounding;
@@ -15,24 +18,29 @@ use super::tensor::{Tensor, count, dense_strides};
 const TOGETHER: usize = 1 << 12;
 
 /// Applies a function to the elements of two operands, aligned by broadcasting.
-fn zip<A: Copy, B>(
+fn zip<A: Copy + Sync, B: Copy + Default + Send>(
     (a, b): (&Tensor, &Tensor),
     (left, right): (&[A], &[A]),
     shape: &[usize],
-    f: impl Fn(A, A) -> B,
+    f: impl Fn(A, A) -> B + Sync,
 ) -> Result<Vec<B>, String> {
-    let mut result = Vec::with_capacity(count(shape)?);
-    let length = shape.last().copied().unwrap_or(1);
-    for ((x, by_x), (y, by_y)) in runs(a, shape)?.into_iter().zip(runs(b, shape)?) {
-        match (by_x, by_y) {
-            (1, 1) => {
-                let pairs = left[x..x + length].iter().zip(&right[y..y + length]);
-                result.extend(pairs.map(|(x, y)| f(*x, *y)));
-            }
-            (1, 0) => result.extend(left[x..x + length].iter().map(|x| f(*x, right[y]))),
-            _ => result.extend((0..length).map(|at| f(left[x + at * by_x], right[y + at * by_y]))),
+    let mut result = vec![B::default(); count(shape)?];
+    let length = shape.last().copied().unwrap_or(1).max(1);
+    let runs = runs(a, shape)?.into_par_iter().zip(runs(b, shape)?).with_min_len(TOGETHER.div_ceil(length));
+    runs.zip(result.par_chunks_mut(length)).for_each(|(((x, by_x), (y, by_y)), result)| match (by_x, by_y) {
+        (1, 1) => {
+            let pairs = left[x..x + length].iter().zip(&right[y..y + length]);
+            result.iter_mut().zip(pairs).for_each(|(result, (x, y))| *result = f(*x, *y));
         }
-    }
+        (1, 0) => {
+            let (left, right) = (&left[x..x + length], right[y]);
+            result.iter_mut().zip(left).for_each(|(result, x)| *result = f(*x, right));
+        }
+        _ => {
+            let pick = |at: usize| f(left[x + at * by_x], right[y + at * by_y]);
+            result.iter_mut().enumerate().for_each(|(at, result)| *result = pick(at));
+        }
+    });
     Ok(result)
 }
 
@@ -120,7 +128,7 @@ pub(super) fn unary(opcode: Opcode, x: &Tensor, rounding: Rounding) -> Result<Te
         // Two roundings in f32, as in Apple's runtime; square roots are correctly rounded on every platform.
         Opcode::Rsqrt => map(x, |x| f64::from(1.0 / (x as f32).sqrt())),
         Opcode::Exp => map(x, libm::exp),
-        Opcode::Tanh => map(x, libm::tanh),
+        Opcode::Tanh => map_by_table(x, &TANH_OF_HALVES, libm::tanh),
         Opcode::Sin => map(x, libm::sin),
         Opcode::Cos => map(x, libm::cos),
         Opcode::Relu => map(x, |x| x.max(0.0)),
@@ -138,6 +146,28 @@ fn map(x: &Tensor, f: impl Fn(f64) -> f64 + Sync) -> Result<Tensor, String> {
     let values = x.to_floats()?.into_par_iter().with_min_len(TOGETHER);
     let values = values.map(|value| f(value.into()) as f32).collect();
     Tensor::from_floats(x.element(), x.shape(), values)
+}
+
+/// Results of a function for every f16 number, by bits: there are fewer of them than values in a token's feed-forward layers, or
+/// logits.
+type OfHalves = LazyLock<Vec<u16>>;
+
+static GELU_OF_HALVES: OfHalves = LazyLock::new(|| of_halves(gelu_tanh));
+static TANH_OF_HALVES: OfHalves = LazyLock::new(|| of_halves(libm::tanh));
+
+fn of_halves(f: fn(f64) -> f64) -> Vec<u16> {
+    let of_bits = |bits: u16| f16::from_f32(f(f16::from_bits(bits).to_f64()) as f32).to_bits();
+    (0..=u16::MAX).map(of_bits).collect()
+}
+
+/// [`map`] that looks f16 results up.
+fn map_by_table(x: &Tensor, table: &OfHalves, f: fn(f64) -> f64) -> Result<Tensor, String> {
+    if x.element() != Element::F16 {
+        return map(x, f);
+    }
+    let looked_up = |bits: &u16| table[usize::from(*bits)];
+    let values: Vec<u16> = x.dense_items::<u16>()?.par_iter().with_min_len(TOGETHER).map(looked_up).collect();
+    Tensor::from_items(x.element(), x.shape(), values)
 }
 
 /// How a gelu is approximated: the cases of the format's `approximate` attribute.
@@ -158,12 +188,14 @@ pub(super) fn gelu(x: &Tensor, approximation: Approximation, rounding: Rounding)
             Tensor::from_floats(x.element(), x.shape(), values)
         }
         Approximation::None => map(x, |x| 0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))),
-        Approximation::Tanh => map(x, |x| {
-            let inner = libm::sqrt(2.0 / std::f64::consts::PI) * (x + CUBIC * x * x * x);
-            0.5 * x * (1.0 + libm::tanh(inner))
-        }),
+        Approximation::Tanh => map_by_table(x, &GELU_OF_HALVES, gelu_tanh),
         Approximation::Sigmoid => map(x, |x| x * sigmoid(1.702 * x)),
     }
+}
+
+fn gelu_tanh(x: f64) -> f64 {
+    let inner = libm::sqrt(2.0 / std::f64::consts::PI) * (x + CUBIC * x * x * x);
+    0.5 * x * (1.0 + libm::tanh(inner))
 }
 
 /// The tanh approximation with every step rounded to f16. Order and constants reproduce Apple's Linux runtime: the bits are equal
@@ -248,7 +280,18 @@ pub(super) fn reduce(x: &Tensor, along: &Tensor, combine: Combine) -> Result<Ten
 }
 
 /// Folds row-major values along some axes, in row-major order.
-fn fold<T: Copy>(x: &Tensor, along: &[usize], values: &[T], start: T, f: fn(T, T) -> T) -> Vec<T> {
+fn fold<T: Copy + Send + Sync>(
+    x: &Tensor,
+    along: &[usize],
+    values: &[T],
+    start: T,
+    f: fn(T, T) -> T,
+) -> Vec<T> {
+    let length = x.shape().last().copied().unwrap_or(0);
+    if length > 0 && along == [x.rank() - 1] {
+        let rows = values.par_chunks_exact(length).with_min_len(TOGETHER.div_ceil(length));
+        return rows.map(|row| row.iter().copied().fold(start, f)).collect();
+    }
     let mut strides = vec![0; x.rank()];
     let mut kept = 1;
     for axis in (0..x.rank()).rev() {
@@ -281,20 +324,21 @@ pub(super) fn softmax(x: &Tensor, along: &Tensor, rounding: Rounding) -> Result<
     let mut values = x.to_floats()?;
     let length = x.shape()[axis];
     let inner: usize = x.shape()[axis + 1..].iter().product();
-    let mut line = vec![0.0_f32; length];
-    for outer in 0..values.len().checked_div(length * inner).unwrap_or(0) {
-        for at in 0..inner {
-            let first = outer * length * inner + at;
+    // Lines along the axis, `inner` of them at a time.
+    let lines = values.par_chunks_exact_mut((length * inner).max(1));
+    lines.with_min_len(TOGETHER.div_ceil((length * inner).max(1))).for_each(|lines| {
+        let mut line = vec![0.0_f32; length];
+        for first in 0..inner {
             let places = || (0..length).map(|step| first + step * inner);
-            let largest = places().map(|place| values[place]).fold(f32::NEG_INFINITY, f32::max);
+            let largest = places().map(|place| lines[place]).fold(f32::NEG_INFINITY, f32::max);
             for (slot, place) in line.iter_mut().zip(places()) {
-                *slot = exp(values[place] - largest);
+                *slot = exp(lines[place] - largest);
             }
             let sum: f32 = line.iter().sum();
             for (slot, place) in line.iter().zip(places()) {
-                values[place] = slot / sum;
+                lines[place] = slot / sum;
             }
         }
-    }
+    });
     Tensor::from_floats(x.element(), x.shape(), values)
 }

@@ -5,15 +5,15 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::Rounding;
-use super::kernels::{Activations, GROUP, Row, Rows, accumulate, accumulate_rounded, multiply_rows};
+use super::kernels::{Activations, GROUP, Row, Rows, accumulate, accumulate_rounded};
 use super::movement::{common_shape, stretch};
-use super::tensor::{Tensor, count};
+use super::tensor::{Tensor, count, dense_strides};
 use super::value::{Quantized, Value};
 
 /// Products with fewer multiplications are not split among threads.
 const PARALLEL: usize = 1 << 16;
-/// Most pieces that a product is split into: enough to keep all threads busy.
-const PIECES: usize = 512;
+/// Pieces of a product for each thread: enough for threads that are faster than others.
+const PIECES: usize = 8;
 
 /// `a` [.., m, k] times `b` [.., k, n]; batch axes broadcast.
 pub(super) fn matmul(a: &Tensor, b: &Value, rounding: Rounding) -> Result<Tensor, String> {
@@ -24,6 +24,36 @@ pub(super) fn matmul(a: &Tensor, b: &Value, rounding: Rounding) -> Result<Tensor
         Value::Quantized(weights) if weights.is_transposed() => by_weights(a, weights),
         other => by_tensor(a, other.tensor()?.as_ref()),
     }
+}
+
+/// The products of several tensors with the same weights [k, n], which are read once for all of them.
+pub(super) fn matmul_together(a: &[&Tensor], b: &Value, rounding: Rounding) -> Result<Vec<Tensor>, String> {
+    let is_matrix = match b {
+        Value::Quantized(_) => true,
+        Value::Tensor(b) => b.rank() == 2,
+        _ => false,
+    };
+    let [first, ..] = a else { return Ok(Vec::new()) };
+    if !is_matrix || rounding == Rounding::EachStep || a.iter().any(|a| a.element() != first.element()) {
+        return a.par_iter().map(|a| matmul(a, b, rounding)).collect();
+    }
+    let (_, _, k) = split(first)?;
+    let rows = a.iter().map(|a| a.to_floats()).collect::<Result<Vec<_>, _>>()?.concat();
+    let stacked = Tensor::from_floats(first.element(), &[rows.len() / k.max(1), k], rows)?;
+    let product = matmul(&stacked, b, rounding)?;
+    let (mut products, mut offset) = (Vec::with_capacity(a.len()), 0);
+    for a in a {
+        let mut shape = a.shape().to_vec();
+        let (last, n) = (shape.last_mut().ok_or("a scalar")?, product.shape()[1]);
+        if *last != k {
+            return Err(format!("cannot multiply {:?} and {:?} together", first.shape(), a.shape()));
+        }
+        *last = n;
+        let strides = dense_strides(&shape);
+        products.push(product.view(shape, strides, offset));
+        offset += a.elements() / k.max(1) * n;
+    }
+    Ok(products)
 }
 
 fn split(x: &Tensor) -> Result<(&[usize], usize, usize), String> {
@@ -52,9 +82,10 @@ fn by_weights(a: &Tensor, weights: &Quantized) -> Result<Tensor, String> {
     Tensor::from_floats(a.element(), &shape, product)
 }
 
-/// Rows of `k` weights that one thread multiplies at a time with this many tokens.
-fn rows_at_once(k: usize, tokens: usize) -> usize {
-    (PARALLEL / k.saturating_mul(tokens).max(1)).max(1).next_multiple_of(GROUP)
+/// Rows of `k` weights that one thread multiplies at a time with this many tokens, if there are `n` rows.
+fn rows_at_once(n: usize, k: usize, tokens: usize) -> usize {
+    let worthwhile = (PARALLEL / k.saturating_mul(tokens).max(1)).max(1);
+    worthwhile.max(n / (PIECES * rayon::current_num_threads())).next_multiple_of(GROUP)
 }
 
 /// Splits a product [tokens, n] into pieces that threads fill: each has `height` columns of every token.
@@ -70,14 +101,14 @@ fn pieces(product: &mut [f32], n: usize, height: usize) -> Vec<Vec<&mut [f32]>> 
 
 /// Multiplies rows [n, k] by the activations of tokens, into [tokens, n].
 fn multiply(rows: Rows<'_>, x: &Activations, k: usize, n: usize, product: &mut [f32]) {
-    let height = rows_at_once(k, product.len() / n).max(n.div_ceil(PIECES).next_multiple_of(GROUP));
+    let height = rows_at_once(n, k, product.len() / n);
     let mut pieces = pieces(product, n, height);
     match pieces.as_mut_slice() {
-        [only] => multiply_rows(rows, 0, x, only),
+        [only] => x.multiply_rows(rows, 0, only),
         pieces => pieces
             .par_iter_mut()
             .enumerate()
-            .for_each(|(at, piece)| multiply_rows(rows, at * height, x, piece)),
+            .for_each(|(at, piece)| x.multiply_rows(rows, at * height, piece)),
     }
 }
 
@@ -89,12 +120,13 @@ fn multiply_dequantized(
     n: usize,
     product: &mut [f32],
 ) -> Result<(), String> {
-    let height = rows_at_once(k, 1);
+    // Few rows, as they take much memory as f32.
+    let height = rows_at_once(0, k, 1);
     let x = Activations::new(values, k, Rows::Single { items: &[], stride: k });
     pieces(product, n, height).par_iter_mut().enumerate().try_for_each(|(at, piece)| {
         let first = at * height;
         let items = weights.dequantized_rows(first, height.min(n - first))?;
-        multiply_rows(Rows::Single { items: &items, stride: k }, 0, &x, piece);
+        x.multiply_rows(Rows::Single { items: &items, stride: k }, 0, piece);
         Ok(())
     })
 }

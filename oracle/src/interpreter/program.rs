@@ -13,8 +13,10 @@ use aimodel::view;
 use aimodel::{Attribute, BlockId, Definition, Element, Module, OpId, Opcode, TensorType, ValueId};
 use memmap2::Mmap;
 
+use super::Rounding;
 use super::arithmetic::{Approximation, Combine};
 use super::error::InterpretError;
+use super::execute::compute;
 use super::tensor::Tensor;
 use super::value::{Packed, Value, blockwise_shift_scale};
 
@@ -42,6 +44,8 @@ pub(super) enum Detail {
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) op: OpId,
+    /// Position among the function's ops that compute.
+    pub(super) at: usize,
     pub(super) opcode: Opcode,
     pub(super) detail: Detail,
     /// Slots of operands and results.
@@ -55,12 +59,21 @@ pub(super) struct Step {
     pub(super) overwrites: Option<usize>,
 }
 
+impl Step {
+    /// The error of this step.
+    pub(super) fn fault(&self, reason: String) -> InterpretError {
+        InterpretError::Op { at: self.at, opcode: self.opcode, reason }
+    }
+}
+
 /// A function, ready to run. Its states are those of the program.
 #[derive(Debug)]
 pub(super) struct Function {
     pub(super) name: String,
     pub(super) body: BlockId,
     pub(super) steps: Vec<Step>,
+    /// Indices of the steps that multiply by weights, which sequences in lockstep do together.
+    pub(super) by_weights: Vec<usize>,
     pub(super) inputs: Vec<(usize, Port)>,
     pub(super) outputs: Vec<(usize, Port)>,
 }
@@ -69,7 +82,7 @@ pub(super) struct Function {
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) module: Module,
-    /// Constants and handles by slot. Slots are unique across all functions.
+    /// Constants, weights made from constants, and handles by slot. Slots are unique across all functions.
     pub(super) constants: Vec<Option<Value>>,
     pub(super) states: Vec<Port>,
     functions: Vec<Function>,
@@ -158,19 +171,27 @@ impl Program {
         let (inputs, outputs) = (ports(function.inputs(), "input")?, ports(function.outputs(), "output")?);
         let body = function.body;
         self.share_states(&name, states)?;
-        let mut steps = Vec::new();
+        let (mut steps, mut computing) = (Vec::new(), 0);
         for (at, op) in self.module.block(body).ops.clone().into_iter().enumerate() {
             let opcode = self.module.op(op).opcode;
             let fault = |reason| InterpretError::Op { at, opcode, reason };
             match opcode {
                 Opcode::Constant => self.constant(op, blobs, map).map_err(fault)?,
                 Opcode::Output => {}
-                _ => steps.push(self.step(op).map_err(fault)?),
+                _ => {
+                    let step = self.step(op, computing).map_err(fault)?;
+                    computing += 1;
+                    match self.weights(&step) {
+                        Some(weights) => self.constants[step.results[0]] = Some(weights),
+                        None => steps.push(step),
+                    }
+                }
             }
         }
         self.find_last_uses(&mut steps, &outputs);
         self.find_overwrites(&mut steps);
-        Ok(Function { name, body, steps, inputs, outputs })
+        let by_weights = (0..steps.len()).filter(|at| self.multiplies_by_weights(&steps[*at])).collect();
+        Ok(Function { name, body, steps, by_weights, inputs, outputs })
     }
 
     /// Maps a function's states to the program's: all functions must have the same states, by name and type.
@@ -199,10 +220,34 @@ impl Program {
         Ok(())
     }
 
-    fn step(&self, op: OpId) -> Result<Step, String> {
+    /// The result of a step that only says how constants are read: dequantized, or with their axes in another order. If that
+    /// fails, the step is left for when it is run.
+    fn weights(&self, step: &Step) -> Option<Value> {
+        let operand = |slot: &usize| self.constants[*slot].clone();
+        let operands = step.operands.iter().map(operand).collect::<Option<Vec<_>>>()?;
+        let is_read = match (step.opcode, operands.first()?) {
+            (Opcode::BlockwiseShiftScale, _) => step.declared.first()?.as_ref()?.rank() == 2,
+            (Opcode::Transpose, Value::Tensor(_) | Value::Quantized(_)) => true,
+            _ => false,
+        };
+        if !is_read {
+            return None;
+        }
+        let value = compute(step, &operands, Rounding::Once).ok()?;
+        value.check(step.declared.first()?.as_ref()).is_ok().then_some(value)
+    }
+
+    fn multiplies_by_weights(&self, step: &Step) -> bool {
+        let is_constant = |slot: &usize| self.constants[*slot].is_some();
+        matches!(step.opcode, Opcode::BatchMatmul | Opcode::BroadcastingBatchMatmul)
+            && matches!(&step.operands[..], [a, b] if !is_constant(a) && is_constant(b))
+    }
+
+    fn step(&self, op: OpId, at: usize) -> Result<Step, String> {
         let body = self.module.op(op);
         Ok(Step {
             op,
+            at,
             opcode: body.opcode,
             detail: self.detail(op)?,
             operands: body.operands.iter().map(|value| value.index()).collect(),

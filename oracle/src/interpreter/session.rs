@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use aimodel::{BlockId, Element, Module, OpId, Opcode, TensorType, ValueId};
+use aimodel::{BlockId, Definition, Element, Module, OpId, Opcode, ValueId};
+use rayon::prelude::*;
 
 use super::Rounding;
 use super::error::InterpretError;
 use super::execute::compute;
+use super::matmul::matmul_together;
 use super::movement::slice_update;
 use super::program::{Function, Port, Program, Step};
 use super::tensor::Tensor;
@@ -71,6 +73,18 @@ impl Session {
         Ok(session)
     }
 
+    /// Another session of the same program, with the same bound inputs and rounding, and with empty states.
+    ///
+    /// # Errors
+    /// If the states cannot be allocated.
+    pub fn sibling(&self) -> Result<Session, InterpretError> {
+        let (program, bound) = (Arc::clone(&self.program), self.bound.clone());
+        let mut session =
+            Session { program, bound, states: Vec::new(), positions: 0, rounding: self.rounding };
+        session.reset()?;
+        Ok(session)
+    }
+
     /// Sets how f16 results are rounded, starting with the next step.
     pub fn set_rounding(&mut self, rounding: Rounding) {
         self.rounding = rounding;
@@ -110,6 +124,10 @@ impl Session {
     /// The tensor of a constant op: a view of the file, or an unpacked copy if it is packed.
     pub fn constant(&self, value: ValueId) -> Option<Tensor> {
         let constant = self.program.constants.get(value.index())?.as_ref()?;
+        let Definition::Result { op, .. } = self.program.module.value(value).definition else { return None };
+        if self.program.module.op(op).opcode != Opcode::Constant {
+            return None;
+        }
         constant.tensor().ok().map(std::borrow::Cow::into_owned)
     }
 
@@ -222,68 +240,100 @@ impl Session {
         self.run(found, inputs, &mut |_, _, _| {})
     }
 
+    /// Runs `main` once for each of several sessions of one program, with the inputs of each. The bits are those of separate steps,
+    /// and weights are read once for all of them.
+    ///
+    /// # Errors
+    /// As [`Session::step`]; then some sessions may have advanced.
+    pub(crate) fn step_together(
+        sessions: &mut [&mut Session],
+        inputs: &[Vec<(&str, Tensor)>],
+    ) -> Result<Vec<Outputs>, InterpretError> {
+        let Some(program) = sessions.first().map(|session| Arc::clone(&session.program)) else {
+            return Ok(Vec::new());
+        };
+        let function = program.main();
+        let mut values = Vec::with_capacity(sessions.len());
+        for (session, inputs) in sessions.iter().zip(inputs) {
+            values.push(session.begin(&program.constants, function, inputs)?);
+        }
+        let mut from = 0;
+        for at in function.by_weights.iter().copied().chain([function.steps.len()]) {
+            let steps = &function.steps[from..at];
+            sessions.par_iter_mut().zip(&mut values).try_for_each(|(session, values)| {
+                steps.iter().try_for_each(|step| session.advance(step, values, &mut |_, _, _| {}))
+            })?;
+            if let Some(step) = function.steps.get(at) {
+                multiply_together(step, sessions, &mut values)?;
+            }
+            from = at + 1;
+        }
+        values.iter().map(|values| values.outputs(function)).collect()
+    }
+
     fn run(
         &mut self,
         function: &Function,
         inputs: &[(&str, Tensor)],
         observer: Observer<'_>,
     ) -> Result<Outputs, InterpretError> {
-        let mut values = Values { slots: self.program.constants.clone(), views: Vec::new() };
+        let program = Arc::clone(&self.program);
+        let mut values = self.begin(&program.constants, function, inputs)?;
+        function.steps.iter().try_for_each(|step| self.advance(step, &mut values, observer))?;
+        values.outputs(function)
+    }
+
+    /// The values of a function before its first step.
+    fn begin<'p>(
+        &self,
+        constants: &'p [Option<Value>],
+        function: &Function,
+        inputs: &[(&str, Tensor)],
+    ) -> Result<Values<'p>, InterpretError> {
+        let mut values = Values { constants, slots: vec![None; constants.len()], views: Vec::new() };
         for (slot, tensor) in &self.bound {
             values.slots[*slot] = Some(Value::Tensor(tensor.clone()));
         }
         for (name, tensor) in inputs {
             values.slots[slot(function, name, tensor)?] = Some(Value::Tensor(tensor.clone()));
         }
-        for (slot, port) in &function.inputs {
-            if values.slots[*slot].is_none() {
-                return Err(InterpretError::Input {
-                    name: port.name.clone(),
-                    reason: "is missing".to_owned(),
-                });
+        match function.inputs.iter().find(|(slot, _)| values.get(*slot).is_none()) {
+            Some((_, port)) => {
+                Err(InterpretError::Input { name: port.name.clone(), reason: "is missing".to_owned() })
             }
+            None => Ok(values),
         }
-        for (at, step) in function.steps.iter().enumerate() {
-            self.advance(at, step, &mut values, observer)?;
-        }
-        let output = |(slot, port): &(usize, Port)| match values.slots[*slot].as_ref().map(Value::tensor) {
-            Some(Ok(tensor)) => Ok((port.name.clone(), tensor.into_owned())),
-            _ => Err(InterpretError::Graph(format!("output {:?} was not computed", port.name))),
-        };
-        Ok(Outputs(function.outputs.iter().map(output).collect::<Result<_, _>>()?))
     }
 
     fn advance(
         &mut self,
-        at: usize,
         step: &Step,
-        values: &mut Values,
+        values: &mut Values<'_>,
         observer: Observer<'_>,
     ) -> Result<(), InterpretError> {
-        let fault = |reason: String| InterpretError::Op { at, opcode: step.opcode, reason };
-        let operands: Option<Vec<Value>> =
-            step.operands.iter().map(|slot| values.slots[*slot].clone()).collect();
-        let operands = operands.ok_or_else(|| fault("an operand was not computed".to_owned()))?;
-        // Values that are not read again are dropped, so that an update can work in place.
-        for slot in &step.last_uses {
-            values.slots[*slot] = None;
-        }
+        let operands = values.operands(step)?;
         let results = match step.opcode {
-            Opcode::CreateToken => vec![Value::Token],
-            Opcode::ReadHandle => {
-                vec![Value::Tensor(self.read(&operands).map_err(fault)?), Value::Token]
-            }
-            Opcode::WriteHandle => {
-                self.write(&operands).map_err(fault)?;
-                vec![Value::Token]
-            }
-            Opcode::SliceUpdate => vec![self.update(step, operands, values).map_err(fault)?],
-            _ => vec![compute(step, &operands, self.rounding).map_err(fault)?],
+            Opcode::CreateToken => Ok(vec![Value::Token]),
+            Opcode::ReadHandle => self.read(&operands).map(|state| vec![Value::Tensor(state), Value::Token]),
+            Opcode::WriteHandle => self.write(&operands).map(|()| vec![Value::Token]),
+            Opcode::SliceUpdate => self.update(step, operands, values).map(|updated| vec![updated]),
+            _ => compute(step, &operands, self.rounding).map(|value| vec![value]),
         };
+        self.keep(step, results.map_err(|reason| step.fault(reason))?, values, observer)
+    }
+
+    /// Keeps the results of a step that are read again.
+    fn keep(
+        &self,
+        step: &Step,
+        results: Vec<Value>,
+        values: &mut Values<'_>,
+        observer: Observer<'_>,
+    ) -> Result<(), InterpretError> {
         for ((slot, value), declared) in step.results.iter().zip(results).zip(&step.declared) {
-            check(&value, declared.as_ref()).map_err(fault)?;
+            value.check(declared.as_ref()).map_err(|reason| step.fault(reason))?;
             if let Value::Tensor(tensor) = &value {
-                observer(step.op, at, tensor);
+                observer(step.op, step.at, tensor);
             }
             if !step.last_uses.contains(slot) {
                 self.put(*slot, value, values);
@@ -292,7 +342,7 @@ impl Session {
         Ok(())
     }
 
-    fn put(&self, slot: usize, value: Value, values: &mut Values) {
+    fn put(&self, slot: usize, value: Value, values: &mut Values<'_>) {
         if let Value::Tensor(tensor) = &value
             && self.states.iter().flatten().any(|state| state.shares_bytes(tensor))
         {
@@ -328,7 +378,7 @@ impl Session {
         &mut self,
         step: &Step,
         mut operands: Vec<Value>,
-        values: &mut Values,
+        values: &mut Values<'_>,
     ) -> Result<Value, String> {
         if operands.len() != 5 {
             return Err(format!("takes 5 operands, but has {}", operands.len()));
@@ -350,14 +400,57 @@ impl Session {
     }
 }
 
+/// Does a step that multiplies by weights for all sessions.
+fn multiply_together(
+    step: &Step,
+    sessions: &[&mut Session],
+    values: &mut [Values<'_>],
+) -> Result<(), InterpretError> {
+    let fault = |reason: String| step.fault(reason);
+    let operands = values.iter_mut().map(|values| values.operands(step)).collect::<Result<Vec<_>, _>>()?;
+    let activations = operands.iter().map(|operands| operands[0].tensor());
+    let activations = activations.collect::<Result<Vec<_>, String>>().map_err(fault)?;
+    let activations: Vec<&Tensor> = activations.iter().map(AsRef::as_ref).collect();
+    let (Some(operands), Some(session)) = (operands.first(), sessions.first()) else { return Ok(()) };
+    let products = matmul_together(&activations, &operands[1], session.rounding).map_err(fault)?;
+    for ((session, product), values) in sessions.iter().zip(products).zip(values) {
+        session.keep(step, vec![Value::Tensor(product)], values, &mut |_, _, _| {})?;
+    }
+    Ok(())
+}
+
 /// Values of a running function.
-struct Values {
+struct Values<'p> {
+    constants: &'p [Option<Value>],
+    /// What was given or computed.
     slots: Vec<Option<Value>>,
     /// Slots of tensors that are views of a state.
     views: Vec<usize>,
 }
 
-impl Values {
+impl Values<'_> {
+    fn get(&self, slot: usize) -> Option<&Value> {
+        self.slots[slot].as_ref().or(self.constants[slot].as_ref())
+    }
+
+    /// Operands of a step. Values that are not read again are dropped, so that an update can work in place.
+    fn operands(&mut self, step: &Step) -> Result<Vec<Value>, InterpretError> {
+        let operands: Option<Vec<Value>> =
+            step.operands.iter().map(|slot| self.get(*slot).cloned()).collect();
+        for slot in &step.last_uses {
+            self.slots[*slot] = None;
+        }
+        operands.ok_or_else(|| step.fault("an operand was not computed".to_owned()))
+    }
+
+    fn outputs(&self, function: &Function) -> Result<Outputs, InterpretError> {
+        let output = |(slot, port): &(usize, Port)| match self.get(*slot).map(Value::tensor) {
+            Some(Ok(tensor)) => Ok((port.name.clone(), tensor.into_owned())),
+            _ => Err(InterpretError::Graph(format!("output {:?} was not computed", port.name))),
+        };
+        Ok(Outputs(function.outputs.iter().map(output).collect::<Result<_, _>>()?))
+    }
+
     /// Copies the views of a state that are still needed, so that the state can be overwritten in place. They are small: one
     /// layer's keys or values, where the state has those of all layers.
     fn detach(&mut self, state: &Tensor) -> Result<(), String> {
@@ -426,24 +519,6 @@ fn grown(port: &Port, old: &Tensor, positions: usize) -> Result<Tensor, Interpre
     let stride = bounds(vec![1; old.shape().len()])?;
     let end = bounds(old.shape().iter().map(|extent| *extent as i64).collect())?;
     slice_update(larger, &start, &end, &stride, old).map_err(&fault)
-}
-
-/// Checks that a result has the declared type.
-fn check(value: &Value, declared: Option<&TensorType>) -> Result<(), String> {
-    let (shape, element) = match value {
-        Value::Tensor(tensor) => (tensor.shape().to_vec(), tensor.element()),
-        Value::Quantized(weights) => (weights.shape().to_vec(), weights.element()),
-        Value::Packed(_) | Value::State(_) | Value::Token => return Ok(()),
-    };
-    let Some(ty) = declared else { return Err("computes a tensor, but none is declared".to_owned()) };
-    let fits = ty.element == element
-        && ty.rank() == shape.len()
-        && ty
-            .shape
-            .iter()
-            .zip(&shape)
-            .all(|(dim, extent)| dim.fixed().is_none_or(|fixed| fixed == *extent as u64));
-    if fits { Ok(()) } else { Err(format!("computes {shape:?} of {element}, but {ty} is declared")) }
 }
 
 #[cfg(test)]

@@ -9,6 +9,10 @@ use bytemuck::Pod;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
+use rayon::prelude::*;
+
+/// Numbers that one thread converts at a time.
+const TOGETHER: usize = 1 << 15;
 
 /// Bytes of tensors, aligned for their element type.
 #[derive(Debug, Clone)]
@@ -183,7 +187,8 @@ impl Tensor {
             Element::F32 => Storage::Four(bytemuck::cast_vec(values)),
             Element::F16 => {
                 let mut halves = vec![f16::ZERO; values.len()];
-                halves.convert_from_f32_slice(&values);
+                let chunks = halves.par_chunks_mut(TOGETHER).zip(values.par_chunks(TOGETHER));
+                chunks.for_each(|(halves, values)| halves.convert_from_f32_slice(values));
                 Storage::Two(bytemuck::cast_vec(halves))
             }
             Element::Bf16 => {
@@ -367,7 +372,8 @@ impl Tensor {
             Element::F16 => {
                 let halves = self.dense_items::<f16>()?;
                 let mut values = vec![0.0; halves.len()];
-                halves.convert_to_f32_slice(&mut values);
+                let chunks = halves.par_chunks(TOGETHER).zip(values.par_chunks_mut(TOGETHER));
+                chunks.for_each(|(halves, values)| halves.convert_to_f32_slice(values));
                 Ok(values)
             }
             Element::Bf16 => Ok(self.dense_items::<bf16>()?.iter().map(|value| value.to_f32()).collect()),

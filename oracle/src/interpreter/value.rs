@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use aimodel::Element;
+use aimodel::{Element, TensorType};
 use half::f16;
 use memmap2::Mmap;
 
@@ -37,6 +37,21 @@ impl Value {
 }
 
 impl Value {
+    /// Checks that a result has the declared type.
+    pub(super) fn check(&self, declared: Option<&TensorType>) -> Result<(), String> {
+        let (shape, element) = match self {
+            Value::Tensor(tensor) => (tensor.shape().to_vec(), tensor.element()),
+            Value::Quantized(weights) => (weights.shape().to_vec(), weights.element()),
+            Value::Packed(_) | Value::State(_) | Value::Token => return Ok(()),
+        };
+        let Some(ty) = declared else { return Err("computes a tensor, but none is declared".to_owned()) };
+        let mut extents = ty.shape.iter().zip(&shape);
+        let fits = ty.element == element
+            && ty.rank() == shape.len()
+            && extents.all(|(dim, extent)| dim.fixed().is_none_or(|fixed| fixed == *extent as u64));
+        if fits { Ok(()) } else { Err(format!("computes {shape:?} of {element}, but {ty} is declared")) }
+    }
+
     /// Rows `first..first + height` of a matrix, as f32.
     pub(super) fn rows(&self, first: usize, height: usize) -> Result<Vec<f32>, String> {
         let shape = match self {

@@ -19,6 +19,9 @@ pub enum ReferenceError {
     /// The computation failed.
     #[error("the fp32 reference failed: {0}")]
     Compute(#[from] candle_core::Error),
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Stopped,
     /// A token outside the vocabulary.
     #[error("token {token} is outside the vocabulary of {vocab}")]
     Token {

@@ -12,10 +12,8 @@ use fixtures::data::PrefillReference;
 use half::f16;
 use oracle::feeding::chunks;
 use oracle::interpreter::Rounding;
+use oracle::score::QUALIFYING_MARGIN;
 use sha2::{Digest, Sha256};
-
-/// Least difference of the two best fp32 logits at a qualified position.
-const QUALIFYING_MARGIN: f32 = 0.1;
 
 #[derive(serde::Deserialize)]
 struct Golden {

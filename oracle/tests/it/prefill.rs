@@ -12,12 +12,10 @@ use oracle::gate;
 use oracle::generate::generate;
 use oracle::interpreter::{Rounding, Tensor};
 use oracle::reference::Reference;
+use oracle::score::QUALIFYING_MARGIN;
 use oracle::stepper::{StepError, Stepper};
 use oracle::text::Text;
 use serde_json::json;
-
-/// Least difference of the two best fp32 logits at a qualified position.
-const QUALIFYING_MARGIN: f32 = 0.1;
 
 fn width(tokens: usize) -> NonZeroUsize {
     NonZeroUsize::new(tokens).unwrap()

@@ -57,6 +57,27 @@ fn dropped_outputs_leave_nothing_not_even_their_parents() {
 }
 
 #[test]
+fn a_file_that_was_left_is_adopted_and_continued() {
+    let scratch = tempfile::tempdir().unwrap();
+    let target = scratch.path().join("file");
+    assert!(StagedFile::adopt(&target, UNASKED).unwrap().is_none());
+    let mut staged = StagedFile::new(&target, UNASKED).unwrap();
+    staged.write_all(b"one").unwrap();
+    staged.leave();
+    assert!(StagedFile::adopt(&target, UNASKED).unwrap().is_none(), "its owner lives");
+    drop(staged);
+    let mut adopted = StagedFile::adopt(&target, UNASKED).unwrap().unwrap();
+    let mut found = String::new();
+    adopted.read_to_string(&mut found).unwrap();
+    assert_eq!(found, "one");
+    assert!(StagedFile::adopt(&target, UNASKED).unwrap().is_none(), "it has an owner again");
+    adopted.write_all(b" two").unwrap();
+    adopted.commit().unwrap();
+    assert_eq!(fs::read_to_string(&target).unwrap(), "one two");
+    assert_eq!(names(scratch.path()), ["file"]);
+}
+
+#[test]
 fn parents_that_hold_something_else_are_kept() {
     let scratch = tempfile::tempdir().unwrap();
     let staged = StagedFile::new(&scratch.path().join("shared/file"), UNASKED).unwrap();

@@ -46,6 +46,7 @@ struct Card<'a> {
     exactness: Vec<ExactnessLine<'a>>,
     functions: Vec<FunctionsLine<'a>>,
     gates: Vec<GateLine<'a>>,
+    evaluations: Vec<EvaluationLine<'a>>,
     /// Bundles that were not compared with the checkpoint.
     ungated: Vec<&'a str>,
     is_compiled: bool,
@@ -107,6 +108,24 @@ struct GateLine<'a> {
     verdict: String,
 }
 
+/// How far a bundle is from its checkpoint on a text.
+#[derive(Serialize)]
+struct EvaluationLine<'a> {
+    bundle: &'a str,
+    text: &'a str,
+    positions: u64,
+    window: u64,
+    mean_kl: String,
+    max_kl: String,
+    agreement: String,
+    low: String,
+    high: String,
+    sure_agreed: u64,
+    sure: u64,
+    perplexity: String,
+    reference_perplexity: String,
+}
+
 /// Renders the card.
 pub(super) fn render(
     release: &Release<'_>,
@@ -126,6 +145,7 @@ pub(super) fn render(
         functions: bundles.iter().filter_map(functions_line).collect(),
         gates: bundles.iter().filter_map(gate_line).collect(),
         exactness: bundles.iter().filter_map(exactness_line).collect(),
+        evaluations: bundles.iter().filter_map(evaluation_line).collect(),
         ungated: bundles
             .iter()
             .filter(|member| member.manifest.gate.is_null())
@@ -264,6 +284,28 @@ fn exactness_line(member: &Member) -> Option<ExactnessLine<'_>> {
     Some(ExactnessLine { bundle: &member.name, share, weights, parts }).filter(|line| line.weights > 0)
 }
 
+/// The line of a member that was evaluated.
+fn evaluation_line(member: &Member) -> Option<EvaluationLine<'_>> {
+    let evaluation = &member.manifest.evaluation;
+    let (reference, agreement) = (&evaluation["reference"], &evaluation["agreement"]);
+    let share = |key: &str| Some(format!("{:.2}", 100.0 * agreement[key].as_f64()?));
+    Some(EvaluationLine {
+        bundle: &member.name,
+        text: evaluation["text"].as_str()?,
+        positions: reference["positions"].as_u64()?,
+        window: reference["window"].as_u64()?,
+        mean_kl: format!("{:.2e}", evaluation["mean_kl"].as_f64()?),
+        max_kl: format!("{:.2e}", evaluation["max_kl"].as_f64()?),
+        agreement: percent(agreement["agreed"].as_u64()?, agreement["of"].as_u64()?),
+        low: share("low")?,
+        high: share("high")?,
+        sure_agreed: evaluation["sure"]["agreed"].as_u64()?,
+        sure: evaluation["sure"]["of"].as_u64()?,
+        perplexity: format!("{:.3}", evaluation["perplexity"].as_f64()?),
+        reference_perplexity: format!("{:.3}", reference["perplexity"].as_f64()?),
+    })
+}
+
 /// Sentences about the weights, as far as the manifests have the facts.
 fn weights(bundles: &[Member]) -> Vec<String> {
     let totals =
@@ -341,10 +383,18 @@ mod tests {
             }),
             ..Provenance::default()
         };
+        let evaluation = serde_json::json!({
+            "text": evil, "mean_kl": 2.5e-5, "max_kl": 0.01, "perplexity": 12.5, "sure": {"agreed": 7, "of": 8},
+            "agreement": {"agreed": 9, "of": 10, "low": 0.5958, "high": 0.9821},
+            "reference": {"positions": 10, "window": 5, "perplexity": 12.25},
+        });
         let member = |kind, provenance| Member {
             folder: PathBuf::new(),
             name: evil.to_owned(),
-            manifest: Manifest::new(kind, evil, provenance, Vec::new()),
+            manifest: Manifest {
+                evaluation: evaluation.clone(),
+                ..Manifest::new(kind, evil, provenance, Vec::new())
+            },
             metadata: None,
         };
         let release = Release {
@@ -377,6 +427,11 @@ mod tests {
                 "\n- {code} reads prompts through `prefill`, 512 tokens at a time: for each token 54.30 % of"
             ),
             format!("against {plain}: gate passed: 1 of 2 positions with a margin of 0.1 or more.\n"),
+            format!(
+                "\n- {code} on {plain}, 10 tokens in windows of 5: KL divergence from fp32 2.50e-5 nats, at most 1.00e-2; the same \
+                 winner at 90.00 % of the positions (95 %: 59.58 to 98.21), where fp32 is sure at 7 of 8; perplexity 12.500, \
+                 fp32 12.250.\n"
+            ),
             format!("under the terms of their source, {code}: see LICENSE.\n"),
         ] {
             assert!(card.contains(&expected), "{expected}\n{card}");

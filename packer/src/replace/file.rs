@@ -9,6 +9,9 @@ use crate::archive;
 /// Bytes at the beginning of a file that identify its kind.
 const HEAD: u64 = 64 << 10;
 
+/// How a file of logits begins.
+pub const LOGITS_MAGIC: &[u8; 8] = b"CAIBLOGT";
+
 /// Kinds of output files. Each kind is recognized by its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
@@ -16,6 +19,10 @@ pub enum FileKind {
     Archive,
     /// An oracle, written by `oracle`.
     Oracle,
+    /// A checkpoint's logits, written by `eval --save-logits`.
+    Logits,
+    /// The manifest of a folder.
+    Manifest,
     /// A bundle's continuation, written by `gate --probe`.
     Probe,
     /// Facts of a conversion.
@@ -50,6 +57,8 @@ impl FileKind {
         match self {
             Self::Archive => archive::is_begun_by(head),
             Self::Oracle => head[0] == b'{' && holds(&["\"reference\":", "\"cases\":"]),
+            Self::Logits => head.starts_with(LOGITS_MAGIC),
+            Self::Manifest => head[0] == b'{' && holds(&["\"manifest_version\":"]),
             Self::Probe => head[0] == b'{' && holds(&["\"prompt_ids\":", "\"generated_ids\":"]),
             Self::ReportFacts => head[0] == b'{' && holds(&["\"tool\":\"coreai-bundle "]),
             Self::ReportPage => holds(&["<meta name=\"generator\" content=\"coreai-bundle "]),
@@ -64,6 +73,8 @@ impl FileKind {
         match self {
             Self::Archive => "an archive",
             Self::Oracle => "an oracle",
+            Self::Logits => "a file of logits",
+            Self::Manifest => "a manifest",
             Self::Probe => "a probe",
             Self::ReportFacts | Self::ReportPage | Self::CompileReport => "a report",
             Self::Safetensors => "a table",

@@ -11,7 +11,7 @@ mod file;
 mod folder;
 mod overlap;
 
-pub use file::FileKind;
+pub use file::{FileKind, LOGITS_MAGIC};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

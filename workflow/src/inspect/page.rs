@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::package;
 use super::weights::{self, WeightSummary};
-use crate::{functions, reporting, runnable};
+use crate::{eval, functions, reporting, runnable};
 
 /// Writes the page of what is at `path`, with the names of weights in `names`, to a file; returns the file. Its name follows that of
 /// `path` unless it is given.
@@ -102,6 +102,7 @@ fn add_manifest(report: &mut Report, manifest: &Manifest) {
         }
     }
     report.gates.extend(gate(&manifest.name, &manifest.gate));
+    report.evaluations.extend(eval::of_manifest(&manifest.name, &manifest.evaluation));
 }
 
 fn recovery(figures: &Value, tensor: &Tensor) -> Option<Recovery> {

@@ -59,6 +59,7 @@ pub(crate) fn of_conversion(facts: &Facts<'_>) -> Report {
         memory: memory(facts),
         functions: facts.functions.clone(),
         gates: facts.gates.iter().map(|(bundle, report)| verdict(bundle, report)).collect(),
+        evaluations: Vec::new(),
         timings: facts.timings.to_vec(),
         stretches: facts.timeline.stretches.clone(),
         unknown,

@@ -459,7 +459,7 @@ fn reference_task(package: Reference) -> Result<Task> {
 }
 
 /// Our own interpreter as a program, built now.
-fn interpreter() -> Result<PathBuf> {
+pub(super) fn interpreter() -> Result<PathBuf> {
     build()?;
     Ok(target().join("debug/examples").join(format!("logits{}", std::env::consts::EXE_SUFFIX)))
 }

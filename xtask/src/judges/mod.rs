@@ -7,6 +7,7 @@
 mod apple;
 mod damage;
 mod environment;
+mod evaluation;
 mod hub;
 mod q4_0;
 mod tables;
@@ -51,10 +52,11 @@ struct Judge {
     plan: fn(&Options) -> Result<Plan>,
 }
 
-const JUDGES: [Judge; 5] = [
+const JUDGES: [Judge; 6] = [
     Judge { name: "apple", plan: apple::plan },
     Judge { name: "apple", plan: damage::plan },
     Judge { name: "numpy", plan: tables::plan },
+    Judge { name: "numpy", plan: evaluation::plan },
     Judge { name: "gguf", plan: q4_0::plan },
     Judge { name: "huggingface_hub", plan: hub::plan },
 ];
