@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::common::{Dir, both, text, tiny, tree};
 use aimodel::package::Package;
-use fixtures::{Dtype, Lattice, Shape, SyntheticCheckpoint, Weights, damage};
+use fixtures::{Dtype, Lattice, Shape, SyntheticCheckpoint, WeightKind, damage};
 use half::{bf16, f16};
 use serde_json::Value;
 
@@ -174,7 +174,7 @@ fn the_head_gets_a_separate_format() {
         let plan = dir.json(&[&["convert", "model", "--dry-run", "--json"], arguments].concat());
         plan["head"]["format"].as_str().unwrap().to_owned()
     };
-    synthetic(&dir, |recipe| recipe.embedding = Weights::Off);
+    synthetic(&dir, |recipe| recipe.embedding = WeightKind::Off);
     assert_eq!(format(&[]), "int8");
     assert_eq!(format(&["--head", "int4"]), "int4");
     assert_eq!(format(&["--head", "f16"]), "f16");
@@ -182,7 +182,7 @@ fn the_head_gets_a_separate_format() {
     assert_eq!(format(&["--weights", "f16"]), "f16");
 
     std::fs::remove_dir_all(dir.path("model")).unwrap();
-    synthetic(&dir, |recipe| (recipe.embedding, recipe.body) = (Weights::Off, Weights::Off));
+    synthetic(&dir, |recipe| (recipe.embedding, recipe.body) = (WeightKind::Off, WeightKind::Off));
     assert_eq!(format(&[]), "int4");
     let output = dir.command(&["convert", "model", "-o", "out"]).output().unwrap();
     assert!(text(&output.stderr).contains("not a QAT checkpoint"), "{}", both(&output));
@@ -192,7 +192,7 @@ fn the_head_gets_a_separate_format() {
 #[test]
 fn a_separate_head_wins_over_the_tie() {
     let dir = Dir::new();
-    synthetic(&dir, |recipe| recipe.untied_head = Some(Weights::On(Lattice::Bf16Div7Signed7)));
+    synthetic(&dir, |recipe| recipe.untied_head = Some(WeightKind::On(Lattice::Bf16Div7Signed7)));
     let plan = dir.json(&["convert", "model", "--dry-run", "--json"]);
     let blobs = plan["graphs"][0]["blobs"].as_array().unwrap();
     let head = blobs.iter().find(|blob| blob["key"] == "lm_head.weight/codes").unwrap();
@@ -348,7 +348,7 @@ fn a_last_axis_off_the_block_is_refused_unless_it_stays_f16() {
     let dir = Dir::new();
     synthetic(&dir, |recipe| {
         let shape = Shape { intermediate: 72, ..recipe.shape.clone() };
-        *recipe = SyntheticCheckpoint { body: Weights::Off, ..SyntheticCheckpoint::new(shape) };
+        *recipe = SyntheticCheckpoint { body: WeightKind::Off, ..SyntheticCheckpoint::new(shape) };
     });
     let message = dir.fails(&["convert", "model", "-o", "out"]);
     assert!(message.contains("down_proj") && message.contains("72"), "{message}");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{Dir, tiny};
 use checkpoint::source::{LocalSource, Source, TensorEntry};
-use fixtures::data::Reference;
+use fixtures::data::ReferencePackage;
 use serde_json::{Value, json};
 
 const BUNDLE: &str = "gemma4_e4b_qat_decode_int4lin";
@@ -204,12 +204,12 @@ fn equal_content_in_other_bytes_is_not_a_difference() {
     let dir = Dir::new();
     dir.ok(&["convert", &tiny(), "-o", "out", "--no-tables", "--rule", "absmax", "--head", "int4"]);
     let ours = format!("out/{BUNDLE}/{BUNDLE}.aimodel");
-    let reference = Reference::ProviderInt4.path();
+    let reference = ReferencePackage::ProviderInt4.path();
     let reference = reference.to_str().unwrap();
     let (_, program) = file(&dir, &[&ours, reference], "main.mlirb");
     assert_eq!(program["verdict"], "equivalent");
     // Another format of the same checkpoint: every matrix differs, the graph does not.
-    let other = Reference::ProviderInt8.path();
+    let other = ReferencePackage::ProviderInt8.path();
     let (status, program) = file(&dir, &[&ours, other.to_str().unwrap()], "main.mlirb");
     assert_eq!(status, 1);
     let different = program["weights"]["different"].as_array().unwrap();

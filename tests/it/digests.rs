@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::common::{Dir, golden, tiny, tree};
-use fixtures::{Shape, SyntheticCheckpoint, Weights, data};
+use fixtures::{Shape, SyntheticCheckpoint, WeightKind, data};
 use sha2::{Digest, Sha256};
 
 /// Runs of the command, by the folder that each writes.
@@ -79,8 +79,8 @@ fn every_output_byte_is_what_it_was() {
     // Untied head, off any lattice, and several files; then the other shape, with double-wide layers.
     let head = SyntheticCheckpoint {
         shards: 3,
-        body: Weights::Off,
-        untied_head: Some(Weights::Off),
+        body: WeightKind::Off,
+        untied_head: Some(WeightKind::Off),
         dead_kv: true,
         ..SyntheticCheckpoint::new(Shape::small())
     };

@@ -5,7 +5,7 @@ use std::fs;
 use crate::common::{Dir, tiny};
 use converter::quant::BLOCK;
 use converter::quant::lattice::recover;
-use fixtures::{Lattice, Shape, SyntheticCheckpoint, Weights};
+use fixtures::{Lattice, Shape, SyntheticCheckpoint, WeightKind};
 use half::bf16;
 use serde_json::Value;
 
@@ -109,8 +109,11 @@ fn the_documentation_shows_this_block() {
 #[test]
 fn a_block_that_was_not_trained_on_a_lattice_is_reported() {
     let dir = Dir::new();
-    let recipe =
-        SyntheticCheckpoint { body: Weights::Off, towers: false, ..SyntheticCheckpoint::new(Shape::small()) };
+    let recipe = SyntheticCheckpoint {
+        body: WeightKind::Off,
+        towers: false,
+        ..SyntheticCheckpoint::new(Shape::small())
+    };
     recipe.write(&dir.path("off")).unwrap();
     let arguments = ["explain", "off", "layers.1.mlp.down_proj.weight"];
     assert!(dir.ok(&arguments).contains("does not lie on a lattice"));
@@ -124,7 +127,7 @@ fn a_block_that_was_not_trained_on_a_lattice_is_reported() {
 #[test]
 fn a_lattice_whose_scale_is_not_an_f16_number_is_reported() {
     let dir = Dir::new();
-    let body = Weights::On(Lattice::F32Div75);
+    let body = WeightKind::On(Lattice::F32Div75);
     SyntheticCheckpoint { body, towers: false, ..SyntheticCheckpoint::new(Shape::small()) }
         .write(&dir.path("f32"))
         .unwrap();

@@ -99,7 +99,7 @@ fn a_package_without_names_takes_those_of_a_matching_one() {
     let dir = Dir::new();
     dir.ok(&["convert", &tiny(), "-o", "out", "--no-tables"]);
     let ours = "out/gemma4_e4b_qat_decode_int4lin";
-    let theirs = fixtures::data::Reference::TblInt4.path();
+    let theirs = fixtures::data::ReferencePackage::TblInt4.path();
     let theirs = theirs.to_str().unwrap();
     let layer = ["--graph", "--layer", "5"];
     assert!(dir.fails(&[&["inspect", theirs], &layer[..]].concat()).contains("--names"));

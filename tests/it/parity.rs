@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::common::{Dir, package, tiny};
 use aimodel::describe::describe_attribute;
 use aimodel::package::Package;
-use fixtures::data::{self, DenseReference, PrefillReference, Reference};
+use fixtures::data::{self, DenseReference, PrefillReference, ReferencePackage};
 use oracle::interpreter::Session;
 use oracle::stepper::Stepper;
 use workflow::diff::{ChangeKind, GraphDifference, ProgramDifference, WeightVerdict, compare_packages};
@@ -23,7 +23,7 @@ fn asset(package: &Path) -> Vec<Option<String>> {
 }
 
 /// Converts the tiny checkpoint and compares every op and every weight with a stored package.
-fn check(options: &[&str], name: &str, reference: Reference) {
+fn check(options: &[&str], name: &str, reference: ReferencePackage) {
     let dir = Dir::new();
     let source = tiny();
     dir.ok(&[&["convert", &source, "-o", "out", "--no-tables"], options].concat());
@@ -36,23 +36,23 @@ fn check(options: &[&str], name: &str, reference: Reference) {
 #[test]
 fn provider_int4_absmax_equals_the_pipelines_symmetric() {
     let options = ["--rule", "absmax", "--head", "int4"];
-    check(&options, "gemma4_e4b_qat_decode_int4lin", Reference::ProviderInt4);
+    check(&options, "gemma4_e4b_qat_decode_int4lin", ReferencePackage::ProviderInt4);
 }
 
 #[test]
 fn tbl_int4_absmax_equals_the_pipelines_symmetric() {
     let options = ["--rule", "absmax", "--head", "int4", "--variant", "tbl"];
-    check(&options, "gemma4_e4b_qat_decode_int4lin_tbl", Reference::TblInt4);
+    check(&options, "gemma4_e4b_qat_decode_int4lin_tbl", ReferencePackage::TblInt4);
 }
 
 #[test]
 fn provider_int8_equals_the_pipelines() {
-    check(&["--weights", "int8"], "gemma4_e4b_qat_decode_int8lin", Reference::ProviderInt8);
+    check(&["--weights", "int8"], "gemma4_e4b_qat_decode_int8lin", ReferencePackage::ProviderInt8);
 }
 
 #[test]
 fn provider_f16_equals_the_pipelines() {
-    check(&["--weights", "f16"], "gemma4_e4b_qat_decode_f16", Reference::ProviderF16);
+    check(&["--weights", "f16"], "gemma4_e4b_qat_decode_f16", ReferencePackage::ProviderF16);
 }
 
 /// A `main` that takes any number of tokens equals the pipeline's, and so does `prefill`, except for what the pipeline computes without using it:
@@ -182,7 +182,7 @@ fn other_weights_and_other_graphs_differ() {
     let dir = Dir::new();
     dir.ok(&["convert", &tiny(), "-o", "out", "--variant", "both", "--no-tables"]);
     let ours = package(&dir.path("out/gemma4_e4b_qat_decode_int4lin"));
-    let found = differences(&ours, &Reference::ProviderInt4.path()).unwrap();
+    let found = differences(&ours, &ReferencePackage::ProviderInt4.path()).unwrap();
     assert!(found.graphs.iter().all(GraphDifference::is_equal), "{found:#?}");
     let weights = &found.weights;
     assert!(weights.only_left.is_empty() && weights.only_right.is_empty(), "{weights:#?}");

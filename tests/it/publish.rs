@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::common::{Dir, QUICK, both, tiny, tree};
 use fixtures::hub::upload::Uploads;
-use fixtures::hub::{Account, Content, Fault, Faults, Host, Hub, Repository};
+use fixtures::hub::{Account, Fault, Faults, FileContent, Host, Hub, Repository};
 use hub::upload::{FileState, LocalFile, PublishTarget, Published, compare, publish};
 use hub::{Client, Error, RepositoryId, Settings, Snapshot};
 use progress::Silent;
@@ -98,7 +98,7 @@ impl Scene {
     fn publish_empty(&self) {
         self.hub.shared().state().repositories.entry(ID.to_owned()).or_insert_with(|| {
             let mut repository = Repository::new(ID);
-            repository.commit_file("a.txt", Content::Bytes(b"a".to_vec().into())).unwrap();
+            repository.commit_file("a.txt", FileContent::Bytes(b"a".to_vec().into())).unwrap();
             repository
         });
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-use fixtures::{Lattice, Shape, SyntheticCheckpoint, Weights};
+use fixtures::{Lattice, Shape, SyntheticCheckpoint, WeightKind};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -20,16 +20,16 @@ pub(crate) struct Options {
     /// Lattice of the body: one of bf16-div75-signed7, bf16-div75-signed8, bf16-div7-signed7, q4_0, bf16-div-uniform,
     /// f32-div75; or off
     #[arg(long, value_name = "LATTICE", default_value = "bf16-div75-signed7", value_parser = weights)]
-    body: Weights,
+    body: WeightKind,
     /// Lattice of the embedding table, which is also the head; default: as the body
     #[arg(long, value_name = "LATTICE", value_parser = weights)]
-    embedding: Option<Weights>,
+    embedding: Option<WeightKind>,
     /// Lattice of the per-layer table
     #[arg(long, value_name = "LATTICE", default_value = "off", value_parser = weights)]
-    per_layer: Weights,
+    per_layer: WeightKind,
     /// Add a separate head, on that lattice
     #[arg(long, value_name = "LATTICE", value_parser = weights)]
-    untied_head: Option<Weights>,
+    untied_head: Option<WeightKind>,
     /// Number of files
     #[arg(long, default_value_t = 1)]
     shards: usize,
@@ -85,8 +85,8 @@ fn shape(text: &str) -> Result<Shape> {
     })
 }
 
-fn weights(text: &str) -> Result<Weights, String> {
-    if text == "off" { Ok(Weights::Off) } else { text.parse::<Lattice>().map(Weights::On) }
+fn weights(text: &str) -> Result<WeightKind, String> {
+    if text == "off" { Ok(WeightKind::Off) } else { text.parse::<Lattice>().map(WeightKind::On) }
 }
 
 #[cfg(test)]
@@ -99,8 +99,8 @@ mod tests {
         assert_eq!(shape("e4b:6").unwrap(), Shape::e4b(6));
         assert!(shape("e4b:0").is_err());
         assert!(shape("e5b").is_err());
-        assert_eq!(weights("off"), Ok(Weights::Off));
-        assert_eq!(weights("q4_0"), Ok(Weights::On(Lattice::Q40)));
+        assert_eq!(weights("off"), Ok(WeightKind::Off));
+        assert_eq!(weights("q4_0"), Ok(WeightKind::On(Lattice::Q40)));
         assert!(weights("on").is_err());
     }
 }

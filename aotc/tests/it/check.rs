@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::{NAME, Scene};
 use aotc::Platform;
-use fixtures::data::Reference;
+use fixtures::data::ReferencePackage;
 use output::Digest;
 use packer::check::{ARCHITECTURES, Options, check};
 use packer::metadata::BundleMetadata;
@@ -52,7 +52,7 @@ fn a_stale_artifact_is_found() {
     let scene = sibling();
     // The source is converted again: another program under the same name, with a matching digest and manifest.
     let package = scene.bundle.join(format!("{NAME}.aimodel"));
-    let other = Reference::ProviderInt8.path();
+    let other = ReferencePackage::ProviderInt8.path();
     for file in ["main.mlirb", "main.hash"] {
         fs::copy(other.join(file), package.join(file)).unwrap();
     }

@@ -8,7 +8,7 @@ use converter::embedding::TableForms;
 use converter::quant::Int4Rule;
 use converter::recipe::{EmbeddingForm, PerLayerForm, Treatment};
 use converter::{ConvertError, Model, Plan, PlanError, Request};
-use fixtures::{Lattice, Shape, SyntheticCheckpoint, Weights};
+use fixtures::{Lattice, Shape, SyntheticCheckpoint, WeightKind};
 
 const INT4: Treatment = Treatment::Int4(Int4Rule::Lattice);
 const AUTO: TableForms = TableForms { embedding: None, per_layer: None };
@@ -57,10 +57,10 @@ fn a_whole_e4b_has_its_sizes() {
 
 #[test]
 fn tables_on_the_lattice_become_codes_and_others_stay() {
-    let on = Weights::On(Lattice::F32Div75);
+    let on = WeightKind::On(Lattice::F32Div75);
     let recipe = SyntheticCheckpoint::new(Shape::small());
     for (embedding, per_layer) in
-        [(on, on), (Weights::Off, on), (on, Weights::Off), (Weights::Off, Weights::Off)]
+        [(on, on), (WeightKind::Off, on), (on, WeightKind::Off), (WeightKind::Off, WeightKind::Off)]
     {
         let recipe = SyntheticCheckpoint { embedding, per_layer, ..recipe.clone() };
         let forms = plan(&recipe, &request(Variant::Stock, AUTO)).unwrap().table_forms;
@@ -71,7 +71,7 @@ fn tables_on_the_lattice_become_codes_and_others_stay() {
         let found = forms.per_layer.unwrap();
         assert_eq!(found.form, expected, "{}", found.reason);
     }
-    let off = SyntheticCheckpoint { embedding: Weights::Off, ..recipe };
+    let off = SyntheticCheckpoint { embedding: WeightKind::Off, ..recipe };
     let [automatic, published] = [AUTO, TableForms::PUBLISHED]
         .map(|forms| plan(&off, &request(Variant::Stock, forms)).unwrap().graphs.remove(0));
     assert_eq!(automatic.layout, published.layout, "tables off the lattice keep their bytes");
@@ -93,8 +93,10 @@ fn each_blob_is_stored_once() {
 
 #[test]
 fn what_cannot_be_shared_is_refused() {
-    let untied =
-        SyntheticCheckpoint { untied_head: Some(Weights::Off), ..SyntheticCheckpoint::new(Shape::small()) };
+    let untied = SyntheticCheckpoint {
+        untied_head: Some(WeightKind::Off),
+        ..SyntheticCheckpoint::new(Shape::small())
+    };
     let error = plan(&untied, &request(Variant::Stock, EXACT)).err();
     assert!(matches!(error, Some(ConvertError::Plan(PlanError::NoSharedHead { .. }))), "{error:?}");
     let request = Request { head: Some(Treatment::F16), ..request(Variant::Stock, EXACT) };

@@ -9,7 +9,7 @@ use checkpoint::config::DecoderConfig;
 use checkpoint::source::{LocalSource, Source};
 use checkpoint::{Checkpoint, Role};
 use converter::quant::{BLOCK, Int4Rule, quantize_int4, quantize_int8, to_f16};
-use fixtures::data::{self, Reference};
+use fixtures::data::{self, ReferencePackage};
 use half::{bf16, f16};
 
 /// Shape and bytes of a constant.
@@ -47,7 +47,7 @@ fn constant(package: &Package, program: &[u8], value: ValueId) -> Constant {
 }
 
 /// Codes and scales of every quantized matrix of a package.
-fn quantized(reference: Reference) -> Vec<(Constant, Constant)> {
+fn quantized(reference: ReferencePackage) -> Vec<(Constant, Constant)> {
     let package = Package::open(&reference.path()).unwrap();
     let program = fs::read(package.program()).unwrap();
     let module = &package.bytecode.module;
@@ -62,7 +62,7 @@ fn quantized(reference: Reference) -> Vec<(Constant, Constant)> {
 }
 
 /// Every matrix of the package must be one of ours, bit for bit, and every one of ours must be in it.
-fn compare(reference: Reference, quantize: impl Fn(&[bf16]) -> (Vec<u8>, Vec<f16>)) {
+fn compare(reference: ReferencePackage, quantize: impl Fn(&[bf16]) -> (Vec<u8>, Vec<f16>)) {
     let mut ours: BTreeMap<String, (Constant, Constant)> = BTreeMap::new();
     for (name, (shape, weights)) in matrices() {
         let (codes, scales) = quantize(&weights);
@@ -88,13 +88,13 @@ fn int4(weights: &[bf16]) -> (Vec<u8>, Vec<f16>) {
 
 #[test]
 fn absmax_is_the_symmetric_rule_of_the_published_bundles() {
-    compare(Reference::ProviderInt4, int4);
-    compare(Reference::TblInt4, int4);
+    compare(ReferencePackage::ProviderInt4, int4);
+    compare(ReferencePackage::TblInt4, int4);
 }
 
 #[test]
 fn int8_is_the_symmetric_rule_of_the_published_bundles() {
-    compare(Reference::ProviderInt8, |weights| {
+    compare(ReferencePackage::ProviderInt8, |weights| {
         let (mut codes, mut scales) = (vec![0_i8; weights.len()], vec![f16::ZERO; weights.len() / BLOCK]);
         quantize_int8(weights, &mut codes, &mut scales).unwrap();
         (bytemuck::cast_slice(&codes).to_vec(), scales)
@@ -103,7 +103,7 @@ fn int8_is_the_symmetric_rule_of_the_published_bundles() {
 
 #[test]
 fn weights_in_half_precision_are_those_of_the_published_form() {
-    let package = Package::open(&Reference::ProviderF16.path()).unwrap();
+    let package = Package::open(&ReferencePackage::ProviderF16.path()).unwrap();
     let program = fs::read(package.program()).unwrap();
     let blobs: Vec<&[u8]> = package
         .bytecode

@@ -67,7 +67,7 @@ fn every_kind_of_lattice_is_recovered() {
 }
 
 /// Tries every f16 number near the scale that made a block.
-fn some_f16_scale_fits(block: &fixtures::lattice::Block) -> bool {
+fn some_f16_scale_fits(block: &fixtures::lattice::LatticeBlock) -> bool {
     let near = f16::from_f32(block.scale).to_bits();
     (near.saturating_sub(64)..=near + 64).map(f16::from_bits).any(|scale| {
         block.codes.iter().zip(block.weights).all(|(code, weight)| {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fixtures::hub::upload::Uploads;
-use fixtures::hub::{Account, Content, Host, HttpRequest, Hub, Repository, Response, Routes, Shared};
+use fixtures::hub::{Account, FileContent, Host, HttpRequest, Hub, Repository, Response, Routes, Shared};
 use hub::upload::{LocalFile, PublishTarget, compare, publish};
 use hub::{Client, Error, Policy, RepositoryId, Settings, Snapshot};
 use serde_json::{Value, json};
@@ -26,8 +26,8 @@ impl<F: Fn(&HttpRequest) -> Option<Response> + Send + Sync> Routes for Odd<F> {
 fn odd(part: &'static str, answer: impl Fn(&HttpRequest) -> Response + Send + Sync + 'static) -> Hub {
     let hub = Hub::start().unwrap();
     let mut repository = Repository::new(ID);
-    repository.commit_file("config.json", Content::Bytes(b"{}".to_vec().into())).unwrap();
-    repository.commit_file("a.safetensors", Content::Bytes(vec![7; 3_000_000].into())).unwrap();
+    repository.commit_file("config.json", FileContent::Bytes(b"{}".to_vec().into())).unwrap();
+    repository.commit_file("a.safetensors", FileContent::Bytes(vec![7; 3_000_000].into())).unwrap();
     hub.shared().state().repositories.insert(ID.to_owned(), repository);
     hub.add_account(TOKEN, Account::new("ada"));
     hub.add_routes(Odd(move |request: &HttpRequest| request.path.contains(part).then(|| answer(request))));
@@ -173,7 +173,8 @@ fn messages_of_a_server_are_short_and_hide_the_token() {
     // A file that quotes it is refused: its text would be shown.
     let hub = odd("/nothing", |_| Response::new(404, ""));
     let echo = format!("{{\"model_type\": \"{TOKEN}\"}}").into_bytes();
-    hub.change(ID, |repository| repository.commit_file("echo.json", Content::Bytes(echo.into()))).unwrap();
+    hub.change(ID, |repository| repository.commit_file("echo.json", FileContent::Bytes(echo.into())))
+        .unwrap();
     assert!(words(read(&hub, "echo.json")).contains("contains the token"));
 }
 
@@ -206,12 +207,12 @@ fn redirects_ranges_and_sizes_are_checked() {
     for range in ["bytes 1-9/3000000", "bytes 0-2999999/3000001", "bytes */3000000", "0-2999999", "bytes 0-9"]
     {
         let hub =
-            odd("/repos/", move |_| Response::new(206, vec![7; 3_000_000]).with("Content-Range", range));
+            odd("/repos/", move |_| Response::new(206, vec![7; 3_000_000]).with("FileContent-Range", range));
         assert!(words(read(&hub, "a.safetensors")).contains("the range that was asked for"), "{range}");
     }
     // Shorter than it says, longer than asked for, and other bytes.
     let hub = odd("/repos/", |_| {
-        Response::new(206, vec![8; 4_000_000]).with("Content-Range", "bytes 0-3999999/3000000")
+        Response::new(206, vec![8; 4_000_000]).with("FileContent-Range", "bytes 0-3999999/3000000")
     });
     assert!(words(read(&hub, "a.safetensors")).contains("arrived damaged"));
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fixtures::hub::upload::Uploads;
 use fixtures::hub::{
-    Account, Content, Fault, Faults, Host, HttpRequest, Hub, Repository, Response, Routes, Shared,
+    Account, Fault, Faults, FileContent, Host, HttpRequest, Hub, Repository, Response, Routes, Shared,
 };
 use hub::upload::{LocalFile, PublishTarget, compare, publish};
 use hub::{Client, Error, Limits, Policy, RepositoryId, Settings, Snapshot, download};
@@ -26,7 +26,7 @@ fn hub() -> Hub {
     let hub = Hub::start().unwrap();
     let mut repository = Repository::new(ID);
     for name in ["a.safetensors", "b.safetensors"] {
-        repository.commit_file(name, Content::Bytes(vec![7; 20_000_000].into())).unwrap();
+        repository.commit_file(name, FileContent::Bytes(vec![7; 20_000_000].into())).unwrap();
     }
     hub.shared().state().repositories.insert(ID.to_owned(), repository);
     hub.add_account(TOKEN, Account::new("ada"));

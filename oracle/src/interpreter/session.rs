@@ -525,7 +525,7 @@ fn grown(port: &Port, old: &Tensor, positions: usize) -> Result<Tensor, Interpre
 mod tests {
     use std::path::Path;
 
-    use fixtures::data::{PrefillReference, Reference};
+    use fixtures::data::{PrefillReference, ReferencePackage};
 
     use super::*;
 
@@ -563,7 +563,7 @@ mod tests {
     /// shared layers still need the keys of one slot when the next slot is written.
     #[test]
     fn caches_are_written_in_place() {
-        assert_in_place(&Reference::ProviderF16.path(), &[("main", 1), ("main", 1)]);
+        assert_in_place(&ReferencePackage::ProviderF16.path(), &[("main", 1), ("main", 1)]);
         assert_in_place(&PrefillReference::F16.path(), &[("main", 3), ("prefill", 5), ("main", 1)]);
     }
 

@@ -18,7 +18,7 @@ use converter::quant::Int4Rule;
 use converter::recipe::{EmbeddingForm, PerLayerForm, Treatment};
 use converter::{Model, Outputs, Request};
 use fixtures::data::TableReference;
-use fixtures::{Lattice, Shape, SyntheticCheckpoint, Weights};
+use fixtures::{Lattice, Shape, SyntheticCheckpoint, WeightKind};
 use oracle::feeding::Feeding;
 use oracle::file::{Oracle, Prompt, make_case};
 use oracle::gate::{Cause, PartExactness, exactness};
@@ -31,7 +31,7 @@ const FORMS: [EmbeddingForm; 3] = [EmbeddingForm::Shared, EmbeddingForm::Dequant
 /// A checkpoint with everything on a lattice with f32 scales, and what the fp32 reference says of it.
 fn on_lattice(folder: &Path) -> (PathBuf, Oracle) {
     let checkpoint = folder.join("checkpoint");
-    let on = Weights::On(Lattice::F32Div75);
+    let on = WeightKind::On(Lattice::F32Div75);
     let recipe = SyntheticCheckpoint::new(Shape::small());
     SyntheticCheckpoint { body: on, embedding: on, per_layer: on, ..recipe }.write(&checkpoint).unwrap();
     let source = LocalSource::open(&checkpoint).unwrap();

@@ -8,7 +8,7 @@ use aimodel::package::{Package, PackageMetadata, PackageWriter};
 use aimodel::{
     Attribute, BlockId, Definition, Element, Module, OpId, Opcode, Resource, TensorType, TypeId, ValueId,
 };
-use fixtures::data::Reference;
+use fixtures::data::ReferencePackage;
 use workflow::diff::{ChangeKind, ProgramDifference, compare_packages};
 
 /// Contents of blobs by their keys.
@@ -16,7 +16,7 @@ type Blobs = HashMap<String, Vec<u8>>;
 
 /// A published package compared with a version of it in which something was changed.
 fn plant(edit: impl FnOnce(&mut Module, &mut Blobs)) -> Option<ProgramDifference> {
-    let reference = Reference::ProviderInt4.path();
+    let reference = ReferencePackage::ProviderInt4.path();
     let package = Package::open(&reference).unwrap();
     let program = fs::read(package.program()).unwrap();
     let mut module = package.bytecode.module.clone();
@@ -184,7 +184,7 @@ fn another_constant_is_found() {
         let different = found.weights.different.len() + found.graphs[0].ops.len();
         assert!(different >= 1, "kind {at}: {found:?}");
     }
-    let keys = Package::open(&Reference::ProviderInt4.path()).unwrap().bytecode.module;
+    let keys = Package::open(&ReferencePackage::ProviderInt4.path()).unwrap().bytecode.module;
     for resource in keys.resources().step_by(7) {
         let found = plant(|_, blobs| blobs.get_mut(&resource.key).unwrap()[1] ^= 0x10).unwrap();
         assert!(found.graphs[0].is_equal(), "{found:?}");

@@ -9,9 +9,9 @@ use super::task::{Check, Plan, Task};
 use super::{Options, build, program};
 use crate::workspace::target;
 use anyhow::{Context, Result, bail};
-use fixtures::data::{self, Reference};
-use fixtures::oracle::Oracle;
-use fixtures::{Lattice, Shape, SyntheticCheckpoint, Weights};
+use fixtures::data::{self, ReferencePackage};
+use fixtures::oracle::StoredOracle;
+use fixtures::{Lattice, Shape, SyntheticCheckpoint, WeightKind};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fs;
@@ -375,13 +375,13 @@ fn tiny_on_lattice() -> Result<Subject> {
     for table in ["embed_tokens", "embed_tokens_per_layer"] {
         Lattice::F32Div75.remake(&checkpoint, &format!("model.language_model.{table}.weight"))?;
     }
-    let cases = Oracle::read(&data::tiny_oracle())?.cases;
+    let cases = StoredOracle::read(&data::tiny_oracle())?.cases;
     let sequences = cases.iter().take(1).map(|case| case.ids().map(u64::from).collect()).collect();
     Ok(Subject { checkpoint, oracles: Vec::new(), sequences, ..tiny()? })
 }
 
 fn e2b_like_on_lattice() -> Result<Subject> {
-    let on_lattice = Weights::On(Lattice::F32Div75);
+    let on_lattice = WeightKind::On(Lattice::F32Div75);
     synthetic(
         "e2b-like-on-lattice",
         SyntheticCheckpoint {
@@ -404,7 +404,7 @@ fn e2b_like() -> Result<Subject> {
 fn e2b_like_off_lattice_head() -> Result<Subject> {
     synthetic(
         "e2b-like-off-lattice-head",
-        SyntheticCheckpoint { embedding: Weights::Off, ..SyntheticCheckpoint::new(Shape::e2b_like()) },
+        SyntheticCheckpoint { embedding: WeightKind::Off, ..SyntheticCheckpoint::new(Shape::e2b_like()) },
     )
 }
 
@@ -429,7 +429,7 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
     clear(&scratch().join("jobs"))?;
     fs::create_dir_all(scratch().join("jobs"))?;
     let mut plan = Plan::default();
-    for package in Reference::ALL.into_iter().filter(|package| options.wants(package.name())) {
+    for package in ReferencePackage::ALL.into_iter().filter(|package| options.wants(package.name())) {
         plan.tasks.push(reference_task(package)?);
     }
     let wanted: Vec<_> = CONVERSIONS.iter().filter(|conversion| options.wants(conversion.name)).collect();
@@ -445,11 +445,11 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
     Ok(plan)
 }
 
-fn reference_task(package: Reference) -> Result<Task> {
+fn reference_task(package: ReferencePackage) -> Result<Task> {
     let (variant, bounds) = match package {
-        Reference::ProviderF16 | Reference::ProviderInt8 => (Variant::Provider, LOSSLESS),
-        Reference::ProviderInt4 => (Variant::Provider, LOSSY),
-        Reference::TblInt4 => (Variant::Tbl, LOSSY),
+        ReferencePackage::ProviderF16 | ReferencePackage::ProviderInt8 => (Variant::Provider, LOSSLESS),
+        ReferencePackage::ProviderInt4 => (Variant::Provider, LOSSY),
+        ReferencePackage::TblInt4 => (Variant::Tbl, LOSSY),
     };
     let bundle = Bundle { variant, cache_pairs: 1, package: package.path() };
     // They never change, and the results of Apple's runtime for all sequences are stored: see `oracle/tests/it/interpreter_apple.rs`.
@@ -635,7 +635,7 @@ fn judge_task(
 ) -> Result<Task> {
     let mut lengths = Vec::new();
     for oracle in &subject.oracles {
-        lengths.extend(Oracle::read(oracle)?.cases.iter().map(|case| case.ids().count()));
+        lengths.extend(StoredOracle::read(oracle)?.cases.iter().map(|case| case.ids().count()));
     }
     lengths.truncate(subject.most_cases.unwrap_or(usize::MAX));
     lengths.extend(subject.sequences.iter().map(Vec::len));

@@ -4,14 +4,14 @@ use super::environment::{clear, run, scratch, scripts};
 use super::task::{Plan, Task};
 use super::{Options, program};
 use anyhow::{Context, Result};
-use fixtures::{Shape, SyntheticCheckpoint, Weights, damage, data};
+use fixtures::{Shape, SyntheticCheckpoint, WeightKind, damage, data};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The matrix that adversarial blocks are put into.
 const MATRIX: &str = "model.language_model.layers.1.mlp.down_proj.weight";
-/// Weights in a block.
+/// WeightKind in a block.
 const BLOCK: u64 = 32;
 
 /// Name of a checkpoint, and how to get it.
@@ -24,8 +24,8 @@ const SUBJECTS: [Subject; 2] =
 fn adversarial(folder: &Path) -> Result<PathBuf> {
     let checkpoint = folder.join("checkpoint");
     let recipe = SyntheticCheckpoint {
-        body: Weights::Off,
-        embedding: Weights::Off,
+        body: WeightKind::Off,
+        embedding: WeightKind::Off,
         ..SyntheticCheckpoint::new(Shape::small())
     };
     recipe.write(&checkpoint)?;

@@ -13,7 +13,7 @@ use aotc::{
     Architecture, CompileOutcome, CompileRequest, Error, Interrupt, Platform, Stage, Toolchain,
     ToolchainOptions,
 };
-use fixtures::data::{self, PrefillReference, Reference};
+use fixtures::data::{self, PrefillReference, ReferencePackage};
 use fixtures::toolchain::StandInXcode;
 use output::{KeepExisting, StagedDirectory};
 use packer::bundle::{self, BundleParts};
@@ -43,7 +43,7 @@ impl Scene {
 
     /// A scene whose folder and bundle have these names.
     pub(crate) fn named(folder: &str, name: &str) -> Self {
-        Self::with_package(folder, name, &Reference::ProviderInt4.path(), PromptReading::ONE_BY_ONE)
+        Self::with_package(folder, name, &ReferencePackage::ProviderInt4.path(), PromptReading::ONE_BY_ONE)
     }
 
     /// A scene whose bundle has two functions.
