@@ -49,14 +49,13 @@ pub(crate) fn write_package(directory: &Path, variant: Variant, functions: Funct
     Ok(())
 }
 
-/// Numbers from 0.002 to 0.008 of both signs: the scales of a matrix in a checkpoint spread about as far. They are as good as any
-/// bytes of codes.
+/// Numbers from 0.002 to 0.008: the scales of a matrix on a lattice are positive and spread about as far. They are as good as any bytes
+/// of codes.
 fn halves() -> impl Iterator<Item = f16> {
     let mut state = 1_u64;
     std::iter::repeat_with(move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let random = (state >> 40) as u16;
-        f16::from_bits(random & 0x8000 | (0x1800 + (random & 0x7FF)))
+        f16::from_bits(0x1800 + ((state >> 40) as u16 & 0x7FF))
     })
     .take(DRAWN)
 }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use crate::support::{cases, package, prefill_stepper, stepper};
+use crate::support::{Case, cases, package, prefill_stepper, stepper};
 use fixtures::data::PrefillReference;
 use oracle::interpreter::Rounding;
 use oracle::lockstep::Lockstep;
@@ -13,8 +13,7 @@ const LONGEST: usize = 24;
 
 /// Sequences of several lengths, the longest one first.
 fn sequences(count: usize) -> Vec<Vec<u32>> {
-    let mut sequences: Vec<Vec<u32>> =
-        cases("oracle.json").iter().map(|case| case.ids()).take(count).collect();
+    let mut sequences: Vec<Vec<u32>> = cases("oracle.json").iter().map(Case::ids).take(count).collect();
     for (at, sequence) in sequences.iter_mut().enumerate() {
         sequence.truncate(LONGEST - 3 * at);
     }
