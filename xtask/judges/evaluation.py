@@ -29,6 +29,9 @@ from scores import QUALIFYING_MARGIN, margins
 TOLERANCE = 1e-6
 """How far figures may lie from those of numpy, in nats."""
 
+POSITION_TOLERANCE = 1e-5
+"""The same for a single position, whose logits were added in f32 by two programs."""
+
 
 @dataclass
 class Logits:
@@ -117,8 +120,8 @@ def figures(log_p: np.ndarray, log_q: np.ndarray, targets: np.ndarray, margin: n
     }
 
 
-def compared(expected: dict[str, float], found: dict[str, object]) -> dict[str, object]:
-    """Raises if a figure is not that of numpy."""
+def compared(expected: dict[str, float], found: dict[str, object], of_position: float) -> dict[str, object]:
+    """Raises if a figure is not that of numpy; `of_position` is the tolerance of those that come from one position."""
     bundle = found["bundles"][0]
     ours = {
         "mean_kl": bundle["mean_kl"],
@@ -132,7 +135,8 @@ def compared(expected: dict[str, float], found: dict[str, object]) -> dict[str, 
     worst = 0.0
     for name, value in expected.items():
         difference = abs(ours[name] - value)
-        if difference > (TOLERANCE if isinstance(value, float) else 0):
+        tolerance = of_position if name == "max_kl" else TOLERANCE
+        if difference > (tolerance if isinstance(value, float) else 0):
             raise ValueError(f"{name} is {ours[name]}, numpy has {value}")
         worst = max(worst, difference)
     return {"mean_kl": expected["mean_kl"], "largest_difference": float(f"{worst:.2g}")}
@@ -161,9 +165,10 @@ def main(arguments: list[str]) -> int:
     reference = scored([decoder.logits(fed) for fed, _ in cut], cut)
     log_q = log_softmax(of_bundle(cut, package, tables, interpreter))
     judge("logits file", lambda: stored(logits, reference))
-    judge("figures from the file", lambda: compared(figures(logits.log_p, log_q, targets, logits.margins), found))
+    judge("figures from the file", lambda: compared(
+        figures(logits.log_p, log_q, targets, logits.margins), found, TOLERANCE))
     judge("figures from numpy's logits", lambda: compared(
-        figures(log_softmax(reference), log_q, targets, margins(reference)), found))
+        figures(log_softmax(reference), log_q, targets, margins(reference)), found, POSITION_TOLERANCE))
     return 0
 
 
