@@ -1,9 +1,10 @@
 //! Checks that a bundle computes the same logits as its checkpoint.
 //!
 //! [`interpreter`] runs an `.aimodel` package on a CPU; [`stepper`] feeds it tokens as the engine does, one by one or in the
-//! chunks of [`feeding`], with the per-layer rows of [`tables`]. [`reference`](mod@reference) computes the checkpoint in fp32.
-//! [`file`](mod@file) stores the checkpoint's predictions for some [`prompts`], and [`gate`] compares a bundle with them.
-//! [`eval`] measures on a text how far bundles are from their checkpoint. [`text`] and [`generate`] chat with a bundle found by [`bundle`].
+//! chunks of [`feeding`], with the per-layer rows of [`tables`]; [`lockstep`] feeds several sequences together.
+//! [`reference`](mod@reference) computes the checkpoint in fp32. [`file`](mod@file) stores the checkpoint's predictions for some
+//! [`prompts`], and [`gate`] compares a bundle with them. [`eval`] measures on a text how far bundles are from their checkpoint.
+//! [`text`] and [`generate`] chat with a bundle found by [`bundle`].
 
 pub mod bundle;
 mod contexts;
