@@ -207,12 +207,12 @@ fn redirects_ranges_and_sizes_are_checked() {
     for range in ["bytes 1-9/3000000", "bytes 0-2999999/3000001", "bytes */3000000", "0-2999999", "bytes 0-9"]
     {
         let hub =
-            odd("/repos/", move |_| Response::new(206, vec![7; 3_000_000]).with("FileContent-Range", range));
+            odd("/repos/", move |_| Response::new(206, vec![7; 3_000_000]).with("Content-Range", range));
         assert!(words(read(&hub, "a.safetensors")).contains("the range that was asked for"), "{range}");
     }
     // Shorter than it says, longer than asked for, and other bytes.
     let hub = odd("/repos/", |_| {
-        Response::new(206, vec![8; 4_000_000]).with("FileContent-Range", "bytes 0-3999999/3000000")
+        Response::new(206, vec![8; 4_000_000]).with("Content-Range", "bytes 0-3999999/3000000")
     });
     assert!(words(read(&hub, "a.safetensors")).contains("arrived damaged"));
 }

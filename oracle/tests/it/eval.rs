@@ -208,28 +208,33 @@ fn chunks_and_lockstep_find_the_same() {
     assert_eq!(results(chunked, &file), one_by_one);
 }
 
-#[test]
-fn a_run_that_was_cut_off_anywhere_continues_with_the_same_bytes() {
-    let folder = tempfile::tempdir().unwrap();
-    // More than one group of windows that are fed together.
-    let windows = windows(&checkpoint(), 4500, 512, 512);
-    let (path, subject) = logits(&folder, windows);
-    let whole = fs::read(&path).unwrap();
-    let source = LocalSource::open(&checkpoint()).unwrap();
-    let reference = Reference::open(&source).unwrap();
-    let cut = folder.path().join("cut");
-    for amount in [4096 * 3, 4096 * 12 + 100] {
-        fs::remove_file(&cut).ok();
-        let stopped =
-            compute(&reference, &subject.windows, &Stopping::after(amount), &mut open(&cut, &subject));
+/// Runs that end before their time, each continued by another one.
+struct Cuts {
+    tokens: usize,
+    /// Progress after which a run is stopped.
+    stopped_after: u64,
+    /// Bytes that a killed run leaves, of so many.
+    left: fn(usize) -> usize,
+    /// Whether one of the records that it leaves is damaged.
+    damaged: bool,
+}
+
+impl Cuts {
+    fn check(&self) {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, subject) = logits(&folder, windows(&checkpoint(), self.tokens, 512, 512));
+        let whole = fs::read(&path).unwrap();
+        let source = LocalSource::open(&checkpoint()).unwrap();
+        let reference = Reference::open(&source).unwrap();
+        let cut = folder.path().join("cut");
+        let progress = Stopping::after(self.stopped_after);
+        let stopped = compute(&reference, &subject.windows, &progress, &mut open(&cut, &subject));
         assert!(matches!(stopped, Err(ComputeError::Reference(ReferenceError::Stopped))), "{stopped:?}");
         compute(&reference, &subject.windows, &Silent, &mut open(&cut, &subject)).unwrap();
-        assert!(fs::read(&cut).unwrap() == whole, "cut off after {amount}");
-    }
-    // Killed within a record, or within the header; and a record that was lost.
-    for length in [whole.len() / 2, 100] {
+        assert!(fs::read(&cut).unwrap() == whole, "stopped after {}", self.stopped_after);
+        let length = (self.left)(whole.len());
         let mut left = whole[..length].to_vec();
-        if length == whole.len() / 2 {
+        if self.damaged {
             left[length - 9000] ^= 1;
         }
         fs::write(&cut, left).unwrap();
@@ -238,6 +243,18 @@ fn a_run_that_was_cut_off_anywhere_continues_with_the_same_bytes() {
         compute(&reference, &subject.windows, &Silent, &mut writer).unwrap();
         assert!(fs::read(&cut).unwrap() == whole, "cut off at {length}");
     }
+}
+
+#[test]
+fn a_run_that_was_cut_off_continues_with_the_same_bytes() {
+    // Within a layer, and within the header.
+    Cuts { tokens: 600, stopped_after: 600 * 3, left: |_| 100, damaged: false }.check();
+}
+
+#[test]
+fn a_run_that_was_cut_off_between_groups_continues_with_the_same_bytes() {
+    // In the second group of windows that are fed together, and within a record, with another one lost.
+    Cuts { tokens: 4500, stopped_after: 4096 * 12 + 100, left: |whole| whole * 3 / 4, damaged: true }.check();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::process::Command;
 
 /// The matrix that adversarial blocks are put into.
 const MATRIX: &str = "model.language_model.layers.1.mlp.down_proj.weight";
-/// WeightKind in a block.
+/// Weights in a block.
 const BLOCK: u64 = 32;
 
 /// Name of a checkpoint, and how to get it.
