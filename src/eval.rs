@@ -9,7 +9,8 @@ use ::oracle::eval::Share;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use converter::quant::Int4Rule;
-use workflow::eval::{EvalRequest, EvaluatedBundle, Evaluation, Limits, WhatIf};
+use converter::recipe::Treatment;
+use workflow::eval::{EvalRequest, EvaluatedBundle, Evaluation, Limits};
 use workflow::origin::Access;
 
 use crate::columns::Columns;
@@ -100,14 +101,14 @@ enum Rule {
     F16,
 }
 
-impl From<Rule> for WhatIf {
+impl From<Rule> for Treatment {
     fn from(typed: Rule) -> Self {
         match typed {
-            Rule::Lattice => WhatIf::Int4(Int4Rule::Lattice),
-            Rule::Q4_0 => WhatIf::Int4(Int4Rule::Q4_0),
-            Rule::Absmax => WhatIf::Int4(Int4Rule::Absmax),
-            Rule::Int8 => WhatIf::Int8,
-            Rule::F16 => WhatIf::F16,
+            Rule::Lattice => Treatment::Int4(Int4Rule::Lattice),
+            Rule::Q4_0 => Treatment::Int4(Int4Rule::Q4_0),
+            Rule::Absmax => Treatment::Int4(Int4Rule::Absmax),
+            Rule::Int8 => Treatment::Int8,
+            Rule::F16 => Treatment::F16,
         }
     }
 }
@@ -117,7 +118,7 @@ impl Arguments {
         let number = |typed: Option<NonZeroUsize>| typed.map(NonZeroUsize::get);
         EvalRequest {
             bundles: self.bundles.iter().map(|bundle| self.how.runnable(bundle)).collect(),
-            what_ifs: self.rules.iter().map(|rule| WhatIf::from(*rule)).collect(),
+            what_ifs: self.rules.iter().map(|rule| Treatment::from(*rule)).collect(),
             text: self.text.clone(),
             window: number(self.window),
             stride: number(self.stride),

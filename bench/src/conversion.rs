@@ -79,7 +79,7 @@ impl Subject<'_> {
             tables: false,
             projections: Treatment::Int4(Int4Rule::Lattice),
             head: None,
-            table_forms: TableForms { embedding: None, per_layer: None },
+            table_forms: TableForms::AUTO,
         })?;
         let cache = &Cache::ALL[Cache::ALL.len() - 1..];
         self.beside_floor(&source, &names_of(&plan), &plan, cache, &["--variant", "stock"], figures)?;

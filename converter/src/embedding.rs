@@ -28,6 +28,8 @@ pub struct TableForms {
 }
 
 impl TableForms {
+    /// Those that samples of the tables decide.
+    pub const AUTO: Self = TableForms { embedding: None, per_layer: None };
     /// Those of the published bundles.
     pub const PUBLISHED: Self =
         TableForms { embedding: Some(EmbeddingForm::F16), per_layer: Some(PerLayerForm::Int8) };

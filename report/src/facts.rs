@@ -325,7 +325,7 @@ pub struct Agreement {
     pub high: f64,
 }
 
-/// Positions with so many tokens before them in their window.
+/// Positions of windows by the number of tokens before them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CurvePart {
     /// The fewest tokens.

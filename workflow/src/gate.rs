@@ -54,19 +54,18 @@ pub fn check_context(oracle: &Oracle, runnable: &Runnable) -> anyhow::Result<()>
 pub fn measure(
     stepper: &mut Stepper,
     oracle: &Oracle,
-    reference: Option<&mut Reference<'_>>,
+    mut reference: Option<&mut Reference<'_>>,
     layers: bool,
     progress: &dyn Progress,
 ) -> anyhow::Result<GateReport> {
     let run = |(case, repeated): (&Case, usize)| if repeated < case.len() { case.len() } else { 0 };
     let positions: usize = oracle.cases.iter().zip(oracle.repeated()).map(run).sum();
     progress.expect(positions as u64);
-    let mut reference = reference;
     let report = gate::run(stepper, oracle, reference.as_deref_mut(), layers, &mut || watch(progress));
     progress.finish();
     let mut report = report?;
     if let Some(reference) = reference {
-        report.exactness = gate::exactness(stepper, reference, &mut || go_on(progress))?;
+        report.exactness = gate::exactness(stepper, reference, &mut || unless_cancelled(progress))?;
     }
     Ok(report)
 }
@@ -93,10 +92,10 @@ pub fn compare_feedings(
 
 fn watch(progress: &dyn Progress) -> ControlFlow<()> {
     progress.advance(1);
-    go_on(progress)
+    unless_cancelled(progress)
 }
 
-fn go_on(progress: &dyn Progress) -> ControlFlow<()> {
+fn unless_cancelled(progress: &dyn Progress) -> ControlFlow<()> {
     if progress.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 

@@ -11,7 +11,7 @@ use converter::{ConvertError, Model, Plan, PlanError, Request};
 use fixtures::{Lattice, Shape, SyntheticCheckpoint, WeightKind};
 
 const INT4: Treatment = Treatment::Int4(Int4Rule::Lattice);
-const AUTO: TableForms = TableForms { embedding: None, per_layer: None };
+const AUTO: TableForms = TableForms::AUTO;
 const EXACT: TableForms = TableForms {
     embedding: Some(EmbeddingForm::Shared),
     per_layer: Some(PerLayerForm::Int4(Int4Rule::Lattice)),

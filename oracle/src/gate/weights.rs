@@ -39,10 +39,16 @@ fn matrices(graph: &Graph<'_>) -> Vec<ValueId> {
         .collect()
 }
 
-/// The matrices by role; nothing if there are more or fewer than the model has.
-pub(super) fn matrices_by_role(graph: &Graph<'_>, config: &DecoderConfig) -> Option<Vec<(Role, ValueId)>> {
+/// The matrices by role, or the fault that there are more or fewer than the model has.
+pub(super) fn matrices_by_role(
+    graph: &Graph<'_>,
+    config: &DecoderConfig,
+) -> Result<Vec<(Role, ValueId)>, Cause> {
     let (matrices, roles) = (matrices(graph), roles(config));
-    (matrices.len() == roles.len()).then(|| roles.into_iter().zip(matrices).collect())
+    if matrices.len() != roles.len() {
+        return Err(Cause::MatrixCount { found: matrices.len(), expected: roles.len() });
+    }
+    Ok(roles.into_iter().zip(matrices).collect())
 }
 
 /// Compares samples of all matrices.
@@ -51,21 +57,22 @@ pub(super) fn findings(
     session: &Session,
     reference: &Reference<'_>,
 ) -> Result<Vec<Cause>, GateError> {
-    let (matrices, roles) = (matrices(graph), roles(reference.config()));
-    if matrices.len() != roles.len() {
-        return Ok(vec![Cause::MatrixCount { found: matrices.len(), expected: roles.len() }]);
-    }
+    let matrices = match matrices_by_role(graph, reference.config()) {
+        Ok(matrices) => matrices,
+        Err(cause) => return Ok(vec![cause]),
+    };
+    let roles: Vec<Role> = matrices.iter().map(|(role, _)| *role).collect();
     let mut causes = Vec::new();
-    for (matrix, role) in matrices.into_iter().zip(&roles) {
+    for (role, matrix) in matrices {
         let shape = role.shape(reference.config());
         let sample = Sample::of(&shape);
         let found = sample.taken(session, matrix)?;
-        let expected = reference.weight_rows(*role, &sample.rows)?;
+        let expected = reference.weight_rows(role, &sample.rows)?;
         if found.len() != expected.len() {
             let matrix = role.short_name();
             causes.push(Cause::ForeignWeights { matrix, relative_error: f64::INFINITY });
         } else if relative_error(&found, &expected) > ROUNDING {
-            causes.push(explain(*role, &found, &expected, &sample, &roles, reference)?);
+            causes.push(explain(role, &found, &expected, &sample, &roles, reference)?);
         }
     }
     Ok(causes)

@@ -34,7 +34,7 @@ impl<'p> Product<'p> {
         let count = rows.len() / k;
         assert!(first + count <= self.columns, "columns of the product");
         // SAFETY: `x` is `[n, k]` and `rows` is `[count, k]`, both row-major; `out` is `[n, columns]`, and columns
-        // `first..first + count` of it exist and are written by nobody else.
+        // `first..first + count` of it exist, and no other thread writes them.
         unsafe {
             gemm(
                 n,

@@ -213,7 +213,7 @@ struct Cuts {
     tokens: usize,
     /// Progress after which a run is stopped.
     stopped_after: u64,
-    /// Bytes that a killed run leaves, of so many.
+    /// Bytes that a killed run leaves, from those of the whole file.
     left: fn(usize) -> usize,
     /// Whether one of the records that it leaves is damaged.
     damaged: bool,

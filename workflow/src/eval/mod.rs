@@ -17,13 +17,12 @@ use ::oracle::stepper::Stepper;
 use ::oracle::text::Text;
 use anyhow::{Context, bail};
 use checkpoint::source::Source;
+use converter::recipe::Treatment;
 use packer::replace::Outputs;
 use progress::Progress;
 use report::Report;
 use serde::Serialize;
 use text::small;
-
-pub use what_if::WhatIf;
 
 use crate::reporting;
 use crate::runnable::Runnable;
@@ -43,7 +42,7 @@ pub struct EvalRequest {
     /// The bundles.
     pub bundles: Vec<Runnable>,
     /// Conversions of the checkpoint that are made for this, evaluated and deleted.
-    pub what_ifs: Vec<WhatIf>,
+    pub what_ifs: Vec<Treatment>,
     /// A file of text; the one that comes with the tool otherwise.
     pub text: Option<PathBuf>,
     /// Tokens of a window.
@@ -119,10 +118,10 @@ impl EvalRequest {
             bundles.push(EvaluatedBundle::new(name, figures, limits));
         }
         if let (Some(source), false) = (source, self.what_ifs.is_empty()) {
-            let mut workshop = what_if::Workshop::open(source, self.threads)?;
-            for what_if in &self.what_ifs {
-                let name = what_if.name().to_owned();
-                let stepper = || workshop.make(*what_if, progress);
+            let mut conversions = what_if::TemporaryConversions::open(source, self.threads)?;
+            for treatment in &self.what_ifs {
+                let name = what_if::name(*treatment).to_owned();
+                let stepper = || conversions.make(*treatment, progress);
                 let figures =
                     self.figures(&name, &format!("rule {name}"), &mut state, &logits, progress, stepper)?;
                 bundles.push(EvaluatedBundle::new(name, figures, limits));

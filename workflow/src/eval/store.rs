@@ -68,7 +68,7 @@ impl Store {
         match (self.found.take(), source) {
             (Some(found), _) => Ok(found),
             (None, Some(source)) => self.make(&Reference::open(source)?, progress),
-            (None, None) => bail!("there is no checkpoint"),
+            (None, None) => bail!("give --checkpoint or --logits"),
         }
     }
 

@@ -13,7 +13,6 @@ use checkpoint::source::Source;
 use converter::decoder::{Functions, Variant};
 use converter::embedding::TableForms;
 use converter::journal::Journal;
-use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{Model, Request};
 use output::{StagedDirectory, available_bytes};
@@ -24,40 +23,16 @@ use report::digits;
 
 use crate::outputs::creation_date;
 
-/// A way to store the projections.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum WhatIf {
-    /// 4-bit codes by a rule; the head as well if it lies on the lattice.
-    Int4(Int4Rule),
-    /// 8-bit codes, in the head too.
-    Int8,
-    /// Half precision, in the head too.
-    F16,
-}
-
-impl WhatIf {
-    /// What it is called.
-    pub fn name(self) -> &'static str {
-        match self {
-            WhatIf::Int4(Int4Rule::Lattice) => "lattice",
-            WhatIf::Int4(Int4Rule::Q4_0) => "q4_0",
-            WhatIf::Int4(Int4Rule::Absmax) => "absmax",
-            WhatIf::Int8 => "int8",
-            WhatIf::F16 => "f16",
-        }
-    }
-
-    fn treatment(self) -> Treatment {
-        match self {
-            WhatIf::Int4(rule) => Treatment::Int4(rule),
-            WhatIf::Int8 => Treatment::Int8,
-            WhatIf::F16 => Treatment::F16,
-        }
+/// What a conversion is called: its rule, or the format of all its weights.
+pub(super) fn name(treatment: Treatment) -> &'static str {
+    match treatment {
+        Treatment::Int4(rule) => rule.name(),
+        Treatment::Int8 | Treatment::F16 => treatment.format(),
     }
 }
 
 /// Where conversions are made, one after the other. It is deleted when it is dropped.
-pub(super) struct Workshop<'s> {
+pub(super) struct TemporaryConversions<'s> {
     model: Model<'s>,
     folder: StagedDirectory,
     threads: usize,
@@ -65,30 +40,30 @@ pub(super) struct Workshop<'s> {
     tables: Option<PathBuf>,
 }
 
-impl<'s> Workshop<'s> {
+impl<'s> TemporaryConversions<'s> {
     /// Makes a folder for temporary files.
     pub(super) fn open(source: &'s dyn Source, threads: usize) -> anyhow::Result<Self> {
         let model = Model::open(source)?;
         let target = std::env::temp_dir().join("coreai-bundle-eval");
         let folder = StagedDirectory::new(&target, Outputs::new(Vec::<PathBuf>::new(), false).temporary())?;
-        Ok(Workshop { model, folder, threads, tables: None })
+        Ok(TemporaryConversions { model, folder, threads, tables: None })
     }
 
-    /// Converts, and opens the package. It replaces the one before.
-    pub(super) fn make(&mut self, what_if: WhatIf, progress: &dyn Progress) -> anyhow::Result<Stepper> {
+    /// Converts, and opens the package. It replaces the one before. The head is stored as the projections are, but only has 4-bit codes
+    /// if it lies on the lattice.
+    pub(super) fn make(&mut self, treatment: Treatment, progress: &dyn Progress) -> anyhow::Result<Stepper> {
         let has_tables = self.model.config.per_layer.is_some();
         let (variant, table_forms) = if has_tables {
             (Variant::Provider, TableForms::PUBLISHED)
         } else {
-            (Variant::Stock, TableForms { embedding: None, per_layer: None })
+            (Variant::Stock, TableForms::AUTO)
         };
-        let treatment = what_if.treatment();
         let plan = self.model.plan(&Request {
             graphs: vec![(variant, Functions::MAIN)],
             caches: CacheForm::Padded,
             tables: has_tables && self.tables.is_none(),
             projections: treatment,
-            head: (!matches!(what_if, WhatIf::Int4(_))).then_some(treatment),
+            head: (!matches!(treatment, Treatment::Int4(_))).then_some(treatment),
             table_forms,
         })?;
         let package = self.folder.path().join("what-if.aimodel");
@@ -99,7 +74,7 @@ impl<'s> Workshop<'s> {
         if needed > available {
             bail!(
                 "--rule {} needs {} in the folder for temporary files, which has {}: set TMPDIR to a larger one",
-                what_if.name(),
+                name(treatment),
                 digits::bytes(needed),
                 digits::bytes(available)
             );
