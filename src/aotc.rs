@@ -1,5 +1,6 @@
 //! `coreai-bundle aotc`: compiles a bundle ahead of time, here, on another Mac, or by somebody else.
 
+use coreai_bundle::parts::aotc;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -8,19 +9,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use aotc::remote::RemoteOptions;
-use aotc::report::CompileReport;
-use aotc::workflow::{DEFAULT_RUNNER, Workflow};
-use aotc::{
+use clap::{ArgAction, Args};
+use coreai_bundle::doctor::{self, DoctorOptions};
+use coreai_bundle::outputs::creation_date;
+use coreai_bundle::parts::aotc::remote::RemoteOptions;
+use coreai_bundle::parts::aotc::report::CompileReport;
+use coreai_bundle::parts::aotc::workflow::{DEFAULT_RUNNER, Workflow};
+use coreai_bundle::parts::aotc::{
     Architecture, CompileRequest, CompileSettings, Compiler, Device, Existing, Interrupt, MinimumOs,
     PlannedSibling, Platform, PreferredCompute, Remote, Sibling, Stage, Toolchain, ToolchainOptions,
 };
-use clap::{ArgAction, Args};
-use output::StagedFile;
-use packer::replace::{FileKind, Output, Outputs};
+use coreai_bundle::parts::output::StagedFile;
+use coreai_bundle::parts::packer::replace::{FileKind, Output, Outputs};
 use serde_json::{Value, json};
-use workflow::doctor::{self, DoctorOptions};
-use workflow::outputs::creation_date;
 
 use crate::progress::Lines;
 use crate::{digits, interrupt, terminal};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use packer::check::{CheckReport, Finding, Options, check};
+use coreai_bundle::parts::packer::check::{CheckReport, Finding, Options, check};
 
 use crate::template;
 use crate::terminal::{self, RED, YELLOW, paint};

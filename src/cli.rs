@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use converter::quant::Int4Rule;
-use converter::recipe::Treatment;
+use coreai_bundle::parts::converter::quant::Int4Rule;
+use coreai_bundle::parts::converter::recipe::Treatment;
 
 use crate::{
     aotc, check, convert, diff, doctor, eval, explain, gate, inspect, manual, oracle, pack, publish, release,

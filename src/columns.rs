@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use text::terminal::word;
+use coreai_bundle::parts::text::terminal::word;
 
 use crate::terminal::{STRONG, paint, shortened};
 

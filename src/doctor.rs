@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use aotc::ToolchainOptions;
 use clap::Args;
-use workflow::doctor::{DoctorOptions, examine_all};
+use coreai_bundle::doctor::{DoctorOptions, examine_all};
+use coreai_bundle::parts::aotc::ToolchainOptions;
 
 use crate::{interrupt, terminal};
 

@@ -5,13 +5,13 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::oracle::eval::Share;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use converter::quant::Int4Rule;
-use converter::recipe::Treatment;
-use workflow::eval::{EvalRequest, EvaluatedBundle, Evaluation, Limits};
-use workflow::origin::Access;
+use coreai_bundle::eval::{EvalRequest, EvaluatedBundle, Evaluation, Limits};
+use coreai_bundle::origin::Access;
+use coreai_bundle::parts::converter::quant::Int4Rule;
+use coreai_bundle::parts::converter::recipe::Treatment;
+use coreai_bundle::parts::oracle::eval::Share;
 
 use crate::columns::Columns;
 use crate::progress::Bar;

@@ -1,10 +1,11 @@
 //! How a command that could not do what was asked ends.
 
+use coreai_bundle::parts::{aotc, text};
 use std::io;
 use std::process::ExitCode;
 
-use converter::ConvertError;
-use converter::PlanError;
+use coreai_bundle::parts::converter::ConvertError;
+use coreai_bundle::parts::converter::PlanError;
 
 use crate::terminal;
 
@@ -107,6 +108,7 @@ mod tests {
     use std::path::PathBuf;
 
     use anyhow::{Context, anyhow};
+    use coreai_bundle::parts::hub;
     use std::io::ErrorKind as Kind;
 
     use super::*;

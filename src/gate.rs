@@ -4,18 +4,18 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::oracle::file::Oracle;
-use ::oracle::gate::{Bounds, CaseReport, FeedingReport, Flip, GateReport};
-use ::oracle::reference::Reference;
 use clap::Args;
-use output::StagedFile;
-use packer::replace::{FileKind, Output, Outputs};
-use serde::Serialize;
-use workflow::gate::{
+use coreai_bundle::gate::{
     check_context, check_identity, compare_feedings, exactness_line, feedings_verdict, measure, verdict,
     write_probe,
 };
-use workflow::origin::Access;
+use coreai_bundle::origin::Access;
+use coreai_bundle::parts::oracle::file::Oracle;
+use coreai_bundle::parts::oracle::gate::{Bounds, CaseReport, FeedingReport, Flip, GateReport};
+use coreai_bundle::parts::oracle::reference::Reference;
+use coreai_bundle::parts::output::StagedFile;
+use coreai_bundle::parts::packer::replace::{FileKind, Output, Outputs};
+use serde::Serialize;
 
 use crate::oracle::shortened;
 use crate::progress::Bar;

@@ -1,4 +1,4 @@
-//! The command `coreai-bundle`: parses arguments and prints results; the work is done in `workflow`.
+//! The command `coreai-bundle`: parses arguments and prints results; the work is done in `coreai_bundle`.
 
 mod aotc;
 mod check;
@@ -33,7 +33,7 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use report::digits;
+use coreai_bundle::parts::report::digits;
 
 fn main() -> ExitCode {
     if template::is_requested() {

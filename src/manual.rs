@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
-use output::{KeepExisting, StagedDirectory};
+use coreai_bundle::parts::output::{KeepExisting, StagedDirectory};
 
 use crate::cli::Cli;
 use crate::terminal;

@@ -1,20 +1,21 @@
 //! `coreai-bundle oracle`: computes a checkpoint in fp32 and writes a file that bundles are compared with.
 
+use coreai_bundle::parts::text;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::oracle::file::{Case, Oracle};
-use ::oracle::gate::Bounds;
-use ::oracle::reference::Reference;
-use ::oracle::text::Text;
 use anyhow::Context;
 use clap::Args;
-use output::StagedFile;
-use packer::replace::{FileKind, Outputs};
+use coreai_bundle::oracle::{GivenPrompts, NEW_TOKENS, compute};
+use coreai_bundle::origin::Access;
+use coreai_bundle::parts::oracle::file::{Case, Oracle};
+use coreai_bundle::parts::oracle::gate::Bounds;
+use coreai_bundle::parts::oracle::reference::Reference;
+use coreai_bundle::parts::oracle::text::Text;
+use coreai_bundle::parts::output::StagedFile;
+use coreai_bundle::parts::packer::replace::{FileKind, Outputs};
 use serde_json::json;
-use workflow::oracle::{GivenPrompts, NEW_TOKENS, compute};
-use workflow::origin::Access;
 
 use crate::progress::Bar;
 use crate::{interrupt, origin, template, terminal};

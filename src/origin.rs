@@ -1,7 +1,7 @@
 //! `SOURCE`: where a checkpoint is, as typed.
 
 use clap::Args;
-use workflow::origin::{Access, Opened, Opener};
+use coreai_bundle::origin::{Access, Opened, Opener};
 
 use crate::interrupt;
 use crate::progress::Bar;

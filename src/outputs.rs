@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use workflow::outputs::RunOptions;
+use coreai_bundle::outputs::RunOptions;
 
 use crate::origin::AccessArguments;
 

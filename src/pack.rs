@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::progress::Progress as _;
 use clap::Args;
-use packer::archive;
+use coreai_bundle::parts::packer::archive;
+use coreai_bundle::parts::progress::Progress as _;
 use serde_json::json;
 
 use crate::progress::Bar;

@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use converter::Plan;
-use converter::name::ModelName;
-use converter::plan::GraphPlan;
-use converter::recipe::EmbeddingForm;
-use converter::statistics::Totals;
+use coreai_bundle::parts::converter::Plan;
+use coreai_bundle::parts::converter::name::ModelName;
+use coreai_bundle::parts::converter::plan::GraphPlan;
+use coreai_bundle::parts::converter::recipe::EmbeddingForm;
+use coreai_bundle::parts::converter::statistics::Totals;
+use coreai_bundle::parts::text::terminal::word;
 use serde_json::json;
-use text::terminal::word;
 
 use crate::{digits, terminal};
 

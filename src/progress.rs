@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ::progress::Progress;
+use coreai_bundle::parts::progress::Progress;
 use indicatif::ProgressBar;
 use serde_json::json;
 

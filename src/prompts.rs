@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use converter::decoder::{Functions, Prefill, Sequence, Variant};
-use workflow::runnable::DEFAULT_CHUNK;
+use coreai_bundle::parts::converter::decoder::{Functions, Prefill, Sequence, Variant};
+use coreai_bundle::runnable::DEFAULT_CHUNK;
 
 /// Most tokens of a function of fixed width: its activations are for all of them at once.
 const WIDEST: u32 = 4096;

@@ -1,14 +1,15 @@
 //! `coreai-bundle publish`: a release tree as a repository of the Hub.
 
+use coreai_bundle::parts::text;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use hub::upload::{Comparison, FileState, LocalFile, PublishTarget, Published};
-use hub::{RepositoryId, Settings};
+use coreai_bundle::parts::hub::upload::{Comparison, FileState, LocalFile, PublishTarget, Published};
+use coreai_bundle::parts::hub::{RepositoryId, Settings};
+use coreai_bundle::publish::{self, Checked};
 use serde_json::json;
-use workflow::publish::{self, Checked};
 
 use crate::progress::Bar;
 use crate::terminal::{self, GREEN, STRONG, YELLOW, paint};

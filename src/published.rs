@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use packer::manifest::{Manifest, ManifestKind};
+use coreai_bundle::bundle::program_path;
+use coreai_bundle::parts::packer::manifest::{Manifest, ManifestKind};
 use serde_json::{Value, json};
-use workflow::bundle::program_path;
 
 use crate::outputs::Common;
 use crate::{digits, terminal};

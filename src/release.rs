@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use coreai_bundle::release::ReleaseRequest;
 use serde_json::json;
-use workflow::release::ReleaseRequest;
 
 use crate::progress::Bar;
 use crate::{digits, origin, template, terminal};

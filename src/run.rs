@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use ::oracle::generate::{Generated, generate};
-use ::oracle::text::Text;
 use anyhow::bail;
 use clap::Args;
-use packer::template::Message;
+use coreai_bundle::parts::oracle::generate::{Generated, generate};
+use coreai_bundle::parts::oracle::text::Text;
+use coreai_bundle::parts::packer::template::Message;
 use serde_json::json;
 
 use crate::runnable::RunnableArguments;

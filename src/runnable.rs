@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use ::oracle::interpreter::Rounding;
 use clap::{Args, ValueEnum};
-use workflow::runnable::Runnable;
+use coreai_bundle::parts::oracle::interpreter::Rounding;
+use coreai_bundle::runnable::Runnable;
 
 /// Arguments of every command that runs a bundle.
 #[derive(Debug, Args)]

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use converter::Model;
+use coreai_bundle::parts::converter::Model;
+use coreai_bundle::stage::RunOutcome;
+use coreai_bundle::tables::{write_file, write_folder};
 use serde_json::json;
-use workflow::stage::RunOutcome;
-use workflow::tables::{write_file, write_folder};
 
 use crate::outputs::{Common, typed};
 use crate::progress::Bar;

@@ -5,15 +5,16 @@
 
 mod door;
 
+use coreai_bundle::parts::text;
 use std::fmt;
 use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
+use coreai_bundle::parts::text::terminal::word;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use terminal_size::Width;
-use text::terminal::word;
 
 use self::door::Door;
 

@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn compare(arguments: &Arguments) -> anyhow::Result<bool> {
-    let found = workflow::diff::compare(&arguments.left, &arguments.right, arguments.quick)?;
+    let found = coreai_bundle::diff::compare(&arguments.left, &arguments.right, arguments.quick)?;
     if arguments.json {
         terminal::print_json(&found)?;
     } else {

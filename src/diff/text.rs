@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use anstyle::Style;
-use serde_json::Value;
-use workflow::diff::{
+use coreai_bundle::diff::{
     ChangeKind, FolderDifference, GraphDifference, LineDifference, ProgramDifference, Verdict,
     WeightDifference, WeightVerdict, WeightsDifference,
 };
+use serde_json::Value;
 
 use crate::digits;
 use crate::terminal::{self, GREEN, RED, STRONG, YELLOW, paint, shortened};

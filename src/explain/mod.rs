@@ -9,9 +9,9 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
-use converter::quant::Int4Rule;
+use coreai_bundle::explain::{BlockPlace, PackedBlock, SourceBlock, is_bundle};
+use coreai_bundle::parts::converter::quant::Int4Rule;
 use serde::Serialize;
-use workflow::explain::{BlockPlace, PackedBlock, SourceBlock, is_bundle};
 
 use crate::cli::Rule;
 use crate::origin::{self, AccessArguments};

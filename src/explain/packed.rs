@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
+use coreai_bundle::explain::PackedBlock;
+use coreai_bundle::parts::text::terminal::word;
 use half::f16;
-use text::terminal::word;
-use workflow::explain::PackedBlock;
 
 use super::{print_numbers, scale_text};
 use crate::digits;

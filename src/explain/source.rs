@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use converter::quant::BLOCK;
+use coreai_bundle::explain::{ExplainedLattice, SourceBlock};
+use coreai_bundle::parts::converter::quant::BLOCK;
+use coreai_bundle::parts::text::terminal::word;
 use half::f16;
-use text::terminal::word;
-use workflow::explain::{ExplainedLattice, SourceBlock};
 
 use super::{print_numbers, scale_text};
 use crate::columns::Columns;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use workflow::inspect::CheckpointSummary;
+use coreai_bundle::inspect::CheckpointSummary;
 
 use super::Lines;
 use crate::digits;

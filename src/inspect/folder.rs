@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use packer::manifest::Manifest;
-use text::terminal::word;
-use workflow::inspect::{BundleSummary, TablesSummary};
+use coreai_bundle::inspect::{BundleSummary, TablesSummary};
+use coreai_bundle::parts::packer::manifest::Manifest;
+use coreai_bundle::parts::text::terminal::word;
 
 use super::{Lines, package, tree};
 use crate::digits;

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use coreai_bundle::inspect::{Inspected, Shown, inspect, write_page};
+use coreai_bundle::parts::text::terminal::word;
 use serde_json::json;
-use text::terminal::word;
-use workflow::inspect::{Inspected, Shown, inspect, write_page};
 
 use crate::origin::{self, AccessArguments};
 use crate::progress::Bar;

@@ -1,8 +1,8 @@
 //! A package for people.
 
-use report::FunctionWork;
-use text::terminal::word;
-use workflow::inspect::{GraphSummary, PackageSummary};
+use coreai_bundle::inspect::{GraphSummary, PackageSummary};
+use coreai_bundle::parts::report::FunctionWork;
+use coreai_bundle::parts::text::terminal::word;
 
 use super::{Lines, weights};
 use crate::digits;

@@ -1,6 +1,6 @@
 //! A folder as a tree with sizes.
 
-use workflow::inspect::FolderEntry;
+use coreai_bundle::inspect::FolderEntry;
 
 use super::Lines;
 use crate::digits;

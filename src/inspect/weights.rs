@@ -1,6 +1,6 @@
 //! Statistics of weights for people.
 
-use workflow::inspect::WeightSummary;
+use coreai_bundle::inspect::WeightSummary;
 
 use crate::columns::Columns;
 use crate::digits;

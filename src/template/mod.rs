@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 
-use packer::template::{Conversation, MAX_RENDERED, TemplateError};
+use coreai_bundle::parts::packer::template::{Conversation, MAX_RENDERED, TemplateError};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 /// Tells the command to render a template. It is for internal use, so neither help nor completions show it.

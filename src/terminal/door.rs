@@ -1,6 +1,7 @@
 //! The only way to standard output and standard error. Texts are full of untrusted names, so whatever is written here
 //! comes out without control characters, except for line ends, tabs, and the styles of [`paint`](super::paint).
 
+use coreai_bundle::parts::text;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::sync::LazyLock;

@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::common::{Dir, package, tiny};
 use aimodel::describe::describe_attribute;
 use aimodel::package::Package;
+use coreai_bundle::diff::{ChangeKind, GraphDifference, ProgramDifference, WeightVerdict, compare_packages};
 use fixtures::data::{self, DenseReference, PrefillReference, ReferencePackage};
 use oracle::interpreter::Session;
 use oracle::stepper::Stepper;
-use workflow::diff::{ChangeKind, GraphDifference, ProgramDifference, WeightVerdict, compare_packages};
 
 fn differences(ours: &Path, theirs: &Path) -> Option<ProgramDifference> {
     compare_packages(ours, theirs).unwrap()

@@ -1,4 +1,4 @@
-//! What the commands do with the crates below.
+//! Gemma 4 checkpoints become Apple Core AI bundles: everything that the command `coreai-bundle` can do, as functions.
 //!
 //! Nothing here prints or parses arguments: requests come in as values, results are returned as typed facts, and progress
 //! is reported to a [`progress::Progress`].
@@ -21,3 +21,8 @@ pub mod reporting;
 pub mod runnable;
 pub mod stage;
 pub mod tables;
+
+/// The crates below, whose types are in the signatures above.
+pub mod parts {
+    pub use {aotc, converter, hub, oracle, output, packer, progress, report, text};
+}

@@ -8,8 +8,8 @@ use aimodel::package::{Package, PackageMetadata, PackageWriter};
 use aimodel::{
     Attribute, BlockId, Definition, Element, Module, OpId, Opcode, Resource, TensorType, TypeId, ValueId,
 };
+use coreai_bundle::diff::{ChangeKind, ProgramDifference, compare_packages};
 use fixtures::data::ReferencePackage;
-use workflow::diff::{ChangeKind, ProgramDifference, compare_packages};
 
 /// Contents of blobs by their keys.
 type Blobs = HashMap<String, Vec<u8>>;
