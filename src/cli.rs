@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use coreai_bundle::parts::converter::quant::Int4Rule;
-use coreai_bundle::parts::converter::recipe::Treatment;
 
 use crate::{
     aotc, check, convert, diff, doctor, eval, explain, gate, inspect, manual, oracle, pack, publish, release,
@@ -63,28 +62,6 @@ impl Command {
             Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Completions(arguments) => manual::completions(&arguments),
             Command::Man(arguments) => manual::man(&arguments),
-        }
-    }
-}
-
-/// Format of weights, as typed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Weights {
-    /// 4-bit codes, a scale for each block of 32
-    Int4,
-    /// 8-bit codes, a scale for each block of 32
-    Int8,
-    /// Half precision
-    F16,
-}
-
-impl Weights {
-    /// What it means for a tensor, with the rule for 4-bit codes.
-    pub(crate) fn treatment(self, rule: Rule) -> Treatment {
-        match self {
-            Weights::Int4 => Treatment::Int4(rule.into()),
-            Weights::Int8 => Treatment::Int8,
-            Weights::F16 => Treatment::F16,
         }
     }
 }

@@ -1,25 +1,25 @@
 //! `coreai-bundle convert`: a checkpoint becomes bundles and tables.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use coreai_bundle::convert::{ConversionOptions, Finished, Job, Watchers};
 use coreai_bundle::gate::verdict;
+use coreai_bundle::options::{
+    DEFAULT_CONTEXT, Embedding, Formats, GraphChoice, Head, PerLayer, TensorFormat, Weights, as_options,
+};
 use coreai_bundle::origin::Access;
 use coreai_bundle::parts::converter::decoder::{CacheForm, Variant};
-use coreai_bundle::parts::converter::embedding::TableForms;
-use coreai_bundle::parts::converter::recipe::{EmbeddingForm, PerLayerForm};
-use coreai_bundle::parts::converter::{Model, Plan, Request};
+use coreai_bundle::parts::converter::{Model, Plan};
 use coreai_bundle::parts::oracle::gate::GateReport;
 use coreai_bundle::reporting::ReportFiles;
 use coreai_bundle::stage::RunOutcome;
 use serde_json::json;
 
-use crate::cli::{Rule, Weights};
+use crate::cli::Rule;
 use crate::outputs::{Common, typed};
 use crate::progress::Bar;
 use crate::prompts::Prompts;
@@ -51,6 +51,10 @@ pub(crate) struct Arguments {
     /// Rule for 4-bit codes
     #[arg(long, value_enum, default_value_t = Rule::Lattice)]
     rule: Rule,
+    /// Format of some of the projections or of the head, instead: head, attention, mlp, per-layer, or a name with wildcards, and int4,
+    /// int8, f16, or int4:RULE. May be repeated; the first that matches counts
+    #[arg(long = "format", value_name = "PATTERN=FORMAT")]
+    formats: Vec<TensorFormat>,
     /// How tokens are looked up [default: f16; auto for stock]
     #[arg(long, value_enum)]
     embedding: Option<Embedding>,
@@ -58,7 +62,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum)]
     per_layer: Option<PerLayer>,
     /// Positions the cache may grow to: 256, 512, 1024, ...
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONTEXT)]
     max_context: u64,
     /// Use these tables, which were made from the same checkpoint, instead of making them
     #[arg(long, value_name = "DIR", conflicts_with = "no_tables")]
@@ -122,118 +126,40 @@ impl From<Caches> for CacheForm {
     }
 }
 
-/// Format of the head, as typed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Head {
-    /// int4 if it lies on the lattice, int8 if only the rest does
-    Auto,
-    /// 4-bit codes
-    Int4,
-    /// 8-bit codes
-    Int8,
-    /// Half precision
-    F16,
-}
-
-impl Head {
-    /// The format that was asked for, if one was.
-    fn weights(self) -> Option<Weights> {
-        match self {
-            Head::Auto => None,
-            Head::Int4 => Some(Weights::Int4),
-            Head::Int8 => Some(Weights::Int8),
-            Head::F16 => Some(Weights::F16),
-        }
-    }
-}
-
-/// How tokens are looked up, as typed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Embedding {
-    /// shared if a sample of the table lies on the lattice and the head has codes, else f16
-    Auto,
-    /// In the head's codes, through a table of bytes: exact, and nothing is stored twice
-    Shared,
-    /// In the head, dequantized as a whole
-    Dequantized,
-    /// In the head's codes, as numbers of 4 bits
-    Si4,
-    /// In a table of half-precision numbers, as in the published bundles
-    F16,
-}
-
-impl Embedding {
-    /// The form that was asked for, if one was.
-    fn form(self) -> Option<EmbeddingForm> {
-        match self {
-            Embedding::Auto => None,
-            Embedding::Shared => Some(EmbeddingForm::Shared),
-            Embedding::Dequantized => Some(EmbeddingForm::Dequantized),
-            Embedding::Si4 => Some(EmbeddingForm::Si4),
-            Embedding::F16 => Some(EmbeddingForm::F16),
-        }
-    }
-}
-
-/// Format of the per-layer table, as typed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum PerLayer {
-    /// int4 if a sample of the table lies on the lattice, else int8
-    Auto,
-    /// 4-bit codes with a scale for each block of 32: exact on the lattice
-    Int4,
-    /// 8-bit codes with a scale for each row
-    Int8,
-}
-
 impl Arguments {
-    /// Options that the outputs depend on.
-    fn typed(&self, variant: VariantChoice) -> BTreeMap<String, String> {
-        let tables = self.tables.as_deref().map_or("none".to_owned(), |path| path.display().to_string());
-        let options = [
-            ("--variant", typed(&variant)),
-            ("--weights", typed(&self.weights)),
-            ("--head", typed(&self.head)),
-            ("--rule", typed(&self.rule)),
-            ("--max-context", self.max_context.to_string()),
-            ("--main", typed(&self.prompts.main)),
-            ("--prefill", self.prompts.prefill.to_string()),
-            ("--prefill-chunk", self.prompts.chunk.to_string()),
-            ("--tables", tables),
-            ("--no-tables", self.no_tables.to_string()),
-        ];
-        let caches = (self.cache != Caches::Padded).then(|| ("--cache", typed(&self.cache)));
-        let embedding = self.embedding.map(|form| ("--embedding", typed(&form)));
-        let per_layer = self.per_layer.map(|form| ("--per-layer", typed(&form)));
-        options
-            .into_iter()
-            .chain(caches)
-            .chain(embedding)
-            .chain(per_layer)
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
+    fn formats(&self) -> Formats {
+        Formats {
+            weights: self.weights,
+            rule: self.rule.into(),
+            head: self.head,
+            embedding: self.embedding,
+            per_layer: self.per_layer,
+            overrides: self.formats.clone(),
+        }
+    }
+
+    fn graphs(&self) -> GraphChoice {
+        GraphChoice {
+            variants: self.variant.map(VariantChoice::variants).unwrap_or_default(),
+            caches: self.cache.into(),
+            main: self.prompts.main,
+            prefill: self.prompts.prefill,
+            chunk: self.prompts.chunk,
+            max_context: self.max_context,
+        }
     }
 
     fn conversion(&self, model: &Model<'_>) -> anyhow::Result<ConversionOptions> {
-        let has_rows = model.config.per_layer.is_some();
-        let default = if has_rows { VariantChoice::Provider } else { VariantChoice::Stock };
-        let variant = self.variant.unwrap_or(default);
-        let wants_tables = variant != VariantChoice::Stock;
-        if self.per_layer.is_some() && (wants_tables || !has_rows) {
-            bail!(
-                "--per-layer is for --variant stock of models with per-layer rows: no other graph holds their table"
-            );
-        }
+        let (formats, graphs) = (self.formats(), self.graphs());
+        let variants = graphs.variants(&model.config);
+        let variant = self.variant.map_or_else(|| variants[0].name().to_owned(), |choice| typed(&choice));
+        let mut options = as_options(&formats, &graphs, &variant);
+        let tables = self.tables.as_deref().map_or("none".to_owned(), |path| path.display().to_string());
+        options.insert("--tables".to_owned(), tables);
+        options.insert("--no-tables".to_owned(), self.no_tables.to_string());
         Ok(ConversionOptions {
-            run: self.common.run_options(self.typed(variant)),
-            request: Request {
-                graphs: self.prompts.graphs(&variant.variants())?,
-                caches: self.cache.into(),
-                tables: wants_tables && !self.no_tables && self.tables.is_none(),
-                projections: self.weights.treatment(self.rule),
-                head: self.head.weights().map(|head| head.treatment(self.rule)),
-                table_forms: self.table_forms(variant),
-            },
+            run: self.common.run_options(options),
+            request: formats.request(&graphs, &model.config, !self.no_tables && self.tables.is_none())?,
             max_context: self.max_context,
             prompt_chunk: self.prompts.chunk,
             tables: self.tables.clone(),
@@ -241,17 +167,6 @@ impl Arguments {
             has_report: !self.no_report,
             allow_no_template: self.no_chat_template,
         })
-    }
-
-    /// Published bundles are the default where there are some.
-    fn table_forms(&self, variant: VariantChoice) -> TableForms {
-        let default = if variant == VariantChoice::Stock { Embedding::Auto } else { Embedding::F16 };
-        let per_layer = match self.per_layer.unwrap_or(PerLayer::Auto) {
-            PerLayer::Auto => None,
-            PerLayer::Int4 => Some(PerLayerForm::Int4(self.rule.into())),
-            PerLayer::Int8 => Some(PerLayerForm::Int8),
-        };
-        TableForms { embedding: self.embedding.unwrap_or(default).form(), per_layer }
     }
 
     /// A gate reads the checkpoint many times, so it is kept then.

@@ -78,6 +78,7 @@ impl Subject<'_> {
             caches: CacheForm::Padded,
             tables: false,
             projections: Treatment::Int4(Int4Rule::Lattice),
+            overrides: Vec::new(),
             head: None,
             table_forms: TableForms::AUTO,
         })?;
@@ -181,6 +182,7 @@ pub(crate) fn everything(source: &LocalSource) -> Result<(BTreeSet<String>, Plan
         caches: CacheForm::Padded,
         tables: true,
         projections: Treatment::Int4(Int4Rule::Lattice),
+        overrides: Vec::new(),
         head: Some(Treatment::Int4(Int4Rule::Lattice)),
         table_forms: TableForms::PUBLISHED,
     })?;

@@ -81,6 +81,7 @@ fn graph(options: &Options, figures: &mut Figures) -> Result<()> {
         caches: CacheForm::Padded,
         tables: false,
         projections: Treatment::Int4(Int4Rule::Lattice),
+        overrides: Vec::new(),
         head: Some(Treatment::Int4(Int4Rule::Lattice)),
         table_forms: TableForms::PUBLISHED,
     };

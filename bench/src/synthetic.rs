@@ -32,7 +32,7 @@ pub(crate) fn write_package(directory: &Path, variant: Variant, functions: Funct
     let int4 = Treatment::Int4(Int4Rule::Lattice);
     let recipe = Recipe::new(int4, int4);
     let options = GraphOptions { variant, recipe, tied_head: true, functions, caches: CacheForm::Padded };
-    let graph = build(&config, options, &BTreeMap::new())?;
+    let graph = build(&config, &options, &BTreeMap::new())?;
     let layout = Layout::new(&graph.module).context("the graph is too large")?;
     let mut writer = PackageWriter::create(directory, &layout)?;
     let piece: Vec<u8> = halves().flat_map(f16::to_le_bytes).collect();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use aimodel::package::PackageError;
 
 use crate::journal::JournalError;
+use crate::pattern::TensorPattern;
 use crate::quant::QuantizeError;
 use checkpoint::CheckpointError;
 use checkpoint::config::ConfigError;
@@ -26,6 +27,14 @@ pub enum PlanError {
     /// Something was asked for that only models with per-layer embeddings have.
     #[error("this model has no per-layer embeddings, so there are no tables to make: its graph needs none")]
     NoPerLayer,
+    /// A format for tensors that the model does not have.
+    #[error(
+        "{pattern} matches no projection of this model: `coreai-bundle convert CHECKPOINT --dry-run` lists them"
+    )]
+    NoTensor {
+        /// The pattern.
+        pattern: TensorPattern,
+    },
     /// A variant that only models with per-layer embeddings have.
     #[error(
         "this model has no per-layer embeddings, so there is no {variant} graph that takes them from tables: leave --variant out \

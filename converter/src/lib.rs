@@ -10,6 +10,7 @@ pub mod head;
 pub mod journal;
 pub mod name;
 pub mod ordered;
+pub mod pattern;
 pub mod plan;
 pub mod quant;
 pub mod recipe;

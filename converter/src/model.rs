@@ -9,14 +9,14 @@ use progress::Progress;
 
 use crate::decoder::{Functions, GraphOptions, INLINE_ELEMENTS, InlineTensors, Variant};
 use crate::embedding::{TableDecision, TableFacts, TableForms};
-use crate::error::ConvertError;
+use crate::error::{ConvertError, PlanError};
 use crate::graphs::{Destination, GraphPass};
 use crate::head::HeadDecision;
 use crate::journal::Journal;
 use crate::ordered::for_each_in_order;
 use crate::plan::GraphPlan;
 use crate::quant;
-use crate::recipe::{PerLayerForm, Recipe, Treatment};
+use crate::recipe::{Override, PerLayerForm, Recipe, Treatment, overridden};
 use crate::statistics::WeightStatistics;
 use crate::stock::StockTable;
 use crate::tables::{TableWriter, TablesPlan, WrittenTables};
@@ -46,6 +46,8 @@ pub struct Request {
     pub tables: bool,
     /// How projections are stored.
     pub projections: Treatment,
+    /// How some of the projections and the head are stored instead; the first that matches counts.
+    pub overrides: Vec<Override>,
     /// How the head is stored; nothing if a sample of its blocks decides.
     pub head: Option<Treatment>,
     /// How the embedding and the per-layer table are stored.
@@ -129,14 +131,16 @@ impl<'s> Model<'s> {
     /// # Errors
     /// If a matrix does not divide into blocks, or those tensors or the sample cannot be read.
     pub fn plan(&self, request: &Request) -> Result<Plan, ConvertError> {
+        self.check_overrides(&request.overrides)?;
         let head = HeadDecision::new(
             self.source,
             &self.config,
             &self.checkpoint,
             request.projections,
-            request.head,
+            overridden(&request.overrides, Role::Head).or(request.head),
         )?;
-        let published = Recipe::new(request.projections, head.treatment);
+        let overrides = request.overrides.clone();
+        let published = Recipe { overrides, ..Recipe::new(request.projections, head.treatment) };
         let holds_table = request.graphs.iter().any(|(variant, _)| *variant == Variant::Stock);
         let facts = TableFacts {
             source: self.source,
@@ -153,8 +157,8 @@ impl<'s> Model<'s> {
         let graphs = request.graphs.iter().map(|(variant, functions)| {
             let (variant, functions, caches) = (*variant, *functions, request.caches);
             let tied_head = self.checkpoint.head_is_tied();
-            let options = GraphOptions { variant, recipe, tied_head, functions, caches };
-            GraphPlan::new(&self.config, &self.checkpoint, options, &inline)
+            let options = GraphOptions { variant, recipe: recipe.clone(), tied_head, functions, caches };
+            GraphPlan::new(&self.config, &self.checkpoint, &options, &inline)
         });
         let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
         let tables =
@@ -163,6 +167,16 @@ impl<'s> Model<'s> {
         let stock_bytes = table.map_or(0, |table| StockTable::spool_bytes(&self.config, table));
         let spool_bytes = stock_bytes + graphs.first().map_or(0, GraphPlan::spool_bytes);
         Ok(Plan { graphs, tables, head, table_forms, spool_bytes, stock_bytes })
+    }
+
+    /// An override that is for nothing is a mistake.
+    fn check_overrides(&self, overrides: &[Override]) -> Result<(), PlanError> {
+        let is_of_none =
+            |given: &&Override| !Role::needed(&self.config).any(|role| given.tensors.matches(role));
+        match overrides.iter().find(is_of_none) {
+            Some(given) => Err(PlanError::NoTensor { pattern: given.tensors.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Reads the tensors that are stored in the program, as half precision.

@@ -48,7 +48,8 @@ impl ModelName {
             CacheForm::Padded => "",
             CacheForm::Split => "_split",
         };
-        format!("{}_decode_{weights}{suffix}{caches}", self.0)
+        let mixed = if graph.recipe.overrides.is_empty() { "" } else { "_mixed" };
+        format!("{}_decode_{weights}{mixed}{suffix}{caches}", self.0)
     }
 
     /// Name of the per-layer table as one file.

@@ -57,11 +57,12 @@ impl GraphPlan {
     pub fn new(
         config: &DecoderConfig,
         checkpoint: &Checkpoint,
-        options: GraphOptions,
+        options: &GraphOptions,
         inline: &InlineTensors,
     ) -> Result<Self, PlanError> {
-        let GraphOptions { variant, recipe, functions, caches, .. } = options;
-        check_blocks(config, checkpoint, recipe)?;
+        let GraphOptions { variant, functions, caches, .. } = *options;
+        let recipe = options.recipe.clone();
+        check_blocks(config, checkpoint, &recipe)?;
         check_options(config, options)?;
         let mut graph = decoder::build(config, options, inline)?;
         verify(&graph.module)?;
@@ -99,7 +100,7 @@ impl GraphPlan {
 fn check_blocks(
     config: &DecoderConfig,
     checkpoint: &Checkpoint,
-    recipe: Recipe,
+    recipe: &Recipe,
 ) -> Result<(), CheckpointError> {
     Role::needed(config)
         .filter(|role| recipe.treatment(*role).has_codes())
@@ -107,8 +108,8 @@ fn check_blocks(
 }
 
 /// Refuses what only models with per-layer embeddings have, or only those without.
-fn check_options(config: &DecoderConfig, options: GraphOptions) -> Result<(), PlanError> {
-    let GraphOptions { variant, caches, .. } = options;
+fn check_options(config: &DecoderConfig, options: &GraphOptions) -> Result<(), PlanError> {
+    let GraphOptions { variant, caches, .. } = *options;
     if config.per_layer.is_none() && variant != Variant::Stock {
         return Err(PlanError::NoVariant { variant: variant.name() });
     }

@@ -4,6 +4,7 @@ use aimodel::Element;
 use checkpoint::Role;
 use serde::{Deserialize, Serialize};
 
+use crate::pattern::TensorPattern;
 use crate::quant::Int4Rule;
 
 /// How a tensor is stored in a graph.
@@ -97,11 +98,27 @@ impl PerLayerForm {
     }
 }
 
+/// A treatment for some of the tensors that may be quantized.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Override {
+    /// Which ones.
+    pub tensors: TensorPattern,
+    /// How they are stored.
+    pub treatment: Treatment,
+}
+
+/// The first treatment that is for the tensor of a role.
+pub fn overridden(overrides: &[Override], role: Role) -> Option<Treatment> {
+    overrides.iter().find(|given| given.tensors.matches(role)).map(|given| given.treatment)
+}
+
 /// How the tensors of a graph are stored, by their roles.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Recipe {
-    /// Of every projection.
+    /// Of every projection that is in no override.
     pub projections: Treatment,
+    /// Of other projections; the first that matches counts. The head's is below, resolved.
+    pub overrides: Vec<Override>,
     /// Of the head.
     pub head: Treatment,
     /// Of the embedding, which is the head's tensor as a rule.
@@ -113,11 +130,17 @@ pub struct Recipe {
 impl Recipe {
     /// A recipe whose tables are stored as in the published bundles.
     pub fn new(projections: Treatment, head: Treatment) -> Self {
-        Recipe { projections, head, embedding: EmbeddingForm::F16, per_layer: PerLayerForm::Int8 }
+        Recipe {
+            projections,
+            overrides: Vec::new(),
+            head,
+            embedding: EmbeddingForm::F16,
+            per_layer: PerLayerForm::Int8,
+        }
     }
 
     /// How the tensor of a role is stored as a matrix. Embeddings of their own and norms are stored in half precision.
-    pub fn treatment(self, role: Role) -> Treatment {
+    pub fn treatment(&self, role: Role) -> Treatment {
         match (role, self.per_layer) {
             (Role::Head, _) => self.head,
             (Role::EmbedTokensPerLayer, PerLayerForm::Int4(rule)) => Treatment::Int4(rule),
@@ -125,15 +148,15 @@ impl Recipe {
         }
     }
 
-    fn of_other(self, role: Role) -> Treatment {
+    fn of_other(&self, role: Role) -> Treatment {
         match role {
-            role if role.is_projection() => self.projections,
+            role if role.is_projection() => overridden(&self.overrides, role).unwrap_or(self.projections),
             _ => Treatment::F16,
         }
     }
 
     /// The rule for 4-bit codes; the default one where there are none.
-    pub fn rule(self) -> Int4Rule {
+    pub fn rule(&self) -> Int4Rule {
         match (self.projections, self.head) {
             (Treatment::Int4(rule), _) | (_, Treatment::Int4(rule)) => rule,
             _ => Int4Rule::default(),

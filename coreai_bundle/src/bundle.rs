@@ -8,7 +8,7 @@ use checkpoint::config::CONFIG_FILE;
 use checkpoint::source::Source;
 use converter::decoder::{Functions, Sequence, Variant};
 use converter::plan::GraphPlan;
-use converter::recipe::{EmbeddingForm, PerLayerForm, Recipe, Treatment};
+use converter::recipe::{EmbeddingForm, Override, PerLayerForm, Recipe, Treatment};
 use converter::statistics::WeightStatistics;
 use converter::{Model, Plan};
 use output::{Digest, StagedDirectory, WrittenFile};
@@ -138,7 +138,7 @@ pub(crate) fn assemble(
 
 fn metadata(facts: &BundleInputs<'_>, asset: &str, tokenizer: &PreparedTokenizer) -> BundleMetadata {
     let identity = facts.model.source.identity();
-    let scheme = scheme(facts.graph.recipe);
+    let scheme = scheme(&facts.graph.recipe);
     let mut metadata = BundleMetadata::language_bundle(&LanguageBundle {
         name: facts.name,
         asset,
@@ -156,7 +156,7 @@ fn metadata(facts: &BundleInputs<'_>, asset: &str, tokenizer: &PreparedTokenizer
             model_definition: Some(TOOL.to_owned()),
             hf_model_id: identity.repository.clone(),
             hf_revision: identity.revision.clone(),
-            weights: Some(weights_in_words(facts.graph.recipe)),
+            weights: Some(weights_in_words(&facts.graph.recipe)),
             ..SourceMetadata::default()
         },
         scheme: scheme.as_deref(),
@@ -177,21 +177,32 @@ fn prompt_reading(functions: Functions, chunk: u64) -> PromptReading {
 }
 
 /// Name of the weight scheme; none for half precision throughout.
-fn scheme(recipe: Recipe) -> Option<String> {
+fn scheme(recipe: &Recipe) -> Option<String> {
     let one = |treatment| match treatment {
         Treatment::Int4(rule) => format!("int4-block32-{}", rule.name()),
         Treatment::Int8 => "int8-block32-absmax".to_owned(),
         Treatment::F16 => "f16".to_owned(),
     };
+    let overrides: String = recipe
+        .overrides
+        .iter()
+        .map(|given| format!(", {} {}", given.tensors, one(given.treatment)))
+        .collect();
     match (recipe.projections, recipe.head) {
-        (Treatment::F16, Treatment::F16) => None,
-        (projections, head) if projections == head => Some(one(projections)),
-        (projections, head) => Some(format!("{}, head {}", one(projections), one(head))),
+        (Treatment::F16, Treatment::F16) if overrides.is_empty() => None,
+        (projections, head) if projections == head => Some(one(projections) + &overrides),
+        (projections, head) => Some(format!("{}, head {}{overrides}", one(projections), one(head))),
     }
 }
 
-fn weights_in_words(recipe: Recipe) -> String {
-    let (projections, head) = (recipe.projections.format(), recipe.head.format());
+fn weights_in_words(recipe: &Recipe) -> String {
+    let head = recipe.head.format();
+    let mut projections = recipe.projections.format().to_owned();
+    if !recipe.overrides.is_empty() {
+        let of = |given: &Override| format!("{} {}", given.tensors, given.treatment.format());
+        let overrides: Vec<String> = recipe.overrides.iter().map(of).collect();
+        projections = format!("{projections} ({})", overrides.join(", "));
+    }
     let tables = match (recipe.embedding, recipe.per_layer) {
         (EmbeddingForm::F16, PerLayerForm::Int8) => {
             return format!("{projections} projections, {head} head, f16 embedding and norms");

@@ -12,6 +12,7 @@ pub mod explain;
 mod functions;
 pub mod gate;
 pub mod inspect;
+pub mod options;
 pub mod oracle;
 pub mod origin;
 pub mod outputs;

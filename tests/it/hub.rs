@@ -47,6 +47,7 @@ fn plan(model: &Model<'_>) -> Result<Plan, ConvertError> {
         tables: true,
         caches: CacheForm::Padded,
         projections: Treatment::Int4(Int4Rule::Lattice),
+        overrides: Vec::new(),
         head: None,
         table_forms: TableForms::PUBLISHED,
     })

@@ -64,7 +64,7 @@ impl Variant {
 }
 
 /// What to build, apart from the model's own facts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GraphOptions {
     /// Where the per-layer rows come from.
     pub variant: Variant,
@@ -131,7 +131,7 @@ pub struct DecoderGraph {
 /// [`BuildError`] if the configuration makes an op whose operands do not fit; a configuration that was read without an error never does.
 pub fn build(
     config: &DecoderConfig,
-    options: GraphOptions,
+    options: &GraphOptions,
     inline: &InlineTensors,
 ) -> Result<DecoderGraph, BuildError> {
     let mut parts = (AssetBuilder::new(), Weights::new(config, options, inline));
@@ -208,10 +208,11 @@ enum Rows {
 impl<'c> Decoder<'c> {
     fn new(
         config: &'c DecoderConfig,
-        GraphOptions { variant, recipe, caches, .. }: GraphOptions,
+        options: &GraphOptions,
         function: Function<'c>,
         (asset, weights): Parts<'c>,
     ) -> Result<Self, BuildError> {
+        let GraphOptions { variant, ref recipe, caches, .. } = *options;
         let Function { name, sequence, layers } = function;
         let mut graph = asset.function(name);
         let input_ids = graph.input("input_ids", &sequence.ids());

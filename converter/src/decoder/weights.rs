@@ -25,14 +25,18 @@ const SCALES: &str = "/scales";
 /// Makes the promises, and remembers what they hold.
 pub(super) struct Weights<'c> {
     config: &'c DecoderConfig,
-    options: GraphOptions,
+    options: &'c GraphOptions,
     inline: &'c InlineTensors,
     /// In the order in which the promises were first made: that of the module's resources.
     blobs: Vec<Blob>,
 }
 
 impl<'c> Weights<'c> {
-    pub(super) fn new(config: &'c DecoderConfig, options: GraphOptions, inline: &'c InlineTensors) -> Self {
+    pub(super) fn new(
+        config: &'c DecoderConfig,
+        options: &'c GraphOptions,
+        inline: &'c InlineTensors,
+    ) -> Self {
         Weights { config, options, inline, blobs: Vec::new() }
     }
 

@@ -208,7 +208,7 @@ mod tests {
             functions: Functions::MAIN,
             caches: CacheForm::Padded,
         };
-        let plan = GraphPlan::new(&config, &checkpoint, options, &inline).unwrap();
+        let plan = GraphPlan::new(&config, &checkpoint, &options, &inline).unwrap();
         let error = Schedule::new(&plan.blobs, &checkpoint, None, None).err();
         let Some(ConvertError::Plan(PlanError::NoTable { key })) = error else { panic!("{error:?}") };
         assert!(key.starts_with("embed_tokens_per_layer.weight/"), "{key}");

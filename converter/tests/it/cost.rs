@@ -43,7 +43,7 @@ fn work(config: &DecoderConfig) -> [Work; 2] {
         functions: Functions { main: Sequence::One, prefill: Some(Prefill::Caches) },
         caches: CacheForm::Padded,
     };
-    let graph = build(config, options, &InlineTensors::new()).unwrap();
+    let graph = build(config, &options, &InlineTensors::new()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     write_sparse(&Layout::new(&graph.module).unwrap(), folder.path());
     let package = Package::open(folder.path()).unwrap();

@@ -21,6 +21,7 @@ fn request(caches: CacheForm, head: Treatment) -> Request {
         caches,
         tables: false,
         projections: INT4,
+        overrides: Vec::new(),
         head: Some(head),
         table_forms: TableForms::PUBLISHED,
     }

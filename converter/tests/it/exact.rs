@@ -24,6 +24,7 @@ fn request(variant: Variant, table_forms: TableForms) -> Request {
         caches: CacheForm::Padded,
         tables: variant != Variant::Stock,
         projections: INT4,
+        overrides: Vec::new(),
         head: Some(INT4),
         table_forms,
     }

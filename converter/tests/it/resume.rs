@@ -143,6 +143,7 @@ impl Job {
             graphs: variants.into_iter().map(|variant| (variant, Functions::MAIN)).collect(),
             caches: CacheForm::Padded,
             projections: Treatment::Int4(Int4Rule::Lattice),
+            overrides: Vec::new(),
             head: None,
             table_forms: TableForms::PUBLISHED,
         };

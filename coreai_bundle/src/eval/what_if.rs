@@ -63,6 +63,7 @@ impl<'s> TemporaryConversions<'s> {
             caches: CacheForm::Padded,
             tables: has_tables && self.tables.is_none(),
             projections: treatment,
+            overrides: Vec::new(),
             head: (!matches!(treatment, Treatment::Int4(_))).then_some(treatment),
             table_forms,
         })?;

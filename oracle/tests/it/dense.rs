@@ -80,6 +80,7 @@ fn converted(
         caches,
         tables: false,
         projections: Treatment::F16,
+        overrides: Vec::new(),
         head: None,
         table_forms: TableForms::PUBLISHED,
     };

@@ -67,6 +67,7 @@ fn converted_with(checkpoint: &Path, folder: &Path, table_forms: TableForms, mai
         caches: CacheForm::Padded,
         tables: false,
         projections: int4,
+        overrides: Vec::new(),
         head: Some(int4),
         table_forms,
     };

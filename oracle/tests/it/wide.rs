@@ -38,15 +38,12 @@ fn config() -> DecoderConfig {
 fn write_package(config: &DecoderConfig, dir: &Path, variant: Variant, functions: Functions) {
     let options = GraphOptions {
         variant,
-        recipe: Recipe {
-            projections: Treatment::Int4(Int4Rule::Lattice),
-            head: Treatment::Int4(Int4Rule::Lattice),
-        },
+        recipe: Recipe::new(Treatment::Int4(Int4Rule::Lattice), Treatment::Int4(Int4Rule::Lattice)),
         tied_head: true,
         functions,
         caches: CacheForm::Padded,
     };
-    let graph = build(config, options, &BTreeMap::new()).unwrap();
+    let graph = build(config, &options, &BTreeMap::new()).unwrap();
     let layout = Layout::new(&graph.module).unwrap();
     let mut writer = PackageWriter::create(dir, &layout).unwrap();
     let chunk = half::f16::from_f32(0.002).to_le_bytes().repeat(1 << 19);
