@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use coreai_bundle::parts::converter::quant::Int4Rule;
 
 use crate::{
-    aotc, check, convert, diff, doctor, eval, explain, gate, inspect, manual, oracle, pack, publish, release,
-    run, tables,
+    aotc, build, check, convert, diff, doctor, eval, explain, gate, init, inspect, manual, oracle, pack,
+    publish, release, run, tables,
 };
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
@@ -24,6 +24,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Convert(convert::Arguments),
+    Init(init::Arguments),
+    Build(build::Arguments),
     Tables(tables::Arguments),
     Inspect(inspect::Arguments),
     Diff(diff::Arguments),
@@ -46,6 +48,8 @@ impl Command {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Convert(arguments) => convert::run(&arguments),
+            Command::Init(arguments) => init::run(&arguments),
+            Command::Build(arguments) => build::run(&arguments),
             Command::Tables(arguments) => tables::run(&arguments),
             Command::Inspect(arguments) => inspect::run(&arguments),
             Command::Diff(arguments) => diff::run(&arguments),

@@ -11,6 +11,7 @@ use coreai_bundle::gate::verdict;
 use coreai_bundle::options::{
     DEFAULT_CONTEXT, Embedding, Formats, GraphChoice, Head, PerLayer, TensorFormat, Weights, as_options,
 };
+use coreai_bundle::oracle::GivenPrompts;
 use coreai_bundle::origin::Access;
 use coreai_bundle::parts::converter::decoder::{CacheForm, Variant};
 use coreai_bundle::parts::converter::{Model, Plan};
@@ -163,7 +164,7 @@ impl Arguments {
             max_context: self.max_context,
             prompt_chunk: self.prompts.chunk,
             tables: self.tables.clone(),
-            is_gated: self.gate,
+            gate: self.gate.then(GivenPrompts::default),
             has_report: !self.no_report,
             allow_no_template: self.no_chat_template,
         })

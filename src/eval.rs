@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use coreai_bundle::eval::{EvalRequest, EvaluatedBundle, Evaluation, Limits};
+use coreai_bundle::eval::{EvalRequest, EvalText, EvaluatedBundle, Evaluation, Limits};
 use coreai_bundle::origin::Access;
 use coreai_bundle::parts::converter::quant::Int4Rule;
 use coreai_bundle::parts::converter::recipe::Treatment;
@@ -119,7 +119,7 @@ impl Arguments {
         EvalRequest {
             bundles: self.bundles.iter().map(|bundle| self.how.runnable(bundle)).collect(),
             what_ifs: self.rules.iter().map(|rule| Treatment::from(*rule)).collect(),
-            text: self.text.clone(),
+            text: self.text.clone().map(EvalText::File),
             window: number(self.window),
             stride: number(self.stride),
             limit: number(self.limit),

@@ -1,6 +1,7 @@
 //! The command `coreai-bundle`: parses arguments and prints results; the work is done in `coreai_bundle`.
 
 mod aotc;
+mod build;
 mod check;
 mod cli;
 mod columns;
@@ -11,6 +12,7 @@ mod eval;
 mod explain;
 mod failure;
 mod gate;
+mod init;
 mod inspect;
 mod interrupt;
 mod manual;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use coreai_bundle::release::ReleaseRequest;
-use serde_json::json;
+use coreai_bundle::release::{LicenseText, ReleaseRequest};
+use serde_json::{Value, json};
 
 use crate::progress::Bar;
 use crate::{digits, origin, template, terminal};
@@ -51,10 +51,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         folders: arguments.folders.clone(),
         output: arguments.output.clone(),
         source: arguments.source.clone(),
+        revision: None,
         base_model: arguments.base_model.clone(),
-        license: arguments.license.clone(),
+        license: arguments.license.clone().map(LicenseText::File),
         license_id: arguments.license_id.clone(),
         force: arguments.force,
+        recipe: Value::Null,
     };
     let made = request.make(&template::render, origin::opener(&Bar::of_bytes()))?;
     if arguments.json {

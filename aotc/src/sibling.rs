@@ -183,6 +183,7 @@ impl SiblingSpec<'_> {
                 conversion: self.conversion(&manifest.conversion),
                 tables_digest: manifest.tables_digest,
                 compiled_from,
+                recipe: serde_json::Value::Null,
             },
             None => Provenance {
                 tool: TOOL.into(),

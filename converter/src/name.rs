@@ -32,6 +32,11 @@ impl ModelName {
         plain.then(|| ModelName(name.to_owned()))
     }
 
+    /// What all names begin with.
+    pub fn base(&self) -> &str {
+        &self.0
+    }
+
     /// Name of a graph's bundle, and of its folder. The only graph of a model without tables has no suffix.
     pub fn bundle(&self, graph: &GraphPlan) -> String {
         let weights = match graph.recipe.projections {

@@ -121,6 +121,7 @@ pub(crate) fn assemble(
             gate: serde_json::to_value(&facts.gate)?,
             tables_digest: facts.stamp,
             compiled_from: None,
+            recipe: Value::Null,
         },
         known_files: vec![program],
     };

@@ -25,11 +25,12 @@ use progress::Progress;
 use report::{FunctionWork, Timing};
 
 use crate::bundle::{self, BundleInputs, FinishedBundle};
+use crate::gate;
+use crate::oracle::{self, GivenPrompts};
 use crate::outputs::{RunOptions, creation_date};
 use crate::reporting::{self, Clock, Facts, ReportFiles, Timeline};
 use crate::stage::{RunOutcome, Stage, Target};
 use crate::tables::{self, FinishedTables};
-use crate::{gate, oracle};
 
 /// What to make from a checkpoint.
 #[derive(Debug)]
@@ -44,8 +45,8 @@ pub struct ConversionOptions {
     pub prompt_chunk: NonZeroUsize,
     /// Existing tables, made from the same checkpoint.
     pub tables: Option<PathBuf>,
-    /// Whether every bundle is compared with the checkpoint.
-    pub is_gated: bool,
+    /// Prompts by which every bundle is compared with the checkpoint, if that is wanted.
+    pub gate: Option<GivenPrompts>,
     /// Whether a report is written beside the bundles.
     pub has_report: bool,
     /// Whether the checkpoint may be without a chat template.
@@ -146,6 +147,21 @@ impl<'a> Job<'a> {
         Ok(Job { conversion, model, plan: model.plan(&conversion.request)?, name, stamp })
     }
 
+    /// Names of the outputs that a conversion would make: the bundles, then the tables, if there are any.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be converted this way.
+    pub(crate) fn names(
+        conversion: &ConversionOptions,
+        model: &Model<'_>,
+        name: &str,
+    ) -> anyhow::Result<Vec<String>> {
+        let name = conversion.run.model_name(name, &model.config)?;
+        let plan = model.plan(&conversion.request)?;
+        let bundles = plan.graphs.iter().map(|graph| name.bundle(graph));
+        Ok(bundles.chain(plan.tables.as_ref().map(|_| name.tables())).collect())
+    }
+
     /// The outputs: the bundles, then the tables, if there are any.
     fn targets(&self) -> Vec<Target> {
         let outputs = self.conversion.outputs();
@@ -204,7 +220,7 @@ impl<'a> Job<'a> {
         let mut timings = vec![timing("reading, quantizing, writing", started, Some(bytes))];
         let started = Instant::now();
         let gates = self.gate(names, folders, table_folder, watchers)?;
-        if conversion.is_gated {
+        if conversion.gate.is_some() {
             timings.push(timing("gate", started, None));
         }
         refuse_failed(names, &gates, folders.iter().chain(table_folder))?;
@@ -244,11 +260,11 @@ impl<'a> Job<'a> {
         made: Option<&StagedDirectory>,
         watchers: Watchers<'_>,
     ) -> anyhow::Result<Vec<GateReport>> {
-        if !self.conversion.is_gated {
-            return Ok(Vec::new());
-        }
+        let Some(prompts) = &self.conversion.gate else { return Ok(Vec::new()) };
         let mut reference = Reference::open(self.model.source)?;
-        let oracle = oracle::by_default(self.model.source, &mut reference, watchers.positions)?;
+        let source = self.model.source;
+        let oracle =
+            oracle::of_prompts(source, &mut reference, prompts, watchers.render, watchers.positions)?;
         let tables = made.map(StagedDirectory::path).or(self.conversion.tables.as_deref());
         let reports = folders.iter().zip(names).map(|(folder, name)| {
             let session = Session::open(&folder.path().join(bundle::asset_name(name)))?;

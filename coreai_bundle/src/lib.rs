@@ -3,6 +3,7 @@
 //! Nothing here prints or parses arguments: requests come in as values, results are returned as typed facts, and progress
 //! is reported to a [`progress::Progress`].
 
+pub mod build;
 pub mod bundle;
 pub mod convert;
 pub mod diff;

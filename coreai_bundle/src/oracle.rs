@@ -59,14 +59,16 @@ impl GivenPrompts {
     }
 }
 
-/// The default oracle of a checkpoint.
-pub(crate) fn by_default(
+/// The oracle of a checkpoint for these prompts.
+pub(crate) fn of_prompts(
     source: &dyn Source,
     reference: &mut Reference<'_>,
+    prompts: &GivenPrompts,
+    render: Renderer<'_>,
     progress: &dyn Progress,
 ) -> anyhow::Result<Oracle> {
     let text = Text::of_checkpoint(source)?;
-    let prompts = defaults(&text, reference, NEW_TOKENS)?;
+    let prompts = prompts.encode(&text, reference, NEW_TOKENS, render)?;
     compute(source, reference, &prompts, NEW_TOKENS, &text, progress)
 }
 

@@ -1,27 +1,25 @@
 //! Bundles and tables as one tree, with a card and a license.
 
+mod terms;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use checkpoint::source::Source;
-use hub::RepositoryId;
 use output::StagedDirectory;
 use packer::TOOL;
 use packer::check::{CheckReport, Options, check};
 use packer::manifest::{Manifest, ManifestKind, SourceRecord};
-use packer::release::{License, Release, assemble, license_of_card};
+use packer::release::{Release, assemble};
 use packer::replace::Outputs;
 use packer::template::Renderer;
 use serde::Serialize;
+use serde_json::Value;
 use text::small;
 use text::terminal::{line, word};
 
 use crate::origin::{Access, Opened, Opener};
-
-/// Names under which repositories keep their license.
-const LICENSE_FILES: [&str; 3] = ["LICENSE", "LICENSE.txt", "LICENSE.md"];
-/// The standard text, for sources that name the license but do not contain it.
-const APACHE: (&str, &str) = ("apache-2.0", include_str!("../../LICENSE"));
+use terms::Terms;
 
 /// What to make a release from.
 #[derive(Clone, Debug)]
@@ -32,14 +30,38 @@ pub struct ReleaseRequest {
     pub output: PathBuf,
     /// The checkpoint, whose card and license apply; the repository in the manifests otherwise.
     pub source: Option<String>,
+    /// Branch, tag or commit of it, if it is a repository.
+    pub revision: Option<String>,
     /// Repository that the card names as the base model; the one in the manifests otherwise.
     pub base_model: Option<String>,
     /// Text of the license, instead of the checkpoint's.
-    pub license: Option<PathBuf>,
+    pub license: Option<LicenseText>,
     /// Identifier of the license in cards, instead of the one in the checkpoint's card.
     pub license_id: Option<String>,
     /// Whether to replace a release that exists.
     pub force: bool,
+    /// What makes the same bytes again, for the manifest; null if it is not known.
+    pub recipe: Value,
+}
+
+/// Text of a license.
+#[derive(Clone, Debug)]
+pub enum LicenseText {
+    /// In a file.
+    File(PathBuf),
+    /// As it is.
+    Text(String),
+}
+
+impl LicenseText {
+    fn read(&self) -> anyhow::Result<Vec<u8>> {
+        match self {
+            Self::File(path) => {
+                small::read(path, small::TEXT).with_context(|| format!("cannot read {}", path.display()))
+            }
+            Self::Text(text) => Ok(text.clone().into_bytes()),
+        }
+    }
 }
 
 /// A release that was made.
@@ -82,18 +104,23 @@ impl Members {
 }
 
 impl ReleaseRequest {
+    /// Refuses a release whose terms cannot be found, before its members are made from this checkpoint.
+    ///
+    /// # Errors
+    /// If the base model or the license is missing, or the checkpoint cannot be read.
+    pub(crate) fn check(&self, source: &dyn Source) -> anyhow::Result<()> {
+        Terms::find(self, source.identity().repository.as_deref(), Some(source)).map(|_| ())
+    }
+
     /// Makes the release.
     ///
     /// # Errors
     /// If the folders or the license cannot be read, the release would have defects, or it must not be replaced.
     pub fn make(&self, render: Renderer<'_>, opener: Opener<'_>) -> anyhow::Result<FinishedRelease> {
         let members = Members::read(&self.folders)?;
-        let base_model = self.base_model.clone().or_else(|| members.source.repository.clone());
-        let base_model = base_model.context(
-            "the manifests name no repository (the checkpoint was a folder): give --base-model OWNER/NAME",
-        )?;
-        RepositoryId::new(&base_model).context("the base model is named as OWNER/NAME: give --base-model")?;
-        let license = self.license(&members.source, opener)?;
+        let opened = self.checkpoint(&members.source, opener)?;
+        let source = opened.as_ref().map(|opened| &*opened.source);
+        let Terms { base_model, license } = Terms::find(self, members.source.repository.as_deref(), source)?;
         let output = self.outputs().folder(ManifestKind::Release);
         let folder = StagedDirectory::new(&self.output, output)?;
         let name = self.output.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -104,6 +131,7 @@ impl ReleaseRequest {
             tables: &members.tables,
             base_model: &base_model,
             license: &license,
+            recipe: &self.recipe,
         };
         let files = assemble(&folder, &release)?.files;
         refuse_defects(folder.path(), render)?;
@@ -112,49 +140,28 @@ impl ReleaseRequest {
     }
 
     fn outputs(&self) -> Outputs {
-        let others = self.source.iter().map(PathBuf::from).chain(self.license.clone());
+        let license = self.license.iter().filter_map(|license| match license {
+            LicenseText::File(path) => Some(path.clone()),
+            LicenseText::Text(_) => None,
+        });
+        let others = self.source.iter().map(PathBuf::from).chain(license);
         Outputs::new(self.folders.iter().cloned().chain(others), self.force)
     }
 
-    /// The given one, else the checkpoint's.
-    fn license(&self, recorded: &SourceRecord, opener: Opener<'_>) -> anyhow::Result<License> {
-        if let (Some(path), Some(id)) = (&self.license, &self.license_id) {
-            let text =
-                small::read(path, small::TEXT).with_context(|| format!("cannot read {}", path.display()))?;
-            return Ok(License { id: id.clone(), text });
+    /// The checkpoint, if its card or license is needed and it is known where it is.
+    fn checkpoint(&self, recorded: &SourceRecord, opener: Opener<'_>) -> anyhow::Result<Option<Opened>> {
+        if self.license.is_some() && self.license_id.is_some() {
+            return Ok(None);
         }
-        let opened = self.checkpoint(recorded, opener)?;
-        let card = opened.source.read_file("README.md")?.unwrap_or_default();
-        let named = self.license_id.clone().or_else(|| license_of_card(&String::from_utf8_lossy(&card)));
-        let id = named.with_context(|| {
-            format!("the card of {} names no license: give --license-id, and --license FILE", opened.name)
-        })?;
-        let text = match license_text(&*opened.source)? {
-            Some(text) => text,
-            None if id == APACHE.0 => APACHE.1.as_bytes().to_vec(),
-            None => bail!("{} holds no LICENSE, only its name ({id}): give --license FILE", opened.name),
-        };
-        Ok(License { id, text })
-    }
-
-    fn checkpoint(&self, recorded: &SourceRecord, opener: Opener<'_>) -> anyhow::Result<Opened> {
         if let Some(source) = &self.source {
-            return opener.open(source, &Access::default());
+            let access = Access { revision: self.revision.clone(), download: false };
+            return opener.open(source, &access).map(Some);
         }
-        let repository = recorded.repository.as_deref().context(
-            "the license is that of the checkpoint, which was a folder: give --source FOLDER, or --license FILE and --license-id ID",
-        )?;
-        opener.open(repository, &Access { revision: recorded.revision.clone(), download: false })
+        let open = |repository: &String| {
+            opener.open(repository, &Access { revision: recorded.revision.clone(), download: false })
+        };
+        recorded.repository.as_ref().map(open).transpose()
     }
-}
-
-fn license_text(source: &dyn Source) -> anyhow::Result<Option<Vec<u8>>> {
-    for name in LICENSE_FILES {
-        if let Some(text) = source.read_file(name)? {
-            return Ok(Some(text));
-        }
-    }
-    Ok(None)
 }
 
 /// Digests were compared while the tree was made; everything else is checked here.

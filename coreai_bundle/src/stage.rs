@@ -256,7 +256,7 @@ impl Drop for Stage<'_> {
 }
 
 /// Whether a folder has this manifest, and the files that it lists, and no others.
-fn is_output(folder: &Path, described: &WrittenFile) -> anyhow::Result<bool> {
+pub(crate) fn is_output(folder: &Path, described: &WrittenFile) -> anyhow::Result<bool> {
     if !described.is_whole(&folder.join(manifest::FILE_NAME))? {
         return Ok(false);
     }

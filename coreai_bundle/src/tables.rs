@@ -132,6 +132,7 @@ pub(crate) fn finish(
         conversion: Value::Null,
         tables_digest: None,
         compiled_from: None,
+        recipe: Value::Null,
         gate: Value::Null,
     };
     let manifest = manifest::seal(folder.path(), ManifestKind::Tables, name, provenance, &known)?;

@@ -151,6 +151,8 @@ pub struct Provenance {
     pub tables_digest: Option<Digest>,
     /// For compiled bundles.
     pub compiled_from: Option<CompiledFrom>,
+    /// For releases: what makes the same bytes again; null if it is not known.
+    pub recipe: Value,
 }
 
 /// The whole file. Keys that this project does not know are kept, after the known ones.
@@ -182,6 +184,9 @@ pub struct Manifest {
     /// For compiled bundles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compiled_from: Option<CompiledFrom>,
+    /// For releases that `build` made: what makes the same bytes again.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub recipe: Value,
     /// Every file but the manifest itself, sorted by path.
     pub files: Vec<FileRecord>,
     /// Unknown keys, kept.
@@ -203,6 +208,7 @@ impl Manifest {
             evaluation: Value::Null,
             tables_digest: provenance.tables_digest,
             compiled_from: provenance.compiled_from,
+            recipe: provenance.recipe,
             files,
             other: Map::new(),
         }

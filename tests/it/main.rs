@@ -4,6 +4,7 @@
 
 mod adverse;
 mod aotc;
+mod build;
 mod common;
 mod convert;
 mod dense;

@@ -43,8 +43,8 @@ pub struct EvalRequest {
     pub bundles: Vec<Runnable>,
     /// Conversions of the checkpoint that are made for this, evaluated and deleted.
     pub what_ifs: Vec<Treatment>,
-    /// A file of text; the one that comes with the tool otherwise.
-    pub text: Option<PathBuf>,
+    /// The text; the one that comes with the tool otherwise.
+    pub text: Option<EvalText>,
     /// Tokens of a window.
     pub window: Option<usize>,
     /// From window to window.
@@ -59,6 +59,45 @@ pub struct EvalRequest {
     pub resume: Option<PathBuf>,
     /// Threads of conversions.
     pub threads: usize,
+}
+
+/// A text to evaluate on.
+#[derive(Clone, Debug)]
+pub enum EvalText {
+    /// In a file, whose name it has.
+    File(PathBuf),
+    /// As it is.
+    Given {
+        /// What it is called.
+        name: String,
+        /// The text.
+        content: String,
+    },
+}
+
+impl EvalText {
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            Self::Given { name, .. } => name.clone(),
+        }
+    }
+
+    fn read(&self) -> anyhow::Result<String> {
+        match self {
+            Self::File(path) => {
+                small::read_text(path, MAX_TEXT).with_context(|| format!("cannot read {}", path.display()))
+            }
+            Self::Given { content, .. } => Ok(content.clone()),
+        }
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path.clone()),
+            Self::Given { .. } => None,
+        }
+    }
 }
 
 /// What the means must keep, for CI.
@@ -162,20 +201,12 @@ impl EvalRequest {
     }
 
     fn text_name(&self) -> String {
-        match &self.text {
-            Some(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            None => DEFAULT_NAME.to_owned(),
-        }
+        self.text.as_ref().map_or_else(|| DEFAULT_NAME.to_owned(), EvalText::name)
     }
 
     /// The tokens of the text, up to the limit.
     fn tokens(&self, text: &Text) -> anyhow::Result<Vec<u32>> {
-        let content = match &self.text {
-            Some(path) => {
-                small::read_text(path, MAX_TEXT).with_context(|| format!("cannot read {}", path.display()))?
-            }
-            None => DEFAULT_TEXT.to_owned(),
-        };
+        let content = self.text.as_ref().map_or_else(|| Ok(DEFAULT_TEXT.to_owned()), EvalText::read)?;
         let mut tokens = text.encode(&content)?;
         if let Some(limit) = self.limit {
             tokens.truncate(limit.saturating_add(1));
@@ -236,7 +267,7 @@ impl EvalRequest {
     /// What is read: outputs must not replace it.
     fn inputs(&self) -> impl Iterator<Item = PathBuf> {
         let bundles = self.bundles.iter().map(|runnable| runnable.bundle.clone());
-        bundles.chain(self.text.clone()).chain(self.logits.clone())
+        bundles.chain(self.text.as_ref().and_then(EvalText::path)).chain(self.logits.clone())
     }
 }
 

@@ -404,6 +404,7 @@ mod tests {
             tables: &[],
             base_model: evil,
             license: &License { id: evil.to_owned(), text: Vec::new() },
+            recipe: &Value::Null,
         };
         let source = SourceRecord { revision: Some(evil.to_owned()), ..SourceRecord::default() };
         let bundle = member(ManifestKind::Bundle, provenance);

@@ -13,6 +13,7 @@ pub use terms::TermError;
 use std::path::{Path, PathBuf};
 
 use output::StagedDirectory;
+use serde_json::Value;
 
 use self::member::Member;
 use crate::check::{GRAPHS, TABLES};
@@ -35,6 +36,8 @@ pub struct Release<'a> {
     pub base_model: &'a str,
     /// The license terms of the weights.
     pub license: &'a License,
+    /// What makes the same bytes again; null if it is not known.
+    pub recipe: &'a Value,
 }
 
 /// The license of the weights.
@@ -124,7 +127,12 @@ pub fn assemble(folder: &StagedDirectory, release: &Release<'_>) -> Result<Manif
         &root.join("README.md"),
         card::render(release, source.as_ref(), &bundles, &tables)?.as_bytes(),
     )?;
-    let provenance = Provenance { tool: release.tool.to_owned(), source, ..Provenance::default() };
+    let provenance = Provenance {
+        tool: release.tool.to_owned(),
+        source,
+        recipe: release.recipe.clone(),
+        ..Provenance::default()
+    };
     let manifest = manifest::seal(root, ManifestKind::Release, release.name, provenance, &[])?;
     for (part, members) in [(GRAPHS, &bundles), (TABLES, &tables)] {
         members.iter().try_for_each(|member| compare(&manifest, part, member))?;

@@ -49,8 +49,15 @@ mod tests {
 
     fn checked(id: &str, revision: &str) -> Result<(), TermError> {
         let license = License { id: id.to_owned(), text: Vec::new() };
-        let release =
-            Release { name: "r", tool: "t", bundles: &[], tables: &[], base_model: "o/n", license: &license };
+        let release = Release {
+            name: "r",
+            tool: "t",
+            bundles: &[],
+            tables: &[],
+            base_model: "o/n",
+            license: &license,
+            recipe: &serde_json::Value::Null,
+        };
         check(
             &release,
             Some(&SourceRecord { revision: Some(revision.to_owned()), ..SourceRecord::default() }),

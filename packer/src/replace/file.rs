@@ -37,6 +37,10 @@ pub enum FileKind {
     CompileReport,
     /// What a compiler printed, of `aotc --log`.
     CompileLog,
+    /// A recipe, written by `init`.
+    Recipe,
+    /// What `build` has finished.
+    BuildRecord,
 }
 
 impl FileKind {
@@ -66,6 +70,8 @@ impl FileKind {
             Self::Script => holds(&["# Written by coreai-bundle "]),
             Self::CompileReport => head[0] == b'{' && holds(&["\"tool\": \"coreai-bundle "]),
             Self::CompileLog => head.starts_with(b"$ "),
+            Self::Recipe => holds(&["# A recipe for `coreai-bundle build`"]),
+            Self::BuildRecord => head[0] == b'{' && holds(&["\"tool\": \"coreai-bundle ", "\"steps\":"]),
         }
     }
 
@@ -80,6 +86,8 @@ impl FileKind {
             Self::Safetensors => "a table",
             Self::Script => "a script",
             Self::CompileLog => "a log",
+            Self::Recipe => "a recipe",
+            Self::BuildRecord => "the record of a build",
         }
     }
 }

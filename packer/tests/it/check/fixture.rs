@@ -177,6 +177,7 @@ impl Folder {
             tables_digest: manifest.tables_digest,
             compiled_from: manifest.compiled_from,
             gate: manifest.gate,
+            recipe: serde_json::Value::Null,
         };
         manifest::seal(&self.0, manifest.kind, &manifest.name, provenance, &[]).unwrap();
     }
@@ -260,6 +261,7 @@ fn write_bundle(
         conversion: json!({"rule": "absmax"}),
         tables_digest: stamp,
         compiled_from: None,
+        recipe: Value::Null,
         gate: serde_json::Value::Null,
     };
     let parts = BundleParts { metadata, tokenizer, provenance, known_files: Vec::new() };

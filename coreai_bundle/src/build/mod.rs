@@ -1,0 +1,35 @@
+//! A whole release from a recipe: conversion, gate, evaluation, ahead-of-time compilation, release tree, publication.
+//!
+//! Each step makes its outputs whole or not at all, and what is finished is written down beside them. A build that is started again
+//! skips the steps whose inputs are the same and whose outputs are there with the right digests.
+
+mod recipe;
+mod record;
+mod run;
+mod starter;
+mod warnings;
+
+pub use recipe::{
+    AheadOfTimeRecipe, BuildRecipe, BundleRecipe, EvaluationRecipe, FormatsRecipe, GateRecipe, PublishRecipe,
+    ReleaseRecipe, TensorFormatRecipe,
+};
+pub use run::{BuildOutcome, BuildRequest, BuildWatchers, Step, StepState};
+pub use starter::starter;
+
+use std::path::{Path, PathBuf};
+
+use converter::Model;
+use converter::name::ModelName;
+
+/// Folder of the release tree among the outputs of a build.
+pub const RELEASE_FOLDER: &str = "release";
+
+/// Base name of a model's outputs, by what its repository or folder is called.
+pub fn base_name(origin: &str, model: &Model<'_>) -> String {
+    ModelName::new(origin, &model.config).base().to_owned()
+}
+
+/// Where a build puts its outputs by default: a folder of the model's name in the current one.
+pub fn default_output(name: &str) -> PathBuf {
+    Path::new(".").join(format!("{name}-coreai"))
+}

@@ -1,0 +1,48 @@
+//! `coreai-bundle init`: a recipe to start from.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use coreai_bundle::build::{base_name, starter};
+use coreai_bundle::outputs::write_text;
+use coreai_bundle::parts::converter::Model;
+use coreai_bundle::parts::packer::replace::{FileKind, Outputs};
+
+use crate::origin::AccessArguments;
+use crate::{origin, terminal};
+
+/// Write a recipe for `build`, with comments, that fits a checkpoint
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  coreai-bundle init google/gemma-4-E4B-it-qat-q4_0-unquantized")]
+pub(crate) struct Arguments {
+    /// Folder of the checkpoint, or its repository on the Hub, as owner/name
+    source: String,
+    #[command(flatten)]
+    access: AccessArguments,
+    /// File to write; - prints it [default: NAME.toml]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace a recipe that init wrote
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let opened = origin::open(&arguments.source, &arguments.access.access())?;
+    let model = Model::open(&*opened.source)?;
+    let text = starter(&arguments.source, opened.source.identity(), &model);
+    let default = || PathBuf::from(format!("{}.toml", base_name(&opened.name, &model)));
+    let path = arguments.output.clone().unwrap_or_else(default);
+    if path == Path::new("-") {
+        write!(terminal::out(), "{text}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let output = Outputs::new([&arguments.source], arguments.force).file(FileKind::Recipe);
+    write_text(&path, output, &text)?;
+    writeln!(terminal::out(), "{}\nnext: coreai-bundle build {}", path.display(), path.display())?;
+    Ok(ExitCode::SUCCESS)
+}
