@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use output::{Disk, WrittenFile};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::quant::Statistics;
 use crate::statistics::TensorStatistics;
-use checkpoint::source::{Source, SourceError};
+use checkpoint::source::{Checksums, Source, SourceError, TensorChecksums};
 
 /// The journal's file.
 const FILE: &str = "journal";
@@ -141,6 +142,8 @@ pub(crate) enum Entry {
         /// Its files.
         files: BTreeMap<String, WrittenFile>,
     },
+    /// Checksums of tensors that were read whole.
+    Checksums(TensorChecksums),
     /// All outputs are complete and synced; what is left is to give them their names.
     Finished {
         /// The file that describes each output, in the order of the header's folders.
@@ -164,6 +167,8 @@ pub(crate) struct Done {
     pub(crate) stock: Option<WrittenFile>,
     /// Bytes of the checkpoint from which only tables were made.
     pub(crate) table_bytes: u64,
+    /// Of the tensors that were read whole.
+    pub(crate) checksums: TensorChecksums,
     /// The file that describes each output, if all are complete.
     finished: Option<Vec<WrittenFile>>,
 }
@@ -194,6 +199,7 @@ impl Done {
                 self.table_bytes = self.table_bytes.saturating_add(bytes);
                 self.tables.extend(files);
             }
+            Entry::Checksums(checksums) => self.checksums.extend(checksums),
             Entry::Finished { outputs } => self.finished = Some(outputs),
         }
         true
@@ -210,6 +216,8 @@ pub struct Journal {
     digest: Sha256,
     /// Where this file goes, and those that it lists.
     disk: Disk,
+    /// Sums of what the run reads.
+    read: Option<Arc<Checksums>>,
     pub(crate) done: Done,
 }
 
@@ -221,6 +229,7 @@ impl Journal {
             file: None,
             digest: Sha256::new(),
             disk: Disk::default(),
+            read: None,
             done: Done::default(),
         }
     }
@@ -272,7 +281,7 @@ impl Journal {
         let io = |source| JournalError::Io { path: path.clone(), source };
         let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
         file.set_len(lines.bytes).map_err(io)?;
-        Ok(Journal { path, file: Some(file), digest: lines.digest, disk: Disk::default(), done })
+        Ok(Journal { file: Some(file), digest: lines.digest, done, path, ..Journal::off() })
     }
 
     /// The same journal, on a test's disk: it and everything that it lists is written there.
@@ -316,7 +325,33 @@ impl Journal {
 
     /// Records what is in the files now.
     pub(crate) fn record(&mut self, entry: &Entry) -> Result<(), JournalError> {
+        self.record_checksums()?;
         self.write(entry)
+    }
+
+    /// Takes the checksums of tensors from here.
+    pub(crate) fn set_checksums(&mut self, read: Arc<Checksums>) {
+        self.read = Some(read);
+    }
+
+    /// Checksums of the tensors that were read whole, in this run and before.
+    pub(crate) fn checksums(&self) -> TensorChecksums {
+        let mut all = self.done.checksums.clone();
+        all.extend(self.read.as_ref().map(|read| read.finished()).unwrap_or_default());
+        all
+    }
+
+    fn record_checksums(&mut self) -> Result<(), JournalError> {
+        if !self.is_on() {
+            return Ok(());
+        }
+        let mut new = self.checksums();
+        new.retain(|tensor, _| !self.done.checksums.contains_key(tensor));
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.done.checksums.extend(new.clone());
+        self.write(&Entry::Checksums(new))
     }
 
     fn write(&mut self, value: &impl Serialize) -> Result<(), JournalError> {

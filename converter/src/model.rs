@@ -21,7 +21,7 @@ use crate::statistics::WeightStatistics;
 use crate::stock::StockTable;
 use crate::tables::{TableWriter, TablesPlan, WrittenTables};
 use checkpoint::config::{CacheForm, DecoderConfig};
-use checkpoint::source::Source;
+use checkpoint::source::{Source, SummedSource, TensorChecksums};
 use checkpoint::{Checkpoint, Role};
 
 /// A checkpoint with its configuration and its tensors, all checked.
@@ -69,6 +69,8 @@ pub struct Plan {
     pub spool_bytes: u64,
     /// The part of it that the stock graph's table takes.
     stock_bytes: u64,
+    /// Of the tensors that are stored in the program.
+    checksums: TensorChecksums,
 }
 
 impl Plan {
@@ -112,6 +114,8 @@ pub struct Written {
     pub tables: Option<WrittenTables>,
     /// What quantization did to the weights.
     pub statistics: WeightStatistics,
+    /// Of every tensor that was read, for this or for the plan.
+    pub checksums: TensorChecksums,
 }
 
 impl<'s> Model<'s> {
@@ -153,7 +157,9 @@ impl<'s> Model<'s> {
         let table_forms = facts.decide(request.table_forms)?;
         let per_layer = table_forms.per_layer.as_ref().map_or(PerLayerForm::Int8, |chosen| chosen.form);
         let recipe = Recipe { embedding: table_forms.embedding.form, per_layer, ..published };
-        let inline = if request.graphs.is_empty() { InlineTensors::new() } else { self.inline_tensors()? };
+        let summed = SummedSource::new(self.source);
+        let inline =
+            if request.graphs.is_empty() { InlineTensors::new() } else { self.inline_tensors(&summed)? };
         let graphs = request.graphs.iter().map(|(variant, functions)| {
             let (variant, functions, caches) = (*variant, *functions, request.caches);
             let tied_head = self.checkpoint.head_is_tied();
@@ -166,7 +172,8 @@ impl<'s> Model<'s> {
         let table = self.config.per_layer.filter(|_| holds_table && per_layer == PerLayerForm::Int8);
         let stock_bytes = table.map_or(0, |table| StockTable::spool_bytes(&self.config, table));
         let spool_bytes = stock_bytes + graphs.first().map_or(0, GraphPlan::spool_bytes);
-        Ok(Plan { graphs, tables, head, table_forms, spool_bytes, stock_bytes })
+        let checksums = summed.checksums.finished();
+        Ok(Plan { graphs, tables, head, table_forms, spool_bytes, stock_bytes, checksums })
     }
 
     /// An override that is for nothing is a mistake.
@@ -180,7 +187,7 @@ impl<'s> Model<'s> {
     }
 
     /// Reads the tensors that are stored in the program, as half precision.
-    fn inline_tensors(&self) -> Result<InlineTensors, ConvertError> {
+    fn inline_tensors(&self, source: &dyn Source) -> Result<InlineTensors, ConvertError> {
         let is_small = |role: &Role| {
             !role.is_projection() && role.shape(&self.config).iter().product::<usize>() < INLINE_ELEMENTS
         };
@@ -191,7 +198,7 @@ impl<'s> Model<'s> {
             roles.len(),
             readers,
             readers,
-            |at| self.half_bytes(roles[at]),
+            |at| self.half_bytes(source, roles[at]),
             |at, bytes| {
                 tensors.insert(roles[at], bytes);
                 Ok::<_, ConvertError>(())
@@ -201,10 +208,10 @@ impl<'s> Model<'s> {
     }
 
     /// A whole tensor in half precision.
-    fn half_bytes(&self, role: Role) -> Result<Vec<u8>, ConvertError> {
+    fn half_bytes(&self, source: &dyn Source, role: Role) -> Result<Vec<u8>, ConvertError> {
         let tensor = self.checkpoint.require(role)?;
         let mut weights = vec![bf16::ZERO; tensor.weights() as usize];
-        self.source.read_weights(tensor, 0, &mut weights)?;
+        source.read_weights(tensor, 0, &mut weights)?;
         let mut halves = vec![f16::ZERO; weights.len()];
         quant::to_f16(&weights, &mut halves)
             .map_err(|source| ConvertError::Element { tensor: tensor.name.clone(), source })?;
@@ -225,8 +232,12 @@ impl<'s> Model<'s> {
         progress: &dyn Progress,
         journal: &mut Journal,
     ) -> Result<Written, ConvertError> {
-        let stock =
-            if plan.stock_bytes > 0 { Some(self.stock(outputs, threads, progress, journal)?) } else { None };
+        let source = SummedSource::new(self.source);
+        journal.set_checksums(source.checksums.clone());
+        let stock = match plan.stock_bytes {
+            0 => None,
+            _ => Some(self.stock(&source, outputs, threads, progress, journal)?),
+        };
         let destinations: Vec<Destination<'_>> = plan
             .graphs
             .iter()
@@ -234,7 +245,7 @@ impl<'s> Model<'s> {
             .map(|(plan, directory)| Destination { plan, directory: directory.clone() })
             .collect();
         let pass = GraphPass {
-            source: self.source,
+            source: &source,
             checkpoint: &self.checkpoint,
             metadata: outputs.metadata,
             stock: stock.as_ref(),
@@ -250,14 +261,17 @@ impl<'s> Model<'s> {
             .transpose()?;
         let graphs = pass.write(&destinations, tables.as_mut(), journal)?;
         let tables = tables
-            .map(|tables| tables.finish(self.source, &self.checkpoint, threads, progress, journal))
+            .map(|tables| tables.finish(&source, &self.checkpoint, threads, progress, journal))
             .transpose()?;
         self.source.verify_unchanged()?;
-        Ok(Written { packages: graphs.packages, tables, statistics: graphs.statistics })
+        let mut checksums = journal.checksums();
+        checksums.extend(plan.checksums.clone());
+        Ok(Written { packages: graphs.packages, tables, statistics: graphs.statistics, checksums })
     }
 
     fn stock(
         &self,
+        source: &dyn Source,
         outputs: &Outputs<'_>,
         threads: usize,
         progress: &dyn Progress,
@@ -268,7 +282,7 @@ impl<'s> Model<'s> {
             return StockTable::resume(&self.config, outputs.scratch, file);
         }
         let place = (journal.disk(), outputs.scratch);
-        let table = StockTable::new(self.source, &self.config, &self.checkpoint, place, threads, progress)?;
+        let table = StockTable::new(source, &self.config, &self.checkpoint, place, threads, progress)?;
         table.note(journal)?;
         Ok(table)
     }

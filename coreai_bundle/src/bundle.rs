@@ -1,11 +1,12 @@
 //! Bundles from what the converter wrote: metadata, tokenizer, manifest.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ::oracle::gate::GateReport;
 use aimodel::package::{PROGRAM, Package};
 use checkpoint::config::CONFIG_FILE;
-use checkpoint::source::Source;
+use checkpoint::source::{Source, TensorChecksums};
 use converter::decoder::{Functions, Sequence, Variant};
 use converter::plan::GraphPlan;
 use converter::recipe::{EmbeddingForm, Override, PerLayerForm, Recipe, Treatment};
@@ -34,6 +35,8 @@ pub(crate) struct BundleInputs<'a> {
     pub(crate) model: &'a Model<'a>,
     pub(crate) plan: &'a Plan,
     pub(crate) statistics: &'a WeightStatistics,
+    /// Of the tensors that were read.
+    pub(crate) checksums: &'a TensorChecksums,
     pub(crate) max_context: u64,
     /// Tokens of a prompt that the engine should read at a time.
     pub(crate) prompt_chunk: u64,
@@ -118,6 +121,7 @@ pub(crate) fn assemble(
             tool: TOOL.to_owned(),
             source: Some(source_record(facts.model.source)?),
             conversion: conversion(facts, &functions),
+            weights: in_words(facts.checksums),
             gate: serde_json::to_value(&facts.gate)?,
             tables_digest: facts.stamp,
             compiled_from: None,
@@ -213,6 +217,11 @@ fn weights_in_words(recipe: &Recipe) -> String {
         (_, PerLayerForm::Int4(_)) => "head and embedding, int4 per-layer table",
     };
     format!("{projections} projections, {head} {tables}, f16 norms")
+}
+
+/// Checksums as manifests hold them.
+pub(crate) fn in_words(checksums: &TensorChecksums) -> BTreeMap<String, String> {
+    checksums.iter().map(|(tensor, checksum)| (tensor.clone(), checksum.to_string())).collect()
 }
 
 /// Where the weights come from. Files with weights are read in part, so they are listed without a digest.

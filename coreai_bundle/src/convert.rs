@@ -240,6 +240,7 @@ impl<'a> Job<'a> {
                 model: self.model,
                 plan: &self.plan,
                 statistics: &written.statistics,
+                checksums: &written.checksums,
                 max_context: conversion.max_context,
                 prompt_chunk: conversion.prompt_chunk.get() as u64,
                 stamp,

@@ -145,6 +145,8 @@ pub struct Provenance {
     pub source: Option<SourceRecord>,
     /// Rule and measurements, free-form.
     pub conversion: Value,
+    /// Checksums of the tensors that were read, by their names.
+    pub weights: BTreeMap<String, String>,
     /// The gate's report; null if it was not run.
     pub gate: Value,
     /// The stamp of the tables that belong to the folder.
@@ -172,6 +174,10 @@ pub struct Manifest {
     /// Rule and measurements, free-form.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub conversion: Value,
+    /// CRC-32 of the tensors that were read, by their names: trainings of one model differ in them. Those of bundles that were
+    /// made with tables include what the tables were made from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, String>,
     /// The gate's report.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub gate: Value,
@@ -204,6 +210,7 @@ impl Manifest {
             tool: provenance.tool,
             source: provenance.source,
             conversion: provenance.conversion,
+            weights: provenance.weights,
             gate: provenance.gate,
             evaluation: Value::Null,
             tables_digest: provenance.tables_digest,

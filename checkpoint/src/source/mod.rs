@@ -6,6 +6,7 @@
 //! source can use them too.
 
 mod advice;
+mod checksums;
 mod error;
 mod fingerprint;
 mod header;
@@ -22,6 +23,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use checksums::{Checksum, Checksums, SummedSource, TensorChecksums};
 pub use error::SourceError;
 pub use fingerprint::{Fingerprint, FingerprintParts};
 pub use header::{Header, MAX_HEADER_BYTES, header_len, parse_header};

@@ -16,7 +16,7 @@ use crate::journal::{Entry, Journal, JournalError};
 use crate::ordered::for_each_in_order;
 use crate::quant::QuantizeError;
 use checkpoint::Checkpoint;
-use checkpoint::source::{Reading, Source, bytes_of};
+use checkpoint::source::{Reading, Source, SummedSource, TensorChecksums, bytes_of};
 
 /// Least number of elements that a worker takes at a time: whole rows.
 const PIECE: u64 = 1 << 20;
@@ -29,6 +29,8 @@ const META: &str = "meta.json";
 pub struct WrittenTables {
     /// Files by name.
     pub files: BTreeMap<String, WrittenFile>,
+    /// Of the tensors that they were made from.
+    pub checksums: TensorChecksums,
 }
 
 /// An unfinished file.
@@ -156,7 +158,9 @@ impl<'p> TableWriter<'p> {
         let mut meta = Output::create(&self.disk, self.directory, META)?;
         meta.put(plan.meta.as_bytes())?;
         self.files.extend([meta.finish()?]);
-        Ok(WrittenTables { files: self.files })
+        let mut checksums = journal.checksums();
+        checksums.retain(|tensor, _| plan.jobs.iter().any(|job| job.tensor == *tensor));
+        Ok(WrittenTables { files: self.files, checksums })
     }
 }
 
@@ -215,7 +219,9 @@ pub fn write(
     progress: &dyn Progress,
     journal: &mut Journal,
 ) -> Result<WrittenTables, ConvertError> {
-    TableWriter::new(plan, directory, journal)?.finish(source, checkpoint, threads, progress, journal)
+    let source = SummedSource::new(source);
+    journal.set_checksums(source.checksums.clone());
+    TableWriter::new(plan, directory, journal)?.finish(&source, checkpoint, threads, progress, journal)
 }
 
 fn write_job(

@@ -10,6 +10,7 @@ mod terms;
 pub use card::license_of_card;
 pub use terms::TermError;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use output::StagedDirectory;
@@ -93,6 +94,19 @@ pub enum ReleaseError {
         /// Its checkpoint.
         second_source: String,
     },
+    /// The members were made from different trainings.
+    #[error(
+        "{} and {} were made from different weights: their checksums of {tensor} differ. Convert both from one checkpoint",
+        first.display(), second.display()
+    )]
+    Weights {
+        /// A folder.
+        first: PathBuf,
+        /// Another folder.
+        second: PathBuf,
+        /// The first tensor that differs.
+        tensor: String,
+    },
     /// A file is not the one that was made.
     #[error("{} is not what its manifest says: it was changed after it was made; make the folder again", path.display())]
     Changed {
@@ -117,6 +131,7 @@ pub fn assemble(folder: &StagedDirectory, release: &Release<'_>) -> Result<Manif
     let bundles = members(release.bundles, ManifestKind::Bundle)?;
     let tables = members(release.tables, ManifestKind::Tables)?;
     let source = common_source(bundles.iter().chain(&tables))?;
+    same_weights(bundles.iter().chain(&tables))?;
     terms::check(release, source.as_ref())?;
     let root = folder.path();
     for (part, members) in [(GRAPHS, &bundles), (TABLES, &tables)] {
@@ -175,6 +190,25 @@ fn common_source<'m>(
         }
     }
     Ok(first.and_then(|member| member.manifest.source.clone()))
+}
+
+/// Refuses members of different trainings. Models that were fine-tuned from one another have the same shapes, so nothing else tells
+/// them apart.
+fn same_weights<'m>(members: impl Iterator<Item = &'m Member>) -> Result<(), ReleaseError> {
+    let mut seen: BTreeMap<&str, (&Member, &str)> = BTreeMap::new();
+    for member in members {
+        for (tensor, checksum) in &member.manifest.weights {
+            let (first, expected) = *seen.entry(tensor).or_insert((member, checksum));
+            if expected != checksum {
+                return Err(ReleaseError::Weights {
+                    first: first.folder.clone(),
+                    second: member.folder.clone(),
+                    tensor: tensor.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Compares what was placed with what the member's manifest says.
