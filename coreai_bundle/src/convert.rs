@@ -143,7 +143,7 @@ impl<'a> Job<'a> {
         let name = conversion.run.model_name(name, &model.config)?;
         let uses_tables = conversion.request.graphs.iter().any(|(variant, _)| *variant != Variant::Stock);
         let tables = conversion.tables.as_deref().filter(|_| uses_tables);
-        let stamp = tables.map(tables::stamp_of).transpose()?;
+        let stamp = tables.map(|folder| tables::stamp_of_own(folder, model)).transpose()?;
         Ok(Job { conversion, model, plan: model.plan(&conversion.request)?, name, stamp })
     }
 

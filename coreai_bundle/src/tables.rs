@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use checkpoint::source::Source;
 use converter::Model;
 use converter::name::ModelName;
-use converter::tables::{TablesPlan, WrittenTables, safetensors};
+use converter::tables::{TableDifference, TablesPlan, WrittenTables, safetensors};
 use output::{Digest, StagedDirectory, StagedFile};
 use packer::TOOL;
 use packer::manifest::{self, FileRecord, Manifest, ManifestKind, Provenance};
@@ -140,6 +140,24 @@ pub(crate) fn finish(
     let stamp = manifest.tables_digest.context("the tables' manifest got no stamp")?;
     let bytes = manifest.files.iter().map(|file| file.size).sum();
     Ok(FinishedTables { path: folder.target().to_owned(), bytes, stamp })
+}
+
+/// The stamp of existing tables, which must be those of this checkpoint: an engine that is given others notices nothing.
+pub(crate) fn stamp_of_own(folder: &Path, model: &Model<'_>) -> anyhow::Result<Digest> {
+    let stamp = stamp_of(folder)?;
+    let plan = TablesPlan::new(&model.config, &model.checkpoint)?;
+    let remedy = "give those that were made from it, or leave --tables out";
+    match converter::tables::difference(model.source, &model.checkpoint, &plan, folder)? {
+        None => Ok(stamp),
+        Some(TableDifference::Size { file, found, expected }) => {
+            let found = found.map_or("is missing".to_owned(), |found| format!("has {found} bytes"));
+            bail!("--tables: {} {found}, that of this checkpoint has {expected}: {remedy}", file.display())
+        }
+        Some(TableDifference::Row { file, row, tensor }) => bail!(
+            "--tables: row {row} of {} is not that of {tensor} in this checkpoint, though they have the same shape: {remedy}",
+            file.display()
+        ),
+    }
 }
 
 /// The stamp of existing tables.

@@ -221,6 +221,15 @@ impl Manifest {
         }
     }
 
+    /// A tensor that two folders were both made from, but with different weights: trainings of one model have the same shapes, so
+    /// nothing else tells them apart.
+    pub fn differing_weights(&self, other: &Self) -> Option<&str> {
+        let differs = |(tensor, sum): &(&String, &String)| {
+            other.weights.get(*tensor).is_some_and(|of_other| of_other != *sum)
+        };
+        self.weights.iter().find(differs).map(|(tensor, _)| tensor.as_str())
+    }
+
     /// Reads the manifest of `folder`.
     ///
     /// # Errors

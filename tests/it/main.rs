@@ -13,6 +13,7 @@ mod digests;
 mod dist;
 mod eval;
 mod explain;
+mod foreign;
 mod hub;
 mod inspect;
 mod oracle;

@@ -2,11 +2,13 @@
 //!
 //! Raw little-endian files without a header. A row has int8 codes and one f32 scale; see [`rows`] for the rule.
 
+mod compare;
 mod plan;
 pub mod rows;
 pub mod safetensors;
 mod write;
 
+pub use compare::{TableDifference, difference};
 pub(crate) use plan::Job;
 pub use plan::{PlannedFile, TablesPlan};
 pub(crate) use write::{TableOutput, TableRows, TableWriter};

@@ -57,7 +57,8 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Bundle
     if let Some(asset) = &metadata.main_asset {
         summary.is_compiled = asset.trim_end_matches('/').ends_with(COMPILED);
         let facts = check_asset(context, folder, asset, &metadata, &contents)?;
-        summary.tables = needed_tables(facts.as_ref(), &metadata);
+        let needed = needed_tables(facts.as_ref(), &metadata);
+        summary.tables = needed.map(|needed| Needed { manifest: contents.manifest.clone(), ..needed });
         check_engine(context, folder, facts.as_ref(), &metadata);
         chunking::check(context, folder, facts.as_ref(), &metadata);
         if let Some(facts) = &facts {
@@ -212,15 +213,15 @@ fn needed_tables(facts: Option<&GraphFacts>, metadata: &MetadataFacts) -> Option
     let Some(main) = facts.and_then(GraphFacts::main) else {
         let stated = metadata.engine_inputs.as_deref();
         let needs = stated.is_some_and(|stated| stated != EngineInputs::None.as_str());
-        return needs.then_some(Needed { digest, rows: metadata.vocab_size, width: None });
+        return needs.then_some(Needed { digest, rows: metadata.vocab_size, width: None, manifest: None });
     };
     let extent = |name: &str, axis: usize| main.input(name)?.shape.get(axis).copied().flatten();
     if main.input(PLE_TOKENS).is_some() {
         let layers_by_width = extent(PLE_TOKENS, 2).zip(extent(PLE_TOKENS, 3));
         let width = layers_by_width.and_then(|(layers, width)| layers.checked_mul(width));
-        Some(Needed { digest, rows: metadata.vocab_size, width })
+        Some(Needed { digest, rows: metadata.vocab_size, width, manifest: None })
     } else if main.input(PLE_TABLE).is_some() {
-        Some(Needed { digest, rows: extent(PLE_TABLE, 0), width: extent(PLE_TABLE, 1) })
+        Some(Needed { digest, rows: extent(PLE_TABLE, 0), width: extent(PLE_TABLE, 1), manifest: None })
     } else {
         None
     }

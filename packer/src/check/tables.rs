@@ -33,6 +33,8 @@ pub(super) struct Needed {
     pub(super) rows: Option<u64>,
     /// Columns of the per-layer table, if the graph shows them.
     pub(super) width: Option<u64>,
+    /// The bundle's manifest.
+    pub(super) manifest: Option<Manifest>,
 }
 
 /// What is known of a table folder.
@@ -42,6 +44,7 @@ pub(super) struct TablesSummary {
     stamp: Option<Digest>,
     rows: Option<u64>,
     width: Option<u64>,
+    manifest: Option<Manifest>,
 }
 
 /// Whether a folder with these names in it holds tables.
@@ -107,7 +110,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Tables
     }
     let stamp = check_stamp(context, folder, contents.manifest.as_ref());
     let (rows, width) = shape.map(|shape| (shape.vocabulary, shape.width)).unzip();
-    Ok(TablesSummary { name: folder.name(), stamp, rows, width })
+    Ok(TablesSummary { name: folder.name(), stamp, rows, width, manifest: contents.manifest })
 }
 
 fn check_meta(context: &mut Context<'_>, folder: &Folder) -> Option<Shape> {
@@ -301,8 +304,9 @@ fn summarize(path: &Path) -> TablesSummary {
     let shape = json::object(&path.join(META)).ok().and_then(|meta| read_shape(&meta).ok());
     let (rows, width) = shape.map(|shape| (shape.vocabulary, shape.width)).unzip();
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let stamp = Manifest::read(path).ok().and_then(|manifest| manifest.tables_digest);
-    TablesSummary { name, stamp, rows, width }
+    let manifest = Manifest::read(path).ok();
+    let stamp = manifest.as_ref().and_then(|manifest| manifest.tables_digest);
+    TablesSummary { name, stamp, rows, width, manifest }
 }
 
 /// Table folders of the release that holds the bundle, or in the folder that holds it.
@@ -331,7 +335,10 @@ pub(super) fn compare(context: &mut Context<'_>, bundle: &Folder, needed: &Neede
         }
     };
     match (matching, needed.digest) {
-        (Some(tables), _) => compare_shape(context, bundle, needed, tables),
+        (Some(tables), _) => {
+            compare_shape(context, bundle, needed, tables);
+            compare_weights(context, bundle, needed, tables);
+        }
         (None, Some(digest)) => {
             let unstamped = tables.iter().all(|tables| tables.stamp.is_none());
             let rule = if unstamped { &rules::TABLES_STAMP_MISSING } else { &rules::TABLES_FOREIGN };
@@ -355,6 +362,18 @@ fn compare_shape(context: &mut Context<'_>, bundle: &Folder, needed: &Needed, ta
                 format!("the graph takes {needed} {what}, but the tables in {} have {found}", tables.name);
             context.report(&rules::TABLES_SHAPE, bundle, "", what);
         }
+    }
+}
+
+/// A stamp may have been put on a bundle by mistake.
+fn compare_weights(context: &mut Context<'_>, bundle: &Folder, needed: &Needed, tables: &TablesSummary) {
+    let (Some(own), Some(found)) = (&needed.manifest, &tables.manifest) else { return };
+    if let Some(tensor) = own.differing_weights(found) {
+        let what = format!(
+            "the tables in {} were made from other weights: their checksum of {tensor} is not that of the bundle",
+            tables.name
+        );
+        context.report(&rules::TABLES_FOREIGN, bundle, "", what);
     }
 }
 

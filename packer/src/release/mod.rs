@@ -10,7 +10,6 @@ mod terms;
 pub use card::license_of_card;
 pub use terms::TermError;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use output::StagedDirectory;
@@ -131,7 +130,7 @@ pub fn assemble(folder: &StagedDirectory, release: &Release<'_>) -> Result<Manif
     let bundles = members(release.bundles, ManifestKind::Bundle)?;
     let tables = members(release.tables, ManifestKind::Tables)?;
     let source = common_source(bundles.iter().chain(&tables))?;
-    same_weights(bundles.iter().chain(&tables))?;
+    same_weights(&bundles.iter().chain(&tables).collect::<Vec<_>>())?;
     terms::check(release, source.as_ref())?;
     let root = folder.path();
     for (part, members) in [(GRAPHS, &bundles), (TABLES, &tables)] {
@@ -192,19 +191,13 @@ fn common_source<'m>(
     Ok(first.and_then(|member| member.manifest.source.clone()))
 }
 
-/// Refuses members of different trainings. Models that were fine-tuned from one another have the same shapes, so nothing else tells
-/// them apart.
-fn same_weights<'m>(members: impl Iterator<Item = &'m Member>) -> Result<(), ReleaseError> {
-    let mut seen: BTreeMap<&str, (&Member, &str)> = BTreeMap::new();
-    for member in members {
-        for (tensor, checksum) in &member.manifest.weights {
-            let (first, expected) = *seen.entry(tensor).or_insert((member, checksum));
-            if expected != checksum {
-                return Err(ReleaseError::Weights {
-                    first: first.folder.clone(),
-                    second: member.folder.clone(),
-                    tensor: tensor.clone(),
-                });
+/// Refuses members of different trainings.
+fn same_weights(members: &[&Member]) -> Result<(), ReleaseError> {
+    for (at, first) in members.iter().enumerate() {
+        for second in &members[at + 1..] {
+            if let Some(tensor) = first.manifest.differing_weights(&second.manifest) {
+                let (first, second) = (first.folder.clone(), second.folder.clone());
+                return Err(ReleaseError::Weights { first, second, tensor: tensor.to_owned() });
             }
         }
     }
