@@ -77,9 +77,6 @@ pub(crate) struct Arguments {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
     /// Accept unknown architectures, replace other bundles and scripts of this tool, and ignore the estimate of disk space
     #[arg(long)]
     force: bool,
@@ -274,7 +271,7 @@ fn compile_with(
 
 /// Prints the siblings that exist now.
 fn result(arguments: &Arguments, siblings: &[Sibling]) -> anyhow::Result<()> {
-    if arguments.json {
+    if terminal::is_json() {
         let siblings: Vec<Value> = siblings.iter().map(in_json).collect();
         return Ok(terminal::print_json(&json!({ "bundles": siblings }))?);
     }
@@ -296,16 +293,25 @@ fn in_json(sibling: &Sibling) -> Value {
 }
 
 fn plan(arguments: &Arguments, stage: &Stage, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let version = match &arguments.elsewhere.ssh {
-        Some(host) => remote(arguments, host, stage, interrupt)?.version().to_owned(),
-        None => Toolchain::find(&toolchain_options(arguments), interrupt)?.version,
+    let (version, hint) = match &arguments.elsewhere.ssh {
+        Some(host) => (remote(arguments, host, stage, interrupt)?.version().to_owned(), None),
+        None => match Toolchain::find(&toolchain_options(arguments), interrupt) {
+            Ok(found) => (found.version, None),
+            Err(error @ (aotc::Error::NoXcrun { .. } | aotc::Error::NoCompiler { .. })) => {
+                ("not on this machine".to_owned(), error.hint())
+            }
+            Err(error) => return Err(error.into()),
+        },
     };
     let planned = stage.plan(&version)?;
-    if arguments.json {
+    if terminal::is_json() {
         let bundles: Vec<Value> = planned.iter().map(planned_in_json).collect();
         return Ok(terminal::print_json(&json!({ "compiler": version, "bundles": bundles }))?);
     }
     let mut text = format!("compiler: {version}\n");
+    if let Some(hint) = hint {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
     for planned in planned {
         let (needed, available) = (digits::bytes(planned.needed), digits::bytes(planned.available));
         text.push_str(&format!("\n{}: {}\n", planned.path.display(), state(planned.existing)));

@@ -37,9 +37,6 @@ pub(crate) struct Arguments {
     /// Publish the release to the repository that the recipe names
     #[arg(long)]
     publish: bool,
-    /// Print the result and progress events as JSON
-    #[arg(long)]
-    json: bool,
     /// Replace outputs that another command made; what this tool did not write stays
     #[arg(long)]
     force: bool,
@@ -60,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         threads: arguments.threads.map_or_else(cores, NonZeroUsize::get),
     };
     interrupt::listen()?;
-    let (bytes, positions) = (Bar::or_events("tensor", arguments.json), Bar::of_positions());
+    let (bytes, positions) = (Bar::or_events("tensor"), Bar::of_positions());
     let (work, downloads) = (Bar::of_work(), Bar::of_bytes());
     let outcome = request.run(BuildWatchers {
         steps: &Lines,
@@ -68,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         conversion: Watchers { bytes: &bytes, positions: &positions, render: &template::render },
         opener: origin::opener(&downloads),
     })?;
-    if arguments.json {
+    if terminal::is_json() {
         terminal::print_json(&json!({"event": "done", "build": outcome}))?;
     } else {
         print(&outcome, terminal::width(), &mut terminal::out())?;

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use clap::Args;
 use coreai_bundle::parts::packer::check::{CheckReport, Finding, Options, check};
 
+use coreai_bundle::parts::text::counted;
+
 use crate::template;
 use crate::terminal::{self, RED, YELLOW, paint};
 
@@ -25,9 +27,6 @@ pub(crate) struct Arguments {
     /// Skip the digests: check sizes and structure only
     #[arg(long)]
     quick: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs the command.
@@ -38,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         ..Options::new(&template::render)
     };
     let report = check(&arguments.path, &options)?;
-    if arguments.json {
+    if terminal::is_json() {
         terminal::print_json(&report)?;
     } else {
         print(&mut terminal::out(), &report)?;
@@ -54,7 +53,8 @@ fn print(out: &mut impl Write, report: &CheckReport) -> io::Result<()> {
         findings.into_iter().try_for_each(|finding| print_finding(out, &title, finding))?;
     }
     let (defects, notes) = (report.defects().count(), report.notes().count());
-    writeln!(out, "{}: {defects} defects, {notes} notes", report.path.display())
+    let (defects, notes) = (counted(defects, "defect"), counted(notes, "note"));
+    writeln!(out, "{}: {defects}, {notes}", report.path.display())
 }
 
 fn print_finding(out: &mut impl Write, title: &str, finding: &Finding) -> io::Result<()> {

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use anstream::ColorChoice;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use coreai_bundle::parts::converter::quant::Int4Rule;
 
 use crate::{
     aotc, build, check, convert, diff, doctor, eval, explain, gate, init, inspect, manual, oracle, pack,
     publish, release, run, tables,
+    terminal,
 };
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.
@@ -15,10 +17,53 @@ use crate::{
 /// Data goes to standard output, messages and bars to standard error. The exit status is 0 on success, 1 for what you
 /// can fix (arguments, inputs, the network), 2 if the machine fails (a full disk) or there is a bug.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version = env!("VERSION"), arg_required_else_help = true)]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// How results and messages are printed.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputArguments {
+    /// Print results, progress and errors as JSON, one value on a line
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print no messages and no bars, only results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Also print what is done in between: where files were found, how long stages took
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// When to use colors
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    color: Color,
+}
+
+/// When to use colors, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl OutputArguments {
+    /// Makes the choices hold for everything that is printed from here on.
+    pub(crate) fn apply(self) {
+        match self.color {
+            Color::Auto => {}
+            Color::Always => ColorChoice::Always.write_global(),
+            Color::Never => ColorChoice::Never.write_global(),
+        }
+        terminal::configure(terminal::Manners { json: self.json, quiet: self.quiet, verbose: self.verbose });
+    }
 }
 
 #[derive(Debug, Subcommand)]

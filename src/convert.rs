@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use coreai_bundle::build::{MISCOMPILED_CONTEXT, for_iphone};
 use coreai_bundle::convert::{ConversionOptions, Finished, Job, Watchers};
 use coreai_bundle::gate::verdict;
 use coreai_bundle::options::{
@@ -17,6 +18,7 @@ use coreai_bundle::parts::converter::decoder::{CacheForm, Variant};
 use coreai_bundle::parts::converter::{Model, Plan};
 use coreai_bundle::parts::oracle::gate::GateReport;
 use coreai_bundle::reporting::ReportFiles;
+use coreai_bundle::parts::text::terminal::word;
 use coreai_bundle::stage::RunOutcome;
 use serde_json::json;
 
@@ -185,11 +187,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let conversion = arguments.conversion(&model)?;
     let job = Job::new(&conversion, &model, &opened.name)?;
     if arguments.dry_run {
-        return plan_text::print(&job.plan, &job.name, common.json);
+        return plan_text::print(&job.plan, &job.name);
     }
     warn(&job.plan, arguments);
     interrupt::listen()?;
-    let (bytes, positions) = (Bar::or_events("tensor", common.json), Bar::of_positions());
+    let (bytes, positions) = (Bar::or_events("tensor"), Bar::of_positions());
     let watchers = Watchers { bytes: &bytes, positions: &positions, render: &template::render };
     let finished = match job.run(watchers)? {
         RunOutcome::Made(finished) => finished,
@@ -203,7 +205,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn warn(plan: &Plan, arguments: &Arguments) {
-    if arguments.common.json {
+    if terminal::is_json() {
         return;
     }
     let head = &plan.head;
@@ -222,7 +224,7 @@ fn print(
 ) -> anyhow::Result<()> {
     let mut out = terminal::out();
     let totals = finished.written.statistics.totals();
-    if arguments.common.json {
+    if terminal::is_json() {
         let result = json!({
             "event": "done",
             "bundles": finished.bundles,
@@ -252,5 +254,28 @@ fn print(
     if let Some(report) = report {
         writeln!(out, "{}  report", report.html.display())?;
     }
+    drop(out);
+    advise(arguments, finished);
     Ok(())
+}
+
+/// What users do next, and what they find out late.
+fn advise(arguments: &Arguments, finished: &Finished) {
+    let first = finished.bundles.first().map(|bundle| word(&bundle.path.display().to_string()).to_string());
+    let is_for_phones = finished.bundles.iter().any(|bundle| bundle.variant != Variant::Table.name());
+    if let (Some(first), true) = (&first, is_for_phones && arguments.max_context >= MISCOMPILED_CONTEXT) {
+        let what = for_iphone(arguments.max_context);
+        terminal::tell(format_args!("note: {what}, with `coreai-bundle aotc {first} --arch h18p`"));
+    }
+    let members = finished.bundles.iter().map(|bundle| &bundle.path);
+    let members = members.chain(finished.tables.iter().map(|tables| &tables.path));
+    let members: Vec<String> = members.map(|path| word(&path.display().to_string()).to_string()).collect();
+    if !members.is_empty() {
+        let release = arguments.common.output.join("release");
+        terminal::tell(format_args!(
+            "next: coreai-bundle release {} -o {}",
+            members.join(" "),
+            word(&release.display().to_string())
+        ));
+    }
 }

@@ -33,9 +33,6 @@ pub(crate) struct Arguments {
     /// The Python to look for coreai-core in [default: python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs the command.
@@ -51,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let checks = examine_all(&options, interrupt::asked)?;
     let mut out = terminal::out();
-    if arguments.json {
+    if terminal::is_json() {
         terminal::print_json(&checks)?;
     } else {
         let width = terminal::width();

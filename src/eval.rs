@@ -80,9 +80,6 @@ pub(crate) struct Arguments {
     /// Write a page with the figures
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// A conversion to measure, as typed.
@@ -153,7 +150,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(path) = &arguments.html {
         evaluation.write_page(path, &request)?;
     }
-    if arguments.json {
+    if terminal::is_json() {
         terminal::print_json(&evaluation)?;
     } else {
         print(&evaluation, terminal::width(), &mut terminal::out())?;

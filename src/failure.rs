@@ -1,11 +1,14 @@
 //! How a command that could not do what was asked ends.
 
 use coreai_bundle::parts::{aotc, text};
+use std::borrow::Cow;
 use std::io;
 use std::process::ExitCode;
 
 use coreai_bundle::parts::converter::ConvertError;
 use coreai_bundle::parts::converter::PlanError;
+
+use serde_json::json;
 
 use crate::terminal;
 
@@ -19,20 +22,30 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
-    let mut text = format!("error: {error}");
     let mut said = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
+    let mut causes = Vec::new();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
         // Many errors already quote their cause.
         if !said.contains(&cause) {
-            text.push_str(&format!("\n  caused by: {cause}"));
+            causes.push(cause.clone());
         }
         said = cause;
     }
-    if let Some(hint) = error.downcast_ref::<aotc::Error>().and_then(aotc::Error::hint) {
-        text.push_str(&format!("\n  hint: {hint}"));
+    let hint = error.downcast_ref::<aotc::Error>().and_then(aotc::Error::hint);
+    if terminal::is_json() {
+        let message = bounded(&error.to_string()).into_owned();
+        let event = json!({
+            "event": "error", "message": message, "causes": causes, "hint": hint, "status": status(error),
+        });
+        terminal::tell_json_error(&event);
+    } else {
+        let mut text = format!("error: {error}");
+        causes.iter().for_each(|cause| text.push_str(&format!("\n  caused by: {cause}")));
+        if let Some(hint) = hint {
+            text.push_str(&format!("\n  hint: {hint}"));
+        }
+        terminal::tell_error(&text);
     }
-    terminal::tell_error(&text);
     ExitCode::from(status(error))
 }
 
@@ -40,12 +53,23 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 /// errors quote arguments.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
-        terminal::tell(text::bounds::cut(error.to_string().trim_end(), text::bounds::LONGEST_MESSAGE));
+        // Arguments that cannot be parsed do not say how they want their errors; the option itself does.
+        if std::env::args_os().any(|argument| argument == "--json") {
+            let rendered = error.render().to_string();
+            let message = bounded(rendered.trim_start_matches("error: ").trim_end());
+            terminal::tell_json_error(&json!({"event": "error", "message": message, "status": USER}));
+        } else {
+            terminal::tell_error(&bounded(error.to_string().trim_end()));
+        }
         return ExitCode::from(USER);
     }
     // If standard output is closed, there is nothing left to do.
     let _ = error.print();
     ExitCode::SUCCESS
+}
+
+fn bounded(message: &str) -> Cow<'_, str> {
+    text::bounds::cut(message, text::bounds::LONGEST_MESSAGE)
 }
 
 /// The exit status of a panic, whose message was printed already.

@@ -66,9 +66,6 @@ pub(crate) struct Arguments {
     /// Write the bundle's own 24-token continuation of the first prompt, for devices to repeat
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 impl Arguments {
@@ -128,7 +125,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         write_probe(&mut stepper, &oracle, path, arguments.probe_output())?;
     }
     let mut out = terminal::out();
-    if arguments.json {
+    if terminal::is_json() {
         terminal::print_json(&report)?;
     } else {
         print(&report.gate, &mut out)?;

@@ -10,6 +10,8 @@ use coreai_bundle::outputs::write_text;
 use coreai_bundle::parts::converter::Model;
 use coreai_bundle::parts::packer::replace::{FileKind, Outputs};
 
+use serde_json::json;
+
 use crate::origin::AccessArguments;
 use crate::{origin, terminal};
 
@@ -43,6 +45,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let output = Outputs::new([&arguments.source], arguments.force).file(FileKind::Recipe);
     write_text(&path, output, &text)?;
-    writeln!(terminal::out(), "{}\nnext: coreai-bundle build {}", path.display(), path.display())?;
+    if terminal::is_json() {
+        terminal::print_json(&json!({"event": "done", "recipe": path}))?;
+    } else {
+        writeln!(terminal::out(), "{}\nnext: coreai-bundle build {}", path.display(), path.display())?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -46,7 +46,10 @@ fn main() -> ExitCode {
 
 fn command() -> ExitCode {
     match cli::Cli::try_parse() {
-        Ok(cli) => cli.command.run().unwrap_or_else(|error| failure::report(&error)),
+        Ok(cli) => {
+            cli.output.apply();
+            cli.command.run().unwrap_or_else(|error| failure::report(&error))
+        }
         Err(error) => failure::usage(&error),
     }
 }

@@ -52,9 +52,6 @@ pub(crate) struct Arguments {
     /// File to write
     #[arg(short, long, value_name = "FILE", default_value = "oracle.json")]
     output: PathBuf,
-    /// Print a summary as JSON
-    #[arg(long)]
-    json: bool,
     /// Replace an oracle that exists
     #[arg(long)]
     force: bool,
@@ -130,7 +127,7 @@ pub(crate) fn shortened(prompt: &str) -> String {
 fn report(made: &Oracle, arguments: &Arguments) -> anyhow::Result<()> {
     let mut out = terminal::out();
     let qualified = |case: &Case| case.len() - case.ties().len();
-    if arguments.json {
+    if terminal::is_json() {
         let cases: Vec<_> = made
             .cases
             .iter()

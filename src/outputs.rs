@@ -22,9 +22,6 @@ pub(crate) struct Common {
     /// Base name of the outputs, instead of one made from the checkpoint's
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Print the result and progress events as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
     /// Continue an interrupted conversion of the same commit with the same options
     #[arg(long)]
     resume: bool,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use coreai_bundle::parts::packer::archive;
+use coreai_bundle::parts::text::counted;
 use coreai_bundle::parts::progress::Progress as _;
 use serde_json::json;
 
@@ -22,9 +23,6 @@ pub(crate) struct Arguments {
     /// Archive to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     /// Replace an archive that this command wrote
     #[arg(long)]
     force: bool,
@@ -32,17 +30,17 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let bar = Bar::or_events("tensor", arguments.json);
+    let bar = Bar::or_events("tensor");
     interrupt::listen()?;
     let report = archive::pack(&arguments.folder, &arguments.output, arguments.force, &bar);
     bar.finish();
     let report = report?;
     let mut out = terminal::out();
-    if arguments.json {
+    if terminal::is_json() {
         terminal::print_json(&json!({"event": "done", "archive": report}))?;
     } else {
         let (output, bytes) = (arguments.output.display(), digits::bytes(report.archive_bytes));
-        writeln!(out, "{output}  {} files, {bytes}", report.files)?;
+        writeln!(out, "{output}  {}, {bytes}", counted(report.files, "file"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,9 +14,9 @@ use serde_json::json;
 use crate::{digits, terminal};
 
 /// Prints what a conversion would write.
-pub(crate) fn print(plan: &Plan, name: &ModelName, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn print(plan: &Plan, name: &ModelName) -> anyhow::Result<ExitCode> {
     let mut out = io::BufWriter::new(terminal::out());
-    if as_json {
+    if terminal::is_json() {
         let graphs: Vec<_> = plan
             .graphs
             .iter()

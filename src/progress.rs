@@ -45,9 +45,9 @@ impl Bar {
         Bar { bar: terminal::bar("{bar:30} {percent:>3} %, {eta} left {wide_msg}"), events: None }
     }
 
-    /// A bar over the bytes of items that events call `noun`; `json` writes events instead.
-    pub(crate) fn or_events(noun: &'static str, json: bool) -> Self {
-        if !json {
+    /// A bar over the bytes of items that events call `noun`; events are written instead where output is JSON.
+    pub(crate) fn or_events(noun: &'static str) -> Self {
+        if !terminal::is_json() {
             return Self::of_bytes();
         }
         let (total, done) = (AtomicU64::new(0), AtomicU64::new(0));

@@ -48,9 +48,6 @@ pub(crate) struct Arguments {
     /// Show what is new, changed and equal, and send nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print the result and progress events as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs the command.
@@ -69,12 +66,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let comparison = release.compare(&client, &target)?;
     let files = &release.files;
-    if !arguments.json {
+    if !terminal::is_json() {
         print_comparison(&mut terminal::out(), &id, files, &comparison)?;
     }
-    let send = || release.send(&client, &target, &comparison, &Bar::or_events("file", arguments.json));
+    let send = || release.send(&client, &target, &comparison, &Bar::or_events("file"));
     let published = (!arguments.dry_run).then(send).transpose()?;
-    if arguments.json {
+    if terminal::is_json() {
         print_json(&id, files, &comparison, published.as_ref())?;
     } else {
         print_result(&mut terminal::out(), client.settings(), &target, published.as_ref())?;

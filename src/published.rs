@@ -12,7 +12,7 @@ use crate::{digits, terminal};
 
 /// Prints what was published; returns 1 if a bundle had failed its gate.
 pub(crate) fn print(common: &Common, manifests: &[Manifest]) -> anyhow::Result<ExitCode> {
-    if common.json {
+    if terminal::is_json() {
         terminal::print_json(&done(common, manifests))?;
     } else {
         let mut out = terminal::out();

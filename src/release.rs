@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use coreai_bundle::parts::text::counted;
 use coreai_bundle::release::{LicenseText, ReleaseRequest};
 use serde_json::{Value, json};
 
@@ -37,9 +38,6 @@ pub(crate) struct Arguments {
     /// Identifier of the license in cards, instead of the one in the checkpoint's card
     #[arg(long, value_name = "ID")]
     license_id: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     /// Replace a release that exists; what this tool did not write stays
     #[arg(long)]
     force: bool,
@@ -59,11 +57,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         recipe: Value::Null,
     };
     let made = request.make(&template::render, origin::opener(&Bar::of_bytes()))?;
-    if arguments.json {
+    if terminal::is_json() {
         terminal::print_json(&json!({"event": "done", "release": made}))?;
     } else {
-        let (path, files, size) = (made.path.display(), made.files, digits::bytes(made.bytes));
-        writeln!(terminal::out(), "{path}  {files} files, {size}, license {}", made.license)?;
+        if !made.ungated.is_empty() {
+            let names = made.ungated.join(", ");
+            terminal::tell(format_args!("warning: not compared with the checkpoint (convert --gate, gate): {names}"));
+        }
+        let (path, files, size) = (made.path.display(), counted(made.files, "file"), digits::bytes(made.bytes));
+        writeln!(terminal::out(), "{path}  {files}, {size}, license {}", made.license)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -33,9 +33,6 @@ pub(crate) struct Arguments {
     /// Maximum number of tokens
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
     tokens: usize,
-    /// Print the result as JSON, when it is complete
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs the command.
@@ -51,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut broken = None;
     let made = generate(&mut stepper, &text, &ids, arguments.tokens, &mut |piece| {
         reply.push_str(piece);
-        if !arguments.json && broken.is_none() {
+        if !terminal::is_json() && broken.is_none() {
             let mut out = terminal::prose();
             broken = write!(out, "{piece}").and_then(|()| out.flush()).err();
         }
@@ -59,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(error) = broken {
         return Err(error.into());
     }
-    if arguments.json {
+    if terminal::is_json() {
         let result = json!({"text": reply, "generated": made, "tokens_per_second": made.tokens_per_second()});
         terminal::print_json(&result)?;
     } else {

@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let run = common.run_options(BTreeMap::from([("--ple".to_owned(), typed(&arguments.ple))]));
     let name = run.model_name(&opened.name, &model.config)?;
     interrupt::listen()?;
-    let bar = Bar::or_events("tensor", common.json);
+    let bar = Bar::or_events("tensor");
     let (result, text) = match arguments.ple {
         Form::Raw => {
             let tables = match write_folder(&run, &model, &name, &bar)? {
@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             (json!({"event": "done", "file": file}), text)
         }
     };
-    if common.json {
+    if terminal::is_json() {
         terminal::print_json(&result)?;
     } else {
         writeln!(terminal::out(), "{text}")?;

@@ -8,6 +8,7 @@ mod door;
 use coreai_bundle::parts::text;
 use std::fmt;
 use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
+use std::sync::OnceLock;
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
@@ -59,15 +60,64 @@ pub(crate) fn err() -> Door<AutoStream<StderrLock<'static>>> {
     Door::new(anstream::stderr().lock())
 }
 
-/// Prints a line on standard error. No run may fail because its messages cannot be written.
+/// What is printed, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manners {
+    /// Results, progress and errors as JSON.
+    pub(crate) json: bool,
+    /// No messages and no bars.
+    pub(crate) quiet: bool,
+    /// What is done in between, too.
+    pub(crate) verbose: bool,
+}
+
+static MANNERS: OnceLock<Manners> = OnceLock::new();
+
+/// Sets what is printed from here on; once.
+pub(crate) fn configure(manners: Manners) {
+    // There is one command in a process.
+    let _ = MANNERS.set(manners);
+}
+
+fn manners() -> Manners {
+    MANNERS.get().copied().unwrap_or_default()
+}
+
+/// Whether results are printed as JSON.
+pub(crate) fn is_json() -> bool {
+    manners().json
+}
+
+/// Prints a message on standard error, unless messages are not wanted. No run may fail because its messages cannot be written.
 pub(crate) fn tell(line: impl fmt::Display) {
-    let _ = writeln!(err(), "{line}");
+    if !manners().quiet {
+        write_message(&line.to_string());
+    }
+}
+
+/// Prints what only some want to know.
+pub(crate) fn tell_more(line: impl fmt::Display) {
+    if manners().verbose {
+        write_message(&line.to_string());
+    }
+}
+
+/// The word that a message begins with says what kind it is.
+fn write_message(message: &str) {
+    let mut message = message.to_owned();
+    for (word, style) in [("error:", RED.bold()), ("warning:", YELLOW.bold()), ("note:", STRONG), ("hint:", STRONG)] {
+        if let Some(rest) = message.strip_prefix(word) {
+            message = format!("{}{rest}", paint(style, word));
+            break;
+        }
+    }
+    let _ = writeln!(err(), "{message}");
 }
 
 /// Prints an error on standard error, at most 8 kB of it. Lines after the first are indented, so that a line end within a name
 /// cannot begin what looks like another message.
 pub(crate) fn tell_error(message: &str) {
-    tell(whole(message));
+    write_message(&whole(message));
 }
 
 fn whole(message: &str) -> String {
@@ -92,10 +142,15 @@ pub(crate) fn tell_json(event: &serde_json::Value) {
     tell(text::terminal::json(&event.to_string()));
 }
 
+/// Prints an error as one line of JSON on standard error.
+pub(crate) fn tell_json_error(event: &serde_json::Value) {
+    let _ = writeln!(err(), "{}", text::terminal::json(&event.to_string()));
+}
+
 /// A progress bar on standard error; hidden where that is not a terminal.
 #[expect(clippy::disallowed_methods, reason = "this is the only place that may")]
 pub(crate) fn bar(template: &str) -> ProgressBar {
-    let is_drawn = io::stderr().is_terminal();
+    let is_drawn = io::stderr().is_terminal() && !manners().quiet;
     let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(None, target);
     if let Ok(style) = ProgressStyle::with_template(template) {

@@ -218,6 +218,8 @@ pub struct Journal {
     disk: Disk,
     /// Sums of what the run reads.
     read: Option<Arc<Checksums>>,
+    /// Whether it lists anything.
+    has_entries: bool,
     pub(crate) done: Done,
 }
 
@@ -230,6 +232,7 @@ impl Journal {
             digest: Sha256::new(),
             disk: Disk::default(),
             read: None,
+            has_entries: false,
             done: Done::default(),
         }
     }
@@ -281,7 +284,8 @@ impl Journal {
         let io = |source| JournalError::Io { path: path.clone(), source };
         let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
         file.set_len(lines.bytes).map_err(io)?;
-        Ok(Journal { file: Some(file), digest: lines.digest, done, path, ..Journal::off() })
+        let has_entries = lines.values.len() > 1;
+        Ok(Journal { file: Some(file), digest: lines.digest, done, path, has_entries, ..Journal::off() })
     }
 
     /// The same journal, on a test's disk: it and everything that it lists is written there.
@@ -326,7 +330,13 @@ impl Journal {
     /// Records what is in the files now.
     pub(crate) fn record(&mut self, entry: &Entry) -> Result<(), JournalError> {
         self.record_checksums()?;
+        self.has_entries = true;
         self.write(entry)
+    }
+
+    /// Whether something was finished that another run could continue from.
+    pub fn has_entries(&self) -> bool {
+        self.is_on() && self.has_entries
     }
 
     /// Takes the checksums of tensors from here.

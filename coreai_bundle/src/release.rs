@@ -16,6 +16,7 @@ use packer::template::Renderer;
 use serde::Serialize;
 use serde_json::Value;
 use text::small;
+use text::counted;
 use text::terminal::{line, word};
 
 use crate::origin::{Access, Opened, Opener};
@@ -75,11 +76,15 @@ pub struct FinishedRelease {
     pub bytes: u64,
     /// Identifier of its license in cards.
     pub license: String,
+    /// Bundles that were not compared with the checkpoint.
+    pub ungated: Vec<String>,
 }
 
 /// The folders by kind, and where the first of them comes from.
 struct Members {
     bundles: Vec<PathBuf>,
+    /// Names of those that were not compared with the checkpoint.
+    ungated: Vec<String>,
     tables: Vec<PathBuf>,
     source: SourceRecord,
 }
@@ -87,11 +92,17 @@ struct Members {
 impl Members {
     fn read(folders: &[PathBuf]) -> anyhow::Result<Self> {
         let mut members =
-            Members { bundles: Vec::new(), tables: Vec::new(), source: SourceRecord::default() };
+            Members { bundles: Vec::new(), ungated: Vec::new(), tables: Vec::new(), source: SourceRecord::default() };
         for folder in folders {
             let manifest = Manifest::read(folder)?;
             match manifest.kind {
-                ManifestKind::Bundle => members.bundles.push(folder.clone()),
+                ManifestKind::Bundle => {
+                    // A graph that was compiled ahead of time runs on devices only.
+                    if manifest.gate.is_null() && manifest.compiled_from.is_none() {
+                        members.ungated.push(manifest.name.clone());
+                    }
+                    members.bundles.push(folder.clone());
+                }
                 ManifestKind::Tables => members.tables.push(folder.clone()),
                 ManifestKind::Release => bail!("{} is a release already: give its parts", folder.display()),
             }
@@ -136,7 +147,7 @@ impl ReleaseRequest {
         let files = assemble(&folder, &release)?.files;
         refuse_defects(folder.path(), render)?;
         let (path, bytes) = (folder.commit()?, files.iter().map(|file| file.size).sum());
-        Ok(FinishedRelease { path, files: files.len(), bytes, license: license.id })
+        Ok(FinishedRelease { path, files: files.len(), bytes, license: license.id, ungated: members.ungated })
     }
 
     fn outputs(&self) -> Outputs {
@@ -181,5 +192,5 @@ pub(crate) fn defects_in_words(report: &CheckReport) -> String {
         .defects()
         .take(LISTED)
         .map(|finding| format!("\n  {}: {}", word(&finding.path), line(&finding.what)));
-    format!("{} defects:{}", report.defects().count(), listed.collect::<String>())
+    format!("{}:{}", counted(report.defects().count(), "defect"), listed.collect::<String>())
 }

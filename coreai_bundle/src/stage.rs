@@ -230,9 +230,11 @@ impl<'p> Stage<'p> {
         Ok(self.journal.finish(outputs)?)
     }
 
-    /// Ends a run that failed: leaves what was finished if that was asked for, or if the connection broke; else nothing.
+    /// Ends a run that failed: leaves what was finished if that was asked for, if the connection broke, or if a run over a repository was
+    /// interrupted after some of it was transferred; else nothing.
     pub(crate) fn end(mut self, error: anyhow::Error) -> anyhow::Error {
-        if self.is_kept || is_line_failure(&error) {
+        let is_worth_keeping = is_interruption(&error) && self.journal.has_entries();
+        if self.is_kept || is_line_failure(&error) || is_worth_keeping {
             self.keep();
         }
         error
@@ -269,6 +271,15 @@ fn is_line_failure(error: &anyhow::Error) -> bool {
         Some(ConvertError::Source(SourceError::Hub(error))) => {
             error.may_pass() && !matches!(**error, hub::Error::Cancelled)
         }
+        _ => false,
+    }
+}
+
+/// Whether the user asked the run to end.
+fn is_interruption(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<ConvertError>() {
+        Some(ConvertError::Interrupted) => true,
+        Some(ConvertError::Source(SourceError::Hub(error))) => matches!(**error, hub::Error::Cancelled),
         _ => false,
     }
 }

@@ -36,9 +36,6 @@ pub(crate) struct Arguments {
     /// List every difference, however many there are
     #[arg(long)]
     all: bool,
-    /// Print JSON, with every difference
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs the command.
@@ -55,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn compare(arguments: &Arguments) -> anyhow::Result<bool> {
     let found = coreai_bundle::diff::compare(&arguments.left, &arguments.right, arguments.quick)?;
-    if arguments.json {
+    if terminal::is_json() {
         terminal::print_json(&found)?;
     } else {
         text::print(&mut terminal::out(), &found, arguments.all)?;

@@ -48,9 +48,6 @@ pub(crate) struct Arguments {
     /// Rule to show, for a checkpoint; may be repeated [default: all, and int8]
     #[arg(long = "rule", value_enum, value_name = "RULE")]
     rules: Vec<Rule>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs the command.
@@ -78,7 +75,7 @@ fn print(
     explained: &impl Serialize,
     as_text: impl Fn(&mut dyn Write) -> io::Result<()>,
 ) -> anyhow::Result<()> {
-    if arguments.json {
+    if terminal::is_json() {
         terminal::print_json(explained)?;
     } else {
         as_text(&mut terminal::out())?;

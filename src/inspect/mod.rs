@@ -36,9 +36,6 @@ pub(crate) struct Arguments {
     access: AccessArguments,
     #[command(flatten)]
     shown: ShownArguments,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Parts of a package, or of a bundle's package, that are shown on demand.
@@ -88,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (path, shown) = (&arguments.path, &arguments.shown);
     if shown.html {
         let page = write_page(path, shown.names.as_deref(), shown.output.as_deref())?;
-        if arguments.json {
+        if terminal::is_json() {
             terminal::print_json(&json!({"event": "done", "html": page}))?;
         } else {
             writeln!(terminal::out(), "{}", page.display())?;
@@ -97,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let bar = Bar::of_bytes();
     let found = inspect(path, &arguments.access.access(), &shown.shown(), origin::opener(&bar))?;
-    if arguments.json {
+    if terminal::is_json() {
         // As a value, which prints 32-bit numbers with all digits of their 64-bit ones.
         terminal::print_json(&serde_json::to_value(&found)?)?;
         return Ok(ExitCode::SUCCESS);

@@ -4,7 +4,10 @@
 //! what becomes a path, [`small`] for files that are read whole.
 
 pub mod bounds;
+mod count;
 pub mod markup;
 pub mod names;
 pub mod small;
 pub mod terminal;
+
+pub use count::counted;

@@ -1,6 +1,7 @@
 //! `cargo xtask dist`: the release archive.
 
 mod archive;
+mod install;
 
 use std::fs;
 use std::path::PathBuf;
@@ -43,6 +44,30 @@ pub(crate) fn run_with(options: &Options) -> Result<()> {
     fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
     let archive = archive::pack(&binary, root(), &triple, seconds, &output)?;
     println!("{}  {} bytes", archive.display(), archive.metadata()?.len());
+    Ok(())
+}
+
+/// Where the archives are.
+#[derive(Args)]
+pub(crate) struct InstallOptions {
+    /// Folder with the release archives of all targets; the files are written into it
+    #[arg(long, value_name = "DIR", default_value = "target/dist")]
+    archives: PathBuf,
+}
+
+/// Writes the Homebrew formula and the container file for this version's archives.
+pub(crate) fn write_install_files(options: &InstallOptions) -> Result<()> {
+    let folder = root().join(&options.archives);
+    let version = env!("CARGO_PKG_VERSION");
+    let files = [
+        ("coreai-bundle.rb", install::formula(&folder, version)?),
+        ("Containerfile", install::container(&folder, version)?),
+    ];
+    for (name, text) in files {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}", path.display());
+    }
     Ok(())
 }
 

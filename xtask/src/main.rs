@@ -3,7 +3,7 @@
 //! - `test`, `ci`, `golden`: [`suite`] runs the project's own checks, the judges among them.
 //! - `apple-check`: [`judges`] lets third-party programs judge what we wrote.
 //! - `bench`: [`bench`] measures speed and memory against floors and peers.
-//! - `dist`: [`dist`] builds the release archive.
+//! - `dist`, `install-files`: [`dist`] builds the release archive, and what installs it.
 //! - `fixture`: [`fixture`] makes a synthetic checkpoint.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the output is what a task is run for")]
@@ -45,6 +45,8 @@ enum Chore {
     Bench(bench::Options),
     /// Build the release archive: binary, completions, manual pages, documents
     Dist(dist::Options),
+    /// Write a Homebrew formula and a container file for the release archives of all targets
+    InstallFiles(dist::InstallOptions),
     /// Make a synthetic checkpoint
     Fixture(fixture::Options),
 }
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Chore::Golden { arguments } => suite::golden(&arguments),
         Chore::Bench(options) => bench::run(&options),
         Chore::Dist(options) => dist::run_with(&options),
+        Chore::InstallFiles(options) => dist::write_install_files(&options),
         Chore::Fixture(options) => fixture::run(&options),
     };
     match done {

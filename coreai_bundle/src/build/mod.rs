@@ -15,6 +15,7 @@ pub use recipe::{
 };
 pub use run::{BuildOutcome, BuildRequest, BuildWatchers, Step, StepState};
 pub use starter::starter;
+pub use warnings::{MISCOMPILED_CONTEXT, for_iphone};
 
 use std::path::{Path, PathBuf};
 

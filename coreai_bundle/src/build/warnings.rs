@@ -4,7 +4,7 @@ use super::BuildRecipe;
 use super::recipe::BundleGroup;
 
 /// Positions from which on a graph must not be compiled on an iPhone.
-pub(crate) const MISCOMPILED_CONTEXT: u64 = 2048;
+pub const MISCOMPILED_CONTEXT: u64 = 2048;
 
 /// What is missing from a recipe that somebody will miss.
 pub(super) fn of_recipe(recipe: &BuildRecipe, groups: &[BundleGroup]) -> Vec<String> {
@@ -23,7 +23,7 @@ pub(super) fn of_recipe(recipe: &BuildRecipe, groups: &[BundleGroup]) -> Vec<Str
 }
 
 /// What happens on an iPhone to a bundle of this context.
-pub(crate) fn for_iphone(max_context: u64) -> String {
+pub fn for_iphone(max_context: u64) -> String {
     format!(
         "an iPhone that compiles a graph of {max_context} positions itself compiles it wrongly, from {MISCOMPILED_CONTEXT} on: compile \
          it ahead of time"

@@ -6,7 +6,7 @@ use output::Digest;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WindowError {
     /// Nothing is predicted.
-    #[error("the text has {0} token(s), and at least two are needed: give a longer one")]
+    #[error("the text has {}, and at least two are needed: give a longer one", text::counted(*.0, "token"))]
     Short(usize),
     /// A window without tokens, or one that leaves some out.
     #[error("a window of {window} tokens and a stride of {stride}: the stride must be from 1 to the window")]

@@ -14,7 +14,7 @@ use super::{Release, ReleaseError};
 use crate::check::{GRAPHS, TABLES};
 use crate::front_matter::FrontMatter;
 use crate::manifest::{FUNCTIONS, SourceRecord};
-use crate::metadata::{MAIN_FUNCTION, PREFILL_FUNCTION, user_data};
+use crate::metadata::{EngineInputs, MAIN_FUNCTION, PREFILL_FUNCTION, user_data};
 
 /// Templates by name; what is inserted is escaped as their suffix says.
 const TEMPLATES: [(&str, &str); 2] = [
@@ -50,6 +50,9 @@ struct Card<'a> {
     /// Bundles that were not compared with the checkpoint.
     ungated: Vec<&'a str>,
     is_compiled: bool,
+    has_provider: bool,
+    has_static: bool,
+    has_stock: bool,
 }
 
 /// A bundle's line.
@@ -152,6 +155,9 @@ pub(super) fn render(
             .map(|member| member.name.as_str())
             .collect(),
         is_compiled: bundles.iter().any(|member| member.manifest.compiled_from.is_some()),
+        has_provider: bundles.iter().any(|member| engine_inputs(member) == EngineInputs::PerToken),
+        has_static: bundles.iter().any(|member| engine_inputs(member) == EngineInputs::Static),
+        has_stock: bundles.iter().any(|member| engine_inputs(member) == EngineInputs::None),
     };
     let environment = environment()?;
     let card = Inserted::from(Serde(card));
@@ -162,6 +168,13 @@ pub(super) fn render(
         text.push('\n');
     }
     Ok(text)
+}
+
+/// What a bundle's metadata says that an engine must provide.
+fn engine_inputs(member: &Member) -> EngineInputs {
+    let said = member.metadata.as_ref().and_then(|metadata| metadata.user_data.get(user_data::ENGINE_INPUTS));
+    let known = [EngineInputs::PerToken, EngineInputs::Static];
+    known.into_iter().find(|inputs| said.is_some_and(|said| said == inputs.as_str())).unwrap_or(EngineInputs::None)
 }
 
 /// Templates in which nothing is inserted unescaped.
@@ -206,13 +219,13 @@ fn bundle_line<'m>(member: &'m Member, tables: &[Member]) -> BundleLine<'m> {
     let metadata = member.metadata.as_ref();
     let compiled = member.manifest.compiled_from.as_ref();
     let said = |key: &str| metadata.and_then(|metadata| metadata.user_data.get(key)).map(String::as_str);
-    let graph = match said(user_data::ENGINE_INPUTS) {
+    let graph = match engine_inputs(member) {
         _ if said(user_data::CACHE_PAIRS).is_some() => {
             "portable, for the unpatched engine, a pair of caches for each kind of layer"
         }
-        Some("static") => "portable, tables bound once",
-        Some("per-token") => "portable, a row of the tables at each step",
-        _ => "portable, for the unpatched engine",
+        EngineInputs::Static => "portable, tables bound once",
+        EngineInputs::PerToken => "portable, a row of the tables at each step",
+        EngineInputs::None => "portable, for the unpatched engine",
     };
     let scheme = metadata.and_then(|metadata| metadata.compression.as_ref());
     BundleLine {
@@ -438,6 +451,6 @@ mod tests {
             assert!(card.contains(&expected), "{expected}\n{card}");
         }
         assert_eq!(card.lines().filter(|line| *line == "---").count(), 2, "{card}");
-        assert_eq!(card.lines().filter(|line| line.starts_with('#')).count(), 5, "{card}");
+        assert_eq!(card.lines().filter(|line| line.starts_with('#')).count(), 6, "{card}");
     }
 }

@@ -32,6 +32,8 @@ pub(crate) fn pack(binary: &Path, root: &Path, triple: &str, seconds: u64, outpu
     let Some(version) = version.trim().strip_prefix("coreai-bundle ") else {
         bail!("{} prints {version:?} instead of the version of coreai-bundle", binary.display());
     };
+    // The commit may follow.
+    let version = version.split(' ').next().unwrap_or(version);
     let stem = format!("{BINARY}-{version}-{triple}");
     let mut members = members(binary, root)?;
     members.sort_by(|a, b| a.path.cmp(&b.path));
