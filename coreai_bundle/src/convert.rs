@@ -19,7 +19,7 @@ use output::{Digest, StagedDirectory};
 use packer::TOOL;
 use packer::manifest::ManifestKind;
 use packer::replace::Outputs;
-use packer::template::Renderer;
+use packer::template::{Conversation, Renderer};
 use packer::tokenizer::PreparedTokenizer;
 use progress::Progress;
 use report::{FunctionWork, Timing};
@@ -27,6 +27,8 @@ use report::{FunctionWork, Timing};
 use crate::bundle::{self, BundleInputs, FinishedBundle};
 use crate::gate;
 use crate::oracle::{self, GivenPrompts};
+use crate::options::{Formats, GraphChoice, as_options};
+use crate::origin::{Access, Opener};
 use crate::outputs::{RunOptions, creation_date};
 use crate::reporting::{self, Clock, Facts, ReportFiles, Timeline};
 use crate::stage::{RunOutcome, Stage, Target};
@@ -337,5 +339,79 @@ impl<'a> Job<'a> {
         });
         files.write(&report, &self.conversion.outputs())?;
         Ok(Some(files))
+    }
+}
+
+/// A conversion in one call, with the choices that most programs have; [`Job`] has all of them.
+#[derive(Clone, Debug)]
+pub struct ConvertRequest {
+    /// Folder of the checkpoint, or its repository on the Hub.
+    pub source: String,
+    /// How a repository is read.
+    pub access: Access,
+    /// Folder for the outputs.
+    pub output: PathBuf,
+    /// How the weights are stored.
+    pub formats: Formats,
+    /// Which graphs are made. Those that need tables get new ones.
+    pub graphs: GraphChoice,
+    /// Prompts by which every bundle is compared with the checkpoint, if that is wanted; the default ones if the value is empty.
+    pub gate: Option<GivenPrompts>,
+    /// Whether to replace outputs of this tool that exist.
+    pub force: bool,
+}
+
+impl ConvertRequest {
+    /// A request with the defaults of the command.
+    pub fn new(source: impl Into<String>, output: impl Into<PathBuf>) -> Self {
+        ConvertRequest {
+            source: source.into(),
+            access: Access::default(),
+            output: output.into(),
+            formats: Formats::default(),
+            graphs: GraphChoice::default(),
+            gate: None,
+            force: false,
+        }
+    }
+}
+
+/// Converts a checkpoint into bundles and tables.
+///
+/// # Errors
+/// If the checkpoint cannot be read or converted this way, an output must not be replaced or cannot be written, or the run is
+/// cancelled.
+pub fn convert(request: &ConvertRequest, progress: &dyn Progress) -> anyhow::Result<Finished> {
+    let opener = Opener { cancelled: || false, progress };
+    let opened = opener.open(&request.source, &request.access)?;
+    let model = Model::open(&*opened.source)?;
+    let variants = request.graphs.variants(&model.config);
+    let variants: Vec<&str> = variants.iter().map(|variant| variant.name()).collect();
+    let conversion = ConversionOptions {
+        run: RunOptions {
+            source: request.source.clone(),
+            output: request.output.clone(),
+            name: None,
+            resume: false,
+            force: request.force,
+            threads: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            typed: as_options(&request.formats, &request.graphs, &variants.join("+")),
+        },
+        request: request.formats.request(&request.graphs, &model.config, true)?,
+        max_context: request.graphs.max_context,
+        prompt_chunk: request.graphs.chunk,
+        tables: None,
+        gate: request.gate.clone(),
+        has_report: true,
+        allow_no_template: false,
+    };
+    let job = Job::new(&conversion, &model, &opened.name)?;
+    let render = Conversation::render;
+    match job.run(Watchers { bytes: progress, positions: progress, render: &render })? {
+        RunOutcome::Made(finished) => {
+            job.write_report(&finished)?;
+            Ok(finished)
+        }
+        RunOutcome::Published(_) => bail!("the run was not resumed, but found finished outputs"),
     }
 }

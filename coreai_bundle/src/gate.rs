@@ -11,8 +11,11 @@ use ::oracle::stepper::Stepper;
 use anyhow::bail;
 use checkpoint::source::Source;
 use packer::replace::Output;
+use packer::template::Conversation;
 use progress::Progress;
 
+use crate::oracle::{GivenPrompts, of_prompts};
+use crate::origin::{Access, Opener};
 use crate::outputs;
 use crate::runnable::Runnable;
 
@@ -156,4 +159,22 @@ pub fn verdict(report: &GateReport) -> String {
         report.qualified,
         100.0 * report.norm_difference()
     )
+}
+
+/// Compares a bundle with its checkpoint in fp32, on the default prompts; also counts the weights that are exact.
+///
+/// # Errors
+/// If one of them cannot be read, the bundle cannot be run, or the run is cancelled.
+pub fn gate(
+    bundle: &Runnable,
+    checkpoint: &str,
+    access: &Access,
+    progress: &dyn Progress,
+) -> anyhow::Result<GateReport> {
+    let opened = Opener { cancelled: || false, progress }.open(checkpoint, access)?;
+    let mut reference = Reference::open(&*opened.source)?;
+    let render = Conversation::render;
+    let oracle = of_prompts(&*opened.source, &mut reference, &GivenPrompts::default(), &render, progress)?;
+    check_context(&oracle, bundle)?;
+    measure(&mut bundle.stepper()?, &oracle, Some(&mut reference), false, progress)
 }
