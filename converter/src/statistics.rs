@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::quant::Statistics;
+use crate::quant::{RuleSample, Statistics};
 use crate::recipe::Treatment;
 
 /// What quantization did to one matrix.
@@ -56,6 +56,13 @@ impl WeightStatistics {
     /// Totals of each format that occurs.
     pub fn totals(&self) -> Vec<Totals> {
         ["int4", "int8"].into_iter().filter_map(|format| self.total(format)).collect()
+    }
+
+    /// What each 4-bit rule keeps of a sample of the matrices with 4-bit codes.
+    pub fn sample(&self) -> RuleSample {
+        let mut sum = RuleSample::default();
+        self.tensors.iter().for_each(|tensor| sum.merge(&tensor.statistics.sample));
+        sum
     }
 
     fn total(&self, format: &'static str) -> Option<Totals> {

@@ -324,15 +324,16 @@ impl<'a> Job<'a> {
     /// If they cannot be written.
     pub fn write_report(&self, finished: &Finished) -> anyhow::Result<Option<ReportFiles>> {
         let Some(files) = self.report() else { return Ok(None) };
-        let gates = finished.bundles.iter().filter_map(|bundle| Some((bundle.name(), bundle.gate.as_ref()?)));
         let report = reporting::of_conversion(&Facts {
             name: &self.first_name(),
-            source: &self.conversion.run.source,
+            run: &self.conversion.run,
+            is_gated: self.conversion.is_gated,
             model: self.model,
             plan: &self.plan,
             statistics: &finished.written.statistics,
             max_context: self.conversion.max_context,
-            gates: gates.collect(),
+            bundles: &finished.bundles,
+            stamp: finished.tables.as_ref().map(|tables| tables.stamp).or(self.stamp),
             functions: finished.functions.clone(),
             timings: &finished.timings,
             timeline: &finished.timeline,

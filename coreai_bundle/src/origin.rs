@@ -84,7 +84,7 @@ fn open_folder(path: &Path) -> anyhow::Result<Opened> {
 }
 
 /// The folder's own name, even if it was given as `.`.
-fn folder_name(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn folder_name(path: &Path) -> anyhow::Result<String> {
     let whole = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
     Ok(whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
 }

@@ -150,6 +150,13 @@ impl Text {
         self.tokenizer.decode(ids, true).map_err(|error| TextError::Tokenizer(error.to_string()))
     }
 
+    /// Text of one id, special tokens included; the vocabulary's entry, if it is a part of a character.
+    pub fn token(&self, id: u32) -> Option<String> {
+        let decoded = self.tokenizer.decode(&[id], false).ok();
+        let is_whole = |text: &String| !text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER);
+        decoded.filter(is_whole).or_else(|| self.tokenizer.id_to_token(id))
+    }
+
     /// Renders a chat as a prompt that ends with the start of the model's turn. The template may be hostile, so `render` decides
     /// how it is run.
     ///

@@ -37,6 +37,14 @@ pub fn percent(part: u64, whole: u64) -> String {
     format!("{share:.2} %")
 }
 
+/// What weights are called that are all the checkpoint's.
+pub(crate) const EXACT: &str = "exact";
+
+/// A share of exact weights: a word if it is all of them.
+pub fn exact(part: u64, whole: u64) -> String {
+    if part == whole { EXACT.to_owned() } else { percent(part, whole) }
+}
+
 /// A divergence in nats: as a power of ten where it is small.
 pub fn nats(divergence: f64) -> String {
     if divergence < 0.1 { format!("{divergence:.2e}") } else { format!("{divergence:.3}") }
@@ -64,6 +72,7 @@ mod tests {
         assert_eq!(super::grouped(12), "12");
         assert_eq!(super::percent(99_999, 100_000), "99.99 %");
         assert_eq!(super::percent(3, 3), "100.00 %");
+        assert_eq!([super::exact(3, 3), super::exact(2, 3)], ["exact", "66.66 %"]);
         assert_eq!(super::shape(&[2, 3]), "[2, 3]");
         assert_eq!([0.000_021_04, 2.88].map(super::nats), ["2.10e-5", "2.880"]);
         assert_eq!([12.345_67, 108_935.9].map(super::perplexity), ["12.346", "108936"]);

@@ -7,14 +7,23 @@ use crate::tensor::Tensor;
 /// A report. What is not known is empty or absent, and `unknown` says so.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// What it is about: the name of a model, or a path.
+    /// What it is about: the name of a model or of a file, never a path.
     pub name: String,
     /// Name and version of the tool that wrote it.
     pub tool: String,
+    /// Name and version of the tool that made what it is about, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
     /// The checkpoint.
     pub origin: Option<Origin>,
     /// What was asked for.
     pub conversion: Option<Conversion>,
+    /// Options that the outputs depend on, as typed, without paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+    /// Digests of what was written: the programs of the bundles, then the stamp of their tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digests: Vec<Digest>,
     /// What a device downloads for each bundle, beside the checkpoint.
     #[serde(default)]
     pub downloads: Vec<Download>,
@@ -22,6 +31,9 @@ pub struct Report {
     pub sizes: Vec<Size>,
     /// Matrices that are stored as codes, in the order of the package.
     pub tensors: Vec<Tensor>,
+    /// What each 4-bit rule keeps of one sample of the matrices with 4-bit codes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleOutcome>,
     /// Layers, in order, each with the cache slot that it uses.
     pub slots: Vec<Slot>,
     /// What running the largest graph takes.
@@ -44,12 +56,37 @@ pub struct Report {
 }
 
 /// Where the weights come from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
-    /// Repository or folder.
+    /// The repository, or the folder's own name.
     pub name: String,
     /// Commit of the repository.
     pub revision: Option<String>,
+    /// Bytes of all its weights, those that are not converted included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_bytes: Option<u64>,
+}
+
+/// SHA-256 of something that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    /// What it is of.
+    pub of: String,
+    /// In hexadecimal.
+    pub sha256: String,
+}
+
+/// What a 4-bit rule keeps of a sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleOutcome {
+    /// The rule.
+    pub rule: String,
+    /// Weights of the sample, which is the same for all rules.
+    pub weights: u64,
+    /// Weights that are the checkpoint's.
+    pub weights_exact: u64,
+    /// Root of the summed squared error over that of the summed squared weights.
+    pub relative_error: f64,
 }
 
 /// What was asked for, and what was chosen.
@@ -78,8 +115,18 @@ pub struct Download {
     pub graph_bytes: u64,
     /// Bytes of the tables that it needs beside it.
     pub tables_bytes: u64,
+    /// Bytes of the bundle's other files: tokenizer and metadata.
+    #[serde(default)]
+    pub other_bytes: u64,
     /// Bytes of the checkpoint's tensors that graph and tables are made from.
     pub checkpoint_bytes: u64,
+}
+
+impl Download {
+    /// All of it.
+    pub fn bytes(&self) -> u64 {
+        self.graph_bytes.saturating_add(self.tables_bytes).saturating_add(self.other_bytes)
+    }
 }
 
 /// What bytes are for.
@@ -241,13 +288,62 @@ pub struct Gate {
     pub verdict: String,
     /// What computed the logits that it is compared with.
     pub reference: String,
+    /// Positions where the reference is sure.
+    #[serde(default)]
+    pub qualified: u64,
+    /// Those of them with the reference's token.
+    #[serde(default)]
+    pub agreed: u64,
+    /// Distances of all logits, if they were computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distances: Option<Distances>,
     /// What was found wrong.
     pub causes: Vec<String>,
+    /// Positions with another token than the reference's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flips: Vec<Flip>,
     /// How many weights are exact, if they were counted.
     #[serde(default)]
     pub exactness: Vec<Exactness>,
     /// Sequences of tokens that were fed.
     pub sequences: Vec<Sequence>,
+}
+
+/// How far logits are from the reference's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Distances {
+    /// Mean of KL(reference || bundle), in nats.
+    pub mean_kl: f64,
+    /// Largest of a position.
+    pub max_kl: f64,
+}
+
+/// A position where a bundle has another token than the reference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flip {
+    /// The sequence's prompt.
+    pub prompt: String,
+    /// Position in the sequence.
+    pub position: u64,
+    /// The reference's token.
+    pub expected: Token,
+    /// The bundle's token.
+    pub found: Token,
+    /// By how much the reference prefers its token to its second one, in logits.
+    pub margin: Option<f32>,
+    /// By how much the bundle prefers its token to the reference's. Absent if logits are not finite.
+    pub lead: Option<f32>,
+    /// Whether the reference's margin is large enough to count; otherwise the bundle's lead is too large for a near-tie.
+    pub qualified: bool,
+}
+
+/// A token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its number.
+    pub id: u32,
+    /// Its text, if the tokenizer is known.
+    pub text: Option<String>,
 }
 
 /// How many weights of one part of the model are those of the checkpoint.

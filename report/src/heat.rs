@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::digits;
+use crate::digits::{self, EXACT};
 use crate::facts::Report;
 use crate::tensor::{Recovery, Tensor};
 
@@ -57,27 +57,40 @@ pub(crate) struct Cell {
 /// The share of weights that were kept; pale is all of them.
 pub(crate) fn exact(report: &Report) -> Option<Heat> {
     let step = |(level, text): (u32, &str)| Cell { level, text: text.to_owned(), title: String::new() };
-    let scale = [(0, "100 %"), (50, "50 %"), (100, "0 %")].map(step).to_vec();
+    let is_lossy = in_layers(report).any(|recovery| !recovery.is_exact());
+    let scale =
+        [(0, "100 %"), (50, "50 %"), (100, "0 %")].into_iter().filter(|_| is_lossy).map(step).collect();
     heat(report, scale, |recovery| {
         let share = recovery.weights_exact as f64 / recovery.weights.max(1) as f64;
         // Anything less than all is never shown as all.
-        let text = format!("{}", (100.0 * share).floor());
+        let text =
+            if recovery.is_exact() { EXACT.to_owned() } else { format!("{}", (100.0 * share).floor()) };
         (((1.0 - share) * 100.0).ceil() as u32, text)
     })
 }
 
-/// Relative errors, in powers of ten.
+/// Relative errors, in powers of ten; nothing if all matrices are exact: what is left then is the rounding of bf16.
 pub(crate) fn errors(report: &Report) -> Option<Heat> {
+    if in_layers(report).all(Recovery::is_exact) {
+        return None;
+    }
     let step = |power: i32| Cell {
         level: level(10_f64.powi(power)),
         text: format!("10^{power}"),
         title: String::new(),
     };
     heat(report, [-3, -2, -1].map(step).to_vec(), |recovery| {
+        if recovery.is_exact() {
+            return (0, EXACT.to_owned());
+        }
         let error = recovery.relative_error;
-        let text = if error > 0.0 { format!("{:.1}", error.log10()) } else { "0".to_owned() };
-        (level(error), text)
+        (level(error), format!("{:.1}", error.log10()))
     })
+}
+
+fn in_layers(report: &Report) -> impl Iterator<Item = &Recovery> {
+    let in_layers = report.tensors.iter().filter(|tensor| tensor.layer().is_some());
+    in_layers.filter_map(|tensor| tensor.recovery.as_ref())
 }
 
 fn level(error: f64) -> u32 {
@@ -114,16 +127,17 @@ fn heat(report: &Report, scale: Vec<Cell>, cell: impl Fn(&Recovery) -> (u32, Str
 
 /// A cell's numbers in words.
 pub(crate) fn title(tensor: &Tensor, recovery: &Recovery) -> String {
-    let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
+    let name = format!("{} {}", tensor.name, digits::shape(&tensor.shape));
+    if recovery.is_exact() {
+        return format!("{name}: every weight exact");
+    }
     let lattice = if tensor.has_4_bit_codes() {
         format!("{} of blocks on the lattice, ", digits::percent(recovery.blocks_on_lattice, recovery.blocks))
     } else {
         String::new()
     };
     format!(
-        "{} [{}]: {lattice}{} of weights exact, relative error {:.2e}",
-        tensor.name,
-        shape.join(", "),
+        "{name}: {lattice}{} of weights exact, relative error {:.2e}",
         digits::percent(recovery.weights_exact, recovery.weights),
         recovery.relative_error
     )

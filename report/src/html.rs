@@ -5,14 +5,15 @@ use minijinja::{Environment, Error};
 use serde::Serialize;
 
 use crate::bars::{self, Bars};
-use crate::digits;
-use crate::facts::{
-    CacheMemory, CurvePart, Download, Evaluation, Exactness, FunctionWork, Gate, Group, Memory, Report,
-};
+use crate::digits::{self, EXACT};
+use crate::evaluations::{EvaluationView, evaluations};
+use crate::facts::{CacheMemory, Download, FunctionWork, Group, Memory, Report, RuleOutcome};
+use crate::gates::{GateView, gates};
 use crate::heat::{self, Heat};
-use crate::plot::{self, Plot};
 use crate::slots::{Slots, slots};
+use crate::story::{self, Sentence, story};
 use crate::tensor::{Recovery, Tensor, Worst};
+use crate::words::counted;
 
 /// Its name makes the renderer escape everything for HTML.
 const NAME: &str = "page.html";
@@ -31,6 +32,7 @@ struct Page<'r> {
     downloads: Vec<DownloadRow<'r>>,
     style: &'static str,
     report: &'r Report,
+    story: Vec<Sentence>,
     headline: Vec<Fact>,
     legend: Vec<Legend>,
     groups: Bars,
@@ -43,9 +45,13 @@ struct Page<'r> {
     codes: Option<Bars>,
     codes_of_extrema: bool,
     scales: Option<Bars>,
+    rules: Vec<RuleRow<'r>>,
+    /// Weights of the sample that the rules were tried on.
+    sampled: String,
     worst: Vec<WorstRow>,
     slots: Option<Slots>,
     memory: Vec<MemoryColumn<'r>>,
+    max_context: String,
     machines: [String; MACHINES.len()],
     functions: Vec<FunctionRow<'r>>,
     stages: Bars,
@@ -114,38 +120,18 @@ struct DownloadRow<'r> {
     variant: &'r str,
     graph: String,
     tables: String,
+    other: String,
     whole: String,
     checkpoint: String,
 }
 
+/// A 4-bit rule on the sample.
 #[derive(Debug, Serialize)]
-struct ExactnessRow<'r> {
-    part: &'r str,
-    weights: String,
-    share: String,
-}
-
-#[derive(Debug, Serialize)]
-struct GateView<'r> {
-    gate: &'r Gate,
-    exactness: Vec<ExactnessRow<'r>>,
-    cosine: Option<Plot>,
-    margin: Option<Plot>,
-}
-
-/// An evaluation in words.
-#[derive(Debug, Serialize)]
-struct EvaluationView<'r> {
-    evaluation: &'r Evaluation,
-    positions: String,
-    mean_kl: String,
-    max_kl: String,
-    agreement: String,
-    interval: String,
-    sure: String,
-    perplexity: String,
-    reference_perplexity: String,
-    curve: Vec<[String; 4]>,
+struct RuleRow<'r> {
+    rule: &'r str,
+    is_used: bool,
+    exact: String,
+    error: String,
 }
 
 /// Renders a report as one HTML file that needs nothing else.
@@ -164,6 +150,7 @@ fn page(report: &Report) -> Page<'_> {
     Page {
         style: STYLE,
         report,
+        story: story(report),
         headline: headline(report),
         legend: legend(report),
         downloads: report.downloads.iter().map(download).collect(),
@@ -177,29 +164,27 @@ fn page(report: &Report) -> Page<'_> {
         codes_of_extrema: codes.as_ref().is_some_and(|(_, of_extrema)| *of_extrema),
         codes: codes.map(|(bars, _)| bars),
         scales: bars::scales(report),
+        rules: rules(report),
+        sampled: report.rules.first().map(|found| counted(found.weights, "weight")).unwrap_or_default(),
         worst: worst(report),
         slots: slots(report),
         memory: report.memory.as_ref().map(memory).unwrap_or_default(),
+        max_context: report
+            .memory
+            .as_ref()
+            .map(|memory| digits::grouped(memory.max_context))
+            .unwrap_or_default(),
         machines: MACHINES.map(|size| format!("{size} GB")),
         functions: functions(report),
         stages: bars::stages(report),
         stretches: bars::stretches(report),
-        gates: report
-            .gates
-            .iter()
-            .map(|gate| GateView {
-                gate,
-                exactness: exactness(gate),
-                cosine: plot::cosine(gate),
-                margin: plot::margin(gate),
-            })
-            .collect(),
-        evaluations: report.evaluations.iter().map(evaluation).collect(),
+        gates: gates(report),
+        evaluations: evaluations(report),
     }
 }
 
 /// Matrices with what quantization did to them, where that is known.
-fn recovered(report: &Report) -> impl Iterator<Item = (&Tensor, &Recovery)> {
+pub(crate) fn recovered(report: &Report) -> impl Iterator<Item = (&Tensor, &Recovery)> {
     report.tensors.iter().filter_map(|tensor| Some((tensor, tensor.recovery.as_ref()?)))
 }
 
@@ -252,8 +237,12 @@ fn outside(report: &Report) -> Vec<Outside> {
         } else {
             String::new()
         },
-        exact: digits::percent(recovery.weights_exact, recovery.weights),
-        error: format!("{:.2e}", recovery.relative_error),
+        exact: digits::exact(recovery.weights_exact, recovery.weights),
+        error: if recovery.is_exact() {
+            EXACT.to_owned()
+        } else {
+            format!("{:.2e}", recovery.relative_error)
+        },
     };
     found.map(row).collect()
 }
@@ -274,29 +263,25 @@ fn memory(Memory { graph_bytes, max_context, caches }: &Memory) -> Vec<MemoryCol
     columns
 }
 
-fn download(Download { variant, graph_bytes, tables_bytes, checkpoint_bytes }: &Download) -> DownloadRow<'_> {
+fn download(download: &Download) -> DownloadRow<'_> {
+    let some = |bytes: u64| if bytes == 0 { String::new() } else { digits::bytes(bytes) };
     DownloadRow {
-        variant,
-        graph: digits::bytes(*graph_bytes),
-        tables: if *tables_bytes == 0 { String::new() } else { digits::bytes(*tables_bytes) },
-        whole: digits::bytes(graph_bytes.saturating_add(*tables_bytes)),
-        checkpoint: digits::bytes(*checkpoint_bytes),
+        variant: &download.variant,
+        graph: digits::bytes(download.graph_bytes),
+        tables: some(download.tables_bytes),
+        other: some(download.other_bytes),
+        whole: digits::bytes(download.bytes()),
+        checkpoint: digits::bytes(download.checkpoint_bytes),
     }
 }
 
-/// Part by part, and all of them together.
-fn exactness(gate: &Gate) -> Vec<ExactnessRow<'_>> {
-    let row = |part, weights, exact| ExactnessRow {
-        part,
-        weights: digits::grouped(weights),
-        share: digits::percent(exact, weights),
-    };
-    let mut rows: Vec<_> =
-        gate.exactness.iter().map(|found| row(&found.part, found.weights, found.weights_exact)).collect();
-    if !rows.is_empty() {
-        let sum =
-            |count: fn(&Exactness) -> u64| gate.exactness.iter().map(count).fold(0, u64::saturating_add);
-        rows.push(row("all", sum(|found| found.weights), sum(|found| found.weights_exact)));
+fn rules(report: &Report) -> Vec<RuleRow<'_>> {
+    let used = report.conversion.as_ref().and_then(|conversion| story::used_rule(report, conversion));
+    let mut rows = Vec::new();
+    for RuleOutcome { rule, weights, weights_exact, relative_error } in &report.rules {
+        let exact = digits::exact(*weights_exact, *weights);
+        let error = if exact == EXACT { exact.clone() } else { format!("{relative_error:.2e}") };
+        rows.push(RuleRow { rule, is_used: used.is_some_and(|used| used.rule == *rule), exact, error });
     }
     rows
 }
@@ -310,50 +295,27 @@ fn functions(report: &Report) -> Vec<FunctionRow<'_>> {
     rows
 }
 
-fn evaluation(evaluation: &Evaluation) -> EvaluationView<'_> {
-    let Evaluation { agreement, sure, .. } = evaluation;
-    let part = |part: &CurvePart| {
-        [
-            format!("{} to {}", part.first, part.last),
-            digits::grouped(part.positions),
-            digits::nats(part.mean_kl),
-            format!("{:.2} %", 100.0 * part.agreement),
-        ]
-    };
-    EvaluationView {
-        evaluation,
-        positions: digits::grouped(evaluation.positions),
-        mean_kl: digits::nats(evaluation.mean_kl),
-        max_kl: digits::nats(evaluation.max_kl),
-        agreement: digits::percent(agreement.agreed, agreement.of),
-        interval: format!("{:.2} to {:.2} %", 100.0 * agreement.low, 100.0 * agreement.high),
-        sure: format!("{} of {}", digits::grouped(sure.agreed), digits::grouped(sure.of)),
-        perplexity: digits::perplexity(evaluation.perplexity),
-        reference_perplexity: digits::perplexity(evaluation.reference_perplexity),
-        curve: evaluation.curve.iter().map(part).collect(),
-    }
-}
-
 fn inexact(report: &Report) -> Vec<String> {
     let mut found: Vec<(&Tensor, &Recovery)> =
-        recovered(report).filter(|(_, recovery)| recovery.weights_exact < recovery.weights).collect();
+        recovered(report).filter(|(_, recovery)| !recovery.is_exact()).collect();
     found.sort_by(|(_, a), (_, b)| b.relative_error.total_cmp(&a.relative_error));
     found.into_iter().map(|(tensor, recovery)| heat::title(tensor, recovery)).collect()
 }
 
-/// The worst block of each matrix, worst first.
+/// The worst block of each matrix that is not exact, worst first.
 fn worst(report: &Report) -> Vec<WorstRow> {
+    let inexact = recovered(report).filter(|(_, recovery)| !recovery.is_exact());
     let mut found: Vec<(&Tensor, Worst)> =
-        recovered(report).filter_map(|(tensor, recovery)| Some((tensor, recovery.worst?))).collect();
+        inexact.filter_map(|(tensor, recovery)| Some((tensor, recovery.worst?))).collect();
     found.sort_by(|(_, a), (_, b)| b.relative_error.total_cmp(&a.relative_error));
-    let path = report.origin.as_ref().map_or("CHECKPOINT", |origin| origin.name.as_str());
+    let checkpoint = story::checkpoint(report);
     let row = |(tensor, worst): (&Tensor, Worst)| WorstRow {
         tensor: tensor.name.clone(),
         row: worst.row,
         block: worst.block,
         error: format!("{:.2e}", worst.relative_error),
         command: format!(
-            "coreai-bundle explain {path} {} --row {} --block {}",
+            "coreai-bundle explain {checkpoint} {} --row {} --block {}",
             tensor.name, worst.row, worst.block
         ),
     };

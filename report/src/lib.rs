@@ -5,15 +5,21 @@
 
 mod bars;
 pub mod digits;
+mod evaluations;
 mod facts;
+mod gates;
 mod heat;
 pub mod html;
+mod merged;
 mod plot;
 mod slots;
+mod story;
 mod tensor;
+mod words;
 
 pub use facts::{
-    Agreement, CacheMemory, Conversion, CurvePart, Download, Evaluation, Exactness, FunctionWork, Gate,
-    Group, Memory, Origin, Position, Report, Sequence, Size, Slot, Stretch, Timing,
+    Agreement, CacheMemory, Conversion, CurvePart, Digest, Distances, Download, Evaluation, Exactness, Flip,
+    FunctionWork, Gate, Group, Memory, Origin, Position, Report, RuleOutcome, Sequence, Size, Slot, Stretch,
+    Timing, Token,
 };
 pub use tensor::{Codes, Recovery, Tensor, Worst, layer_of};

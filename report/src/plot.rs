@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use crate::facts::{Gate, Position};
+use crate::digits;
+use crate::facts::{self, Gate, Position, Sequence};
+use crate::gates::token;
 
 /// Height of a plot in its own units; its width is the number of positions.
 const HEIGHT: f64 = 100.0;
@@ -76,16 +78,27 @@ fn points(heights: impl Iterator<Item = Option<f64>>) -> String {
     pairs.join(" ")
 }
 
+/// Prompts are not fed at every position, so the position is that of the flip with this margin.
+fn flip_title(gate: &Gate, sequence: &Sequence, position: &Position) -> String {
+    let margin = position.expected_margin;
+    let is_here = |flip: &&facts::Flip| flip.prompt == sequence.prompt && flip.margin == Some(margin);
+    let what = match gate.flips.iter().find(is_here) {
+        Some(flip) => {
+            let (found, expected) = (token(&flip.found), token(&flip.expected));
+            format!("position {}, {found} instead of {expected}", digits::grouped(flip.position))
+        }
+        None => "another token".to_owned(),
+    };
+    format!("{}: {what}, margin {margin:.2}", sequence.prompt)
+}
+
 fn plot(gate: &Gate, lines: Vec<Line>, [top, middle, bottom]: [String; 3]) -> Plot {
     let (mut begins, mut flips, mut start) = (Vec::new(), Vec::new(), 0);
     for sequence in &gate.sequences {
         begins.push(start);
         for (at, position) in sequence.positions.iter().enumerate() {
             if position.qualified && !position.agrees {
-                let margin = position.expected_margin;
-                let title =
-                    format!("{}: another winner at position {at}, margin {margin:.2}", sequence.prompt);
-                flips.push(Flip { at: start + at, title });
+                flips.push(Flip { at: start + at, title: flip_title(gate, sequence, position) });
             }
         }
         start += sequence.positions.len();

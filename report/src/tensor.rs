@@ -42,6 +42,13 @@ pub struct Recovery {
     pub worst: Option<Worst>,
 }
 
+impl Recovery {
+    /// Whether every weight is the checkpoint's.
+    pub fn is_exact(&self) -> bool {
+        self.weights_exact == self.weights
+    }
+}
+
 /// A block and its error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Worst {

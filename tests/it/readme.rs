@@ -9,7 +9,19 @@ use serde_json::Value;
 
 const PREFIX: &str = "$ cargo run --release -- ";
 
-/// The first command that cargo runs in the README, and what it prints.
+/// A folder in which the first command that cargo runs in the README was run, and what that printed and should have printed.
+pub(crate) fn first_command_run() -> (Dir, String, String) {
+    let dir = Dir::new();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    std::os::unix::fs::symlink(data, dir.path("fixtures")).unwrap();
+    let (arguments, expected) = first_command();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let output = dir.command(&arguments).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    (dir, text(&output.stderr) + &text(&output.stdout), expected)
+}
+
+/// The command, and what it prints.
 fn first_command() -> (Vec<String>, String) {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let (_, block) = readme.split_once(PREFIX).unwrap();
@@ -20,14 +32,8 @@ fn first_command() -> (Vec<String>, String) {
 
 #[test]
 fn the_first_command_prints_what_the_readme_shows() {
-    let dir = Dir::new();
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    std::os::unix::fs::symlink(data, dir.path("fixtures")).unwrap();
-    let (arguments, expected) = first_command();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let output = dir.command(&arguments).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(text(&output.stderr) + &text(&output.stdout), expected);
+    let (_dir, printed, expected) = first_command_run();
+    assert_eq!(printed, expected);
 }
 
 #[test]

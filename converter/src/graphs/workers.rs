@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::schedule::{Piece, Schedule, Step, Work};
 use crate::buffers::Pool;
 use crate::error::ConvertError;
-use crate::quant::{self, QuantizeError, Statistics};
+use crate::quant::{self, QuantizeError, RuleSample, Statistics};
 use crate::recipe::Treatment;
 use crate::stock::StockTable;
 use crate::tables::TableRows;
@@ -104,7 +104,8 @@ impl<'s> Workers<'s> {
             Treatment::Int4(rule) => {
                 let (mut bytes, mut scales) =
                     (self.outputs.take(count / 2), self.scales.take(count / quant::BLOCK));
-                let statistics = quant::quantize_int4(rule, weights, &mut bytes, &mut scales)?;
+                let mut statistics = quant::quantize_int4(rule, weights, &mut bytes, &mut scales)?;
+                statistics.sample = RuleSample::of(weights);
                 Ok(Product { bytes, scales, statistics: Some(statistics) })
             }
             Treatment::Int8 => {

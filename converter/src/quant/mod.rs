@@ -21,6 +21,7 @@ mod fit;
 pub mod lattice;
 mod q4_0;
 mod rule;
+mod sample;
 mod statistics;
 mod vector;
 
@@ -29,4 +30,5 @@ pub use chunks::{quantize_int4, quantize_int8, to_f16};
 pub use error::QuantizeError;
 pub use fit::{fit, fit_int8};
 pub use rule::Int4Rule;
+pub use sample::{Kept, RuleSample};
 pub use statistics::{Statistics, WorstBlock};

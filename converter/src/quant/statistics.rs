@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::RuleSample;
+
 /// Counts and errors of quantized blocks, computed from the packed codes and the stored f16 scales.
 ///
 /// A weight is exact if `code * scale`, rounded to the nearest bf16 number (ties to even), equals it; zeros of either sign are
@@ -38,6 +40,8 @@ pub struct Statistics {
     pub subnormal_scales: u64,
     /// Scales below zero.
     pub negative_scales: u64,
+    /// What each rule keeps of a sample of the blocks, if one was taken.
+    pub sample: RuleSample,
 }
 
 /// A block and its error.
@@ -79,12 +83,13 @@ impl Statistics {
         self.zero_blocks += next.zero_blocks;
         self.subnormal_scales += next.subnormal_scales;
         self.negative_scales += next.negative_scales;
+        self.sample.merge(&next.sample);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Statistics, WorstBlock};
+    use super::{RuleSample, Statistics, WorstBlock};
 
     fn part(blocks: u64, worst: Option<(u64, f32)>) -> Statistics {
         let worst = worst.map(|(block, relative_error)| WorstBlock { block, relative_error });
@@ -106,6 +111,7 @@ mod tests {
             zero_blocks: 1,
             subnormal_scales: 2,
             negative_scales: 3,
+            sample: RuleSample { weights: 16, ..RuleSample::default() },
         }
     }
 
@@ -120,6 +126,7 @@ mod tests {
         let mut expected = part(65, Some((62, 0.75)));
         expected.blocks_exact = 61;
         expected.weights_exact = 32 * 65 - 12;
+        expected.sample.weights = 64;
         (expected.squared_error, expected.squared_weights) = (1.0, 16.0);
         (expected.zero_blocks, expected.subnormal_scales, expected.negative_scales) = (4, 8, 12);
         assert_eq!(sum, expected);

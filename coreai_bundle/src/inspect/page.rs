@@ -2,17 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+use ::oracle::text::Text;
 use aimodel::package::{PROGRAM, Package};
 use anyhow::{Context, bail};
 use packer::TOOL;
-use packer::manifest::{self, Manifest};
+use packer::manifest::{self, FileRecord, Manifest, SourceRecord};
 use packer::metadata::{self, BundleMetadata, MAIN_ASSET};
 use packer::replace::Outputs;
-use report::{Exactness, Gate, Group, Origin, Recovery, Report, Size, Tensor, layer_of};
+use packer::tokenizer;
+use report::{Conversion, Digest, Group, Origin, Recovery, Report, Size, Tensor, layer_of};
 use serde_json::Value;
 
 use super::package;
 use super::weights::{self, WeightSummary};
+use crate::origin::folder_name;
 use crate::{eval, functions, reporting, runnable};
 
 /// Writes the page of what is at `path`, with the names of weights in `names`, to a file; returns the file. Its name follows that of
@@ -57,6 +60,7 @@ fn read(path: &Path, names: Option<&Path>) -> anyhow::Result<Report> {
     let mut report = of_package(&package, path, chunk)?;
     if is_bundle && path.join(manifest::FILE_NAME).exists() {
         add_manifest(&mut report, &Manifest::read(path)?);
+        reporting::gate::name_tokens(&mut report.gates, || Text::open(&path.join(tokenizer::FOLDER)).ok());
     }
     if report.tensors.iter().all(|tensor| tensor.recovery.is_none()) {
         report.unknown.push("What quantization lost: only a manifest of this tool records it.".to_owned());
@@ -78,7 +82,7 @@ fn of_package(package: &Package, path: &Path, chunk: u64) -> anyhow::Result<Repo
     let known: u64 = sizes.iter().map(|size| size.bytes).sum();
     sizes.push(Size { group: Group::Program, layer: None, bytes: length.saturating_sub(known) });
     Ok(Report {
-        name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        name: folder_name(path)?,
         tool: TOOL.to_owned(),
         sizes,
         functions: functions::of_package(package, chunk),
@@ -90,10 +94,10 @@ fn of_package(package: &Package, path: &Path, chunk: u64) -> anyhow::Result<Repo
 
 /// Adds what the run that made a bundle measured.
 fn add_manifest(report: &mut Report, manifest: &Manifest) {
-    let source = manifest.source.as_ref();
-    report.origin = source.and_then(|source| {
-        Some(Origin { name: source.repository.clone()?, revision: source.revision.clone() })
-    });
+    report.made_by = Some(manifest.tool.clone());
+    report.origin = manifest.source.as_ref().and_then(origin);
+    report.conversion = conversion(&manifest.conversion);
+    report.digests = digests(manifest);
     let measured = manifest.conversion.get("tensors").and_then(Value::as_array);
     for figures in measured.into_iter().flatten() {
         let name = figures["name"].as_str().unwrap_or_default();
@@ -101,8 +105,45 @@ fn add_manifest(report: &mut Report, manifest: &Manifest) {
             tensor.recovery = recovery(figures, tensor);
         }
     }
-    report.gates.extend(gate(&manifest.name, &manifest.gate));
+    report.gates.extend(reporting::gate::of_record(&manifest.name, &manifest.gate));
     report.evaluations.extend(eval::of_manifest(&manifest.name, &manifest.evaluation));
+}
+
+/// Nothing without a repository: a manifest does not name folders.
+fn origin(source: &SourceRecord) -> Option<Origin> {
+    // Files with weights are read in part, so they are listed without a digest.
+    let weights = source.files.iter().filter(|file| file.sha256.is_none()).map(|file| file.size);
+    Some(Origin {
+        name: source.repository.clone()?,
+        revision: source.revision.clone(),
+        weight_bytes: Some(weights.fold(0, u64::saturating_add)),
+    })
+}
+
+fn conversion(record: &Value) -> Option<Conversion> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Some(Conversion {
+        variants: vec![text(&record["variant"])?],
+        rule: text(&record["rule"])?,
+        weights: text(&record["weights"])?,
+        head: text(&record["head"]["format"])?,
+        head_reason: text(&record["head"]["reason"])?,
+        resumed: false,
+    })
+}
+
+/// The digest of the program, and the stamp of the tables that belong to it.
+fn digests(manifest: &Manifest) -> Vec<Digest> {
+    let is_program = |path: &str| path.rsplit('/').next() == Some(PROGRAM);
+    let programs = manifest.files.iter().filter(|file| is_program(&file.path));
+    let program = |file: &FileRecord| Digest {
+        of: format!("program of {}", manifest.name),
+        sha256: file.sha256.to_string(),
+    };
+    let stamp = manifest
+        .tables_digest
+        .map(|stamp| Digest { of: "stamp of the tables".to_owned(), sha256: stamp.to_string() });
+    programs.map(program).chain(stamp).collect()
 }
 
 fn recovery(figures: &Value, tensor: &Tensor) -> Option<Recovery> {
@@ -114,30 +155,5 @@ fn recovery(figures: &Value, tensor: &Tensor) -> Option<Recovery> {
         weights_exact: figures["weights_exact"].as_u64()?,
         relative_error: figures["relative_error"].as_f64()?,
         worst: None,
-    })
-}
-
-/// The weights that were counted; nothing if they were not.
-fn exactness(parts: &Value) -> Vec<Exactness> {
-    let part = |found: &Value| {
-        let (weights, weights_exact) = (found["weights"].as_u64()?, found["weights_exact"].as_u64()?);
-        Some(Exactness { part: found["part"].as_str()?.to_owned(), weights, weights_exact })
-    };
-    parts.as_array().into_iter().flatten().filter_map(part).collect()
-}
-
-/// The verdict; manifests do not keep positions.
-fn gate(bundle: &str, gate: &Value) -> Option<Gate> {
-    let (agreed, qualified) = (gate["agreed"].as_u64()?, gate["qualified"].as_u64()?);
-    let passed = gate["passed"].as_bool()?;
-    let word = if passed { "passed" } else { "FAILED" };
-    Some(Gate {
-        bundle: bundle.to_owned(),
-        passed,
-        verdict: format!("gate {word}: {agreed} of {qualified} qualified positions agree"),
-        reference: gate["reference"].as_str().unwrap_or("not named").to_owned(),
-        causes: Vec::new(),
-        exactness: exactness(&gate["exactness"]),
-        sequences: Vec::new(),
     })
 }

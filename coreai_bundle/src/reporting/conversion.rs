@@ -1,6 +1,8 @@
 //! What a conversion reports about itself.
 
-use ::oracle::gate::{CaseReport, GateReport, PartExactness, PositionReport};
+use std::path::Path;
+
+use ::oracle::text::Text;
 use checkpoint::config::{DecoderConfig, Layer, LayerKind};
 
 use converter::blob::Blob;
@@ -11,27 +13,34 @@ use converter::recipe::Treatment;
 use converter::statistics::{TensorStatistics, WeightStatistics};
 use converter::tables::TablesPlan;
 use converter::{Model, Plan};
+use output::Digest;
 use packer::TOOL;
 use report::{
-    CacheMemory, Codes, Conversion, Download, Exactness, FunctionWork, Gate, Group, Memory, Origin, Position,
-    Recovery, Report, Sequence, Size, Slot, Tensor, Timing, Worst,
+    CacheMemory, Codes, Conversion, Download, FunctionWork, Gate, Group, Memory, Origin, Recovery, Report,
+    RuleOutcome, Size, Slot, Tensor, Timing, Worst,
 };
 
-use super::Timeline;
-use crate::gate;
+use super::{Timeline, gate};
+use crate::bundle::FinishedBundle;
+use crate::origin::folder_name;
+use crate::outputs::RunOptions;
 
 /// What a conversion produced.
 pub(crate) struct Facts<'a> {
     pub(crate) name: &'a str,
-    /// Repository or folder, as typed.
-    pub(crate) source: &'a str,
+    /// How it was run.
+    pub(crate) run: &'a RunOptions,
+    /// Whether the bundles were compared with the checkpoint.
+    pub(crate) is_gated: bool,
     pub(crate) model: &'a Model<'a>,
     pub(crate) plan: &'a Plan,
     pub(crate) statistics: &'a WeightStatistics,
     /// Positions that the caches may grow to.
     pub(crate) max_context: u64,
-    /// Names of bundles that were gated, with what was found.
-    pub(crate) gates: Vec<(String, &'a GateReport)>,
+    /// In the order of the plan's graphs.
+    pub(crate) bundles: &'a [FinishedBundle],
+    /// Stamp of the tables that belong to them.
+    pub(crate) stamp: Option<Digest>,
     pub(crate) functions: Vec<FunctionWork>,
     pub(crate) timings: &'a [Timing],
     pub(crate) timeline: &'a Timeline,
@@ -39,31 +48,80 @@ pub(crate) struct Facts<'a> {
 
 /// The report of a conversion.
 pub(crate) fn of_conversion(facts: &Facts<'_>) -> Report {
-    let unknown = if facts.gates.is_empty() {
-        vec!["Whether the bundles agree with the checkpoint: --gate was not given.".to_owned()]
-    } else {
-        Vec::new()
-    };
     Report {
         name: facts.name.to_owned(),
         tool: TOOL.to_owned(),
-        origin: Some(Origin {
-            name: facts.source.to_owned(),
-            revision: facts.model.source.identity().revision.clone(),
-        }),
+        origin: Some(origin(facts)),
         conversion: conversion(facts),
-        downloads: facts.plan.graphs.iter().map(|graph| download(facts.plan, graph)).collect(),
+        options: options(facts.run, facts.is_gated),
+        digests: digests(facts),
+        downloads: downloads(facts),
         sizes: sizes(facts.plan),
         tensors: facts.statistics.tensors.iter().map(tensor).collect(),
+        rules: rules(facts.statistics),
         slots: slots(&facts.model.config),
         memory: memory(facts),
         functions: facts.functions.clone(),
-        gates: facts.gates.iter().map(|(bundle, report)| verdict(bundle, report)).collect(),
-        evaluations: Vec::new(),
+        gates: gates(facts),
         timings: facts.timings.to_vec(),
         stretches: facts.timeline.stretches.clone(),
-        unknown,
+        ..Report::default()
     }
+}
+
+/// Where the weights come from. A folder is called by its own name, and never by its path.
+fn origin(facts: &Facts<'_>) -> Origin {
+    let source = facts.model.source;
+    let identity = source.identity();
+    let folder = || folder_name(Path::new(&facts.run.source)).unwrap_or_default();
+    let bytes = source.tensors().iter().map(|tensor| tensor.range.end.saturating_sub(tensor.range.start));
+    Origin {
+        name: identity.repository.clone().unwrap_or_else(folder),
+        revision: identity.revision.clone(),
+        weight_bytes: Some(bytes.fold(0, u64::saturating_add)),
+    }
+}
+
+/// The options as they were typed, or their defaults. Of a path, the last name is kept.
+fn options(run: &RunOptions, is_gated: bool) -> Vec<String> {
+    let name = run.name.iter().map(|name| ("--name", name.as_str()));
+    let typed = run.typed.iter().map(|(option, value)| (option.as_str(), value.as_str()));
+    let gate = is_gated.then_some(("--gate", "true"));
+    let option = |(option, value): (&str, &str)| match value {
+        "none" | "false" => None,
+        "true" => Some(option.to_owned()),
+        value => Some(format!("{option} {}", value.rsplit(['/', '\\']).next().unwrap_or_default())),
+    };
+    typed.chain(name).chain(gate).filter_map(option).collect()
+}
+
+fn digests(facts: &Facts<'_>) -> Vec<report::Digest> {
+    let program = |bundle: &FinishedBundle| report::Digest {
+        of: format!("program of {}", bundle.name()),
+        sha256: bundle.program_sha256.clone(),
+    };
+    let stamp = facts
+        .stamp
+        .map(|stamp| report::Digest { of: "stamp of the tables".to_owned(), sha256: stamp.to_string() });
+    facts.bundles.iter().map(program).chain(stamp).collect()
+}
+
+fn gates(facts: &Facts<'_>) -> Vec<Gate> {
+    let found = |bundle: &FinishedBundle| gate::of_report(&bundle.name(), bundle.gate.as_ref()?);
+    let mut gates: Vec<Gate> = facts.bundles.iter().filter_map(found).collect();
+    gate::name_tokens(&mut gates, || Text::of_checkpoint(facts.model.source).ok());
+    gates
+}
+
+fn rules(statistics: &WeightStatistics) -> Vec<RuleOutcome> {
+    let sample = statistics.sample();
+    let outcomes = sample.rules().map(|(rule, kept, relative_error)| RuleOutcome {
+        rule: rule.name().to_owned(),
+        weights: sample.weights,
+        weights_exact: kept.weights_exact,
+        relative_error,
+    });
+    outcomes.filter(|outcome| outcome.weights > 0).collect()
 }
 
 /// What running the largest graph takes, with the forms of the caches that its model can have.
@@ -94,15 +152,20 @@ fn conversion(facts: &Facts<'_>) -> Option<Conversion> {
     })
 }
 
-/// What a device downloads for a graph. Only the stock graph and models without tables need nothing beside it.
-fn download(plan: &Plan, graph: &GraphPlan) -> Download {
-    let tables = plan.tables.as_ref().filter(|_| graph.variant != Variant::Stock);
-    Download {
+/// What a device downloads. Only the stock graph and models without tables need nothing beside it.
+fn downloads(facts: &Facts<'_>) -> Vec<Download> {
+    let plan = facts.plan;
+    // They are needed even if an earlier run made them.
+    let planned = || TablesPlan::new(&facts.model.config, &facts.model.checkpoint).ok();
+    let tables = plan.tables.clone().or_else(planned).map_or(0, |tables| tables.bytes());
+    let of = |(graph, bundle): (&GraphPlan, &FinishedBundle)| Download {
         variant: graph.variant.name().to_owned(),
         graph_bytes: graph.bytes(),
-        tables_bytes: tables.map_or(0, TablesPlan::bytes),
+        tables_bytes: if graph.variant == Variant::Stock { 0 } else { tables },
+        other_bytes: bundle.bytes.saturating_sub(graph.bytes()),
         checkpoint_bytes: plan.input_bytes(),
-    }
+    };
+    plan.graphs.iter().zip(facts.bundles).map(of).collect()
 }
 
 /// Bytes of graphs and tables.
@@ -174,31 +237,4 @@ fn slots(config: &DecoderConfig) -> Vec<Slot> {
         head_dim: layer.head_dim,
     };
     config.layers.iter().map(slot).collect()
-}
-
-fn verdict(bundle: &str, report: &GateReport) -> Gate {
-    Gate {
-        bundle: bundle.to_owned(),
-        passed: report.passed,
-        verdict: gate::verdict(report),
-        reference: report.reference.clone(),
-        causes: report.reasons().collect(),
-        exactness: report.exactness.iter().map(exactness).collect(),
-        sequences: report.cases.iter().map(sequence).collect(),
-    }
-}
-
-fn exactness(part: &PartExactness) -> Exactness {
-    Exactness { part: part.part.to_owned(), weights: part.weights, weights_exact: part.weights_exact }
-}
-
-fn sequence(case: &CaseReport) -> Sequence {
-    let position = |found: &PositionReport| Position {
-        expected_margin: found.expected_margin,
-        margin: found.margin,
-        cosine: found.cosine,
-        qualified: found.qualified,
-        agrees: found.agrees,
-    };
-    Sequence { prompt: case.prompt.clone(), positions: case.track.iter().map(position).collect() }
 }

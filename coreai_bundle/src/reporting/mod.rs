@@ -2,6 +2,7 @@
 
 mod clock;
 mod conversion;
+pub(crate) mod gate;
 
 use std::path::{Path, PathBuf};
 

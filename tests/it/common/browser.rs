@@ -88,11 +88,11 @@ impl Browser {
     }
 
     /// Stores a picture of the top of a page if UPDATE_SCREENSHOTS is set.
-    pub(crate) fn picture(&self, page: &Path, width: u32, path: &str) {
+    pub(crate) fn picture(&self, page: &Path, width: u32, scheme: &str, path: &str) {
         if std::env::var_os("UPDATE_SCREENSHOTS").is_none() {
             return;
         }
-        self.show(page, width, "light");
+        self.show(page, width, scheme);
         let picture = self.devtools("Page.captureScreenshot", &json!({"format": "png"}));
         let bytes = STANDARD.decode(picture["data"].as_str().unwrap()).unwrap();
         fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(path), bytes).unwrap();

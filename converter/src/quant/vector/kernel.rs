@@ -16,7 +16,7 @@ use super::lattice::Lattice;
 use super::q4_0::Q4_0;
 use crate::quant::block::BLOCK;
 use crate::quant::statistics::{Statistics, WorstBlock};
-use crate::quant::{Int4Rule, QuantizeError};
+use crate::quant::{Int4Rule, QuantizeError, RuleSample};
 
 /// Blocks per group.
 pub(super) const GROUP: usize = 16;
@@ -342,6 +342,7 @@ impl<S: Simd> Tally<S> {
             zero_blocks: self.zero_blocks,
             subnormal_scales: small - self.zero_blocks,
             negative_scales: scales.iter().filter(|scale| is_negative(scale)).count() as u64,
+            sample: RuleSample::default(),
         }
     }
 }
