@@ -137,7 +137,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else if let Some(file) = &elsewhere.github_workflow {
         write(file, &workflow(arguments, &stage)?, 0o644, arguments.outputs().file(FileKind::Script))?;
     } else if let Some(artifact) = &elsewhere.artifact {
-        result(arguments, &[stage.adopt(artifact)?])?;
+        result(&[stage.adopt(artifact)?])?;
     } else if arguments.dry_run {
         note_left_out(&stage);
         plan(arguments, &stage, &interrupt)?;
@@ -262,7 +262,7 @@ fn compile_with(
         }
         report.add_outcome(stage, &outcome);
     }
-    result(arguments, &outcome.siblings)?;
+    result(&outcome.siblings)?;
     match outcome.failure {
         Some((_, error)) => Err(error.into()),
         None => Ok(()),
@@ -270,7 +270,7 @@ fn compile_with(
 }
 
 /// Prints the siblings that exist now.
-fn result(arguments: &Arguments, siblings: &[Sibling]) -> anyhow::Result<()> {
+fn result(siblings: &[Sibling]) -> anyhow::Result<()> {
     if terminal::is_json() {
         let siblings: Vec<Value> = siblings.iter().map(in_json).collect();
         return Ok(terminal::print_json(&json!({ "bundles": siblings }))?);

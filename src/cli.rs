@@ -8,8 +8,7 @@ use coreai_bundle::parts::converter::quant::Int4Rule;
 
 use crate::{
     aotc, build, check, convert, diff, doctor, eval, explain, gate, init, inspect, manual, oracle, pack,
-    publish, release, run, tables,
-    terminal,
+    publish, release, run, tables, terminal,
 };
 
 /// Turn Gemma 4 QAT checkpoints into Apple Core AI bundles.

@@ -17,8 +17,8 @@ use coreai_bundle::origin::Access;
 use coreai_bundle::parts::converter::decoder::{CacheForm, Variant};
 use coreai_bundle::parts::converter::{Model, Plan};
 use coreai_bundle::parts::oracle::gate::GateReport;
-use coreai_bundle::reporting::ReportFiles;
 use coreai_bundle::parts::text::terminal::word;
+use coreai_bundle::reporting::ReportFiles;
 use coreai_bundle::stage::RunOutcome;
 use serde_json::json;
 
@@ -189,7 +189,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.dry_run {
         return plan_text::print(&job.plan, &job.name);
     }
-    warn(&job.plan, arguments);
+    warn(&job.plan);
     interrupt::listen()?;
     let (bytes, positions) = (Bar::or_events("tensor"), Bar::of_positions());
     let watchers = Watchers { bytes: &bytes, positions: &positions, render: &template::render };
@@ -204,7 +204,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(gates.map(GateReport::exit_code).max().unwrap_or(0)))
 }
 
-fn warn(plan: &Plan, arguments: &Arguments) {
+fn warn(plan: &Plan) {
     if terminal::is_json() {
         return;
     }
@@ -255,6 +255,9 @@ fn print(
         writeln!(out, "{}  report", report.html.display())?;
     }
     drop(out);
+    for stage in finished.timings() {
+        terminal::tell_more(format_args!("{}: {:.1} s", stage.stage, stage.seconds));
+    }
     advise(arguments, finished);
     Ok(())
 }

@@ -3,8 +3,10 @@
 use clap::Args;
 use coreai_bundle::origin::{Access, Opened, Opener};
 
-use crate::interrupt;
+use coreai_bundle::parts::text::terminal::word;
+
 use crate::progress::Bar;
+use crate::{interrupt, terminal};
 
 /// How a repository of the Hub is read.
 #[derive(Debug, Args)]
@@ -26,7 +28,10 @@ impl AccessArguments {
 /// Opens a source and shows a bar for each downloaded file. Until then a signal simply ends the process. It becomes a flag
 /// where a command has something to clean up.
 pub(crate) fn open(source: &str, access: &Access) -> anyhow::Result<Opened> {
-    opener(&Bar::of_bytes()).open(source, access)
+    let opened = opener(&Bar::of_bytes()).open(source, access)?;
+    let commit = opened.source.identity().revision.as_deref().unwrap_or("no commit");
+    terminal::tell_more(format_args!("checkpoint: {}, {commit}", word(&opened.name)));
+    Ok(opened)
 }
 
 /// Opens sources with this bar.

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use coreai_bundle::parts::packer::archive;
-use coreai_bundle::parts::text::counted;
 use coreai_bundle::parts::progress::Progress as _;
+use coreai_bundle::parts::text::counted;
 use serde_json::json;
 
 use crate::progress::Bar;

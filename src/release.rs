@@ -62,9 +62,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         if !made.ungated.is_empty() {
             let names = made.ungated.join(", ");
-            terminal::tell(format_args!("warning: not compared with the checkpoint (convert --gate, gate): {names}"));
+            terminal::tell(format_args!(
+                "warning: not compared with the checkpoint (convert --gate, gate): {names}"
+            ));
         }
-        let (path, files, size) = (made.path.display(), counted(made.files, "file"), digits::bytes(made.bytes));
+        let (path, files, size) =
+            (made.path.display(), counted(made.files, "file"), digits::bytes(made.bytes));
         writeln!(terminal::out(), "{path}  {files}, {size}, license {}", made.license)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -105,7 +105,9 @@ pub(crate) fn tell_more(line: impl fmt::Display) {
 /// The word that a message begins with says what kind it is.
 fn write_message(message: &str) {
     let mut message = message.to_owned();
-    for (word, style) in [("error:", RED.bold()), ("warning:", YELLOW.bold()), ("note:", STRONG), ("hint:", STRONG)] {
+    for (word, style) in
+        [("error:", RED.bold()), ("warning:", YELLOW.bold()), ("note:", STRONG), ("hint:", STRONG)]
+    {
         if let Some(rest) = message.strip_prefix(word) {
             message = format!("{}{rest}", paint(style, word));
             break;

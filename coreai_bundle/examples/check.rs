@@ -9,10 +9,13 @@ use packer::check::Options;
 use packer::template::Conversation;
 
 /// Returns one line for each defect.
-fn run(bundle: &Path) -> anyhow::Result<Vec<String>> {
+pub(crate) fn run(bundle: &Path) -> anyhow::Result<Vec<String>> {
     let render = Conversation::render;
     let report = check(bundle, &Options::new(&render))?;
-    Ok(report.defects().map(|finding| format!("{}: {} (fix: {})", finding.id, finding.what, finding.fix)).collect())
+    Ok(report
+        .defects()
+        .map(|finding| format!("{}: {} (fix: {})", finding.id, finding.what, finding.fix))
+        .collect())
 }
 
 #[allow(dead_code, clippy::print_stdout, reason = "an example, which a test includes")]

@@ -8,7 +8,7 @@ use coreai_bundle::{ConvertRequest, convert};
 use progress::Silent;
 
 /// Returns the folders that were made.
-fn run(checkpoint: &str, out: &str) -> anyhow::Result<Vec<std::path::PathBuf>> {
+pub(crate) fn run(checkpoint: &str, out: &str) -> anyhow::Result<Vec<std::path::PathBuf>> {
     let mut made = Vec::new();
     for variants in [vec![Variant::Provider, Variant::Table], vec![Variant::Stock]] {
         let graphs = GraphChoice { variants, ..GraphChoice::default() };

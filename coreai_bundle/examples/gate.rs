@@ -11,7 +11,7 @@ use oracle::gate::GateReport;
 use oracle::interpreter::Rounding;
 use progress::Silent;
 
-fn run(bundle: &Path, checkpoint: &str) -> anyhow::Result<GateReport> {
+pub(crate) fn run(bundle: &Path, checkpoint: &str) -> anyhow::Result<GateReport> {
     let bundle = Runnable { bundle: bundle.to_owned(), tables: None, rounding: Rounding::Once, chunk: None };
     gate(&bundle, checkpoint, &Access::kept(checkpoint, None), &Silent)
 }

@@ -9,7 +9,7 @@ use coreai_bundle::inspect::Shown;
 use coreai_bundle::origin::{Access, Opener};
 use progress::Silent;
 
-fn run(path: &Path) -> anyhow::Result<serde_json::Value> {
+pub(crate) fn run(path: &Path) -> anyhow::Result<serde_json::Value> {
     let opener = Opener { cancelled: || false, progress: &Silent };
     let found = inspect(path, &Access::default(), &Shown::default(), opener)?;
     Ok(serde_json::to_value(found)?)

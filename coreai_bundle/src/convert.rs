@@ -26,8 +26,8 @@ use report::{FunctionWork, Timing};
 
 use crate::bundle::{self, BundleInputs, FinishedBundle};
 use crate::gate;
-use crate::oracle::{self, GivenPrompts};
 use crate::options::{Formats, GraphChoice, as_options};
+use crate::oracle::{self, GivenPrompts};
 use crate::origin::{Access, Opener};
 use crate::outputs::{RunOptions, creation_date};
 use crate::reporting::{self, Clock, Facts, ReportFiles, Timeline};
@@ -79,6 +79,13 @@ pub struct Finished {
     functions: Vec<FunctionWork>,
     timings: Vec<Timing>,
     timeline: Timeline,
+}
+
+impl Finished {
+    /// What took how long.
+    pub fn timings(&self) -> &[Timing] {
+        &self.timings
+    }
 }
 
 /// What a conversion reports to, and what renders its chat template.
@@ -327,7 +334,7 @@ impl<'a> Job<'a> {
         let report = reporting::of_conversion(&Facts {
             name: &self.first_name(),
             run: &self.conversion.run,
-            is_gated: self.conversion.is_gated,
+            is_gated: self.conversion.gate.is_some(),
             model: self.model,
             plan: &self.plan,
             statistics: &finished.written.statistics,

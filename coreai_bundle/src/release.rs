@@ -15,8 +15,8 @@ use packer::replace::Outputs;
 use packer::template::Renderer;
 use serde::Serialize;
 use serde_json::Value;
-use text::small;
 use text::counted;
+use text::small;
 use text::terminal::{line, word};
 
 use crate::origin::{Access, Opened, Opener};
@@ -91,8 +91,12 @@ struct Members {
 
 impl Members {
     fn read(folders: &[PathBuf]) -> anyhow::Result<Self> {
-        let mut members =
-            Members { bundles: Vec::new(), ungated: Vec::new(), tables: Vec::new(), source: SourceRecord::default() };
+        let mut members = Members {
+            bundles: Vec::new(),
+            ungated: Vec::new(),
+            tables: Vec::new(),
+            source: SourceRecord::default(),
+        };
         for folder in folders {
             let manifest = Manifest::read(folder)?;
             match manifest.kind {

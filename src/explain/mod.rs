@@ -59,19 +59,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             bail!("--rule needs source values, but {} holds codes: give the checkpoint", path.display());
         }
         let explained = PackedBlock::read(path, place)?;
-        print(arguments, &explained, |out| packed::print(out, &explained))?;
+        print(&explained, |out| packed::print(out, &explained))?;
     } else {
         let rules: Vec<Int4Rule> = arguments.rules.iter().map(|rule| Int4Rule::from(*rule)).collect();
         let bar = Bar::of_bytes();
         let access = arguments.access.access();
         let explained = SourceBlock::read(path, &access, place, &rules, origin::opener(&bar))?;
-        print(arguments, &explained, |out| source::print(out, &explained))?;
+        print(&explained, |out| source::print(out, &explained))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn print(
-    arguments: &Arguments,
     explained: &impl Serialize,
     as_text: impl Fn(&mut dyn Write) -> io::Result<()>,
 ) -> anyhow::Result<()> {

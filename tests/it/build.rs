@@ -119,7 +119,7 @@ fn mistakes_in_recipes_name_the_line_and_the_nearest_key() {
     let cases = [
         (
             RECIPE.replace("weights = ", "wieghts = "),
-            "line 5: unknown field `wieghts`",
+            "line 7: unknown field `wieghts`",
             "did you mean `weights`?",
         ),
         (

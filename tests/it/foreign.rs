@@ -23,7 +23,8 @@ fn scene() -> Dir {
 fn they_are_refused_by_convert_check_and_release() {
     let dir = scene();
     let error = dir.fails(&["convert", "b", "-o", "c-out", "--name", "m", "--tables", "a-out/m_gather_raw"]);
-    assert!(error.contains("row 0 of a-out/m_gather_raw/embed_per_layer.i8 is not that of"), "{error}");
+    // Rows of padding may be equal.
+    assert!(error.contains(" of a-out/m_gather_raw/embed_per_layer.i8 is not that of"), "{error}");
     assert_eq!(dir.names("c-out"), [""; 0]);
     dir.ok(&["convert", "b", "-o", "c-out", "--name", "m", "--tables", "b-out/m_gather_raw"]);
 

@@ -299,7 +299,8 @@ impl EvaluatedBundle {
     fn new(bundle: String, figures: BundleFigures, limits: Limits) -> Self {
         let mut failures = Vec::new();
         if figures.not_finite > 0 {
-            failures.push(format!("logits are infinite or NaN at {}", counted(figures.not_finite, "position")));
+            failures
+                .push(format!("logits are infinite or NaN at {}", counted(figures.not_finite, "position")));
         }
         if let Some(limit) = limits.max_kl.filter(|limit| figures.mean_kl > *limit) {
             failures.push(format!("the mean KL divergence is {:.2e}, above {limit:.2e}", figures.mean_kl));

@@ -33,7 +33,8 @@ impl Terms {
                     .context("the base model is named as OWNER/NAME: give --base-model")?;
             }
             None => missing.push(
-                "--base-model OWNER/NAME: the manifests name no repository, the checkpoint was a folder",
+                "--base-model OWNER/NAME: the manifests name no repository, the checkpoint was a folder"
+                    .to_owned(),
             ),
         }
         let license = license(request, source, &mut missing)?;
@@ -51,7 +52,7 @@ impl Terms {
 fn license(
     request: &ReleaseRequest,
     source: Option<&dyn Source>,
-    missing: &mut Vec<&'static str>,
+    missing: &mut Vec<String>,
 ) -> anyhow::Result<Option<License>> {
     let given = request.license.as_ref().map(super::LicenseText::read).transpose()?;
     let (card, own) = match source {
@@ -64,10 +65,19 @@ fn license(
         is_standard.then(|| APACHE.1.as_bytes().to_vec())
     });
     if id.is_none() {
-        missing.push("--license-id ID, such as apache-2.0: there is no card that names the license");
+        missing
+            .push("--license-id ID, such as apache-2.0: there is no card that names the license".to_owned());
     }
     if text.is_none() {
-        missing.push("--license FILE, or --source with the checkpoint: there is no text of the license");
+        let what = match (&id, source) {
+            (_, None) => {
+                "the checkpoint, whose license it is, was a folder; --source FOLDER says where it is"
+                    .to_owned()
+            }
+            (Some(id), Some(_)) => format!("the checkpoint holds no LICENSE, only its name ({id})"),
+            (None, Some(_)) => "the checkpoint holds no LICENSE".to_owned(),
+        };
+        missing.push(format!("--license FILE: {what}"));
     }
     Ok(id.zip(text).map(|(id, text)| License { id, text }))
 }

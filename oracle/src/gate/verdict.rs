@@ -146,7 +146,11 @@ impl fmt::Display for Failure {
                  rounding explains"
             ),
             Failure::NotFinite { positions } => {
-                write!(f, "the bundle's logits are infinite or NaN at {}", text::counted(*positions, "position"))
+                write!(
+                    f,
+                    "the bundle's logits are infinite or NaN at {}",
+                    text::counted(*positions, "position")
+                )
             }
             Failure::Norms { found, limit } => write!(
                 f,

@@ -174,7 +174,10 @@ pub(super) fn render(
 fn engine_inputs(member: &Member) -> EngineInputs {
     let said = member.metadata.as_ref().and_then(|metadata| metadata.user_data.get(user_data::ENGINE_INPUTS));
     let known = [EngineInputs::PerToken, EngineInputs::Static];
-    known.into_iter().find(|inputs| said.is_some_and(|said| said == inputs.as_str())).unwrap_or(EngineInputs::None)
+    known
+        .into_iter()
+        .find(|inputs| said.is_some_and(|said| said == inputs.as_str()))
+        .unwrap_or(EngineInputs::None)
 }
 
 /// Templates in which nothing is inserted unescaped.

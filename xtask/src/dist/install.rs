@@ -25,7 +25,9 @@ fn digests(folder: &Path, version: &str) -> Result<BTreeMap<String, String>> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(triple) = name.strip_prefix(&stem).and_then(|name| name.strip_suffix(DIGEST)) else { continue };
+        let Some(triple) = name.strip_prefix(&stem).and_then(|name| name.strip_suffix(DIGEST)) else {
+            continue;
+        };
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let digest = text.split(' ').next().unwrap_or_default();
         if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -47,7 +49,10 @@ pub(crate) fn formula(folder: &Path, version: &str) -> Result<String> {
         text.push_str(&format!("\n  {system} do\n"));
         for (triple, _, machine) in TARGETS.iter().filter(|(_, of, _)| *of == system) {
             let digest = digests.get(*triple).with_context(|| {
-                format!("{} has no archive of {version} for {triple}: build it with `cargo xtask dist`", folder.display())
+                format!(
+                    "{} has no archive of {version} for {triple}: build it with `cargo xtask dist`",
+                    folder.display()
+                )
             })?;
             text.push_str(&format!(
                 "    {machine} do\n      url \"{RELEASES}/v{version}/coreai-bundle-{version}-{triple}.tar.gz\"\n      sha256 \
@@ -69,7 +74,9 @@ pub(crate) fn formula(folder: &Path, version: &str) -> Result<String> {
 pub(crate) fn container(folder: &Path, version: &str) -> Result<String> {
     let digests = digests(folder, version)?;
     let digest = |triple: &str| {
-        digests.get(triple).with_context(|| format!("{} has no archive of {version} for {triple}", folder.display()))
+        digests
+            .get(triple)
+            .with_context(|| format!("{} has no archive of {version} for {triple}", folder.display()))
     };
     let (intel, arm) = (digest("x86_64-unknown-linux-gnu")?, digest("aarch64-unknown-linux-gnu")?);
     Ok(format!(
@@ -93,7 +100,8 @@ mod tests {
         for (at, (triple, ..)) in TARGETS.iter().enumerate() {
             let name = format!("coreai-bundle-1.2.3-{triple}");
             let digest = at.to_string().repeat(64);
-            fs::write(folder.path().join(format!("{name}{DIGEST}")), format!("{digest}  {name}.tar.gz\n")).unwrap();
+            fs::write(folder.path().join(format!("{name}{DIGEST}")), format!("{digest}  {name}.tar.gz\n"))
+                .unwrap();
         }
         let (formula, container) =
             (formula(folder.path(), "1.2.3").unwrap(), container(folder.path(), "1.2.3").unwrap());
@@ -112,6 +120,11 @@ mod tests {
         let error = formula(folder.path(), "1.2.3").unwrap_err().to_string();
         assert!(error.contains("no archive of 1.2.3 for aarch64-apple-darwin"), "{error}");
         fs::write(folder.path().join(format!("coreai-bundle-1.2.3-x{DIGEST}")), "nothing").unwrap();
-        assert!(container(folder.path(), "1.2.3").unwrap_err().to_string().contains("does not begin with a SHA-256"));
+        assert!(
+            container(folder.path(), "1.2.3")
+                .unwrap_err()
+                .to_string()
+                .contains("does not begin with a SHA-256")
+        );
     }
 }
