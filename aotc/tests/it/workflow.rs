@@ -1,6 +1,7 @@
 //! The workflow for a hosted Mac, checked by actionlint.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::common::checker;
@@ -55,4 +56,13 @@ fn names_that_are_expressions_are_refused() {
     for bad in ["${{ secrets.HF_TOKEN }}", "a\nb", ""] {
         assert!(text(bad, "bundle").is_err() && text("owner/name", bad).is_err(), "{bad}");
     }
+}
+
+/// The project's own workflow is checked by the same program.
+#[test]
+fn the_release_workflow_passes_actionlint() {
+    let Some(actionlint) = checker("actionlint") else { return };
+    let workflow = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.github/workflows/release.yml");
+    let output = Command::new(&actionlint).arg(&workflow).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
