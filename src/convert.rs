@@ -9,13 +9,14 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use coreai_bundle::convert::{ConversionOptions, Finished, Job, Watchers};
 use coreai_bundle::gate::verdict;
-use coreai_bundle::origin::Access;
+use coreai_bundle::origin::{Access, Opened};
 use coreai_bundle::parts::converter::decoder::{CacheForm, Variant};
 use coreai_bundle::parts::converter::embedding::TableForms;
 use coreai_bundle::parts::converter::recipe::{EmbeddingForm, PerLayerForm};
 use coreai_bundle::parts::converter::{Model, Plan, Request};
 use coreai_bundle::parts::oracle::gate::GateReport;
 use coreai_bundle::reporting::ReportFiles;
+use coreai_bundle::source::SourceSpec;
 use coreai_bundle::stage::RunOutcome;
 use serde_json::json;
 
@@ -214,7 +215,11 @@ impl Arguments {
             .collect()
     }
 
-    fn conversion(&self, model: &Model<'_>) -> anyhow::Result<ConversionOptions> {
+    fn conversion(
+        &self,
+        source: (&SourceSpec, &Opened),
+        model: &Model<'_>,
+    ) -> anyhow::Result<ConversionOptions> {
         let has_rows = model.config.per_layer.is_some();
         let default = if has_rows { VariantChoice::Provider } else { VariantChoice::Stock };
         let variant = self.variant.unwrap_or(default);
@@ -225,7 +230,7 @@ impl Arguments {
             );
         }
         Ok(ConversionOptions {
-            run: self.common.run_options(self.typed(variant)),
+            run: self.common.run_options(source, &model.config, self.typed(variant))?,
             request: Request {
                 graphs: self.prompts.graphs(&variant.variants())?,
                 caches: self.cache.into(),
@@ -255,21 +260,21 @@ impl Arguments {
     }
 
     /// A gate reads the checkpoint many times, so it is kept then.
-    fn access(&self) -> Access {
-        let Common { source, access, .. } = &self.common;
-        if self.gate { Access::kept(source, access.revision.as_deref()) } else { access.access() }
+    fn access(&self, source: &SourceSpec) -> Access {
+        if self.gate { Access::kept(source) } else { self.common.access.access() }
     }
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
-    let opened = origin::open(&common.source, &arguments.access())?;
+    let source = common.access.source(&common.source)?;
+    let opened = origin::open(&source, arguments.access(&source))?;
     let model = Model::open(&*opened.source)?;
-    let conversion = arguments.conversion(&model)?;
-    let job = Job::new(&conversion, &model, &opened.name)?;
+    let conversion = arguments.conversion((&source, &opened), &model)?;
+    let job = Job::new(&conversion, &model)?;
     if arguments.dry_run {
-        return plan_text::print(&job.plan, &job.name, common.json);
+        return plan_text::print(&job.plan, job.name(), common.json);
     }
     warn(&job.plan, arguments);
     interrupt::listen()?;
@@ -277,7 +282,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let watchers = Watchers { bytes: &bytes, positions: &positions, render: &template::render };
     let finished = match job.run(watchers)? {
         RunOutcome::Made(finished) => finished,
-        RunOutcome::Published(manifests) => return published::print(common, &manifests),
+        RunOutcome::Published(manifests) => return published::print(&conversion.run.output, common.json, &manifests),
     };
     let note = "the outputs are complete, but their report could not be written";
     let report = job.write_report(&finished).context(note)?;

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use coreai_bundle::eval::{EvalRequest, EvaluatedBundle, Evaluation, Limits};
-use coreai_bundle::origin::Access;
 use coreai_bundle::parts::converter::quant::Int4Rule;
 use coreai_bundle::parts::converter::recipe::Treatment;
 use coreai_bundle::parts::oracle::eval::Share;
@@ -141,8 +140,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         );
     }
     let request = arguments.request();
-    let open = |source| origin::open(source, &Access::kept(source, arguments.revision.as_deref()));
-    let opened = arguments.checkpoint.as_deref().map(open).transpose()?;
+    let open = |typed| origin::open_kept(typed, arguments.revision.as_deref());
+    let opened = arguments.checkpoint.as_deref().map(open).transpose()?.map(|(_, opened)| opened);
     interrupt::listen()?;
     let limits = Limits { max_kl: arguments.max_kl, min_agreement: arguments.min_agreement };
     let source = opened.as_ref().map(|opened| &*opened.source);

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use coreai_bundle::origin::{Access, Opened, Opener};
+use coreai_bundle::source::SourceSpec;
 
 use crate::interrupt;
 use crate::progress::Bar;
@@ -19,14 +20,26 @@ pub(crate) struct AccessArguments {
 
 impl AccessArguments {
     pub(crate) fn access(&self) -> Access {
-        Access { revision: self.revision.clone(), download: self.download }
+        Access { download: self.download }
+    }
+
+    /// The source that was typed, at the revision that was.
+    pub(crate) fn source(&self, typed: &str) -> anyhow::Result<SourceSpec> {
+        SourceSpec::parse(typed, self.revision.as_deref())
     }
 }
 
 /// Opens a source and shows a bar for each downloaded file. Until then a signal simply ends the process. It becomes a flag
 /// where a command has something to clean up.
-pub(crate) fn open(source: &str, access: &Access) -> anyhow::Result<Opened> {
+pub(crate) fn open(source: &SourceSpec, access: Access) -> anyhow::Result<Opened> {
     opener(&Bar::of_bytes()).open(source, access)
+}
+
+/// Opens the checkpoint of an option, which is read many times, at the revision of another.
+pub(crate) fn open_kept(typed: &str, revision: Option<&str>) -> anyhow::Result<(SourceSpec, Opened)> {
+    let source = SourceSpec::parse(typed, revision)?;
+    let opened = open(&source, Access::kept(&source))?;
+    Ok((source, opened))
 }
 
 /// Opens sources with this bar.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use coreai_bundle::release::ReleaseRequest;
+use coreai_bundle::source::SourceSpec;
 use serde_json::json;
 
 use crate::progress::Bar;
@@ -50,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let request = ReleaseRequest {
         folders: arguments.folders.clone(),
         output: arguments.output.clone(),
-        source: arguments.source.clone(),
+        source: arguments.source.as_deref().map(|typed| SourceSpec::parse(typed, None)).transpose()?,
         base_model: arguments.base_model.clone(),
         license: arguments.license.clone(),
         license_id: arguments.license_id.clone(),

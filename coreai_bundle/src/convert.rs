@@ -58,8 +58,6 @@ pub struct Job<'a> {
     model: &'a Model<'a>,
     /// Every byte of the outputs.
     pub plan: Plan,
-    /// Name of the model.
-    pub name: ModelName,
     /// Stamp of tables that exist already.
     stamp: Option<Digest>,
 }
@@ -133,26 +131,31 @@ impl ConversionOptions {
 }
 
 impl<'a> Job<'a> {
-    /// Plans the conversion of an opened checkpoint that has this name.
+    /// Plans the conversion of an opened checkpoint.
     ///
     /// # Errors
     /// If the checkpoint cannot be converted this way, or the given tables are not tables.
-    pub fn new(conversion: &'a ConversionOptions, model: &'a Model<'a>, name: &str) -> anyhow::Result<Self> {
+    pub fn new(conversion: &'a ConversionOptions, model: &'a Model<'a>) -> anyhow::Result<Self> {
         check_context(conversion.max_context, model.config.max_positions as u64)?;
-        let name = conversion.run.model_name(name, &model.config)?;
+        conversion.run.check_place()?;
         let uses_tables = conversion.request.graphs.iter().any(|(variant, _)| *variant != Variant::Stock);
         let tables = conversion.tables.as_deref().filter(|_| uses_tables);
         let stamp = tables.map(tables::stamp_of).transpose()?;
-        Ok(Job { conversion, model, plan: model.plan(&conversion.request)?, name, stamp })
+        Ok(Job { conversion, model, plan: model.plan(&conversion.request)?, stamp })
+    }
+
+    /// Base name of the outputs.
+    pub fn name(&self) -> &ModelName {
+        &self.conversion.run.name
     }
 
     /// The outputs: the bundles, then the tables, if there are any.
     fn targets(&self) -> Vec<Target> {
         let outputs = self.conversion.outputs();
         let (bundle, tables) = (outputs.folder(ManifestKind::Bundle), outputs.folder(ManifestKind::Tables));
-        let bundles = self.plan.graphs.iter().map(|graph| self.name.bundle(graph));
+        let bundles = self.plan.graphs.iter().map(|graph| self.name().bundle(graph));
         let bundles = bundles.map(|name| (name, bundle.clone()));
-        bundles.chain(self.plan.tables.as_ref().map(|_| (self.name.tables(), tables))).collect()
+        bundles.chain(self.plan.tables.as_ref().map(|_| (self.name().tables(), tables))).collect()
     }
 
     /// Makes and publishes the outputs; publishes only what an earlier run had finished.
@@ -211,7 +214,7 @@ impl<'a> Job<'a> {
         let mut gates = gates.into_iter();
         let tables = match (table_folder, &written.tables) {
             (Some(folder), Some(written)) => {
-                Some(tables::finish(folder, written, &self.name.tables(), self.model.source)?)
+                Some(tables::finish(folder, written, &self.name().tables(), self.model.source)?)
             }
             _ => None,
         };
@@ -290,7 +293,7 @@ impl<'a> Job<'a> {
 
     /// Name of the first bundle, which is also the report's.
     fn first_name(&self) -> String {
-        self.plan.graphs.first().map(|graph| self.name.bundle(graph)).unwrap_or_default()
+        self.plan.graphs.first().map(|graph| self.name().bundle(graph)).unwrap_or_default()
     }
 
     /// The report's files, if one is requested.
@@ -308,7 +311,7 @@ impl<'a> Job<'a> {
         let gates = finished.bundles.iter().filter_map(|bundle| Some((bundle.name(), bundle.gate.as_ref()?)));
         let report = reporting::of_conversion(&Facts {
             name: &self.first_name(),
-            source: &self.conversion.run.source,
+            source: &self.conversion.run.source.to_string(),
             model: self.model,
             plan: &self.plan,
             statistics: &finished.written.statistics,

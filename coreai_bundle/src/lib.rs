@@ -19,10 +19,11 @@ pub mod publish;
 pub mod release;
 pub mod reporting;
 pub mod runnable;
+pub mod source;
 pub mod stage;
 pub mod tables;
 
 /// The crates below, whose types are in the signatures above.
 pub mod parts {
-    pub use {aotc, converter, hub, oracle, output, packer, progress, report, text};
+    pub use {aotc, checkpoint, converter, hub, oracle, output, packer, progress, report, text};
 }

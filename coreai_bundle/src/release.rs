@@ -17,6 +17,7 @@ use text::small;
 use text::terminal::{line, word};
 
 use crate::origin::{Access, Opened, Opener};
+use crate::source::SourceSpec;
 
 /// Names under which repositories keep their license.
 const LICENSE_FILES: [&str; 3] = ["LICENSE", "LICENSE.txt", "LICENSE.md"];
@@ -31,7 +32,7 @@ pub struct ReleaseRequest {
     /// Folder to make.
     pub output: PathBuf,
     /// The checkpoint, whose card and license apply; the repository in the manifests otherwise.
-    pub source: Option<String>,
+    pub source: Option<SourceSpec>,
     /// Repository that the card names as the base model; the one in the manifests otherwise.
     pub base_model: Option<String>,
     /// Text of the license, instead of the checkpoint's.
@@ -112,7 +113,8 @@ impl ReleaseRequest {
     }
 
     fn outputs(&self) -> Outputs {
-        let others = self.source.iter().map(PathBuf::from).chain(self.license.clone());
+        let source = self.source.as_ref().and_then(SourceSpec::path).map(Path::to_owned);
+        let others = source.into_iter().chain(self.license.clone());
         Outputs::new(self.folders.iter().cloned().chain(others), self.force)
     }
 
@@ -139,12 +141,13 @@ impl ReleaseRequest {
 
     fn checkpoint(&self, recorded: &SourceRecord, opener: Opener<'_>) -> anyhow::Result<Opened> {
         if let Some(source) = &self.source {
-            return opener.open(source, &Access::default());
+            return opener.open(source, Access::default());
         }
         let repository = recorded.repository.as_deref().context(
             "the license is that of the checkpoint, which was a folder: give --source FOLDER, or --license FILE and --license-id ID",
         )?;
-        opener.open(repository, &Access { revision: recorded.revision.clone(), download: false })
+        let (id, revision) = (repository.to_owned(), recorded.revision.clone());
+        opener.open(&SourceSpec::Repository { id, revision }, Access::default())
     }
 }
 

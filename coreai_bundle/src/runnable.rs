@@ -1,6 +1,5 @@
 //! A bundle to run on this machine: its package, its tokenizer, and the tables that belong to it.
 
-use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -106,7 +105,7 @@ impl Runnable {
             None => None,
         };
         match (&self.tables, stamp) {
-            (Some(folder), Some(stamp)) if folder.join(manifest::FILE_NAME).exists() => {
+            (Some(folder), Some(stamp)) if paths::exists(&folder.join(manifest::FILE_NAME)) => {
                 let found = tables::stamp_of(folder)?;
                 if found != stamp {
                     bail!(
@@ -125,15 +124,16 @@ impl Runnable {
 
 /// The table folder with that stamp, beside a bundle or in the tables folder of a release tree.
 fn beside(bundle: &Path, stamp: Digest) -> Option<PathBuf> {
-    let bundle = bundle.canonicalize().ok()?;
+    let bundle = paths::resolve(bundle).ok()?;
     let parent = bundle.parent()?;
     let release = parent.parent().map(|release| release.join(RELEASE_TABLES));
+    let inside = |folder: PathBuf| {
+        let entries = paths::list(&folder).into_iter().flatten();
+        entries.map(move |entry| folder.join(entry.name)).collect::<Vec<_>>()
+    };
     let folders = std::iter::once(parent.to_owned()).chain(release);
-    let mut candidates: Vec<PathBuf> = folders
-        .filter_map(|folder| fs::read_dir(folder).ok())
-        .flat_map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())))
-        .filter(|path| path.is_dir())
-        .collect();
+    let mut candidates: Vec<PathBuf> =
+        folders.flat_map(inside).filter(|path| paths::is_folder(path)).collect();
     candidates.sort();
     let is_it = |path: &PathBuf| {
         Manifest::read(path).is_ok_and(|manifest| {

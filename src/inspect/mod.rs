@@ -7,7 +7,7 @@ mod tree;
 mod weights;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -30,8 +30,8 @@ use crate::terminal::{self, STRONG, paint};
   coreai-bundle inspect theirs.aimodel --html -o theirs.html
   coreai-bundle inspect theirs.aimodel --graph --layer 5 --names out/gemma4_e4b_qat_decode_int4lin")]
 pub(crate) struct Arguments {
-    /// Folder to look at, or a checkpoint's repository on the Hub, as owner/name
-    path: PathBuf,
+    /// Folder or archive to look at, or a checkpoint's repository on the Hub, as owner/name or by its address
+    path: String,
     #[command(flatten)]
     access: AccessArguments,
     #[command(flatten)]
@@ -85,7 +85,7 @@ impl ShownArguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (path, shown) = (&arguments.path, &arguments.shown);
+    let (path, shown) = (Path::new(&arguments.path), &arguments.shown);
     if shown.html {
         let page = write_page(path, shown.names.as_deref(), shown.output.as_deref())?;
         if arguments.json {
@@ -96,7 +96,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let bar = Bar::of_bytes();
-    let found = inspect(path, &arguments.access.access(), &shown.shown(), origin::opener(&bar))?;
+    let what = arguments.access.source(&arguments.path)?;
+    let found = inspect(&what, arguments.access.access(), &shown.shown(), origin::opener(&bar))?;
     if arguments.json {
         // As a value, which prints 32-bit numbers with all digits of their 64-bit ones.
         terminal::print_json(&serde_json::to_value(&found)?)?;

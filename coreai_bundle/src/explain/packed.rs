@@ -57,7 +57,7 @@ impl PackedBlock {
         let package = Package::open(path)?;
         let weights = package.weights();
         let names: Vec<&str> = weights.iter().map(Weight::name).collect();
-        let at = find(&names, place.tensor, path)?;
+        let at = find(&names, place.tensor, &path.display().to_string())?;
         let weight = weights.get(at).context("the tensor is gone")?;
         let stored = weight.stored();
         let columns = stored.shape.last().copied().unwrap_or(1).max(1);

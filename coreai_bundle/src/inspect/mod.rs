@@ -7,7 +7,7 @@ mod page;
 mod tree;
 mod weights;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
 use serde::Serialize;
@@ -19,8 +19,9 @@ pub use page::write as write_page;
 pub use tree::FolderEntry;
 pub use weights::{WeightScales, WeightSummary, WeightValues};
 
-use crate::origin::{self, Access, Opener};
+use crate::origin::{Access, Opener};
 use crate::runnable;
+use crate::source::SourceSpec;
 
 /// Parts of a package, or of a bundle's, that are shown on demand.
 #[derive(Clone, Debug, Default)]
@@ -65,17 +66,14 @@ pub enum Inspected {
 ///
 /// # Errors
 /// If it is none of these, or cannot be read.
-pub fn inspect(path: &Path, access: &Access, shown: &Shown, opener: Opener<'_>) -> anyhow::Result<Inspected> {
-    let holds = |name: &str| path.join(name).exists();
-    if !path.exists() && path.to_str().is_some_and(origin::is_repository) {
-        return CheckpointSummary::read(path, access, opener);
-    }
-    if !path.is_dir() {
-        bail!(
-            "{}: there is no such folder; give a checkpoint, a package, a bundle or a table folder",
-            path.display()
-        );
-    }
+pub fn inspect(
+    what: &SourceSpec,
+    access: Access,
+    shown: &Shown,
+    opener: Opener<'_>,
+) -> anyhow::Result<Inspected> {
+    let Some(path) = what.path() else { return CheckpointSummary::read(what, access, opener) };
+    let holds = |name: &str| paths::exists(&path.join(name));
     if holds(aimodel::package::PROGRAM) {
         return Ok(Inspected::Package(PackageSummary::read(
             path,
@@ -88,16 +86,13 @@ pub fn inspect(path: &Path, access: &Access, shown: &Shown, opener: Opener<'_>) 
         bail!("{}: --blobs, --graph, --weights and --names are for packages and bundles", path.display());
     }
     if holds(::checkpoint::config::CONFIG_FILE) {
-        CheckpointSummary::read(path, access, opener)
+        CheckpointSummary::read(what, access, opener)
     } else if holds("meta.json") {
         Ok(Inspected::Tables(TablesSummary::read(path)?))
     } else if is_bundle {
         Ok(Inspected::Bundle(BundleSummary::read(path, shown)?))
     } else {
-        bail!(
-            "{}: this is not a checkpoint (config.json), a package (main.mlirb), a bundle (metadata.json) \
-             or a table folder (meta.json)",
-            path.display()
-        );
+        // What it is instead is said there.
+        CheckpointSummary::read(what, access, opener)
     }
 }

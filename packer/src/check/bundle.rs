@@ -47,7 +47,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Bundle
     let metadata = metadata::check(context, folder);
     let assets = metadata.as_ref().map(|metadata| metadata.assets.clone()).unwrap_or_default();
     let contents = files::check(context, folder, &|path| expects(path, &assets))?;
-    if contents.manifest.is_none() && !folder.path.join(manifest::FILE_NAME).exists() {
+    if contents.manifest.is_none() && !paths::exists(&folder.path.join(manifest::FILE_NAME)) {
         let what = "the bundle has no manifest";
         context.report(&rules::MANIFEST_MISSING, folder, manifest::FILE_NAME, what);
     }
@@ -64,7 +64,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Bundle
             check_against_graph(context, folder, asset, facts, &metadata);
         }
     }
-    if metadata.embeds_tokenizer || folder.path.join(TOKENIZER_FOLDER).is_dir() {
+    if metadata.embeds_tokenizer || paths::is_folder(&folder.path.join(TOKENIZER_FOLDER)) {
         tokenizer::check(context, folder, &metadata);
     }
     Ok(summary)
@@ -106,14 +106,14 @@ fn check_asset(
 ) -> Result<Option<GraphFacts>, FileError> {
     let asset = asset.trim_end_matches('/');
     let part = folder.part(asset);
-    if !part.path.exists() {
+    if !paths::exists(&part.path) {
         let others: Vec<String> = assets_in(folder);
         let found = if others.is_empty() { "no graph package".to_owned() } else { others.join(", ") };
         let what = format!("assets.main is '{asset}', the bundle holds {found}");
         context.report(&rules::METADATA_ASSET_FILE, folder, FILE_NAME, what);
         return Ok(None);
     }
-    if !part.path.is_dir() || !is_asset(asset) {
+    if !paths::is_folder(&part.path) || !is_asset(asset) {
         let what = format!("assets.main is '{asset}', which is not an .aimodel or .aimodelc folder");
         context.report(&rules::METADATA_ASSET_KIND, folder, FILE_NAME, what);
         return Ok(None);
@@ -135,11 +135,8 @@ fn check_asset(
 }
 
 fn assets_in(folder: &Folder) -> Vec<String> {
-    let entries = std::fs::read_dir(&folder.path).into_iter().flatten().flatten();
-    let mut names: Vec<String> =
-        entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|name| is_asset(name)).collect();
-    names.sort();
-    names
+    let entries = paths::list(&folder.path).into_iter().flatten();
+    entries.map(|entry| entry.name.to_string_lossy().into_owned()).filter(|name| is_asset(name)).collect()
 }
 
 /// Compares the metadata with the graph.

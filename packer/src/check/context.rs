@@ -114,7 +114,7 @@ impl Folder {
     /// The folder that the check was asked for.
     pub(super) fn root(path: &Path, target: CheckTarget) -> Self {
         // So that `.` has a name and a parent to look for tables in.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let path = paths::resolve(path).unwrap_or_else(|_| path.to_path_buf());
         Self { remake: remake(&path, target), prefix: String::new(), path }
     }
 
@@ -182,9 +182,14 @@ fn convert(name: &str, folder: &Path) -> String {
     let name = name.trim_end_matches(".aimodel");
     let mut command = format!("coreai-bundle convert SOURCE{}", variant(name));
     if let Some((base, kind)) = name.rsplit_once("_decode_") {
-        for (prefix, weights) in [("int8lin", "int8"), ("f16", "f16")] {
+        for (prefix, options) in [
+            ("int8lin", " --weights int8"),
+            ("f16", " --weights f16"),
+            ("int4q4_0", " --rule q4_0"),
+            ("int4absmax", " --rule absmax"),
+        ] {
             if kind.starts_with(prefix) {
-                command.push_str(&format!(" --weights {weights}"));
+                command.push_str(options);
             }
         }
         if kind.ends_with("_split") {

@@ -93,9 +93,9 @@ pub fn check(path: &Path, options: &Options<'_>) -> Result<CheckReport, CheckErr
 
 /// What the folder at `path` is, by what it holds.
 fn recognize(path: &Path) -> Result<CheckTarget, CheckError> {
-    let entries = std::fs::read_dir(path).map_err(FileError::on("list", path))?;
+    let entries = paths::list(path).map_err(FileError::on("list", path))?;
     let names: Vec<String> =
-        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
     let has = |name: &str| names.iter().any(|found| found == name);
     let has_asset = names.iter().any(|name| bundle::is_asset(name));
     let kind = manifest::Manifest::read(path).ok().map(|manifest| manifest.kind);

@@ -40,7 +40,7 @@ pub(super) fn check_bare(context: &mut Context<'_>, folder: &Folder) -> Result<(
 pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Option<GraphFacts>, FileError> {
     check_metadata(context, folder);
     let program = folder.path.join(PROGRAM);
-    let size = program.metadata().map_or(0, |metadata| metadata.len());
+    let size = paths::open(&program).map_or(0, |file| file.length());
     if size == 0 {
         context.report(&rules::PACKAGE_PROGRAM, folder, PROGRAM, "the program is missing or empty");
         return Ok(None);
@@ -82,7 +82,7 @@ fn check_metadata(context: &mut Context<'_>, folder: &Folder) {
 }
 
 fn check_hash(context: &mut Context<'_>, folder: &Folder, program: &Path) -> Result<(), FileError> {
-    let Ok(hash) = small::read(&folder.path.join(HASH), small::TEXT) else {
+    let Ok(hash) = paths::read(&folder.path.join(HASH), small::TEXT) else {
         context.report(&rules::PACKAGE_HASH_MISSING, folder, HASH, "the file is missing");
         return Ok(());
     };

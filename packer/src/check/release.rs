@@ -61,14 +61,12 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<(), Fi
 
 /// Names of the folders in a folder, sorted; hidden ones are leftovers.
 fn folders(folder: &Folder) -> Vec<String> {
-    let entries = std::fs::read_dir(&folder.path).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter(|entry| entry.path().is_dir())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+    let entries = paths::list(&folder.path).into_iter().flatten();
+    entries
+        .filter(|entry| paths::is_folder(&folder.path.join(&entry.name)))
+        .map(|entry| entry.name.to_string_lossy().into_owned())
         .filter(|name| !name.starts_with('.'))
-        .collect();
-    names.sort();
-    names
+        .collect()
 }
 
 /// License and manifest, and files outside of bundles and tables.
@@ -89,7 +87,7 @@ fn check_own_files(context: &mut Context<'_>, folder: &Folder) -> Result<(), Fil
 }
 
 fn check_card(context: &mut Context<'_>, folder: &Folder) {
-    let Ok(card) = small::read_text(&folder.path.join(CARD), small::TEXT) else {
+    let Ok(card) = paths::read_text(&folder.path.join(CARD), small::TEXT) else {
         context.report(&rules::RELEASE_CARD, folder, CARD, "the file is missing");
         return;
     };
