@@ -17,10 +17,11 @@ use crate::{digits, origin, template, terminal};
 /// The card is made from what the manifests record: it names what was measured, and what was not. Every byte is hashed again and compared
 /// with the manifests, then the tree is checked as `check` does; a tree with defects is not made.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
+  coreai-bundle release out -o release
   coreai-bundle release out/gemma4_e4b_qat_decode_int4lin out/gemma4_e4b_qat_decode_int4lin_aotc_h18p out/gemma4_e4b_qat_gather_raw -o release")]
 pub(crate) struct Arguments {
-    /// Bundles and table folders
+    /// Bundles and table folders, or folders and archives that hold them
     #[arg(required = true)]
     folders: Vec<PathBuf>,
     /// Folder to make

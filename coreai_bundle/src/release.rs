@@ -16,6 +16,7 @@ use serde::Serialize;
 use text::small;
 use text::terminal::{line, word};
 
+use crate::contents;
 use crate::origin::{Access, Opened, Opener};
 use crate::source::SourceSpec;
 
@@ -27,7 +28,7 @@ const APACHE: (&str, &str) = ("apache-2.0", include_str!("../../LICENSE"));
 /// What to make a release from.
 #[derive(Clone, Debug)]
 pub struct ReleaseRequest {
-    /// Bundles and table folders.
+    /// Bundles and table folders, or folders and archives that hold some.
     pub folders: Vec<PathBuf>,
     /// Folder to make.
     pub output: PathBuf,
@@ -88,7 +89,9 @@ impl ReleaseRequest {
     /// # Errors
     /// If the folders or the license cannot be read, the release would have defects, or it must not be replaced.
     pub fn make(&self, render: Renderer<'_>, opener: Opener<'_>) -> anyhow::Result<FinishedRelease> {
-        let members = Members::read(&self.folders)?;
+        let folders: Vec<PathBuf> =
+            self.folders.iter().flat_map(|folder| contents::parts_of_release(folder)).collect();
+        let members = Members::read(&folders)?;
         let base_model = self.base_model.clone().or_else(|| members.source.repository.clone());
         let base_model = base_model.context(
             "the manifests name no repository (the checkpoint was a folder): give --base-model OWNER/NAME",

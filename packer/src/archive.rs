@@ -19,7 +19,7 @@ use crate::files::{self, Kind};
 use crate::replace::{FileKind, Outputs};
 
 /// Data of every entry starts at a multiple of this many bytes: a page on Linux, a quarter of one on Apple's.
-pub const ALIGNMENT: u16 = 4096;
+pub const ALIGNMENT: u16 = paths::ALIGNMENT as u16;
 
 /// Why a release could not be packed.
 #[derive(Debug, thiserror::Error)]

@@ -187,3 +187,6 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

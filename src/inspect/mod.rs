@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod folder;
+mod outputs;
 mod package;
 mod tree;
 mod weights;
@@ -19,11 +20,13 @@ use crate::origin::{self, AccessArguments};
 use crate::progress::Bar;
 use crate::terminal::{self, STRONG, paint};
 
-/// Show what is in a checkpoint, an .aimodel, a bundle or a table folder
+/// Show what is in a checkpoint, an .aimodel, a bundle, a table folder, or a folder or archive of these
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   coreai-bundle inspect gemma-4-E4B-it-qat
   coreai-bundle inspect google/gemma-4-E4B-it-qat-q4_0-unquantized
+  coreai-bundle inspect out
+  coreai-bundle inspect release.zip/gpu-pipelined/gemma4_e4b_qat_decode_int4lin
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --blobs
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --graph --layer 5
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --weights --json
@@ -109,6 +112,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Inspected::Package(facts) => package::add(facts, shown.blobs, &mut lines),
         Inspected::Bundle(facts) => folder::add_bundle(facts, shown.blobs, &mut lines),
         Inspected::Tables(facts) => folder::add_tables(path, facts, &mut lines),
+        Inspected::Outputs(facts) => outputs::add(facts, &mut lines),
     }
     terminal::out().write_all(lines.0.as_bytes())?;
     Ok(ExitCode::SUCCESS)

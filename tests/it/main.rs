@@ -4,6 +4,7 @@
 
 mod adverse;
 mod aotc;
+mod archives;
 mod common;
 mod convert;
 mod dense;
@@ -28,6 +29,7 @@ mod resume;
 #[path = "../../aotc/tests/it/common/mod.rs"]
 mod scene;
 mod signals;
+mod sources;
 mod status;
 mod stopped;
 mod templates;

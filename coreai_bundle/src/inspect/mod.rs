@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod folder;
+mod outputs;
 mod package;
 mod page;
 mod tree;
@@ -10,10 +11,12 @@ mod weights;
 use std::path::PathBuf;
 
 use anyhow::bail;
+use packer::contents::{self, FolderKind};
 use serde::Serialize;
 
 pub use checkpoint::CheckpointSummary;
 pub use folder::{BundleSummary, TablesSummary};
+pub use outputs::{MemberSummary, OutputsSummary};
 pub use package::{BlobSummary, GraphSummary, PackageSummary, PortSummary};
 pub use page::write as write_page;
 pub use tree::FolderEntry;
@@ -60,6 +63,8 @@ pub enum Inspected {
     Bundle(BundleSummary),
     /// A table folder.
     Tables(TablesSummary),
+    /// A folder of these, a release, or an archive.
+    Outputs(OutputsSummary),
 }
 
 /// Looks at what is at a path, or at a repository of the Hub.
@@ -91,6 +96,8 @@ pub fn inspect(
         Ok(Inspected::Tables(TablesSummary::read(path)?))
     } else if is_bundle {
         Ok(Inspected::Bundle(BundleSummary::read(path, shown)?))
+    } else if let Some(holds @ (FolderKind::Outputs | FolderKind::Release)) = contents::kind_of(path) {
+        Ok(Inspected::Outputs(OutputsSummary::read(path, holds)?))
     } else {
         // What it is instead is said there.
         CheckpointSummary::read(what, access, opener)

@@ -10,14 +10,11 @@ use super::metadata::MetadataFacts;
 use super::tables::Needed;
 use super::{chunking, compiled, files, graph, metadata, package, rules, tables, tokenizer};
 use crate::FileError;
+use crate::contents::{COMPILED, is_asset};
 use crate::manifest;
 use crate::metadata::{EngineInputs, FILE_NAME};
 use crate::tokenizer::FOLDER as TOKENIZER_FOLDER;
 
-/// Suffix of a portable graph package.
-const PORTABLE: &str = ".aimodel";
-/// Suffix of an ahead-of-time compiled one.
-const COMPILED: &str = ".aimodelc";
 /// From this size on, an int4 graph must be compiled ahead of time for the iPhone.
 const LARGE: u64 = 2_000_000_000;
 
@@ -26,11 +23,6 @@ pub(super) struct BundleSummary {
     /// The tables that the bundle needs, if it needs any.
     pub(super) tables: Option<Needed>,
     pub(super) is_compiled: bool,
-}
-
-/// Whether a name is that of a graph package.
-pub(super) fn is_asset(name: &str) -> bool {
-    name.ends_with(PORTABLE) || name.ends_with(COMPILED)
 }
 
 /// Checks a bundle that is not part of a release: its tables are looked for beside it.

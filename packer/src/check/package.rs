@@ -16,11 +16,6 @@ const ASSET_VERSION: &str = "2.0";
 /// Files whose size is a multiple of this are read into memory by Apple's Linux loader instead of mapped.
 const PAGE: u64 = 4096;
 
-/// Whether a folder with these names in it is a graph package.
-pub(super) fn is_program_folder(names: &[String]) -> bool {
-    names.iter().any(|name| name == PROGRAM)
-}
-
 /// Whether a file belongs in a package.
 pub(super) fn expects(path: &str) -> bool {
     matches!(path, PROGRAM | HASH | METADATA)

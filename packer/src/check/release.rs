@@ -3,15 +3,12 @@
 use text::small;
 
 use super::context::{Context, Folder};
-use super::{CheckTarget, bundle, files, rules, tables};
+use super::{bundle, files, rules, tables};
 use crate::FileError;
+use crate::contents::{FolderKind, GRAPHS, TABLES};
 use crate::front_matter::FrontMatter;
 use crate::manifest;
 
-/// Folder of the bundles in a release.
-pub(crate) const GRAPHS: &str = "gpu-pipelined";
-/// Folder of the gather tables in a release.
-pub(crate) const TABLES: &str = "ios-frontend";
 const CARD: &str = "README.md";
 const LICENSE: &str = "LICENSE";
 
@@ -33,7 +30,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<(), Fi
 
     let (mut portable, mut compiled) = (0, 0);
     for name in &bundles {
-        let bundle_folder = folder.part(GRAPHS).below(name, CheckTarget::Bundle);
+        let bundle_folder = folder.part(GRAPHS).below(name, FolderKind::Bundle);
         let summary = bundle::check(context, &bundle_folder)?;
         if summary.is_compiled {
             compiled += 1;

@@ -9,16 +9,11 @@ use serde_json::{Map, Value};
 
 use super::context::{Context, Folder};
 use super::json::{self, Unreadable};
-use super::{CheckTarget, files, release, rules};
+use super::{files, rules};
 use crate::FileError;
+use crate::contents::{FolderKind, PER_LAYER, SAFETENSORS, TABLES, TABLES_META as META};
 use crate::manifest::{self, Manifest, ManifestKind};
 
-/// Shapes and constants of the tables.
-const META: &str = "meta.json";
-/// The per-layer table, by which a folder is recognized.
-const PER_LAYER: &str = "embed_per_layer.i8";
-/// Suffix of Apple's own form of the per-layer table.
-const SAFETENSORS: &str = "_ple.safetensors";
 /// Files of f32 row scales.
 const SCALES: [&str; 2] = ["embed_per_layer.scale.f32", "embed_tokens.scale.f32"];
 
@@ -40,12 +35,6 @@ pub(super) struct TablesSummary {
     stamp: Option<Digest>,
     rows: Option<u64>,
     width: Option<u64>,
-}
-
-/// Whether a folder with these names in it holds tables.
-pub(super) fn is_table_folder(names: &[String]) -> bool {
-    let is_table = |name: &String| name == PER_LAYER || name.ends_with(SAFETENSORS);
-    names.iter().any(is_table) || names.iter().any(|name| name == META)
 }
 
 /// Extents that `meta.json` states.
@@ -306,7 +295,7 @@ fn summarize(path: &Path) -> TablesSummary {
 /// Table folders of the release that holds the bundle, or in the folder that holds it.
 fn beside(bundle: &Path) -> Vec<PathBuf> {
     let Some(parent) = bundle.parent() else { return Vec::new() };
-    let release = parent.parent().map(|root| root.join(release::TABLES));
+    let release = parent.parent().map(|root| root.join(TABLES));
     let places = release.into_iter().chain([parent.to_path_buf()]);
     let inside = |place: PathBuf| {
         let entries = paths::list(&place).into_iter().flatten();
@@ -365,5 +354,5 @@ pub(super) fn below(folder: &Folder, names: &[String]) -> Vec<Folder> {
         let kind = Manifest::read(&path).ok().map(|manifest| manifest.kind);
         paths::is_file(&path.join(META)) || paths::is_file(&path.join(PER_LAYER)) || kind == Some(ManifestKind::Tables)
     };
-    names.iter().filter(is_tables).map(|name| folder.below(name, CheckTarget::Tables)).collect()
+    names.iter().filter(is_tables).map(|name| folder.below(name, FolderKind::Tables)).collect()
 }

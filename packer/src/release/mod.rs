@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use output::StagedDirectory;
 
 use self::member::Member;
-use crate::check::{GRAPHS, TABLES};
+use crate::contents::{GRAPHS, TABLES};
 use crate::files::{self, FileError};
 use crate::manifest::{self, Manifest, ManifestError, ManifestKind, Provenance, SourceRecord};
 use crate::metadata::MetadataError;
