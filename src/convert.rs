@@ -282,7 +282,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let watchers = Watchers { bytes: &bytes, positions: &positions, render: &template::render };
     let finished = match job.run(watchers)? {
         RunOutcome::Made(finished) => finished,
-        RunOutcome::Published(manifests) => return published::print(&conversion.run.output, common.json, &manifests),
+        RunOutcome::Published(manifests) => {
+            return published::print(&conversion.run.output, common.json, &manifests);
+        }
     };
     let note = "the outputs are complete, but their report could not be written";
     let report = job.write_report(&finished).context(note)?;

@@ -115,7 +115,12 @@ impl From<Rule> for Treatment {
 
 impl Arguments {
     fn request(&self) -> anyhow::Result<EvalRequest> {
-        let bundles = self.bundles.iter().map(|bundle| all_bundles(bundle)).collect::<anyhow::Result<Vec<_>>>()?.concat();
+        let bundles = self
+            .bundles
+            .iter()
+            .map(|bundle| all_bundles(bundle))
+            .collect::<anyhow::Result<Vec<_>>>()?
+            .concat();
         let number = |typed: Option<NonZeroUsize>| typed.map(NonZeroUsize::get);
         Ok(EvalRequest {
             bundles: bundles.iter().map(|bundle| self.how.runnable(bundle)).collect(),

@@ -49,7 +49,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Form::Raw => {
             let tables = match write_folder(&run, &model, &bar)? {
                 RunOutcome::Made(tables) => tables,
-                RunOutcome::Published(manifests) => return published::print(&run.output, common.json, &manifests),
+                RunOutcome::Published(manifests) => {
+                    return published::print(&run.output, common.json, &manifests);
+                }
             };
             let (path, bytes) = (tables.path.display(), digits::bytes(tables.bytes));
             let text = format!("{path}  tables, {bytes}\nstamp {}", tables.stamp);

@@ -13,8 +13,27 @@ const PUBLISHER: &str = "google";
 /// Words of those checkpoints' names besides the size, of the small one that comes with this project, and of folders whose name says
 /// nothing about what is in them.
 const PUBLISHED: [&str; 21] = [
-    "gemma", "gemma4", "4", "it", "pt", "qat", "q4", "0", "q4_0", "int4", "mobile", "unquantized", "hf", "bf16", "ct", "tiny",
-    "model", "models", "checkpoint", "weights", "source",
+    "gemma",
+    "gemma4",
+    "4",
+    "it",
+    "pt",
+    "qat",
+    "q4",
+    "0",
+    "q4_0",
+    "int4",
+    "mobile",
+    "unquantized",
+    "hf",
+    "bf16",
+    "ct",
+    "tiny",
+    "model",
+    "models",
+    "checkpoint",
+    "weights",
+    "source",
 ];
 /// Characters of a checkpoint's own name that are kept: file names with suffixes must not become too long.
 const LONGEST: usize = 100;
@@ -36,7 +55,8 @@ impl ModelName {
     /// configuration's shape, and `_qat` if the name says so. Folders count as theirs if their name has no other word. Every other
     /// checkpoint, such as a fine-tune, keeps its own name.
     pub fn new(origin: &str, config: &DecoderConfig) -> Self {
-        let (owner, name) = origin.rsplit_once('/').map_or((None, origin), |(owner, name)| (Some(owner), name));
+        let (owner, name) =
+            origin.rsplit_once('/').map_or((None, origin), |(owner, name)| (Some(owner), name));
         let words: Vec<String> = name
             .split(|letter: char| !letter.is_ascii_alphanumeric())
             .filter(|word| !word.is_empty())
@@ -92,7 +112,8 @@ impl ModelName {
 
 /// A checkpoint's own name as a file name; none if nothing of it can be one.
 fn own_name(name: &str) -> Option<String> {
-    let plain = |letter: char| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '_' };
+    let plain =
+        |letter: char| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '_' };
     let name: String = name.chars().map(plain).take(LONGEST).collect();
     let name = name.trim_matches(['.', '_', '-']);
     ModelName::given(name).map(|name| name.0)
@@ -121,7 +142,8 @@ mod tests {
     fn name(origin: &str) -> String {
         let config = fixtures::data::folder().join("configs");
         let config = std::fs::read_dir(config).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
-        ModelName::new(origin, &DecoderConfig::from_json(&std::fs::read(config).unwrap()).unwrap()).to_string()
+        ModelName::new(origin, &DecoderConfig::from_json(&std::fs::read(config).unwrap()).unwrap())
+            .to_string()
     }
 
     #[test]

@@ -59,7 +59,13 @@ fn bundles_in(path: &Path) -> Option<Vec<PathBuf>> {
         FolderKind::Package => true,
         _ => false,
     };
-    Some(members(path).iter().filter(|member| is_meant(member)).map(|member| path.join(&member.path)).collect())
+    Some(
+        members(path)
+            .iter()
+            .filter(|member| is_meant(member))
+            .map(|member| path.join(&member.path))
+            .collect(),
+    )
 }
 
 /// Whether a bundle is for one kind of device, whose compiler made its graph.

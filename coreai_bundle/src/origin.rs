@@ -54,8 +54,7 @@ impl Opener<'_> {
             SourceSpec::Repository { id, revision } => (id, revision.as_deref().unwrap_or("main")),
         };
         let settings = Settings { cancelled: self.cancelled, ..Settings::from_environment() };
-        let repository =
-            HubCheckpoint { id, revision, download: access.download, progress: self.progress };
+        let repository = HubCheckpoint { id, revision, download: access.download, progress: self.progress };
         let opened = open_repository(settings, &repository);
         self.progress.finish();
         Ok(Opened { source: opened?, name: id.clone() })

@@ -44,7 +44,10 @@ impl Checked {
     /// If it is not one, has defects, or cannot be read.
     pub fn new(folder: &Path, render: Renderer<'_>) -> anyhow::Result<Self> {
         if paths::archive_of(folder).is_some() {
-            bail!("{} is an archive: publish the folder of the release that it was packed from", folder.display());
+            bail!(
+                "{} is an archive: publish the folder of the release that it was packed from",
+                folder.display()
+            );
         }
         let report = check::check(folder, &Options::new(render))?;
         if report.target != packer::contents::FolderKind::Release {

@@ -48,7 +48,8 @@ impl SourceSpec {
     /// # Errors
     /// If it is neither there nor an address or name of a repository, or contradicts `revision`.
     pub fn parse(typed: &str, revision: Option<&str>) -> anyhow::Result<Self> {
-        if let Some(path) = [typed, typed.trim()].map(Path::new).into_iter().find(|path| path.exists()) {
+        let is_here = |path: &&Path| path.exists() || paths::archive_of(path).is_some();
+        if let Some(path) = [typed, typed.trim()].map(Path::new).into_iter().find(is_here) {
             if revision.is_some() {
                 bail!("{} is a folder: --revision is for repositories of the Hub", path.display());
             }

@@ -74,7 +74,9 @@ pub fn members(path: &Path) -> Vec<Member> {
         Some(FolderKind::Release) => {
             let part = |part: &str| {
                 let found = members_below(&path.join(part)).into_iter();
-                found.map(|member| Member { path: format!("{part}/{}", member.path), ..member }).collect::<Vec<_>>()
+                found
+                    .map(|member| Member { path: format!("{part}/{}", member.path), ..member })
+                    .collect::<Vec<_>>()
             };
             [part(GRAPHS), part(TABLES)].concat()
         }
@@ -99,8 +101,7 @@ fn members_below(path: &Path) -> Vec<Member> {
 /// What a folder is, if it is one thing.
 fn single_kind(path: &Path) -> Option<FolderKind> {
     let entries = paths::list(path).ok()?;
-    let names: Vec<String> =
-        entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
+    let names: Vec<String> = entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
     let has = |name: &str| names.iter().any(|found| found == name);
     let stated = Manifest::read(path).ok().map(|manifest| manifest.kind);
     if has(GRAPHS) || has(TABLES) || stated == Some(ManifestKind::Release) {
@@ -112,7 +113,10 @@ fn single_kind(path: &Path) -> Option<FolderKind> {
         || has(tokenizer::FOLDER)
     {
         Some(FolderKind::Bundle)
-    } else if has(TABLES_META) || names.iter().any(|name| is_table(name)) || stated == Some(ManifestKind::Tables) {
+    } else if has(TABLES_META)
+        || names.iter().any(|name| is_table(name))
+        || stated == Some(ManifestKind::Tables)
+    {
         Some(FolderKind::Tables)
     } else if has(bundle_metadata::FILE_NAME) {
         Some(FolderKind::Bundle)
@@ -120,4 +124,3 @@ fn single_kind(path: &Path) -> Option<FolderKind> {
         None
     }
 }
-

@@ -57,8 +57,7 @@ impl Archive {
     pub(crate) fn open(path: &Path) -> io::Result<Arc<Self>> {
         let file = small::open_regular(path)?;
         let metadata = file.metadata()?;
-        let stamp =
-            (metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+        let stamp = (metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, archive)) = opened.get(path)
             && *known == stamp
@@ -143,7 +142,9 @@ impl Directory {
         let mut record = [0; END as usize];
         file.read_exact_at(&mut record, end)?;
         if !record.starts_with(b"PK\x05\x06") {
-            return Err(refused("does not end as an archive: the copy or download is not complete, or it has a comment"));
+            return Err(refused(
+                "does not end as an archive: the copy or download is not complete, or it has a comment",
+            ));
         }
         let mut directory = Directory {
             count: u64::from(u16_at(&record, 10)),

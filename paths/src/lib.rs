@@ -85,9 +85,8 @@ fn not_found() -> io::Error {
 
 /// The archive that a path leads into, or is.
 pub fn archive_of(path: &Path) -> Option<PathBuf> {
-    let is_named = |path: &&Path| {
-        path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"))
-    };
+    let is_named =
+        |path: &&Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
     path.ancestors().filter(is_named).find(|path| path.is_file()).map(Path::to_owned)
 }
 
@@ -97,9 +96,9 @@ pub fn archive_of(path: &Path) -> Option<PathBuf> {
 /// If there is none, it is something else, or the archive is not one of `pack`.
 pub fn open(path: &Path) -> io::Result<FileRange> {
     match place(path)? {
-        Place::Archive(archive, inner) if !inner.is_empty() => archive.file(&inner).ok_or_else(|| {
-            if archive.holds(&inner) { ErrorKind::IsADirectory.into() } else { not_found() }
-        }),
+        Place::Archive(archive, inner) if !inner.is_empty() => archive
+            .file(&inner)
+            .ok_or_else(|| if archive.holds(&inner) { ErrorKind::IsADirectory.into() } else { not_found() }),
         _ => FileRange::whole(small::open_regular(path)?),
     }
 }

@@ -12,7 +12,8 @@ pub(super) fn add(facts: &OutputsSummary, lines: &mut Lines) {
     for member in &facts.members {
         let gate = member.gate_passed.map(|passed| if passed { "gate passed" } else { "gate FAILED" });
         let known = [member.variant.as_deref(), member.weights.as_deref(), gate];
-        let known: Vec<String> = known.into_iter().flatten().map(|fact| format!("{}, ", word(fact))).collect();
+        let known: Vec<String> =
+            known.into_iter().flatten().map(|fact| format!("{}, ", word(fact))).collect();
         let size = digits::bytes(member.bytes);
         lines.field(noun(member.kind), format!("{}, {}{size}", word(&member.path), known.concat()));
     }

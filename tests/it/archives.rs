@@ -54,7 +54,8 @@ fn commands_do_with_archives_what_they_do_with_folders() {
     assert_eq!(dir.json(&["diff", "out", "out.zip", "--json"])["equal"], true);
     assert_eq!(dir.json(&["diff", "out.zip", "out", "--quick", "--json"])["equal"], true);
     let tables = "out.zip/gemma4_e4b_qat_gather_raw";
-    let with_tables = [&["run", &format!("out/{NAME}"), "--tables", tables][..], &run].concat();
+    let bundle = format!("out/{NAME}");
+    let with_tables = [&["run", &bundle, "--tables", tables][..], &run].concat();
     assert_eq!(dir.json(&with_tables)["text"], dir.json(&[&["run", "out.zip"][..], &run].concat())["text"]);
     assert_eq!(dir.names("."), ["out", "out.zip"], "nothing was unpacked");
 }
@@ -67,18 +68,29 @@ fn a_folder_with_one_bundle_stands_for_it() {
         dir.ok(&["gate", place, "--oracle", &oracle]);
         let inspected = dir.json(&["inspect", place, "--json"]);
         assert_eq!((&inspected["kind"], &inspected["holds"]), (&json!("folder"), &json!("outputs")));
-        let members: Vec<&str> =
-            inspected["members"].as_array().unwrap().iter().map(|member| member["kind"].as_str().unwrap()).collect();
+        let members: Vec<&str> = inspected["members"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|member| member["kind"].as_str().unwrap())
+            .collect();
         assert_eq!(members, ["bundle", "tables"]);
         let checked = dir.json(&["check", place, "--json"]);
-        assert_eq!((&checked["target"], checked["members"].as_array().unwrap().len()), (&json!("outputs"), 2));
+        assert_eq!(
+            (&checked["target"], checked["members"].as_array().unwrap().len()),
+            (&json!("outputs"), 2)
+        );
     }
     // A defect of a member is one of the folder.
     fs::write(dir.path(&format!("out/{NAME}/tokenizer/tokenizer_config.json")), "{}").unwrap();
     assert!(!dir.command(&["check", "out"]).output().unwrap().status.success());
     let paths = of_folder(&dir, &["check", "out", "--json"]);
     let paths = paths["findings"].as_array().unwrap().iter().map(|finding| finding["path"].as_str().unwrap());
-    assert!(paths.clone().any(|path| path == format!("{NAME}/tokenizer/tokenizer_config.json")), "{:?}", paths.collect::<Vec<_>>());
+    assert!(
+        paths.clone().any(|path| path == format!("{NAME}/tokenizer/tokenizer_config.json")),
+        "{:?}",
+        paths.collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -112,7 +124,8 @@ fn where_one_bundle_is_needed_several_are_listed() {
 #[test]
 fn a_release_is_made_of_an_output_folder_or_its_archive() {
     let dir = packed();
-    let license = ["--base-model", "google/gemma-4-tiny", "--license-id", "apache-2.0", "--license", "LICENSE"];
+    let license =
+        ["--base-model", "google/gemma-4-tiny", "--license-id", "apache-2.0", "--license", "LICENSE"];
     fs::write(dir.path("LICENSE"), "terms").unwrap();
     let parts = [format!("out/{NAME}"), "out/gemma4_e4b_qat_gather_raw".to_owned()];
     let sources: [Vec<&str>; 3] = [vec![&parts[0], &parts[1]], vec!["out"], vec!["out.zip"]];
@@ -129,7 +142,10 @@ fn a_release_is_made_of_an_output_folder_or_its_archive() {
     assert_eq!(dir.json(&["inspect", "release.zip", "--json"])["holds"], "release");
     let run = ["--prompt", "Count up: 1, 2, 3,", "-n", "2", "--raw"];
     let named = format!("release.zip/gpu-pipelined/{NAME}");
-    assert_eq!(dir.ok(&[&["run", &named][..], &run].concat()), dir.ok(&[&["run", "1/release"][..], &run].concat()));
+    assert_eq!(
+        dir.ok(&[&["run", &named][..], &run].concat()),
+        dir.ok(&[&["run", "1/release"][..], &run].concat())
+    );
 }
 
 #[test]
@@ -141,8 +157,12 @@ fn a_changed_byte_of_an_archive_is_a_defect() {
     bytes[at + 5] ^= 1;
     fs::write(dir.path("out.zip"), bytes).unwrap();
     let report = of_folder(&dir, &["check", "out.zip", "--json"]);
-    let ids: Vec<&str> =
-        report["findings"].as_array().unwrap().iter().map(|finding| finding["id"].as_str().unwrap()).collect();
+    let ids: Vec<&str> = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["id"].as_str().unwrap())
+        .collect();
     assert!(ids.contains(&"manifest.digest"), "{ids:?}");
 }
 
@@ -151,7 +171,8 @@ fn archives_of_other_tools_are_named() {
     let dir = packed();
     let whole = fs::read(dir.path("out.zip")).unwrap();
     fs::write(dir.path("cut.zip"), &whole[..whole.len() / 2]).unwrap();
-    for command in [&["inspect", "cut.zip"][..], &["check", "cut.zip"], &["run", "cut.zip", "--prompt", "x"]] {
+    for command in [&["inspect", "cut.zip"][..], &["check", "cut.zip"], &["run", "cut.zip", "--prompt", "x"]]
+    {
         let message = dir.fails(command);
         assert!(message.contains("cut.zip does not end as an archive"), "{command:?}: {message}");
     }

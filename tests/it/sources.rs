@@ -85,15 +85,46 @@ fn wrong_things(dir: &Dir) -> Vec<String> {
     let made = dir.json(&["convert", "good", "-o", "made", "--name", "m", "--json"]);
     assert_eq!(made["event"], "done");
 
-    let files = ["good/model.safetensors", "good/config.json", "made/m_decode_int4lin/m_decode_int4lin.aimodel/main.mlirb"];
+    let files = [
+        "good/model.safetensors",
+        "good/config.json",
+        "made/m_decode_int4lin/m_decode_int4lin.aimodel/main.mlirb",
+    ];
     let files = files.into_iter().chain(["it.gguf", "it.zip", "pytorch_model.bin", "it.tar.gz", "notes.txt"]);
     let files = files.map(|name| if name.contains('/') { name.to_owned() } else { format!("files/{name}") });
     let folders = [
-        "pointer-model", "pointer-tokenizer", "pointer-config", "adapter", "mlx", "bitsandbytes", "gptq", "awq",
-        "compressed-tensors", "no-index", "few-shards", "half-shards", "half", "above", "other-name", "only-gguf", "only-bin",
-        "models--me--two", "models--me--none", "qwen", "gemma3", "empty", "unknown", "long-tokenizer", "made",
-        "made/m_decode_int4lin", "made/m_decode_int4lin/m_decode_int4lin.aimodel", "made/m_gather_raw", "nowhere",
-        "nowhere/at/all", "~/it", "",
+        "pointer-model",
+        "pointer-tokenizer",
+        "pointer-config",
+        "adapter",
+        "mlx",
+        "bitsandbytes",
+        "gptq",
+        "awq",
+        "compressed-tensors",
+        "no-index",
+        "few-shards",
+        "half-shards",
+        "half",
+        "above",
+        "other-name",
+        "only-gguf",
+        "only-bin",
+        "models--me--two",
+        "models--me--none",
+        "qwen",
+        "gemma3",
+        "empty",
+        "unknown",
+        "long-tokenizer",
+        "made",
+        "made/m_decode_int4lin",
+        "made/m_decode_int4lin/m_decode_int4lin.aimodel",
+        "made/m_gather_raw",
+        "nowhere",
+        "nowhere/at/all",
+        "~/it",
+        "",
     ];
     let addresses = [
         "https://github.com/me/it",
@@ -122,7 +153,10 @@ fn every_wrong_source_has_its_own_message() {
         text(&output.stderr)
     };
     for source in &sources {
-        all += &format!("$ coreai-bundle convert {source:?} -o out\n{}", fails(&["convert", source, "-o", "out"]));
+        all += &format!(
+            "$ coreai-bundle convert {source:?} -o out\n{}",
+            fails(&["convert", source, "-o", "out"])
+        );
     }
     for arguments in [
         &["convert", "hf://me/it@v1", "--revision", "v2", "-o", "out"][..],
@@ -188,8 +222,33 @@ fn addresses_of_the_hub_are_read_by_every_command() {
     }
     run(&["convert", &format!("{endpoint}/{id}/tree/{commit}"), "--no-tables"]);
     let manifest = fs::read_to_string(dir.path("gemma4_e4b-coreai/gemma4_e4b_decode_int4lin/manifest.json"));
-    let manifest: Value = serde_json::from_str(&manifest.unwrap_or_else(|error| panic!("{error}: {:?}", dir.names(".")))).unwrap();
-    assert_eq!((&manifest["source"]["repository"], &manifest["source"]["revision"]), (&json!(id), &json!(commit)));
+    let manifest: Value =
+        serde_json::from_str(&manifest.unwrap_or_else(|error| panic!("{error}: {:?}", dir.names("."))))
+            .unwrap();
+    assert_eq!(
+        (&manifest["source"]["repository"], &manifest["source"]["revision"]),
+        (&json!(id), &json!(commit))
+    );
+}
+
+#[test]
+fn wrong_repositories_are_recognized_by_their_files() {
+    let (hub, dir) = (Hub::start().unwrap(), Dir::new());
+    for (id, file, words) in [
+        ("me/it-GGUF", "it-Q4_0.gguf", "me/it-GGUF is GGUF"),
+        ("me/it-lora", "adapter_config.json", "me/it-lora holds a LoRA adapter"),
+        ("me/it-old", "pytorch_model.bin", "me/it-old holds weights as pickled"),
+        ("me/it-none", "notes.txt", "me/it-none holds neither model.safetensors nor"),
+    ] {
+        write(&dir, &format!("{id}/{file}"), "{}");
+        write(&dir, &format!("{id}/config.json"), "{}");
+        hub.add_folder(id, &dir.path(id)).unwrap();
+        fs::remove_dir_all(dir.path(id)).unwrap();
+        let mut command = dir.command(&["convert", id]);
+        let output =
+            command.env("HF_ENDPOINT", hub.endpoint()).env("HF_HOME", dir.path("home")).output().unwrap();
+        assert!(text(&output.stderr).contains(words), "{id}: {}", text(&output.stderr));
+    }
 }
 
 #[test]
@@ -210,6 +269,9 @@ fn outputs_are_named_after_the_checkpoint_and_its_rule() {
     let mut command = dir.command(&["convert", "."]);
     let output = command.current_dir(dir.path("Support-Bot")).output().unwrap();
     let message = text(&output.stderr);
-    assert!(message.contains("not written into the checkpoint's folder") && message.contains("-o"), "{message}");
+    assert!(
+        message.contains("not written into the checkpoint's folder") && message.contains("-o"),
+        "{message}"
+    );
     assert!(!dir.path("Support-Bot/Support-Bot-coreai").exists());
 }

@@ -58,7 +58,8 @@ fn refuse_quantized(part: &Fields<'_>) -> Result<(), ConfigError> {
     let quantized = |name: &str, by: String| Err(ConfigError::Quantized { field: part.field(name), by });
     if let Some(settings) = part.get("quantization_config") {
         let method = settings.get("quant_method").and_then(Value::as_str);
-        let by = method.map_or("another tool".to_owned(), |method| word(&shortened(method, QUOTED)).to_string());
+        let by =
+            method.map_or("another tool".to_owned(), |method| word(&shortened(method, QUOTED)).to_string());
         // MLX writes its settings twice, the second time without a method.
         let is_mlx = method.is_none() && part.get("quantization").is_some();
         return quantized("quantization_config", if is_mlx { "MLX".to_owned() } else { by });

@@ -13,8 +13,8 @@ use text::names;
 use super::fingerprint::fingerprint;
 use super::stamp::Stamp;
 use super::{
-    Fingerprint, Header, INDEX_FILE, Identity, MAX_INDEX_BYTES, Mistake, SINGLE_FILE, ShardIndex, Source, SourceError,
-    TensorEntry, advice, header_len, is_plain_file_name, merge_shards, mistake, parse_header,
+    Fingerprint, Header, INDEX_FILE, Identity, MAX_INDEX_BYTES, Mistake, SINGLE_FILE, ShardIndex, Source,
+    SourceError, TensorEntry, advice, header_len, is_plain_file_name, merge_shards, mistake, parse_header,
 };
 
 /// Largest side file that is read, in bytes. The tokenizer, the largest real one, has some 30 MB.

@@ -79,14 +79,21 @@ fn other_families_are_named() {
         config["architectures"] = architectures;
         let error = read(&config).unwrap_err();
         assert!(matches!(error, ConfigError::Family { .. }), "{error}");
-        assert!(error.to_string().contains(found) && error.to_string().contains("gemma4_unified_text"), "{error}");
+        assert!(
+            error.to_string().contains(found) && error.to_string().contains("gemma4_unified_text"),
+            "{error}"
+        );
     }
 }
 
 #[test]
 fn weights_of_other_quantizers_are_named() {
     for (pointer, settings, by) in [
-        ("/quantization_config", json!({"quant_method": "bitsandbytes", "load_in_4bit": true}), "bitsandbytes"),
+        (
+            "/quantization_config",
+            json!({"quant_method": "bitsandbytes", "load_in_4bit": true}),
+            "bitsandbytes",
+        ),
         ("/quantization_config", json!({"quant_method": "gptq", "bits": 4}), "gptq"),
         ("/text_config/quantization_config", json!({}), "another tool"),
         ("/quantization", json!({"group_size": 64, "bits": 4}), "MLX"),
@@ -95,7 +102,8 @@ fn weights_of_other_quantizers_are_named() {
         set(&mut config, pointer, Some(settings));
         let error = read(&config).unwrap_err().to_string();
         let field = pointer[1..].replace('/', ".");
-        let expected = format!("config.json: {field} says that the weights were quantized with {by}, whose codes");
+        let expected =
+            format!("config.json: {field} says that the weights were quantized with {by}, whose codes");
         assert!(error.starts_with(&expected), "{error}");
     }
     // MLX writes its settings under both names.

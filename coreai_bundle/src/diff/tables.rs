@@ -46,9 +46,8 @@ pub(super) fn compare(
     found: &ByteDifference,
 ) -> anyhow::Result<Option<TableDifference>> {
     let meta = left.with_file_name("meta.json");
-    let meta: Option<Value> = paths::read(&meta, ::text::small::JSON)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
+    let meta: Option<Value> =
+        paths::read(&meta, ::text::small::JSON).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let columns = meta.and_then(|meta| columns(name, &meta));
     let (Some(columns), true) = (columns, found.left_bytes == found.right_bytes) else { return Ok(None) };
     let width: usize = if name.ends_with(".i8") { 1 } else { 4 };

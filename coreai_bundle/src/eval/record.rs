@@ -15,7 +15,10 @@ use crate::outputs;
 /// Puts the figures into a bundle's manifest.
 pub(super) fn write(evaluation: &Evaluation, found: &EvaluatedBundle, bundle: &Path) -> anyhow::Result<()> {
     if let Some(archive) = paths::archive_of(bundle) {
-        bail!("--record writes into the bundle's manifest, and {} is an archive: unpack it, or record before packing", archive.display());
+        bail!(
+            "--record writes into the bundle's manifest, and {} is an archive: unpack it, or record before packing",
+            archive.display()
+        );
     }
     let mut manifest = Manifest::read(bundle).with_context(|| {
         format!("the figures of {} cannot be recorded without a manifest", bundle.display())

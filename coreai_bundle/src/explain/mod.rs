@@ -5,8 +5,8 @@ mod source;
 
 use std::path::Path;
 
-use aimodel::package::PROGRAM;
 use anyhow::bail;
+use packer::contents::kind_of;
 
 pub use packed::{ExplainedCodes, PackedBlock};
 pub use source::{ExplainedFit, ExplainedLattice, ScaleInterval, SourceBlock};
@@ -25,9 +25,10 @@ pub struct BlockPlace<'a> {
     pub block: u64,
 }
 
-/// Whether this is a package or a bundle, and not a checkpoint.
+/// Whether this is a package or a bundle, or a folder or archive of them, and not a checkpoint.
 pub fn is_bundle(path: &Path) -> bool {
-    [PROGRAM, packer::metadata::FILE_NAME].iter().any(|name| paths::exists(&path.join(name)))
+    let is_checkpoint = paths::exists(&path.join(::checkpoint::config::CONFIG_FILE));
+    !is_checkpoint && kind_of(path).is_some()
 }
 
 /// The name that is meant: one that is equal, or the only one that ends this way.

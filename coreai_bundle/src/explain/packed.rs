@@ -10,6 +10,7 @@ use half::f16;
 use serde::Serialize;
 
 use super::{BlockPlace, find};
+use crate::contents;
 
 /// Weights that are shown of a tensor that is not in blocks.
 const SHOWN: u64 = 32;
@@ -53,7 +54,7 @@ impl PackedBlock {
     /// # Errors
     /// If there is no such block, or it cannot be read.
     pub fn read(path: &Path, place: BlockPlace<'_>) -> anyhow::Result<Self> {
-        let path = &BundlePaths::find(path)?.package;
+        let path = &BundlePaths::find(&contents::one_bundle(path)?)?.package;
         let package = Package::open(path)?;
         let weights = package.weights();
         let names: Vec<&str> = weights.iter().map(Weight::name).collect();

@@ -1,6 +1,5 @@
 //! A block of a checkpoint: its values, its lattice, and what each rule does to it.
 
-
 use anyhow::{Context, bail};
 use checkpoint::source::{Dtype, Source};
 use converter::quant::lattice::{Recovered, recover};

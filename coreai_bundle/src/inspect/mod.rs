@@ -10,7 +10,7 @@ mod weights;
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use packer::contents::{self, FolderKind};
 use serde::Serialize;
 
@@ -78,6 +78,7 @@ pub fn inspect(
     opener: Opener<'_>,
 ) -> anyhow::Result<Inspected> {
     let Some(path) = what.path() else { return CheckpointSummary::read(what, access, opener) };
+    paths::kind(path).with_context(|| format!("cannot look at {}", path.display()))?;
     let holds = |name: &str| paths::exists(&path.join(name));
     if holds(aimodel::package::PROGRAM) {
         return Ok(Inspected::Package(PackageSummary::read(

@@ -352,7 +352,9 @@ pub(super) fn below(folder: &Folder, names: &[String]) -> Vec<Folder> {
     let is_tables = |name: &&String| {
         let path = folder.path.join(name.as_str());
         let kind = Manifest::read(&path).ok().map(|manifest| manifest.kind);
-        paths::is_file(&path.join(META)) || paths::is_file(&path.join(PER_LAYER)) || kind == Some(ManifestKind::Tables)
+        paths::is_file(&path.join(META))
+            || paths::is_file(&path.join(PER_LAYER))
+            || kind == Some(ManifestKind::Tables)
     };
     names.iter().filter(is_tables).map(|name| folder.below(name, FolderKind::Tables)).collect()
 }

@@ -17,7 +17,9 @@ pub(in crate::source) fn of_file(path: &Path) -> Mistake {
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
     let path = path.to_owned();
-    if ends(&[".safetensors", ".safetensors.index.json"]) || ["config.json", "tokenizer.json"].contains(&&*name) {
+    if ends(&[".safetensors", ".safetensors.index.json"])
+        || ["config.json", "tokenizer.json"].contains(&&*name)
+    {
         Mistake::Weights { path }
     } else if ends(&[".gguf"]) {
         Mistake::Gguf { name: path.display().to_string() }

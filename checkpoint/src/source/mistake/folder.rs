@@ -19,13 +19,11 @@ const MOST_FOLDERS: usize = 1000;
 
 /// What a folder without the weights of a checkpoint is. `files` are its regular files, sorted; none if nothing is recognized.
 pub(in crate::source) fn of_folder(dir: &Path, files: &[String]) -> Option<Mistake> {
-    let holds = |name: &str| files.iter().any(|file| file == name);
-    let first = |endings: &[&str]| files.iter().find(|file| endings.iter().any(|end| file.ends_with(end)));
     let owned = || dir.to_owned();
     if let Some(what) = output_of_this_tool(dir, files) {
         return Some(Mistake::Output { dir: owned(), what });
     }
-    if holds(ADAPTER) {
+    if is_adapter(files) {
         return Some(Mistake::Adapter { dir: owned(), base: base_of_adapter(dir) });
     }
     if let Some(file) = unfinished(dir, files) {
@@ -39,11 +37,8 @@ pub(in crate::source) fn of_folder(dir: &Path, files: &[String]) -> Option<Mista
     if !weights.is_empty() {
         return Some(Mistake::OtherNames { dir: owned(), names: weights });
     }
-    if first(&[".gguf"]).is_some() {
-        return Some(Mistake::Gguf { name: dir.display().to_string() });
-    }
-    if first(&[".bin", ".pt", ".pth"]).is_some() {
-        return Some(Mistake::Pickle { name: dir.display().to_string() });
+    if let Some(mistake) = of_names(dir, files) {
+        return Some(mistake);
     }
     let below = checkpoints_below(dir);
     if !below.is_empty() {
@@ -53,11 +48,31 @@ pub(in crate::source) fn of_folder(dir: &Path, files: &[String]) -> Option<Mista
     is_empty.then(|| Mistake::Empty { dir: owned() })
 }
 
+/// What a folder or repository without the weights of a checkpoint is by the names of its files; none if they say nothing.
+pub(in crate::source) fn of_names(place: &Path, files: &[String]) -> Option<Mistake> {
+    let has = |endings: &[&str]| files.iter().any(|file| endings.iter().any(|end| file.ends_with(end)));
+    if is_adapter(files) {
+        Some(Mistake::Adapter { dir: place.to_owned(), base: None })
+    } else if has(&[".gguf"]) {
+        Some(Mistake::Gguf { name: place.display().to_string() })
+    } else if has(&[".bin", ".pt", ".pth"]) {
+        Some(Mistake::Pickle { name: place.display().to_string() })
+    } else {
+        None
+    }
+}
+
+fn is_adapter(files: &[String]) -> bool {
+    files.iter().any(|file| file == ADAPTER)
+}
+
 /// What is wrong if shards that an index names are not among the files.
 pub(in crate::source) fn of_shards(dir: &Path, files: &[String], index: &ShardIndex) -> Option<Mistake> {
     let shards = index.shards();
-    let missing: Vec<&&str> =
-        shards.iter().filter(|shard| files.binary_search_by(|file| file.as_str().cmp(shard)).is_err()).collect();
+    let missing: Vec<&&str> = shards
+        .iter()
+        .filter(|shard| files.binary_search_by(|file| file.as_str().cmp(shard)).is_err())
+        .collect();
     // Links to nowhere and folders are files that cannot be read: opening them says so.
     let first = missing.iter().find(|shard| fs::symlink_metadata(dir.join(shard)).is_err())?;
     Some(Mistake::ShardsAbsent {
@@ -101,7 +116,9 @@ pub(in crate::source) fn snapshot(dir: &Path) -> Result<Option<PathBuf>, Mistake
 fn is_shard(name: &str) -> bool {
     let numbers = name.strip_suffix(".safetensors").and_then(|stem| stem.rsplit_once("-of-"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    numbers.is_some_and(|(stem, all)| is_number(all) && stem.rsplit_once('-').is_some_and(|(_, at)| is_number(at)))
+    numbers.is_some_and(|(stem, all)| {
+        is_number(all) && stem.rsplit_once('-').is_some_and(|(_, at)| is_number(at))
+    })
 }
 
 /// A file of a download that was not finished.
@@ -111,7 +128,8 @@ fn unfinished(dir: &Path, files: &[String]) -> Option<String> {
         return Some(name.clone());
     }
     let entries = fs::read_dir(dir.join(DOWNLOADS)).ok()?;
-    let names = entries.flatten().take(MOST_FOLDERS).map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names =
+        entries.flatten().take(MOST_FOLDERS).map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| is_partial(&name)).min()
 }
 
@@ -133,13 +151,17 @@ fn output_of_this_tool(dir: &Path, files: &[String]) -> Option<&'static str> {
     let below = || folders(dir);
     if holds("main.mlirb") {
         Some("a package")
-    } else if holds("metadata.json") && below().iter().any(|name| name.ends_with(".aimodel") || name.ends_with(".aimodelc")) {
+    } else if holds("metadata.json")
+        && below().iter().any(|name| name.ends_with(".aimodel") || name.ends_with(".aimodelc"))
+    {
         Some("a bundle")
     } else if holds("meta.json") && files.iter().any(|name| is_named(name, ".i8")) {
         Some("a table folder")
     } else if below().iter().any(|name| name == "gpu-pipelined") {
         Some("a release")
-    } else if below().iter().any(|name| dir.join(name).join("metadata.json").is_file() && dir.join(name).join("manifest.json").is_file()) {
+    } else if below().iter().any(|name| {
+        dir.join(name).join("metadata.json").is_file() && dir.join(name).join("manifest.json").is_file()
+    }) {
         Some("a folder of bundles")
     } else {
         None

@@ -9,6 +9,8 @@ use text::bounds;
 use text::terminal::word;
 
 pub(super) use file::{is_pointer, of_file};
+#[cfg(feature = "hub")]
+pub(super) use folder::of_names;
 pub(super) use folder::{of_folder, of_shards, snapshot};
 
 /// Something that was given instead of a checkpoint, or a checkpoint that is not all there.
