@@ -95,12 +95,14 @@ pub fn archive_of(path: &Path) -> Option<PathBuf> {
 /// # Errors
 /// If there is none, it is something else, or the archive is not one of `pack`.
 pub fn open(path: &Path) -> io::Result<FileRange> {
-    match place(path)? {
-        Place::Archive(archive, inner) if !inner.is_empty() => archive
-            .file(&inner)
-            .ok_or_else(|| if archive.holds(&inner) { ErrorKind::IsADirectory.into() } else { not_found() }),
-        _ => FileRange::whole(small::open_regular(path)?),
+    // An archive is a file, too, whoever made it.
+    if archive_of(path).is_some_and(|file| file != path)
+        && let Place::Archive(archive, inner) = place(path)?
+    {
+        let missing = || if archive.holds(&inner) { ErrorKind::IsADirectory.into() } else { not_found() };
+        return archive.file(&inner).ok_or_else(missing);
     }
+    FileRange::whole(small::open_regular(path)?)
 }
 
 /// The bytes of a regular file of at most `limit` bytes.
@@ -108,9 +110,9 @@ pub fn open(path: &Path) -> io::Result<FileRange> {
 /// # Errors
 /// As [`open`], and if it is larger or cannot be read.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    match place(path)? {
-        Place::Archive(..) => open(path)?.read(limit),
-        Place::Disk => small::read(path, limit),
+    match archive_of(path) {
+        Some(_) => open(path)?.read(limit),
+        None => small::read(path, limit),
     }
 }
 

@@ -88,6 +88,16 @@ fn an_archive_is_a_folder() {
 }
 
 #[test]
+fn any_file_can_be_read_as_a_file() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.zip");
+    fs::write(&path, "of somebody else").unwrap();
+    assert_eq!(read(&path, 100).unwrap(), b"of somebody else");
+    assert!(list(&path).is_err() && read(&path.join("x"), 100).is_err());
+    assert_eq!(list(dir.path()).unwrap()[0].kind, Kind::File(16));
+}
+
+#[test]
 fn an_archive_that_was_replaced_is_read_again() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("a.zip");

@@ -221,7 +221,8 @@ fn addresses_of_the_hub_are_read_by_every_command() {
         assert_eq!(run(&["inspect", &address, "--json"]), plain, "{address:?}");
     }
     run(&["convert", &format!("{endpoint}/{id}/tree/{commit}"), "--no-tables"]);
-    let manifest = fs::read_to_string(dir.path("gemma4_e4b-coreai/gemma4_e4b_decode_int4lin/manifest.json"));
+    let manifest =
+        fs::read_to_string(dir.path("gemma4_l12h128-coreai/gemma4_l12h128_decode_int4lin/manifest.json"));
     let manifest: Value =
         serde_json::from_str(&manifest.unwrap_or_else(|error| panic!("{error}: {:?}", dir.names("."))))
             .unwrap();

@@ -176,11 +176,11 @@ fn truncated_and_too_long_shards() {
 fn missing_shard() {
     let (dir, _, _) = sharded();
     fs::remove_file(dir.path().join(shard_name(2, 3))).unwrap();
-    let parts = [INDEX_FILE, "3 shards", "1 of them", &shard_name(2, 3)];
+    let parts = [INDEX_FILE, "1 of 3", &shard_name(2, 3)];
     assert_says(&open_error(dir.path()), &parts);
     fs::remove_file(dir.path().join(shard_name(0, 3))).unwrap();
     fs::write(dir.path().join("model-00001-of-00003.safetensors.incomplete"), "").unwrap();
-    assert_says(&open_error(dir.path()), &["2 of them", &shard_name(0, 3), "was not finished"]);
+    assert_says(&open_error(dir.path()), &["2 of 3", &shard_name(0, 3), "was not finished"]);
 }
 
 #[test]

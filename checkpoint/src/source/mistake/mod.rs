@@ -53,7 +53,7 @@ pub enum Mistake {
     },
 
     /// What this tool makes, not what it reads.
-    #[error("{} is {what}, not a checkpoint: `coreai-bundle inspect`, `check` and `run` take it", .dir.display())]
+    #[error("{} is {what}, not a checkpoint: `coreai-bundle inspect` and `check` take it", .dir.display())]
     Output {
         /// The folder.
         dir: PathBuf,
@@ -109,8 +109,8 @@ pub enum Mistake {
 
     /// Shards that the index names and the folder lacks.
     #[error(
-        "model.safetensors.index.json names {all} shards, and {missing} of them are not there, the first {}: download them into \
-         the same folder{}", word(first), unfinished(*.partial)
+        "model.safetensors.index.json names shards that are not there, {missing} of {all}, the first {}: download them into the same \
+         folder{}", word(first), unfinished(*.partial)
     )]
     ShardsAbsent {
         /// First missing shard.
