@@ -5,21 +5,25 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use coreai_bundle::contents::noun;
 use coreai_bundle::parts::packer::check::{CheckReport, Finding, Options, check};
+use coreai_bundle::parts::packer::contents::Member;
+use coreai_bundle::parts::text::terminal::word;
 
 use coreai_bundle::parts::text::counted;
 
 use crate::template;
 use crate::terminal::{self, RED, YELLOW, paint};
 
-/// Check a bundle, a table folder, a package or a release tree against everything loaders and engines impose
+/// Check a bundle, a table folder, a package, or all of them in a folder, a release or an archive, against everything loaders and engines impose
 #[derive(Debug, Args)]
 #[command(after_help = "The exit status is 1 if there are defects; notes do not count.
 
-Example:
-  coreai-bundle check out/gemma4_e4b_qat_decode_int4lin")]
+Examples:
+  coreai-bundle check out/gemma4_e4b_qat_decode_int4lin
+  coreai-bundle check release.zip")]
 pub(crate) struct Arguments {
-    /// Folder to check
+    /// Folder to check, or an archive of `pack`, which is read in place; FILE.zip/PATH is a folder in it
     path: PathBuf,
     /// Tables that the bundle belongs to, if they are not beside it
     #[arg(long, value_name = "DIR")]
@@ -53,6 +57,9 @@ fn print(out: &mut impl Write, report: &CheckReport) -> io::Result<()> {
         findings.into_iter().try_for_each(|finding| print_finding(out, &title, finding))?;
     }
     let (defects, notes) = (report.defects().count(), report.notes().count());
+    for Member { path, kind } in &report.members {
+        writeln!(out, "checked {}, {}", word(path), noun(*kind))?;
+    }
     let (defects, notes) = (counted(defects, "defect"), counted(notes, "note"));
     writeln!(out, "{}: {defects}, {notes}", report.path.display())
 }

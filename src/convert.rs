@@ -1,7 +1,7 @@
 //! `coreai-bundle convert`: a checkpoint becomes bundles and tables.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -13,12 +13,13 @@ use coreai_bundle::options::{
     DEFAULT_CONTEXT, Embedding, Formats, GraphChoice, Head, PerLayer, TensorFormat, Weights, as_options,
 };
 use coreai_bundle::oracle::GivenPrompts;
-use coreai_bundle::origin::Access;
+use coreai_bundle::origin::{Access, Opened};
 use coreai_bundle::parts::converter::decoder::{CacheForm, Variant};
 use coreai_bundle::parts::converter::{Model, Plan};
 use coreai_bundle::parts::oracle::gate::GateReport;
 use coreai_bundle::parts::text::terminal::word;
 use coreai_bundle::reporting::ReportFiles;
+use coreai_bundle::source::SourceSpec;
 use coreai_bundle::stage::RunOutcome;
 use serde_json::json;
 
@@ -152,7 +153,11 @@ impl Arguments {
         }
     }
 
-    fn conversion(&self, model: &Model<'_>) -> anyhow::Result<ConversionOptions> {
+    fn conversion(
+        &self,
+        source: (&SourceSpec, &Opened),
+        model: &Model<'_>,
+    ) -> anyhow::Result<ConversionOptions> {
         let (formats, graphs) = (self.formats(), self.graphs());
         let variants = graphs.variants(&model.config);
         let variant = self.variant.map_or_else(|| variants[0].name().to_owned(), |choice| typed(&choice));
@@ -161,7 +166,7 @@ impl Arguments {
         options.insert("--tables".to_owned(), tables);
         options.insert("--no-tables".to_owned(), self.no_tables.to_string());
         Ok(ConversionOptions {
-            run: self.common.run_options(options),
+            run: self.common.run_options(source, &model.config, options)?,
             request: formats.request(&graphs, &model.config, !self.no_tables && self.tables.is_none())?,
             max_context: self.max_context,
             prompt_chunk: self.prompts.chunk,
@@ -173,21 +178,21 @@ impl Arguments {
     }
 
     /// A gate reads the checkpoint many times, so it is kept then.
-    fn access(&self) -> Access {
-        let Common { source, access, .. } = &self.common;
-        if self.gate { Access::kept(source, access.revision.as_deref()) } else { access.access() }
+    fn access(&self, source: &SourceSpec) -> Access {
+        if self.gate { Access::kept(source) } else { self.common.access.access() }
     }
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
-    let opened = origin::open(&common.source, &arguments.access())?;
+    let source = common.access.source(&common.source)?;
+    let opened = origin::open(&source, arguments.access(&source))?;
     let model = Model::open(&*opened.source)?;
-    let conversion = arguments.conversion(&model)?;
-    let job = Job::new(&conversion, &model, &opened.name)?;
+    let conversion = arguments.conversion((&source, &opened), &model)?;
+    let job = Job::new(&conversion, &model)?;
     if arguments.dry_run {
-        return plan_text::print(&job.plan, &job.name);
+        return plan_text::print(&job.plan, job.name());
     }
     warn(&job.plan);
     interrupt::listen()?;
@@ -195,11 +200,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let watchers = Watchers { bytes: &bytes, positions: &positions, render: &template::render };
     let finished = match job.run(watchers)? {
         RunOutcome::Made(finished) => finished,
-        RunOutcome::Published(manifests) => return published::print(common, &manifests),
+        RunOutcome::Published(manifests) => {
+            return published::print(&conversion.run.output, &manifests);
+        }
     };
     let note = "the outputs are complete, but their report could not be written";
     let report = job.write_report(&finished).context(note)?;
-    print(arguments, &job.plan, &finished, report.as_ref())?;
+    print(&job.plan, &finished, report.as_ref())?;
+    if !terminal::is_json() {
+        advise(arguments.max_context, &conversion.run.output, &finished);
+    }
     let gates = finished.bundles.iter().filter_map(|bundle| bundle.gate.as_ref());
     Ok(ExitCode::from(gates.map(GateReport::exit_code).max().unwrap_or(0)))
 }
@@ -216,12 +226,7 @@ fn warn(plan: &Plan) {
     }
 }
 
-fn print(
-    arguments: &Arguments,
-    plan: &Plan,
-    finished: &Finished,
-    report: Option<&ReportFiles>,
-) -> anyhow::Result<()> {
+fn print(plan: &Plan, finished: &Finished, report: Option<&ReportFiles>) -> anyhow::Result<()> {
     let mut out = terminal::out();
     let totals = finished.written.statistics.totals();
     if terminal::is_json() {
@@ -254,27 +259,25 @@ fn print(
     if let Some(report) = report {
         writeln!(out, "{}  report", report.html.display())?;
     }
-    drop(out);
-    for stage in finished.timings() {
-        terminal::tell_more(format_args!("{}: {:.1} s", stage.stage, stage.seconds));
-    }
-    advise(arguments, finished);
     Ok(())
 }
 
 /// What users do next, and what they find out late.
-fn advise(arguments: &Arguments, finished: &Finished) {
+fn advise(max_context: u64, folder: &Path, finished: &Finished) {
+    for stage in finished.timings() {
+        terminal::tell_more(format_args!("{}: {:.1} s", stage.stage, stage.seconds));
+    }
     let first = finished.bundles.first().map(|bundle| word(&bundle.path.display().to_string()).to_string());
     let is_for_phones = finished.bundles.iter().any(|bundle| bundle.variant != Variant::Table.name());
-    if let (Some(first), true) = (&first, is_for_phones && arguments.max_context >= MISCOMPILED_CONTEXT) {
-        let what = for_iphone(arguments.max_context);
+    if let (Some(first), true) = (&first, is_for_phones && max_context >= MISCOMPILED_CONTEXT) {
+        let what = for_iphone(max_context);
         terminal::tell(format_args!("note: {what}, with `coreai-bundle aotc {first} --arch h18p`"));
     }
     let members = finished.bundles.iter().map(|bundle| &bundle.path);
     let members = members.chain(finished.tables.iter().map(|tables| &tables.path));
     let members: Vec<String> = members.map(|path| word(&path.display().to_string()).to_string()).collect();
     if !members.is_empty() {
-        let release = arguments.common.output.join("release");
+        let release = folder.join("release");
         terminal::tell(format_args!(
             "next: coreai-bundle release {} -o {}",
             members.join(" "),

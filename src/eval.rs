@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
+use coreai_bundle::contents::all_bundles;
 use coreai_bundle::eval::{EvalRequest, EvalText, EvaluatedBundle, Evaluation, Limits};
-use coreai_bundle::origin::Access;
 use coreai_bundle::parts::converter::quant::Int4Rule;
 use coreai_bundle::parts::converter::recipe::Treatment;
 use coreai_bundle::parts::oracle::eval::Share;
@@ -33,7 +33,7 @@ use crate::{digits, interrupt, origin, terminal};
   coreai-bundle eval out/c --logits wiki.logits --max-kl 0.001 --min-agreement 0.98
   coreai-bundle eval --rule lattice,q4_0,absmax --checkpoint gemma-4-E4B-it-qat")]
 pub(crate) struct Arguments {
-    /// Bundles to measure
+    /// Bundles to measure, or folders and archives of bundles
     #[arg(required_unless_present = "rules")]
     bundles: Vec<PathBuf>,
     /// The checkpoint: a folder, or a repository of the Hub, which is downloaded into the cache first
@@ -111,10 +111,16 @@ impl From<Rule> for Treatment {
 }
 
 impl Arguments {
-    fn request(&self) -> EvalRequest {
+    fn request(&self) -> anyhow::Result<EvalRequest> {
+        let bundles = self
+            .bundles
+            .iter()
+            .map(|bundle| all_bundles(bundle))
+            .collect::<anyhow::Result<Vec<_>>>()?
+            .concat();
         let number = |typed: Option<NonZeroUsize>| typed.map(NonZeroUsize::get);
-        EvalRequest {
-            bundles: self.bundles.iter().map(|bundle| self.how.runnable(bundle)).collect(),
+        Ok(EvalRequest {
+            bundles: bundles.iter().map(|bundle| self.how.runnable(bundle)).collect(),
             what_ifs: self.rules.iter().map(|rule| Treatment::from(*rule)).collect(),
             text: self.text.clone().map(EvalText::File),
             window: number(self.window),
@@ -124,7 +130,7 @@ impl Arguments {
             save_logits: self.save_logits.clone(),
             resume: self.resume.clone(),
             threads: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-        }
+        })
     }
 }
 
@@ -137,9 +143,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             "--stride {stride}: tokens would be left out between windows of {window}; give {window} or less"
         );
     }
-    let request = arguments.request();
-    let open = |source| origin::open(source, &Access::kept(source, arguments.revision.as_deref()));
-    let opened = arguments.checkpoint.as_deref().map(open).transpose()?;
+    let request = arguments.request()?;
+    let open = |typed| origin::open_kept(typed, arguments.revision.as_deref());
+    let opened = arguments.checkpoint.as_deref().map(open).transpose()?.map(|(_, opened)| opened);
     interrupt::listen()?;
     let limits = Limits { max_kl: arguments.max_kl, min_agreement: arguments.min_agreement };
     let source = opened.as_ref().map(|opened| &*opened.source);

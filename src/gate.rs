@@ -9,7 +9,6 @@ use coreai_bundle::gate::{
     check_context, check_identity, compare_feedings, exactness_line, feedings_verdict, measure, verdict,
     write_probe,
 };
-use coreai_bundle::origin::Access;
 use coreai_bundle::parts::oracle::file::Oracle;
 use coreai_bundle::parts::oracle::gate::{Bounds, CaseReport, FeedingReport, Flip, GateReport};
 use coreai_bundle::parts::oracle::reference::Reference;
@@ -102,8 +101,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runnable = arguments.runnable.runnable();
     check_context(&oracle, &runnable)?;
     let mut stepper = runnable.stepper()?;
-    let open = |source| origin::open(source, &Access::kept(source, arguments.revision.as_deref()));
-    let opened = arguments.checkpoint.as_deref().map(open).transpose()?;
+    let open = |typed| origin::open_kept(typed, arguments.revision.as_deref());
+    let opened = arguments.checkpoint.as_deref().map(open).transpose()?.map(|(_, opened)| opened);
     let mut reference = match &opened {
         Some(opened) => {
             check_identity(&oracle, &*opened.source, &arguments.oracle)?;
@@ -151,7 +150,7 @@ impl Arguments {
     /// What the probe may replace: an older one.
     fn probe_output(&self) -> Output {
         let inputs = [&self.runnable.bundle, &self.oracle].into_iter().chain(&self.runnable.how.tables);
-        let checkpoint = self.checkpoint.as_deref().map(PathBuf::from);
+        let checkpoint = self.checkpoint.as_ref().map(|typed| PathBuf::from(typed.trim()));
         Outputs::new(inputs.cloned().chain(checkpoint), true).file(FileKind::Probe)
     }
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use coreai_bundle::build::{base_name, starter};
-use coreai_bundle::outputs::write_text;
+use coreai_bundle::build::starter;
+use coreai_bundle::outputs::{model_name, write_text};
 use coreai_bundle::parts::converter::Model;
 use coreai_bundle::parts::packer::replace::{FileKind, Outputs};
 
@@ -34,16 +34,18 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let opened = origin::open(&arguments.source, &arguments.access.access())?;
+    let source = arguments.access.source(&arguments.source)?;
+    let opened = origin::open(&source, arguments.access.access())?;
     let model = Model::open(&*opened.source)?;
-    let text = starter(&arguments.source, opened.source.identity(), &model);
-    let default = || PathBuf::from(format!("{}.toml", base_name(&opened.name, &model)));
+    let text = starter(&source, opened.source.identity(), &model);
+    let name = model_name(None, &opened.name, &model.config)?;
+    let default = || PathBuf::from(format!("{name}.toml"));
     let path = arguments.output.clone().unwrap_or_else(default);
     if path == Path::new("-") {
         write!(terminal::out(), "{text}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let output = Outputs::new([&arguments.source], arguments.force).file(FileKind::Recipe);
+    let output = Outputs::new(source.path(), arguments.force).file(FileKind::Recipe);
     write_text(&path, output, &text)?;
     if terminal::is_json() {
         terminal::print_json(&json!({"event": "done", "recipe": path}))?;

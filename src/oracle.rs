@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use coreai_bundle::oracle::{GivenPrompts, NEW_TOKENS, compute};
-use coreai_bundle::origin::Access;
 use coreai_bundle::parts::oracle::file::{Case, Oracle};
 use coreai_bundle::parts::oracle::gate::Bounds;
 use coreai_bundle::parts::oracle::reference::Reference;
@@ -59,11 +58,10 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let access = Access::kept(&arguments.source, arguments.revision.as_deref());
-    let opened = origin::open(&arguments.source, &access)?;
+    let (checkpoint, opened) = origin::open_kept(&arguments.source, arguments.revision.as_deref())?;
     let (source, tokens) = (&*opened.source, arguments.tokens);
     let text = Text::of_checkpoint(source)?;
-    let inputs = [PathBuf::from(&arguments.source)].into_iter().chain(arguments.prompt_file.clone());
+    let inputs = checkpoint.path().into_iter().chain(arguments.prompt_file.as_deref());
     let output = Outputs::new(inputs, arguments.force).file(FileKind::Oracle);
     let staged = StagedFile::new(&arguments.output, output)?;
     let mut reference = Reference::open(source)?;

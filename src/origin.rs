@@ -2,6 +2,7 @@
 
 use clap::Args;
 use coreai_bundle::origin::{Access, Opened, Opener};
+use coreai_bundle::source::SourceSpec;
 
 use coreai_bundle::parts::text::terminal::word;
 
@@ -21,17 +22,29 @@ pub(crate) struct AccessArguments {
 
 impl AccessArguments {
     pub(crate) fn access(&self) -> Access {
-        Access { revision: self.revision.clone(), download: self.download }
+        Access { download: self.download }
+    }
+
+    /// The source that was typed, at the revision that was.
+    pub(crate) fn source(&self, typed: &str) -> anyhow::Result<SourceSpec> {
+        SourceSpec::parse(typed, self.revision.as_deref())
     }
 }
 
 /// Opens a source and shows a bar for each downloaded file. Until then a signal simply ends the process. It becomes a flag
 /// where a command has something to clean up.
-pub(crate) fn open(source: &str, access: &Access) -> anyhow::Result<Opened> {
+pub(crate) fn open(source: &SourceSpec, access: Access) -> anyhow::Result<Opened> {
     let opened = opener(&Bar::of_bytes()).open(source, access)?;
     let commit = opened.source.identity().revision.as_deref().unwrap_or("no commit");
     terminal::tell_more(format_args!("checkpoint: {}, {commit}", word(&opened.name)));
     Ok(opened)
+}
+
+/// Opens the checkpoint of an option, which is read many times, at the revision of another.
+pub(crate) fn open_kept(typed: &str, revision: Option<&str>) -> anyhow::Result<(SourceSpec, Opened)> {
+    let source = SourceSpec::parse(typed, revision)?;
+    let opened = open(&source, Access::kept(&source))?;
+    Ok((source, opened))
 }
 
 /// Opens sources with this bar.

@@ -5,20 +5,23 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use coreai_bundle::outputs::RunOptions;
+use coreai_bundle::origin::Opened;
+use coreai_bundle::outputs::{RunOptions, default_folder, model_name};
+use coreai_bundle::parts::checkpoint::config::DecoderConfig;
+use coreai_bundle::source::SourceSpec;
 
 use crate::origin::AccessArguments;
 
 /// Arguments of every command that converts.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// Folder of the checkpoint, or its repository on the Hub, as owner/name
+    /// The checkpoint: a folder, or a repository of the Hub, as owner/name or by its address
     pub(crate) source: String,
     #[command(flatten)]
     pub(crate) access: AccessArguments,
-    /// Folder to put the outputs into
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    pub(crate) output: PathBuf,
+    /// Folder to put the outputs into [default: NAME-coreai, NAME being the base name of the outputs]
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
     /// Base name of the outputs, instead of one made from the checkpoint's
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -35,17 +38,23 @@ pub(crate) struct Common {
 
 impl Common {
     /// Including the options that outputs depend on.
-    pub(crate) fn run_options(&self, typed: BTreeMap<String, String>) -> RunOptions {
+    pub(crate) fn run_options(
+        &self,
+        (source, opened): (&SourceSpec, &Opened),
+        config: &DecoderConfig,
+        typed: BTreeMap<String, String>,
+    ) -> anyhow::Result<RunOptions> {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        RunOptions {
-            source: self.source.clone(),
-            output: self.output.clone(),
-            name: self.name.clone(),
+        let name = model_name(self.name.as_deref(), &opened.name, config)?;
+        Ok(RunOptions {
+            source: source.clone(),
+            output: self.output.clone().unwrap_or_else(|| default_folder(&name)),
+            name,
             resume: self.resume,
             force: self.force,
             threads: self.threads.map_or_else(cores, NonZeroUsize::get),
             typed,
-        }
+        })
     }
 }
 

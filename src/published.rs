@@ -1,23 +1,23 @@
 //! Outputs that a run had finished before it was cut off. Their manifests say what they are.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use coreai_bundle::bundle::program_path;
 use coreai_bundle::parts::packer::manifest::{Manifest, ManifestKind};
 use serde_json::{Value, json};
 
-use crate::outputs::Common;
 use crate::{digits, terminal};
 
 /// Prints what was published; returns 1 if a bundle had failed its gate.
-pub(crate) fn print(common: &Common, manifests: &[Manifest]) -> anyhow::Result<ExitCode> {
+pub(crate) fn print(folder: &Path, manifests: &[Manifest]) -> anyhow::Result<ExitCode> {
     if terminal::is_json() {
-        terminal::print_json(&done(common, manifests))?;
+        terminal::print_json(&done(folder, manifests))?;
     } else {
         let mut out = terminal::out();
         for manifest in manifests {
-            let path = common.output.join(&manifest.name);
+            let path = folder.join(&manifest.name);
             writeln!(out, "{}  {}, {}", path.display(), kind(manifest), digits::bytes(bytes(manifest)))?;
         }
     }
@@ -37,8 +37,8 @@ fn bytes(manifest: &Manifest) -> u64 {
 }
 
 /// The event that a run prints at its end, as far as it follows from the manifests.
-fn done(common: &Common, manifests: &[Manifest]) -> Value {
-    let path = |manifest: &Manifest| common.output.join(&manifest.name);
+fn done(folder: &Path, manifests: &[Manifest]) -> Value {
+    let path = |manifest: &Manifest| folder.join(&manifest.name);
     let is_tables = |manifest: &&Manifest| manifest.kind == ManifestKind::Tables;
     let bundle = |manifest: &Manifest| {
         let program = program_path(&manifest.name);

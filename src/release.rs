@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use coreai_bundle::parts::text::counted;
 use coreai_bundle::release::{LicenseText, ReleaseRequest};
+use coreai_bundle::source::SourceSpec;
 use serde_json::{Value, json};
 
 use crate::progress::Bar;
@@ -17,10 +18,11 @@ use crate::{digits, origin, template, terminal};
 /// The card is made from what the manifests record: it names what was measured, and what was not. Every byte is hashed again and compared
 /// with the manifests, then the tree is checked as `check` does; a tree with defects is not made.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
+  coreai-bundle release out -o release
   coreai-bundle release out/gemma4_e4b_qat_decode_int4lin out/gemma4_e4b_qat_decode_int4lin_aotc_h18p out/gemma4_e4b_qat_gather_raw -o release")]
 pub(crate) struct Arguments {
-    /// Bundles and table folders
+    /// Bundles and table folders, or folders and archives that hold them
     #[arg(required = true)]
     folders: Vec<PathBuf>,
     /// Folder to make
@@ -48,8 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let request = ReleaseRequest {
         folders: arguments.folders.clone(),
         output: arguments.output.clone(),
-        source: arguments.source.clone(),
-        revision: None,
+        source: arguments.source.as_deref().map(|typed| SourceSpec::parse(typed, None)).transpose()?,
         base_model: arguments.base_model.clone(),
         license: arguments.license.clone().map(LicenseText::File),
         license_id: arguments.license_id.clone(),

@@ -10,7 +10,7 @@ use coreai_bundle::runnable::Runnable;
 /// Arguments of every command that runs a bundle.
 #[derive(Debug, Args)]
 pub(crate) struct RunnableArguments {
-    /// Bundle, or package
+    /// Bundle, or package; or a folder or an archive of `pack` that holds one: FILE.zip, or FILE.zip/PATH of one in it
     pub(crate) bundle: PathBuf,
     #[command(flatten)]
     pub(crate) how: RunArguments,

@@ -38,24 +38,27 @@ enum Form {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
-    let opened = origin::open(&common.source, &common.access.access())?;
+    let source = common.access.source(&common.source)?;
+    let opened = origin::open(&source, common.access.access())?;
     let model = Model::open(&*opened.source)?;
-    let run = common.run_options(BTreeMap::from([("--ple".to_owned(), typed(&arguments.ple))]));
-    let name = run.model_name(&opened.name, &model.config)?;
+    let typed = BTreeMap::from([("--ple".to_owned(), typed(&arguments.ple))]);
+    let run = common.run_options((&source, &opened), &model.config, typed)?;
     interrupt::listen()?;
     let bar = Bar::or_events("tensor");
     let (result, text) = match arguments.ple {
         Form::Raw => {
-            let tables = match write_folder(&run, &model, &name, &bar)? {
+            let tables = match write_folder(&run, &model, &bar)? {
                 RunOutcome::Made(tables) => tables,
-                RunOutcome::Published(manifests) => return published::print(common, &manifests),
+                RunOutcome::Published(manifests) => {
+                    return published::print(&run.output, &manifests);
+                }
             };
             let (path, bytes) = (tables.path.display(), digits::bytes(tables.bytes));
             let text = format!("{path}  tables, {bytes}\nstamp {}", tables.stamp);
             (json!({"event": "done", "tables": tables}), text)
         }
         Form::Safetensors => {
-            let file = write_file(&run, &model, &name, &bar)?;
+            let file = write_file(&run, &model, &bar)?;
             let text = format!("{}  per-layer table, {}", file.path.display(), digits::bytes(file.bytes));
             (json!({"event": "done", "file": file}), text)
         }

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use output::{Disk, StreamedFile, WrittenFile};
+use paths::FileRange;
 use serde::{Deserialize, Serialize};
 use text::small;
 
@@ -261,18 +262,18 @@ pub struct Package {
     /// Contents of `metadata.json`; loaders do without the file.
     pub metadata: Option<PackageMetadata>,
     /// The program, for its blobs.
-    pub(crate) file: File,
+    pub(crate) file: FileRange,
 }
 
 impl Package {
-    /// Opens a package directory.
+    /// Opens a package directory, which may lie in an archive.
     pub fn open(directory: &Path) -> Result<Package, PackageError> {
         let path = directory.join(PROGRAM);
-        let program = File::open(&path).map_err(ReadError::from);
+        let program = paths::open(&path).map_err(ReadError::from);
         let program = program.and_then(|file| Ok((Bytecode::read(&file)?, file)));
         let (bytecode, file) = program.map_err(|source| PackageError::Read { path, source })?;
         let path = directory.join(METADATA);
-        let metadata = match small::read(&path, small::JSON) {
+        let metadata = match paths::read(&path, small::JSON) {
             Ok(text) => Some(
                 serde_json::from_slice(&text).map_err(|source| PackageError::Metadata { path, source })?,
             ),

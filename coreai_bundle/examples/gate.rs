@@ -5,7 +5,6 @@
 use std::path::Path;
 
 use coreai_bundle::gate;
-use coreai_bundle::origin::Access;
 use coreai_bundle::runnable::Runnable;
 use oracle::gate::GateReport;
 use oracle::interpreter::Rounding;
@@ -13,7 +12,7 @@ use progress::Silent;
 
 pub(crate) fn run(bundle: &Path, checkpoint: &str) -> anyhow::Result<GateReport> {
     let bundle = Runnable { bundle: bundle.to_owned(), tables: None, rounding: Rounding::Once, chunk: None };
-    gate(&bundle, checkpoint, &Access::kept(checkpoint, None), &Silent)
+    gate(&bundle, checkpoint, &Silent)
 }
 
 #[allow(dead_code, clippy::print_stdout, reason = "an example, which a test includes")]

@@ -7,11 +7,12 @@ use std::path::Path;
 use coreai_bundle::inspect;
 use coreai_bundle::inspect::Shown;
 use coreai_bundle::origin::{Access, Opener};
+use coreai_bundle::source::SourceSpec;
 use progress::Silent;
 
 pub(crate) fn run(path: &Path) -> anyhow::Result<serde_json::Value> {
     let opener = Opener { cancelled: || false, progress: &Silent };
-    let found = inspect(path, &Access::default(), &Shown::default(), opener)?;
+    let found = inspect(&SourceSpec::Local(path.to_owned()), Access::default(), &Shown::default(), opener)?;
     Ok(serde_json::to_value(found)?)
 }
 

@@ -29,8 +29,9 @@ use crate::gate;
 use crate::options::{Formats, GraphChoice, as_options};
 use crate::oracle::{self, GivenPrompts};
 use crate::origin::{Access, Opener};
-use crate::outputs::{RunOptions, creation_date};
+use crate::outputs::{RunOptions, creation_date, model_name};
 use crate::reporting::{self, Clock, Facts, ReportFiles, Timeline};
+use crate::source::SourceSpec;
 use crate::stage::{RunOutcome, Stage, Target};
 use crate::tables::{self, FinishedTables};
 
@@ -61,8 +62,6 @@ pub struct Job<'a> {
     model: &'a Model<'a>,
     /// Every byte of the outputs.
     pub plan: Plan,
-    /// Name of the model.
-    pub name: ModelName,
     /// Stamp of tables that exist already.
     stamp: Option<Digest>,
 }
@@ -143,29 +142,30 @@ impl ConversionOptions {
 }
 
 impl<'a> Job<'a> {
-    /// Plans the conversion of an opened checkpoint that has this name.
+    /// Plans the conversion of an opened checkpoint.
     ///
     /// # Errors
     /// If the checkpoint cannot be converted this way, or the given tables are not tables.
-    pub fn new(conversion: &'a ConversionOptions, model: &'a Model<'a>, name: &str) -> anyhow::Result<Self> {
+    pub fn new(conversion: &'a ConversionOptions, model: &'a Model<'a>) -> anyhow::Result<Self> {
         check_context(conversion.max_context, model.config.max_positions as u64)?;
-        let name = conversion.run.model_name(name, &model.config)?;
+        conversion.run.check_place()?;
         let uses_tables = conversion.request.graphs.iter().any(|(variant, _)| *variant != Variant::Stock);
         let tables = conversion.tables.as_deref().filter(|_| uses_tables);
         let stamp = tables.map(|folder| tables::stamp_of_own(folder, model)).transpose()?;
-        Ok(Job { conversion, model, plan: model.plan(&conversion.request)?, name, stamp })
+        Ok(Job { conversion, model, plan: model.plan(&conversion.request)?, stamp })
+    }
+
+    /// Base name of the outputs.
+    pub fn name(&self) -> &ModelName {
+        &self.conversion.run.name
     }
 
     /// Names of the outputs that a conversion would make: the bundles, then the tables, if there are any.
     ///
     /// # Errors
     /// If the checkpoint cannot be converted this way.
-    pub(crate) fn names(
-        conversion: &ConversionOptions,
-        model: &Model<'_>,
-        name: &str,
-    ) -> anyhow::Result<Vec<String>> {
-        let name = conversion.run.model_name(name, &model.config)?;
+    pub(crate) fn names(conversion: &ConversionOptions, model: &Model<'_>) -> anyhow::Result<Vec<String>> {
+        let name = &conversion.run.name;
         let plan = model.plan(&conversion.request)?;
         let bundles = plan.graphs.iter().map(|graph| name.bundle(graph));
         Ok(bundles.chain(plan.tables.as_ref().map(|_| name.tables())).collect())
@@ -175,9 +175,9 @@ impl<'a> Job<'a> {
     fn targets(&self) -> Vec<Target> {
         let outputs = self.conversion.outputs();
         let (bundle, tables) = (outputs.folder(ManifestKind::Bundle), outputs.folder(ManifestKind::Tables));
-        let bundles = self.plan.graphs.iter().map(|graph| self.name.bundle(graph));
+        let bundles = self.plan.graphs.iter().map(|graph| self.name().bundle(graph));
         let bundles = bundles.map(|name| (name, bundle.clone()));
-        bundles.chain(self.plan.tables.as_ref().map(|_| (self.name.tables(), tables))).collect()
+        bundles.chain(self.plan.tables.as_ref().map(|_| (self.name().tables(), tables))).collect()
     }
 
     /// Makes and publishes the outputs; publishes only what an earlier run had finished.
@@ -236,7 +236,7 @@ impl<'a> Job<'a> {
         let mut gates = gates.into_iter();
         let tables = match (table_folder, &written.tables) {
             (Some(folder), Some(written)) => {
-                Some(tables::finish(folder, written, &self.name.tables(), self.model.source)?)
+                Some(tables::finish(folder, written, &self.name().tables(), self.model.source)?)
             }
             _ => None,
         };
@@ -316,7 +316,7 @@ impl<'a> Job<'a> {
 
     /// Name of the first bundle, which is also the report's.
     fn first_name(&self) -> String {
-        self.plan.graphs.first().map(|graph| self.name.bundle(graph)).unwrap_or_default()
+        self.plan.graphs.first().map(|graph| self.name().bundle(graph)).unwrap_or_default()
     }
 
     /// The report's files, if one is requested.
@@ -353,10 +353,10 @@ impl<'a> Job<'a> {
 /// A conversion in one call, with the choices that most programs have; [`Job`] has all of them.
 #[derive(Clone, Debug)]
 pub struct ConvertRequest {
-    /// Folder of the checkpoint, or its repository on the Hub.
+    /// Folder of the checkpoint, or its repository on the Hub, by name or address.
     pub source: String,
-    /// How a repository is read.
-    pub access: Access,
+    /// Branch, tag or commit of a repository; `main` otherwise.
+    pub revision: Option<String>,
     /// Folder for the outputs.
     pub output: PathBuf,
     /// How the weights are stored.
@@ -374,7 +374,7 @@ impl ConvertRequest {
     pub fn new(source: impl Into<String>, output: impl Into<PathBuf>) -> Self {
         ConvertRequest {
             source: source.into(),
-            access: Access::default(),
+            revision: None,
             output: output.into(),
             formats: Formats::default(),
             graphs: GraphChoice::default(),
@@ -391,15 +391,18 @@ impl ConvertRequest {
 /// cancelled.
 pub fn convert(request: &ConvertRequest, progress: &dyn Progress) -> anyhow::Result<Finished> {
     let opener = Opener { cancelled: || false, progress };
-    let opened = opener.open(&request.source, &request.access)?;
+    let source = SourceSpec::parse(&request.source, request.revision.as_deref())?;
+    // A gate reads the checkpoint many times.
+    let access = if request.gate.is_some() { Access::kept(&source) } else { Access::default() };
+    let opened = opener.open(&source, access)?;
     let model = Model::open(&*opened.source)?;
     let variants = request.graphs.variants(&model.config);
     let variants: Vec<&str> = variants.iter().map(|variant| variant.name()).collect();
     let conversion = ConversionOptions {
         run: RunOptions {
-            source: request.source.clone(),
+            source,
             output: request.output.clone(),
-            name: None,
+            name: model_name(None, &opened.name, &model.config)?,
             resume: false,
             force: request.force,
             threads: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
@@ -413,7 +416,7 @@ pub fn convert(request: &ConvertRequest, progress: &dyn Progress) -> anyhow::Res
         has_report: true,
         allow_no_template: false,
     };
-    let job = Job::new(&conversion, &model, &opened.name)?;
+    let job = Job::new(&conversion, &model)?;
     let render = Conversation::render;
     match job.run(Watchers { bytes: progress, positions: progress, render: &render })? {
         RunOutcome::Made(finished) => {

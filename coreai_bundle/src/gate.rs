@@ -18,6 +18,7 @@ use crate::oracle::{GivenPrompts, of_prompts};
 use crate::origin::{Access, Opener};
 use crate::outputs;
 use crate::runnable::Runnable;
+use crate::source::SourceSpec;
 
 /// Refuses an oracle of another checkpoint. Oracles made with `transformers` do not say which one they are of.
 ///
@@ -165,13 +166,9 @@ pub fn verdict(report: &GateReport) -> String {
 ///
 /// # Errors
 /// If one of them cannot be read, the bundle cannot be run, or the run is cancelled.
-pub fn gate(
-    bundle: &Runnable,
-    checkpoint: &str,
-    access: &Access,
-    progress: &dyn Progress,
-) -> anyhow::Result<GateReport> {
-    let opened = Opener { cancelled: || false, progress }.open(checkpoint, access)?;
+pub fn gate(bundle: &Runnable, checkpoint: &str, progress: &dyn Progress) -> anyhow::Result<GateReport> {
+    let source = SourceSpec::parse(checkpoint, None)?;
+    let opened = Opener { cancelled: || false, progress }.open(&source, Access::kept(&source))?;
     let mut reference = Reference::open(&*opened.source)?;
     let render = Conversation::render;
     let oracle = of_prompts(&*opened.source, &mut reference, &GivenPrompts::default(), &render, progress)?;

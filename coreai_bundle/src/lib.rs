@@ -27,6 +27,7 @@
 
 pub mod build;
 pub mod bundle;
+pub mod contents;
 pub mod convert;
 pub mod diff;
 pub mod doctor;
@@ -43,6 +44,7 @@ pub mod publish;
 pub mod release;
 pub mod reporting;
 pub mod runnable;
+pub mod source;
 pub mod stage;
 pub mod tables;
 
@@ -53,5 +55,5 @@ pub use packer::check::check;
 
 /// The crates below, whose types are in the signatures above.
 pub mod parts {
-    pub use {aotc, converter, hub, oracle, output, packer, progress, report, text};
+    pub use {aotc, checkpoint, converter, hub, oracle, output, packer, progress, report, text};
 }

@@ -7,19 +7,19 @@ use checkpoint::source::{HubCheckpoint, LocalSource, Source, open_repository};
 use hub::Settings;
 use progress::Progress;
 
+use crate::source::SourceSpec;
+
 /// How a repository of the Hub is read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Access {
-    /// Branch, tag or commit of the repository; `main` otherwise.
-    pub revision: Option<String>,
     /// Whether to download the repository into the cache that Hub clients share, instead of reading it without keeping it.
     pub download: bool,
 }
 
 impl Access {
     /// For a checkpoint that is read many times: a repository is downloaded into the cache first.
-    pub fn kept(source: &str, revision: Option<&str>) -> Self {
-        Access { revision: revision.map(str::to_owned), download: !Path::new(source).exists() }
+    pub fn kept(source: &SourceSpec) -> Self {
+        Access { download: source.path().is_none() }
     }
 }
 
@@ -41,37 +41,24 @@ pub struct Opener<'a> {
 }
 
 impl Opener<'_> {
-    /// Opens a folder, or a repository `owner/name` if there is no folder of that name.
+    /// Opens a folder or a repository.
     ///
     /// # Errors
-    /// If there is neither, or it cannot be read.
-    pub fn open(&self, source: &str, access: &Access) -> anyhow::Result<Opened> {
-        let path = Path::new(source);
-        if path.exists() {
-            if access.revision.is_some() || access.download {
-                bail!("{source} is a folder: --revision and --download are for repositories of the Hub");
+    /// If it cannot be read.
+    pub fn open(&self, source: &SourceSpec, access: Access) -> anyhow::Result<Opened> {
+        let (id, revision) = match source {
+            SourceSpec::Local(path) if access.download => {
+                bail!("{} is a folder: --download is for repositories of the Hub", path.display())
             }
-            return open_folder(path);
-        }
-        if !is_repository(source) {
-            bail!("there is no folder {source:?}, and a repository of the Hub would be owner/name");
-        }
-        let settings = Settings { cancelled: self.cancelled, ..Settings::from_environment() };
-        let repository = HubCheckpoint {
-            id: source,
-            revision: access.revision.as_deref().unwrap_or("main"),
-            download: access.download,
-            progress: self.progress,
+            SourceSpec::Local(path) => return open_folder(path),
+            SourceSpec::Repository { id, revision } => (id, revision.as_deref().unwrap_or("main")),
         };
+        let settings = Settings { cancelled: self.cancelled, ..Settings::from_environment() };
+        let repository = HubCheckpoint { id, revision, download: access.download, progress: self.progress };
         let opened = open_repository(settings, &repository);
         self.progress.finish();
-        Ok(Opened { source: opened?, name: source.to_owned() })
+        Ok(Opened { source: opened?, name: id.clone() })
     }
-}
-
-/// Whether this looks like `owner/name`.
-pub fn is_repository(source: &str) -> bool {
-    source.split('/').count() == 2 && !source.starts_with(['.', '/', '~']) && !source.ends_with('/')
 }
 
 fn open_folder(path: &Path) -> anyhow::Result<Opened> {

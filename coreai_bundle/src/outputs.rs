@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use checkpoint::config::DecoderConfig;
 use converter::name::ModelName;
-use output::{StagedFile, available_bytes};
+use output::{Guard, StagedFile, available_bytes};
 use packer::replace::{Output, Outputs};
 use report::digits;
+
+use crate::source::SourceSpec;
 
 /// Bytes kept free in addition to what is planned: metadata, tokenizer, manifest.
 const SLACK: u64 = 64 << 20;
@@ -17,12 +19,12 @@ const SLACK: u64 = 64 << 20;
 /// How a conversion is run, and where its outputs go.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// Folder of the checkpoint, or its repository on the Hub: outputs must not replace it.
-    pub source: String,
+    /// The checkpoint: outputs must not lie in it.
+    pub source: SourceSpec,
     /// Folder to put the outputs into.
     pub output: PathBuf,
-    /// Base name of the outputs, instead of one made from the checkpoint's.
-    pub name: Option<String>,
+    /// Base name of the outputs.
+    pub name: ModelName,
     /// Whether to continue an interrupted run.
     pub resume: bool,
     /// Whether to replace outputs that exist.
@@ -33,22 +35,30 @@ pub struct RunOptions {
     pub typed: BTreeMap<String, String>,
 }
 
+/// The folder that outputs are put into if none is given: beside whatever else is in the current folder.
+pub fn default_folder(name: &ModelName) -> PathBuf {
+    PathBuf::from(format!("{name}-coreai"))
+}
+
 impl RunOptions {
     /// Outputs of this run, which reads the checkpoint and these.
     pub fn outputs<'p>(&'p self, others: impl IntoIterator<Item = &'p Path>) -> Outputs {
-        Outputs::new(std::iter::once(Path::new(&self.source)).chain(others), self.force)
+        Outputs::new(self.source.path().into_iter().chain(others), self.force)
     }
 
-    /// Name of the model: as given, else made from the checkpoint's.
+    /// Refuses to write into the folder of the checkpoint.
     ///
     /// # Errors
-    /// If the given one is not a file name.
-    pub fn model_name(&self, source: &str, config: &DecoderConfig) -> anyhow::Result<ModelName> {
-        match &self.name {
-            Some(name) => {
-                ModelName::given(name).with_context(|| format!("--name {name:?} is not a file name"))
-            }
-            None => Ok(ModelName::new(source, config)),
+    /// If that is where the outputs would be.
+    pub fn check_place(&self) -> anyhow::Result<()> {
+        let target = std::path::absolute(self.output.join("output"))?;
+        match self.outputs([]).temporary().may_write(&target) {
+            Ok(()) => Ok(()),
+            Err(_) => bail!(
+                "{}: outputs are not written into the checkpoint's folder {}; give another folder with -o",
+                self.output.display(),
+                self.source
+            ),
         }
     }
 
@@ -65,6 +75,17 @@ impl RunOptions {
             );
         }
         Ok(())
+    }
+}
+
+/// Name of the model of a checkpoint that is called `source`: as given, else made from that.
+///
+/// # Errors
+/// If the given one is not a file name.
+pub fn model_name(given: Option<&str>, source: &str, config: &DecoderConfig) -> anyhow::Result<ModelName> {
+    match given {
+        Some(name) => ModelName::given(name).with_context(|| format!("--name {name:?} is not a file name")),
+        None => Ok(ModelName::new(source, config)),
     }
 }
 

@@ -43,8 +43,14 @@ impl Checked {
     /// # Errors
     /// If it is not one, has defects, or cannot be read.
     pub fn new(folder: &Path, render: Renderer<'_>) -> anyhow::Result<Self> {
+        if paths::archive_of(folder).is_some() {
+            bail!(
+                "{} is an archive: publish the folder of the release that it was packed from",
+                folder.display()
+            );
+        }
         let report = check::check(folder, &Options::new(render))?;
-        if report.target != check::CheckTarget::Release {
+        if report.target != packer::contents::FolderKind::Release {
             bail!("{} is not a release tree: make one with `coreai-bundle release`", folder.display());
         }
         if report.has_defects() {

@@ -19,20 +19,20 @@ use text::counted;
 use text::small;
 use text::terminal::{line, word};
 
+use crate::contents;
 use crate::origin::{Access, Opened, Opener};
+use crate::source::SourceSpec;
 use terms::Terms;
 
 /// What to make a release from.
 #[derive(Clone, Debug)]
 pub struct ReleaseRequest {
-    /// Bundles and table folders.
+    /// Bundles and table folders, or folders and archives that hold some.
     pub folders: Vec<PathBuf>,
     /// Folder to make.
     pub output: PathBuf,
     /// The checkpoint, whose card and license apply; the repository in the manifests otherwise.
-    pub source: Option<String>,
-    /// Branch, tag or commit of it, if it is a repository.
-    pub revision: Option<String>,
+    pub source: Option<SourceSpec>,
     /// Repository that the card names as the base model; the one in the manifests otherwise.
     pub base_model: Option<String>,
     /// Text of the license, instead of the checkpoint's.
@@ -132,7 +132,9 @@ impl ReleaseRequest {
     /// # Errors
     /// If the folders or the license cannot be read, the release would have defects, or it must not be replaced.
     pub fn make(&self, render: Renderer<'_>, opener: Opener<'_>) -> anyhow::Result<FinishedRelease> {
-        let members = Members::read(&self.folders)?;
+        let folders: Vec<PathBuf> =
+            self.folders.iter().flat_map(|folder| contents::parts_of_release(folder)).collect();
+        let members = Members::read(&folders)?;
         let opened = self.checkpoint(&members.source, opener)?;
         let source = opened.as_ref().map(|opened| &*opened.source);
         let Terms { base_model, license } = Terms::find(self, members.source.repository.as_deref(), source)?;
@@ -159,7 +161,8 @@ impl ReleaseRequest {
             LicenseText::File(path) => Some(path.clone()),
             LicenseText::Text(_) => None,
         });
-        let others = self.source.iter().map(PathBuf::from).chain(license);
+        let source = self.source.as_ref().and_then(SourceSpec::path).map(Path::to_owned);
+        let others = source.into_iter().chain(license);
         Outputs::new(self.folders.iter().cloned().chain(others), self.force)
     }
 
@@ -169,11 +172,11 @@ impl ReleaseRequest {
             return Ok(None);
         }
         if let Some(source) = &self.source {
-            let access = Access { revision: self.revision.clone(), download: false };
-            return opener.open(source, &access).map(Some);
+            return opener.open(source, Access::default()).map(Some);
         }
         let open = |repository: &String| {
-            opener.open(repository, &Access { revision: recorded.revision.clone(), download: false })
+            let (id, revision) = (repository.clone(), recorded.revision.clone());
+            opener.open(&SourceSpec::Repository { id, revision }, Access::default())
         };
         recorded.repository.as_ref().map(open).transpose()
     }

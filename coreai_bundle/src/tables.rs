@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use checkpoint::source::Source;
 use converter::Model;
-use converter::name::ModelName;
 use converter::tables::{TableDifference, TablesPlan, WrittenTables, safetensors};
 use output::{Digest, StagedDirectory, StagedFile};
 use packer::TOOL;
@@ -46,11 +45,11 @@ pub struct FinishedFile {
 pub fn write_folder(
     run: &RunOptions,
     model: &Model<'_>,
-    name: &ModelName,
     progress: &dyn Progress,
 ) -> anyhow::Result<RunOutcome<FinishedTables>> {
+    run.check_place()?;
     let plan = TablesPlan::new(&model.config, &model.checkpoint)?;
-    let name = name.tables();
+    let name = run.name.tables();
     let targets = [(name.clone(), run.outputs([]).folder(ManifestKind::Tables))];
     let mut stage = Stage::open(run, &name, &targets, model.source, progress)?;
     if stage.is_finished() {
@@ -93,7 +92,6 @@ fn fill(
 pub fn write_file(
     run: &RunOptions,
     model: &Model<'_>,
-    name: &ModelName,
     progress: &dyn Progress,
 ) -> anyhow::Result<FinishedFile> {
     if run.resume {
@@ -101,8 +99,9 @@ pub fn write_file(
             "--resume is for the folder of raw tables: a safetensors file is always written from the beginning"
         );
     }
+    run.check_place()?;
     let output = run.outputs([]).file(FileKind::Safetensors);
-    let file = StagedFile::new(&run.output.join(name.table_file()), output)?;
+    let file = StagedFile::new(&run.output.join(run.name.table_file()), output)?;
     let (config, checkpoint) = (&model.config, &model.checkpoint);
     run.check_space(safetensors::bytes(config))?;
     progress.expect(safetensors::input_bytes(config));

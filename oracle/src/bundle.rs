@@ -65,11 +65,11 @@ impl BundlePaths {
     /// # Errors
     /// [`BundleError`] says what is missing, or that the asset is compiled ahead of time.
     pub fn find(path: &Path) -> Result<BundlePaths, BundleError> {
-        if path.join(PROGRAM).is_file() {
+        if paths::is_file(&path.join(PROGRAM)) {
             return Ok(BundlePaths { package: path.to_owned(), tokenizer: None });
         }
         let file = path.join(METADATA);
-        let json = small::read(&file, small::JSON)
+        let json = paths::read(&file, small::JSON)
             .map_err(|source| BundleError::Io { path: file.clone(), source })?;
         let metadata: Metadata = serde_json::from_slice(&json)
             .map_err(|source| BundleError::Metadata { path: file.clone(), source })?;
@@ -82,7 +82,7 @@ impl BundlePaths {
                 "it is compiled ahead of time for a device; give the bundle that it was compiled from";
             return Err(BundleError::Asset { path: package, reason });
         }
-        if !package.join(PROGRAM).is_file() {
+        if !paths::is_file(&package.join(PROGRAM)) {
             return Err(BundleError::Asset { path: package, reason: "it has no main.mlirb" });
         }
         Ok(BundlePaths { package, tokenizer: Some(path.join(TOKENIZER)) })

@@ -15,6 +15,7 @@ pub mod gate;
 pub mod generate;
 pub mod interpreter;
 pub mod lockstep;
+mod map;
 pub mod prompts;
 pub mod reference;
 pub mod score;

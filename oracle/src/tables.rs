@@ -1,6 +1,5 @@
 //! The per-layer rows of a table folder (`.._gather_raw`), computed as in the engine.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use serde::Deserialize;
 use text::small;
 
 use crate::interpreter::Tensor;
+use crate::map::map_range;
 
 /// File of the codes: int8 `[V, L * ld]`.
 pub const CODES_FILE: &str = "embed_per_layer.i8";
@@ -85,7 +85,7 @@ impl Tables {
     /// [`TableError`] names the file that is missing or does not fit.
     pub fn open(dir: &Path) -> Result<Tables, TableError> {
         let path = dir.join(META_FILE);
-        let json = small::read(&path, small::JSON)
+        let json = paths::read(&path, small::JSON)
             .map_err(|source| TableError::Io { path: path.clone(), source })?;
         let meta: Meta = serde_json::from_slice(&json)
             .map_err(|source| TableError::Meta { path: path.clone(), source })?;
@@ -166,9 +166,7 @@ impl Tables {
 
 fn map(path: &Path, expected: Option<usize>) -> Result<Arc<Mmap>, TableError> {
     let io = |source| TableError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
-    // SAFETY: the map is only read; tables are replaced by rename, never rewritten in place.
-    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+    let map = map_range(&paths::open(path).map_err(io)?).map_err(io)?;
     match expected {
         Some(expected) if expected == map.len() => Ok(Arc::new(map)),
         _ => {

@@ -169,7 +169,7 @@ impl Text {
 }
 
 fn optional(path: &Path) -> Result<Option<Vec<u8>>, TextError> {
-    match small::read(path, small::TOKENIZER) {
+    match paths::read(path, small::TOKENIZER) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TextError::Io { path: path.to_owned(), source }),

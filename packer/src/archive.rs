@@ -15,11 +15,11 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use crate::FileError;
-use crate::files::{self, EntryKind};
+use crate::files::{self, Kind};
 use crate::replace::{FileKind, Outputs};
 
 /// Data of every entry starts at a multiple of this many bytes: a page on Linux, a quarter of one on Apple's.
-pub const ALIGNMENT: u16 = 4096;
+pub const ALIGNMENT: u16 = paths::ALIGNMENT as u16;
 
 /// Why a release could not be packed.
 #[derive(Debug, thiserror::Error)]
@@ -168,13 +168,13 @@ impl ArchivePlan {
             let irregular = |what| ArchiveError::Irregular { path: plan.root.join(&entry.path), what };
             match entry.kind {
                 _ if !entry.is_utf8 => return Err(irregular("has a name that is not UTF-8")),
-                EntryKind::Symlink => return Err(irregular("is a symbolic link")),
-                EntryKind::Special => return Err(irregular("is neither a file nor a folder")),
-                EntryKind::Directory => {}
-                EntryKind::File(_) if files::is_leftover(&entry.path) || is_report(&entry.path) => {
+                Kind::Link => return Err(irregular("is a symbolic link")),
+                Kind::Special => return Err(irregular("is neither a file nor a folder")),
+                Kind::Folder => {}
+                Kind::File(_) if files::is_leftover(&entry.path) || is_report(&entry.path) => {
                     plan.skipped.push(entry.path);
                 }
-                EntryKind::File(size) => plan.files.push((entry.path, size)),
+                Kind::File(size) => plan.files.push((entry.path, size)),
             }
         }
         let names = || plan.files.iter().map(|(path, _)| path.as_str());

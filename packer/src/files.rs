@@ -1,10 +1,11 @@
 //! Walking folders and reading files, with errors that name the path.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use output::WrittenFile;
+pub(crate) use paths::Kind;
 use text::small;
 
 /// A file system operation that failed.
@@ -31,19 +32,8 @@ impl FileError {
 /// # Errors
 /// When it cannot be read.
 pub fn measure(path: &Path) -> Result<WrittenFile, FileError> {
-    let file = File::open(path).map_err(FileError::on("open", path))?;
-    WrittenFile::of_reader(file).map_err(FileError::on("read", path))
-}
-
-/// What a folder entry is, links not followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EntryKind {
-    /// A regular file of that many bytes.
-    File(u64),
-    Directory,
-    Symlink,
-    /// A socket, pipe, device.
-    Special,
+    let file = paths::open(path).map_err(FileError::on("open", path))?;
+    WrittenFile::of_reader(file.reader()).map_err(FileError::on("read", path))
 }
 
 /// One entry below a folder.
@@ -52,7 +42,8 @@ pub(crate) struct Entry {
     /// Path relative to the folder that was walked, with `/` between components. A name that is not UTF-8 has
     /// its bad bytes replaced and [`Entry::is_utf8`] false.
     pub(crate) path: String,
-    pub(crate) kind: EntryKind,
+    /// What it is, links not followed.
+    pub(crate) kind: Kind,
     pub(crate) is_utf8: bool,
 }
 
@@ -65,23 +56,10 @@ pub(crate) fn walk(root: &Path) -> Result<Vec<Entry>, FileError> {
 }
 
 fn walk_into(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<(), FileError> {
-    for entry in fs::read_dir(folder).map_err(FileError::on("list", folder))? {
-        let entry = entry.map_err(FileError::on("list", folder))?;
-        let full = entry.path();
-        let metadata = entry.metadata().map_err(FileError::on("look at", &full))?;
-        let name = entry.file_name();
+    for paths::Entry { name, kind } in paths::list(folder).map_err(FileError::on("list", folder))? {
         let path = format!("{prefix}{}", name.to_string_lossy());
-        let kind = if metadata.is_symlink() {
-            EntryKind::Symlink
-        } else if metadata.is_dir() {
-            EntryKind::Directory
-        } else if metadata.is_file() {
-            EntryKind::File(metadata.len())
-        } else {
-            EntryKind::Special
-        };
-        if kind == EntryKind::Directory {
-            walk_into(&full, &format!("{path}/"), entries)?;
+        if kind == Kind::Folder {
+            walk_into(&folder.join(&name), &format!("{path}/"), entries)?;
         }
         entries.push(Entry { path, kind, is_utf8: name.to_str().is_some() });
     }
@@ -90,7 +68,7 @@ fn walk_into(folder: &Path, prefix: &str, entries: &mut Vec<Entry>) -> Result<()
 
 /// Reads a whole JSON file.
 pub(crate) fn read_json(path: &Path) -> Result<Vec<u8>, FileError> {
-    small::read(path, small::JSON).map_err(FileError::on("read", path))
+    paths::read(path, small::JSON).map_err(FileError::on("read", path))
 }
 
 /// Writes a whole small file.

@@ -8,6 +8,7 @@
 pub mod archive;
 pub mod bundle;
 pub mod check;
+pub mod contents;
 mod files;
 mod front_matter;
 mod json_text;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use text::names::{self, Collision, NameError};
 
 use crate::FileError;
-use crate::files::{self, EntryKind};
+use crate::files::{self, Kind};
 
 /// File name inside the folder that the manifest describes.
 pub const FILE_NAME: &str = "manifest.json";
@@ -276,11 +276,11 @@ pub fn collect(folder: &Path, known: &[FileRecord]) -> Result<Vec<FileRecord>, M
             return Err(irregular("has a name that is not UTF-8"));
         }
         match entry.kind {
-            EntryKind::Directory => {}
-            EntryKind::File(_) if entry.path == FILE_NAME => {}
-            EntryKind::File(size) => listed.push((entry.path, size)),
-            EntryKind::Symlink => return Err(irregular("is a symbolic link")),
-            EntryKind::Special => return Err(irregular("is neither a file nor a folder")),
+            Kind::Folder => {}
+            Kind::File(_) if entry.path == FILE_NAME => {}
+            Kind::File(size) => listed.push((entry.path, size)),
+            Kind::Link => return Err(irregular("is a symbolic link")),
+            Kind::Special => return Err(irregular("is neither a file nor a folder")),
         }
     }
     listed

@@ -12,7 +12,7 @@ use crate::{failure, terminal};
 /// Exit status of an error: 1 says that there are differences.
 const TROUBLE: u8 = 2;
 
-/// Compare two packages, two bundles or two table folders
+/// Compare two packages, two bundles, two table folders, or two folders or archives of these
 ///
 /// Metadata is compared field by field, graphs op by op, weights by their codes, scales and values, everything else byte by byte.
 /// Ops are matched by what they do, so one extra op in one graph is one difference.
@@ -26,9 +26,9 @@ Examples:
   coreai-bundle diff --quick out old"
 )]
 pub(crate) struct Arguments {
-    /// Folder
+    /// Folder, or an archive of `pack`
     left: PathBuf,
-    /// Folder to compare it with
+    /// Folder or archive to compare it with
     right: PathBuf,
     /// Trust digests (main.hash, manifests) that are equal, instead of reading the files
     #[arg(long)]

@@ -4,7 +4,7 @@ mod packed;
 mod source;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -33,8 +33,8 @@ Examples:
   coreai-bundle explain gemma-4-E4B-it-qat layers.5.mlp.down_proj.weight --rule q4_0
   coreai-bundle explain out/gemma4_e4b_qat_decode_int4lin layers.5.mlp.down_proj.weight --row 3 --block 2")]
 pub(crate) struct Arguments {
-    /// Checkpoint, package or bundle; or a checkpoint's repository on the Hub, as owner/name
-    path: PathBuf,
+    /// Checkpoint, package or bundle; or a checkpoint's repository on the Hub, as owner/name or by its address
+    path: String,
     #[command(flatten)]
     access: AccessArguments,
     /// Name of the tensor, or the end of it
@@ -52,7 +52,7 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (path, tensor) = (&arguments.path, &arguments.tensor);
+    let (path, tensor) = (Path::new(&arguments.path), &arguments.tensor);
     let place = BlockPlace { tensor, row: arguments.row, block: arguments.block };
     if is_bundle(path) {
         if !arguments.rules.is_empty() {
@@ -63,8 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         let rules: Vec<Int4Rule> = arguments.rules.iter().map(|rule| Int4Rule::from(*rule)).collect();
         let bar = Bar::of_bytes();
-        let access = arguments.access.access();
-        let explained = SourceBlock::read(path, &access, place, &rules, origin::opener(&bar))?;
+        let (checkpoint, access) = (arguments.access.source(&arguments.path)?, arguments.access.access());
+        let explained = SourceBlock::read(&checkpoint, access, place, &rules, origin::opener(&bar))?;
         print(&explained, |out| source::print(out, &explained))?;
     }
     Ok(ExitCode::SUCCESS)

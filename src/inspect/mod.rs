@@ -2,12 +2,13 @@
 
 mod checkpoint;
 mod folder;
+mod outputs;
 mod package;
 mod tree;
 mod weights;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -19,19 +20,21 @@ use crate::origin::{self, AccessArguments};
 use crate::progress::Bar;
 use crate::terminal::{self, STRONG, paint};
 
-/// Show what is in a checkpoint, an .aimodel, a bundle or a table folder
+/// Show what is in a checkpoint, an .aimodel, a bundle, a table folder, or a folder or archive of these
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   coreai-bundle inspect gemma-4-E4B-it-qat
   coreai-bundle inspect google/gemma-4-E4B-it-qat-q4_0-unquantized
+  coreai-bundle inspect out
+  coreai-bundle inspect release.zip/gpu-pipelined/gemma4_e4b_qat_decode_int4lin
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --blobs
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --graph --layer 5
   coreai-bundle inspect out/gemma4_e4b_qat_decode_int4lin --weights --json
   coreai-bundle inspect theirs.aimodel --html -o theirs.html
   coreai-bundle inspect theirs.aimodel --graph --layer 5 --names out/gemma4_e4b_qat_decode_int4lin")]
 pub(crate) struct Arguments {
-    /// Folder to look at, or a checkpoint's repository on the Hub, as owner/name
-    path: PathBuf,
+    /// Folder or archive to look at, or a checkpoint's repository on the Hub, as owner/name or by its address
+    path: String,
     #[command(flatten)]
     access: AccessArguments,
     #[command(flatten)]
@@ -82,7 +85,7 @@ impl ShownArguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (path, shown) = (&arguments.path, &arguments.shown);
+    let (path, shown) = (Path::new(&arguments.path), &arguments.shown);
     if shown.html {
         let page = write_page(path, shown.names.as_deref(), shown.output.as_deref())?;
         if terminal::is_json() {
@@ -93,7 +96,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let bar = Bar::of_bytes();
-    let found = inspect(path, &arguments.access.access(), &shown.shown(), origin::opener(&bar))?;
+    let what = arguments.access.source(&arguments.path)?;
+    let found = inspect(&what, arguments.access.access(), &shown.shown(), origin::opener(&bar))?;
     if terminal::is_json() {
         // As a value, which prints 32-bit numbers with all digits of their 64-bit ones.
         terminal::print_json(&serde_json::to_value(&found)?)?;
@@ -105,6 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Inspected::Package(facts) => package::add(facts, shown.blobs, &mut lines),
         Inspected::Bundle(facts) => folder::add_bundle(facts, shown.blobs, &mut lines),
         Inspected::Tables(facts) => folder::add_tables(path, facts, &mut lines),
+        Inspected::Outputs(facts) => outputs::add(facts, &mut lines),
     }
     terminal::out().write_all(lines.0.as_bytes())?;
     Ok(ExitCode::SUCCESS)

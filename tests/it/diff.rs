@@ -203,7 +203,8 @@ fn tables_tokenizer_and_metadata_are_compared() {
 fn equal_content_in_other_bytes_is_not_a_difference() {
     let dir = Dir::new();
     dir.ok(&["convert", &tiny(), "-o", "out", "--no-tables", "--rule", "absmax", "--head", "int4"]);
-    let ours = format!("out/{BUNDLE}/{BUNDLE}.aimodel");
+    let name = "gemma4_e4b_qat_decode_int4absmax";
+    let ours = format!("out/{name}/{name}.aimodel");
     let reference = ReferencePackage::ProviderInt4.path();
     let reference = reference.to_str().unwrap();
     let (_, program) = file(&dir, &[&ours, reference], "main.mlirb");

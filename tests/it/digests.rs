@@ -84,13 +84,13 @@ fn every_output_byte_is_what_it_was() {
         dead_kv: true,
         ..SyntheticCheckpoint::new(Shape::small())
     };
-    head.write(&dir.path("off")).unwrap();
-    list(&dir, "off", "out-off", &SYNTHETIC, &mut listing);
+    head.write(&dir.path("model")).unwrap();
+    list(&dir, "model", "out-off", &SYNTHETIC, &mut listing);
     SyntheticCheckpoint::new(Shape::e2b_like()).write(&dir.path("e2b")).unwrap();
     list(&dir, "e2b", "out-e2b", &SYNTHETIC, &mut listing);
     let dense = data::tiny_dense_checkpoint().display().to_string();
     list(&dir, &dense, "tiny-dense", &DENSE, &mut listing);
-    SyntheticCheckpoint::new(Shape::dense_like()).write(&dir.path("dense")).unwrap();
-    list(&dir, "dense", "out-dense", &DENSE[..3], &mut listing);
+    SyntheticCheckpoint::new(Shape::dense_like()).write(&dir.path("checkpoint")).unwrap();
+    list(&dir, "checkpoint", "out-dense", &DENSE[..3], &mut listing);
     golden::check("digests", &listing);
 }

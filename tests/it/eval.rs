@@ -9,10 +9,13 @@ use serde_json::Value;
 
 const BUNDLE: &str = "out/gemma4_e4b_qat_decode_int4lin";
 
-/// A folder with a bundle of the tiny checkpoint by that rule, and its tables.
+/// A folder with a bundle of the tiny checkpoint by that rule, in the place of [`BUNDLE`], and its tables.
 fn converted(rule: &str, variant: &str) -> Dir {
     let dir = Dir::new();
     dir.ok(&["convert", &tiny(), "-o", "out", "--variant", variant, "--head", "int4", "--rule", rule]);
+    if rule == "absmax" {
+        std::fs::rename(dir.path(&BUNDLE.replace("int4lin", "int4absmax")), dir.path(BUNDLE)).unwrap();
+    }
     dir
 }
 

@@ -25,12 +25,13 @@ fn every_rule_shows_the_codes_and_scales_that_are_packed() {
         ("layers.0.self_attn.q_proj.weight", "127", "3"),
         ("layers.11.per_layer_projection.weight", "0", "0"),
     ];
-    for name in ["lattice", "q4_0", "absmax"] {
+    for (name, format) in [("lattice", "int4lin"), ("q4_0", "int4q4_0"), ("absmax", "int4absmax")] {
+        let bundle = format!("{name}/gemma4_e4b_qat_decode_{format}");
         dir.ok(&["convert", &tiny(), "-o", name, "--no-tables", "--rule", name, "--head", "int4"]);
         for (tensor, row, block) in blocks {
             let place = [tensor, "--row", row, "--block", block, "--json"];
             let source = dir.json(&[&["explain", &tiny()], &place[..]].concat());
-            let packed = dir.json(&[&["explain", &format!("{name}/{BUNDLE}")], &place[..]].concat());
+            let packed = dir.json(&[&["explain", &bundle], &place[..]].concat());
             let made = rule(&source, name);
             for key in ["scale_bits", "codes"] {
                 assert_eq!(made[key], packed[key], "{name} {tensor} {key}");

@@ -46,7 +46,9 @@ fn a_flipped_bit_is_found() {
 fn what_is_not_a_model_is_reported() {
     let dir = Dir::new();
     std::fs::create_dir(dir.path("empty")).unwrap();
-    assert!(dir.fails(&["inspect", "empty"]).contains("not a checkpoint"));
+    assert!(dir.fails(&["inspect", "empty"]).contains("empty is empty"));
+    std::fs::write(dir.path("empty/notes"), "").unwrap();
+    assert!(dir.fails(&["inspect", "empty"]).contains("is it a checkpoint folder?"));
     assert!(dir.fails(&["inspect", "absent"]).contains("absent"));
 }
 

@@ -4,6 +4,7 @@
 
 mod adverse;
 mod aotc;
+mod archives;
 mod build;
 mod common;
 mod convert;
@@ -30,6 +31,7 @@ mod resume;
 #[path = "../../aotc/tests/it/common/mod.rs"]
 mod scene;
 mod signals;
+mod sources;
 mod status;
 mod stopped;
 mod templates;

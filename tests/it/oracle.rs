@@ -8,10 +8,16 @@ use serde_json::Value;
 
 const BUNDLE: &str = "out/gemma4_e4b_qat_decode_int4lin";
 
-/// A folder with a bundle of the tiny checkpoint by that rule, and its tables.
+/// A folder with a bundle of the tiny checkpoint by that rule, in the place of [`BUNDLE`], and its tables.
 fn converted(rule: &str) -> Dir {
     let dir = Dir::new();
     dir.ok(&["convert", &tiny(), "-o", "out", "--variant", "both", "--head", "int4", "--rule", rule]);
+    if rule == "absmax" {
+        for variant in ["", "_tbl"] {
+            let made = format!("{}{variant}", BUNDLE.replace("int4lin", "int4absmax"));
+            fs::rename(dir.path(&made), dir.path(&format!("{BUNDLE}{variant}"))).unwrap();
+        }
+    }
     dir
 }
 
@@ -239,15 +245,15 @@ fn a_bundle_that_fails_its_gate_says_so_and_replaces_nothing() {
     let output = dir.command(&failing).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "a bundle that fails its gate is kept and not passed over");
     assert!(text(&output.stdout).contains("gate FAILED"));
-    assert_eq!(read_json(dir.path(BUNDLE).join("manifest.json"))["gate"]["passed"], false);
-    assert!(text(&dir.command(&["check", BUNDLE]).output().unwrap().stdout).contains("gate"));
+    let bundle = &BUNDLE.replace("int4lin", "int4absmax");
+    assert_eq!(read_json(dir.path(bundle).join("manifest.json"))["gate"]["passed"], false);
+    assert!(text(&dir.command(&["check", bundle]).output().unwrap().stdout).contains("gate"));
 
     // The report is about the outputs beside it, so it stays with them.
-    dir.ok(&["convert", &tiny(), "-o", "out", "--force"]);
-    let page = || fs::read(dir.path(&format!("{BUNDLE}.report.html"))).unwrap();
+    let page = || fs::read(dir.path(&format!("{bundle}.report.html"))).unwrap();
     let (before, shown) = (tree(&dir.path("out")), page());
     let message = dir.fails(&[&failing[..], &["--force"]].concat());
     assert!(message.contains("nothing was replaced") && message.contains("gate FAILED"), "{message}");
     assert!(message.contains("another folder with -o"), "{message}");
-    assert!(before == tree(&dir.path("out")) && shown == page(), "the good bundle is still there");
+    assert!(before == tree(&dir.path("out")) && shown == page(), "what was there is still there");
 }

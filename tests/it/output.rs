@@ -212,7 +212,7 @@ fn inspect_explain_and_diff() {
     golden::check("inspect-layer", &stage.forms(&["inspect", &package, "--graph", "--layer", "5"]));
     golden::check("diff", &stage.forms(&["diff", BUNDLE, "out/gemma4_e4b_qat_decode_int4lin_tbl"]));
     stage.dir.ok(&["convert", &tiny, "-o", "other", "--no-tables", "--rule", "q4_0"]);
-    let other = "other/gemma4_e4b_qat_decode_int4lin";
+    let other = "other/gemma4_e4b_qat_decode_int4q4_0";
     golden::check("diff-weights", &stage.forms(&["diff", BUNDLE, other]));
     golden::check("diff-equal", &stage.forms(&["diff", BUNDLE, BUNDLE]));
 }

@@ -36,13 +36,13 @@ fn check(options: &[&str], name: &str, reference: ReferencePackage) {
 #[test]
 fn provider_int4_absmax_equals_the_pipelines_symmetric() {
     let options = ["--rule", "absmax", "--head", "int4"];
-    check(&options, "gemma4_e4b_qat_decode_int4lin", ReferencePackage::ProviderInt4);
+    check(&options, "gemma4_e4b_qat_decode_int4absmax", ReferencePackage::ProviderInt4);
 }
 
 #[test]
 fn tbl_int4_absmax_equals_the_pipelines_symmetric() {
     let options = ["--rule", "absmax", "--head", "int4", "--variant", "tbl"];
-    check(&options, "gemma4_e4b_qat_decode_int4lin_tbl", ReferencePackage::TblInt4);
+    check(&options, "gemma4_e4b_qat_decode_int4absmax_tbl", ReferencePackage::TblInt4);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn caches(package: &Path) -> Vec<Vec<u32>> {
 #[test]
 fn dynamic_int4_absmax_equals_the_pipelines_symmetric() {
     let options = ["--rule", "absmax", "--head", "int4"];
-    check_dynamic(&options, "gemma4_e4b_qat_decode_int4lin_stock", PrefillReference::Int4);
+    check_dynamic(&options, "gemma4_e4b_qat_decode_int4absmax_stock", PrefillReference::Int4);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn dense_int4_absmax_equals_the_pipelines_symmetric() {
     check_dense(
         &data::tiny_dense_checkpoint(),
         &options,
-        "gemma4_12b_qat_decode_int4lin",
+        "gemma4_12b_qat_decode_int4absmax",
         DenseReference::Int4,
     );
 }

@@ -133,9 +133,12 @@ fn conversions(dir: &Dir) {
         if place == "m" {
             symlink("tiny-e4b-qat", dir.path("m")).unwrap();
         }
-        dir.refuses(&["convert", "tiny-e4b-qat", "-o", place, "--force"], "is inside the input");
-        dir.refuses(&["tables", "tiny-e4b-qat", "-o", place], "is inside the input");
-        dir.refuses(&["tables", "tiny-e4b-qat", "-o", place, "--ple", "safetensors"], "is inside the input");
+        dir.refuses(&["convert", "tiny-e4b-qat", "-o", place, "--force"], "give another folder with -o");
+        dir.refuses(&["tables", "tiny-e4b-qat", "-o", place], "give another folder with -o");
+        dir.refuses(
+            &["tables", "tiny-e4b-qat", "-o", place, "--ple", "safetensors"],
+            "give another folder with -o",
+        );
     }
     fs::remove_file(dir.path("m")).unwrap();
 

@@ -199,9 +199,9 @@ fn reports_of_other_models_render_in_a_browser() {
     let dir = Dir::new();
     SyntheticCheckpoint::new(Shape::e2b_like()).write(&dir.path("e2b-qat")).unwrap();
     dir.ok(&["convert", "e2b-qat", "-o", "e2b", "--name", "small", "--no-chat-template", "--rule", "absmax"]);
-    let page = dir.path("e2b/small_decode_int4lin.report.html");
+    let page = dir.path("e2b/small_decode_int4absmax.report.html");
     assert_sound(&browser, &page);
-    assert_shows(&browser, &report_of(&dir.path("e2b/small_decode_int4lin.report.json")));
+    assert_shows(&browser, &report_of(&dir.path("e2b/small_decode_int4absmax.report.json")));
     let text = browser.run("return document.querySelector('#recovery').textContent");
     assert!(
         text.as_str().unwrap().contains("Not exact"),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use text::bounds;
 
 use crate::attribute::Attribute;
-use crate::bytecode::reader::{BlobRange, ReadAt};
+use crate::bytecode::reader::BlobRange;
 use crate::element::Element;
 use crate::module::{Definition, ValueId};
 use crate::opcode::Opcode;

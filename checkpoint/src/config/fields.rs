@@ -30,7 +30,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Full name of a field.
-    fn field(&self, name: &str) -> String {
+    pub(super) fn field(&self, name: &str) -> String {
         if self.place.is_empty() { name.to_owned() } else { format!("{}.{name}", self.place) }
     }
 

@@ -1,7 +1,10 @@
 //! Which members of the Gemma 4 family are refused, and for which field.
 
+use serde_json::Value;
+use text::terminal::word;
+
 use super::ConfigError;
-use super::fields::Fields;
+use super::fields::{Fields, QUOTED, shortened};
 
 /// Settings of other models that say how attention and its rotation are computed. This family has `rope_parameters`, so a
 /// configuration with such settings describes a model that would be converted wrongly.
@@ -40,10 +43,7 @@ pub(super) fn refuse_others(
         return Err(text.refuse("use_bidirectional_attention", expected));
     }
     for part in outer.into_iter().chain([text]) {
-        if part.get("quantization_config").is_some() {
-            let expected = "none: the weights must be plain bf16, as in the *-unquantized releases";
-            return Err(part.refuse("quantization_config", expected));
-        }
+        refuse_quantized(part)?;
         if let Some(name) = FOREIGN.into_iter().find(|name| part.get(name).is_some()) {
             let expected =
                 "none: Gemma 4 has no such setting (rotation is in rope_parameters, scores are not scaled)";
@@ -51,6 +51,23 @@ pub(super) fn refuse_others(
         }
     }
     Ok(())
+}
+
+/// Refuses weights that another quantizer made.
+fn refuse_quantized(part: &Fields<'_>) -> Result<(), ConfigError> {
+    let quantized = |name: &str, by: String| Err(ConfigError::Quantized { field: part.field(name), by });
+    if let Some(settings) = part.get("quantization_config") {
+        let method = settings.get("quant_method").and_then(Value::as_str);
+        let by =
+            method.map_or("another tool".to_owned(), |method| word(&shortened(method, QUOTED)).to_string());
+        // MLX writes its settings twice, the second time without a method.
+        let is_mlx = method.is_none() && part.get("quantization").is_some();
+        return quantized("quantization_config", if is_mlx { "MLX".to_owned() } else { by });
+    }
+    match part.get("quantization") {
+        Some(_) => quantized("quantization", "MLX".to_owned()),
+        None => Ok(()),
+    }
 }
 
 /// Refuses a configuration that mixes the two families: no release does, so there is no bundle to compare with.

@@ -1,8 +1,9 @@
 //! From JSON to [`DecoderConfig`].
 
 use serde_json::Value;
+use text::terminal::word;
 
-use super::fields::{Fields, MAX_SIZE};
+use super::fields::{Fields, MAX_SIZE, QUOTED, shortened};
 use super::layers::{self, SlotOrder, Widths};
 use super::unique::Unique;
 use super::{ConfigError, DecoderConfig, LayerKind, MAX_CONFIG_BYTES, PerLayer, members, overrides, rope};
@@ -97,8 +98,13 @@ fn parts<'a>(root: &Fields<'a>) -> Result<Parts<'a>, ConfigError> {
             return Ok(Parts { types, outer: None, text: root.clone() });
         }
     }
-    let names = TYPES.map(|(outer, text)| format!("{outer:?} or {text:?}"));
-    Err(root.refuse("model_type", names.join(", ")))
+    let architecture = root.get("architectures").and_then(|list| list.as_array()?.first()?.as_str());
+    let shown = |text: &str| word(&shortened(text, QUOTED)).to_string();
+    let architecture = architecture.map(|name| format!(" ({})", shown(name))).unwrap_or_default();
+    Err(ConfigError::Family {
+        found: format!("model_type {}{architecture}", shown(found)),
+        supported: TYPES.map(|(outer, text)| format!("{outer}, {text}")).join(", "),
+    })
 }
 
 /// The part that decides about a field that both parts may have: the whole model's wins, as in transformers.

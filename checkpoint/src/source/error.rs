@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::mistake::Mistake;
+
 /// A checkpoint that cannot be read, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -12,6 +14,10 @@ pub enum SourceError {
         /// The folder.
         dir: PathBuf,
     },
+
+    /// Something else than a checkpoint, which is recognized.
+    #[error(transparent)]
+    Mistake(#[from] Mistake),
 
     /// Both forms exist and disagree.
     #[error(

@@ -13,8 +13,8 @@ use text::names;
 use super::fingerprint::fingerprint;
 use super::stamp::Stamp;
 use super::{
-    Fingerprint, Header, INDEX_FILE, Identity, MAX_INDEX_BYTES, SINGLE_FILE, ShardIndex, Source, SourceError,
-    TensorEntry, advice, header_len, is_plain_file_name, merge_shards, parse_header,
+    Fingerprint, Header, INDEX_FILE, Identity, MAX_INDEX_BYTES, Mistake, SINGLE_FILE, ShardIndex, Source,
+    SourceError, TensorEntry, advice, header_len, is_plain_file_name, merge_shards, mistake, parse_header,
 };
 
 /// Largest side file that is read, in bytes. The tokenizer, the largest real one, has some 30 MB.
@@ -46,11 +46,18 @@ struct Shard {
 impl LocalSource {
     /// Opens the folder and reads all headers, but no weights. The files stay open.
     ///
-    /// A folder of the Hub's cache (`models--owner--name/snapshots/<commit>`) tells which checkpoint it is.
+    /// A folder of the Hub's cache (`models--owner--name/snapshots/<commit>`) tells which checkpoint it is. Of a repository in that
+    /// cache, the snapshot is opened that its `refs/main` names.
     ///
     /// # Errors
-    /// If there is no checkpoint, or a file, header or index of it is wrong.
-    pub fn open(dir: &Path) -> Result<Self, SourceError> {
+    /// If there is no checkpoint, or a file, header or index of it is wrong; [`SourceError::Mistake`] if it is recognized as
+    /// something else.
+    pub fn open(given: &Path) -> Result<Self, SourceError> {
+        if given.is_file() {
+            return Err(mistake::of_file(given).into());
+        }
+        let snapshot = mistake::snapshot(given)?;
+        let dir = snapshot.as_deref().unwrap_or(given);
         let mut source = Self {
             dir: dir.to_owned(),
             identity: identity_of(dir),
@@ -77,13 +84,22 @@ impl LocalSource {
     fn open_index(&self) -> Result<Option<ShardIndex>, SourceError> {
         let single = self.file_names.iter().any(|name| name == SINGLE_FILE);
         let Some(json) = self.read_limited(INDEX_FILE, MAX_INDEX_BYTES)? else {
-            return if single { Ok(None) } else { Err(SourceError::NoWeights { dir: self.dir.clone() }) };
+            return if single { Ok(None) } else { Err(self.no_weights()) };
         };
         let index = ShardIndex::parse(&json)?;
+        if let Some(mistake) = mistake::of_shards(&self.dir, &self.file_names, &index) {
+            return Err(mistake.into());
+        }
         if single && !index.shards().contains(SINGLE_FILE) {
             return Err(SourceError::Ambiguous { dir: self.dir.clone() });
         }
         Ok(Some(index))
+    }
+
+    /// There are no weights by the names of a checkpoint: what is there instead.
+    fn no_weights(&self) -> SourceError {
+        let unknown = || SourceError::NoWeights { dir: self.dir.clone() };
+        mistake::of_folder(&self.dir, &self.file_names).map_or_else(unknown, SourceError::from)
     }
 
     fn open_shard(&mut self, name: Arc<str>, indexed: bool) -> Result<Header, SourceError> {
@@ -92,21 +108,27 @@ impl LocalSource {
             return Err(if indexed {
                 SourceError::ShardAbsent { index: INDEX_FILE.to_owned(), shard: name.to_string() }
             } else {
-                SourceError::NoWeights { dir: self.dir.clone() }
+                self.no_weights()
             });
         };
         let Opened { file, stamp, len } = opened;
         let read = |out: &mut [u8], position| {
             file.read_exact_at(out, position).map_err(|source| read_error(&path, source))
         };
-        let mut length_field = [0; 8];
+        let mut head = [0; 64];
         if len < 8 {
             return Err(SourceError::Header {
                 file: name.to_string(),
                 reason: format!("the file has only {len} bytes"),
             });
         }
-        read(&mut length_field, 0)?;
+        let head = &mut head[..usize::try_from(len).unwrap_or(64).min(64)];
+        read(head, 0)?;
+        if mistake::is_pointer(head) {
+            return Err(Mistake::Pointer { file: name.to_string() }.into());
+        }
+        let mut length_field = [0; 8];
+        length_field.copy_from_slice(&head[..8]);
         let mut json = vec![0; header_len(&name, length_field, len)?];
         read(&mut json, 8)?;
         let header = parse_header(&name, &json, len)?;
@@ -132,6 +154,9 @@ impl LocalSource {
         let earlier = *read_files.entry(name.to_owned()).or_insert(stamp);
         if bytes.len() as u64 != len || earlier != stamp {
             return Err(SourceError::Changed { path });
+        }
+        if mistake::is_pointer(&bytes) {
+            return Err(Mistake::Pointer { file: name.to_owned() }.into());
         }
         Ok(Some(bytes))
     }

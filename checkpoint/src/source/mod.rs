@@ -12,6 +12,7 @@ mod fingerprint;
 mod header;
 mod index;
 mod local;
+mod mistake;
 mod reading;
 #[cfg(feature = "hub")]
 mod remote;
@@ -29,6 +30,7 @@ pub use fingerprint::{Fingerprint, FingerprintParts};
 pub use header::{Header, MAX_HEADER_BYTES, header_len, parse_header};
 pub use index::{INDEX_FILE, MAX_INDEX_BYTES, ShardIndex};
 pub use local::{LocalSource, MAX_SIDE_FILE_BYTES};
+pub use mistake::Mistake;
 pub use reading::Reading;
 #[cfg(feature = "hub")]
 pub use remote::{HubCheckpoint, HubSource, open_repository};

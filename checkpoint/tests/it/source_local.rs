@@ -138,6 +138,8 @@ fn side_files_have_a_limit() {
 #[test]
 fn no_checkpoint() {
     let dir = TempDir::new().unwrap();
+    assert_says(&open_error(dir.path()), &["is empty", "hf download"]);
+    fs::write(dir.path().join("notes"), "").unwrap();
     assert_says(&open_error(dir.path()), &["neither model.safetensors nor", "is it a checkpoint folder?"]);
     assert_says(&open_error(&dir.path().join("absent")), &["cannot list", "absent"]);
     fs::create_dir(dir.path().join("model.safetensors")).unwrap();
@@ -174,7 +176,37 @@ fn truncated_and_too_long_shards() {
 fn missing_shard() {
     let (dir, _, _) = sharded();
     fs::remove_file(dir.path().join(shard_name(2, 3))).unwrap();
-    assert_says(&open_error(dir.path()), &[INDEX_FILE, &shard_name(2, 3), "missing"]);
+    let parts = [INDEX_FILE, "1 of 3", &shard_name(2, 3)];
+    assert_says(&open_error(dir.path()), &parts);
+    fs::remove_file(dir.path().join(shard_name(0, 3))).unwrap();
+    fs::write(dir.path().join("model-00001-of-00003.safetensors.incomplete"), "").unwrap();
+    assert_says(&open_error(dir.path()), &["2 of 3", &shard_name(0, 3), "was not finished"]);
+}
+
+#[test]
+fn a_repository_of_the_cache_leads_to_its_snapshot() {
+    let cache = TempDir::new().unwrap();
+    let (dir, tensors) = single();
+    let repository = cache.path().join("models--me--mine");
+    let snapshot = |commit: &str| repository.join("snapshots").join(commit.repeat(40));
+    assert_says(
+        &{
+            fs::create_dir_all(repository.join("snapshots")).unwrap();
+            open_error(&repository)
+        },
+        &["holds no snapshot"],
+    );
+    fs::rename(dir.path(), snapshot("a")).unwrap();
+    let source = LocalSource::open(&repository).unwrap();
+    assert_reads_back(&source, &tensors);
+    assert_eq!(source.identity().repository.as_deref(), Some("me/mine"));
+    fs::create_dir(snapshot("b")).unwrap();
+    assert_says(&open_error(&repository), &["none of its 2 snapshots", &"a".repeat(40)]);
+    fs::create_dir(repository.join("refs")).unwrap();
+    fs::write(repository.join("refs/main"), "../../elsewhere").unwrap();
+    assert_says(&open_error(&repository), &["none of its 2 snapshots"]);
+    fs::write(repository.join("refs/main"), "a".repeat(40)).unwrap();
+    assert_reads_back(&LocalSource::open(&repository).unwrap(), &tensors);
 }
 
 #[test]

@@ -107,10 +107,10 @@ fn released_models_have_their_sizes() {
         assert!(!plan.graphs[0].blobs.iter().any(|blob| blob.role == Role::EmbedTokens));
         // By the shape alone: the folder's name says nothing.
         let plan = model.plan(&request(CacheForm::Padded, INT4)).unwrap();
-        assert_eq!(ModelName::new("models/it-qat", &model.config).bundle(&plan.graphs[0]), name);
+        assert_eq!(ModelName::new("google/it-qat", &model.config).bundle(&plan.graphs[0]), name);
         let plan = model.plan(&request(CacheForm::Split, INT4)).unwrap();
         assert_eq!(
-            ModelName::new("models/it-qat", &model.config).bundle(&plan.graphs[0]),
+            ModelName::new("google/it-qat", &model.config).bundle(&plan.graphs[0]),
             format!("{name}_split")
         );
     }

@@ -17,20 +17,5 @@ pub use run::{BuildOutcome, BuildRequest, BuildWatchers, Step, StepState};
 pub use starter::starter;
 pub use warnings::{MISCOMPILED_CONTEXT, for_iphone};
 
-use std::path::{Path, PathBuf};
-
-use converter::Model;
-use converter::name::ModelName;
-
 /// Folder of the release tree among the outputs of a build.
 pub const RELEASE_FOLDER: &str = "release";
-
-/// Base name of a model's outputs, by what its repository or folder is called.
-pub fn base_name(origin: &str, model: &Model<'_>) -> String {
-    ModelName::new(origin, &model.config).base().to_owned()
-}
-
-/// Where a build puts its outputs by default: a folder of the model's name in the current one.
-pub fn default_output(name: &str) -> PathBuf {
-    Path::new(".").join(format!("{name}-coreai"))
-}

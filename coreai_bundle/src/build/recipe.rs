@@ -248,8 +248,14 @@ impl BuildRecipe {
             .with_context(|| format!("the recipe in {} is not one of this version", file.display()))
     }
 
-    /// Replaces names of files by what is in them.
+    /// Replaces names of files by what is in them, and finds the checkpoint's folder if it is relative to the recipe.
     fn read_files(&mut self, base: &Path) -> anyhow::Result<()> {
+        if let Some(source) = &mut self.source
+            && base.join(&*source).is_dir()
+            && let Some(path) = base.join(&*source).to_str()
+        {
+            path.clone_into(source);
+        }
         let read = |path: &Path| {
             let path = base.join(path);
             small::read_text(&path, MAX_TEXT).with_context(|| format!("cannot read {}", path.display()))

@@ -13,6 +13,7 @@ use aotc::remote::RemoteOptions;
 use aotc::{Architecture, CompileRequest, Interrupt, Platform, Remote, Stage, Toolchain, ToolchainOptions};
 use converter::Model;
 use converter::decoder::Variant;
+use converter::name::ModelName;
 use hub::RepositoryId;
 use hub::upload::PublishTarget;
 use output::WrittenFile;
@@ -24,16 +25,17 @@ use serde_json::{Value, json};
 
 use super::recipe::{AheadOfTimeRecipe, BundleGroup};
 use super::record::{EVALUATION, Record, key_of};
-use super::{BuildRecipe, RELEASE_FOLDER, default_output, warnings};
+use super::{BuildRecipe, RELEASE_FOLDER, warnings};
 use crate::convert::{ConversionOptions, Job, Watchers};
 use crate::eval::{EvalRequest, EvalText, Limits};
 use crate::options::as_options;
 use crate::oracle::GivenPrompts;
 use crate::origin::{Access, Opened, Opener};
-use crate::outputs::{RunOptions, creation_date};
+use crate::outputs::{RunOptions, creation_date, default_folder, model_name};
 use crate::publish;
 use crate::release::{LicenseText, ReleaseRequest};
 use crate::runnable::Runnable;
+use crate::source::SourceSpec;
 use crate::stage::RunOutcome;
 
 /// What to build, and where.
@@ -43,7 +45,7 @@ pub struct BuildRequest {
     pub recipe: BuildRecipe,
     /// The checkpoint, instead of the recipe's.
     pub source: Option<String>,
-    /// Folder for the outputs; [`default_output`] otherwise.
+    /// Folder for the outputs; [`default_folder`] otherwise.
     pub output: Option<PathBuf>,
     /// Whether to publish the release to the repository that the recipe names.
     pub publish: bool,
@@ -104,8 +106,10 @@ pub struct BuildOutcome {
 struct Build<'a> {
     request: &'a BuildRequest,
     watchers: BuildWatchers<'a>,
-    source: &'a str,
+    source: &'a SourceSpec,
     model: &'a Model<'a>,
+    /// Base name of outputs that have none of their own.
+    name: ModelName,
     output: PathBuf,
     record: Record,
     /// What the outputs of every step depend on.
@@ -130,9 +134,11 @@ impl BuildRequest {
                 "the recipe names no checkpoint, since it was a folder: give it with --source FOLDER",
             )?;
         self.check_publication(watchers.opener)?;
-        let opened = watchers.opener.open(source, &self.access(source))?;
+        let source = &self.spec(source)?;
+        let opened = watchers.opener.open(source, self.access(source))?;
         let model = Model::open(&*opened.source)?;
-        let output = self.output_folder(&opened, &model)?;
+        let name = model_name(self.recipe.name.as_deref(), &opened.name, &model.config)?;
+        let output = self.output.clone().unwrap_or_else(|| default_folder(&name));
         let mut build = Build {
             request: self,
             watchers,
@@ -141,12 +147,13 @@ impl BuildRequest {
             record: Record::read(&output),
             origin: origin_of(source, &opened)?,
             recipe: self.for_manifest(&opened)?,
+            name,
             output,
             steps: Vec::new(),
             bundles: Vec::new(),
             tables: Vec::new(),
         };
-        build.run(&opened.name)
+        build.run()
     }
 
     /// Everything that publication needs, before minutes are spent.
@@ -160,35 +167,16 @@ impl BuildRequest {
         publish::client(opener.cancelled).map(|_| ())
     }
 
+    /// The checkpoint. Revisions are for repositories; a folder in the place of one is compared by its fingerprint.
+    fn spec(&self, source: &str) -> anyhow::Result<SourceSpec> {
+        let revision = self.recipe.revision.as_deref().filter(|_| !Path::new(source).exists());
+        SourceSpec::parse(source, revision)
+    }
+
     /// A gate and an evaluation read the checkpoint many times, so it is kept then.
-    fn access(&self, source: &str) -> Access {
-        let revision = self.recipe.revision.as_deref();
-        // Revisions are for repositories; a folder in their place is compared by its fingerprint.
-        let revision = revision.filter(|_| !Path::new(source).exists());
-        if self.recipe.gate.is_some() || self.recipe.evaluation.is_some() {
-            return Access::kept(source, revision);
-        }
-        Access { revision: revision.map(str::to_owned), download: false }
-    }
-
-    fn output_folder(&self, opened: &Opened, model: &Model<'_>) -> anyhow::Result<PathBuf> {
-        if let Some(output) = &self.output {
-            return Ok(output.clone());
-        }
-        let name = self.run_options(Path::new(""), String::new()).model_name(&opened.name, &model.config)?;
-        Ok(default_output(name.base()))
-    }
-
-    fn run_options(&self, output: &Path, source: String) -> RunOptions {
-        RunOptions {
-            source,
-            output: output.to_owned(),
-            name: self.recipe.name.clone(),
-            resume: false,
-            force: self.force,
-            threads: self.threads,
-            typed: BTreeMap::new(),
-        }
+    fn access(&self, source: &SourceSpec) -> Access {
+        let is_kept = self.recipe.gate.is_some() || self.recipe.evaluation.is_some();
+        if is_kept { Access::kept(source) } else { Access::default() }
     }
 
     /// The recipe with what was found out about the checkpoint, without what is private to this machine.
@@ -213,7 +201,7 @@ impl BuildRequest {
 }
 
 impl Build<'_> {
-    fn run(&mut self, name: &str) -> anyhow::Result<BuildOutcome> {
+    fn run(&mut self) -> anyhow::Result<BuildOutcome> {
         let recipe = &self.request.recipe;
         let groups = recipe.groups()?;
         let release = self.release_request(Vec::new());
@@ -221,7 +209,7 @@ impl Build<'_> {
         for warning in warnings::of_recipe(recipe, &groups) {
             self.watchers.steps.note(&format!("warning: {warning}"));
         }
-        self.convert(&groups, name)?;
+        self.convert(&groups)?;
         self.evaluate()?;
         self.refuse_failed()?;
         let compiled = self.compile(&groups)?;
@@ -232,7 +220,7 @@ impl Build<'_> {
     }
 
     /// Every conversion is planned before the first one is run.
-    fn convert(&mut self, groups: &[BundleGroup], name: &str) -> anyhow::Result<()> {
+    fn convert(&mut self, groups: &[BundleGroup]) -> anyhow::Result<()> {
         let (model, request) = (self.model, self.request);
         let formats = request.recipe.formats()?;
         let mut tables: Option<PathBuf> = None;
@@ -240,7 +228,7 @@ impl Build<'_> {
         for group in groups {
             let wants_tables = !group.graphs.variants(&model.config).contains(&Variant::Stock);
             let mut conversion = ConversionOptions {
-                run: request.run_options(&self.output, self.source.to_owned()),
+                run: self.run_options(group)?,
                 request: formats.request(&group.graphs, &model.config, tables.is_none())?,
                 max_context: group.graphs.max_context,
                 prompt_chunk: group.graphs.chunk,
@@ -254,24 +242,20 @@ impl Build<'_> {
                 allow_no_template: false,
             };
             conversion.run.typed = as_options(&formats, &group.graphs, &variants_in_words(group));
-            if group.name.is_some() {
-                conversion.run.name.clone_from(&group.name);
-            }
             if conversion.request.tables {
-                let model_name = conversion.run.model_name(name, &model.config)?;
-                tables = Some(self.output.join(model_name.tables()));
+                tables = Some(self.output.join(conversion.run.name.tables()));
             }
             options.push(conversion);
         }
         // Existing tables have to be there before a plan that uses them: one conversion after the other.
         for conversion in &mut options {
-            self.convert_one(conversion, name)?;
+            self.convert_one(conversion)?;
         }
         Ok(())
     }
 
-    fn convert_one(&mut self, conversion: &mut ConversionOptions, name: &str) -> anyhow::Result<()> {
-        let names = Job::names(conversion, self.model, name)?;
+    fn convert_one(&mut self, conversion: &mut ConversionOptions) -> anyhow::Result<()> {
+        let names = Job::names(conversion, self.model)?;
         let step = format!("convert {}", names.join(" "));
         let recipe = &self.request.recipe;
         let key = key_of(&json!({
@@ -288,7 +272,7 @@ impl Build<'_> {
                 names.iter().all(|name| !self.output.join(name).exists() || self.record.knows(name));
             // What a run over a commit had finished is taken over; there may be nothing.
             conversion.run.resume = self.model.source.identity().revision.is_some();
-            let job = Job::new(conversion, self.model, name)?;
+            let job = Job::new(conversion, self.model)?;
             if let RunOutcome::Made(finished) = job.run(self.watchers.conversion)? {
                 job.write_report(&finished)
                     .context("the outputs are complete, but their report could not be written")?;
@@ -433,19 +417,26 @@ impl Build<'_> {
         chosen.map(|(name, _)| name.clone()).collect()
     }
 
+    fn run_options(&self, group: &BundleGroup) -> anyhow::Result<RunOptions> {
+        let own = group.name.as_deref();
+        Ok(RunOptions {
+            source: self.source.clone(),
+            output: self.output.clone(),
+            name: own
+                .map_or_else(|| Ok(self.name.clone()), |own| model_name(Some(own), "", &self.model.config))?,
+            resume: false,
+            force: self.request.force,
+            threads: self.request.threads,
+            typed: BTreeMap::new(),
+        })
+    }
+
     fn release_request(&self, folders: Vec<PathBuf>) -> ReleaseRequest {
         let release = &self.request.recipe.release;
         ReleaseRequest {
             folders,
             output: self.output.join(RELEASE_FOLDER),
-            source: Some(self.source.to_owned()),
-            revision: self
-                .model
-                .source
-                .identity()
-                .revision
-                .clone()
-                .filter(|_| !Path::new(self.source).exists()),
+            source: Some(self.source_at_commit()),
             base_model: release
                 .base_model
                 .clone()
@@ -454,6 +445,17 @@ impl Build<'_> {
             license_id: release.license_id.clone(),
             force: self.request.force || self.record.knows(RELEASE_FOLDER),
             recipe: self.recipe.clone(),
+        }
+    }
+
+    /// The repository at the commit that was converted, or the folder.
+    fn source_at_commit(&self) -> SourceSpec {
+        match self.source {
+            SourceSpec::Repository { id, .. } => {
+                let revision = self.model.source.identity().revision.clone();
+                SourceSpec::Repository { id: id.clone(), revision }
+            }
+            SourceSpec::Local(path) => SourceSpec::Local(path.clone()),
         }
     }
 
@@ -527,12 +529,10 @@ fn variants_in_words(group: &BundleGroup) -> String {
 
 /// What the outputs depend on besides the recipe: the checkpoint's bytes, by commit or by the state of its files, and the date that
 /// outputs carry.
-fn origin_of(source: &str, opened: &Opened) -> anyhow::Result<Value> {
+fn origin_of(source: &SourceSpec, opened: &Opened) -> anyhow::Result<Value> {
     let identity = opened.source.identity();
-    let files = match Path::new(source).is_dir() {
-        true => stamps(Path::new(source)).with_context(|| format!("cannot read {source}"))?,
-        false => Vec::new(),
-    };
+    let files = source.path().map(|folder| stamps(folder).with_context(|| format!("cannot read {source}")));
+    let files = files.transpose()?.unwrap_or_default();
     Ok(json!({
         "repository": identity.repository,
         "revision": identity.revision,

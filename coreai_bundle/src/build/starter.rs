@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use checkpoint::source::Identity;
 use converter::Model;
 
+use crate::source::SourceSpec;
+
 /// How recipes of `init` begin; `init` replaces no other file.
 const FIRST_LINE: &str = "# A recipe for `coreai-bundle build`";
 
@@ -68,7 +70,7 @@ limit = 1024
 "#;
 
 /// The recipe for an opened checkpoint that was given as `source`.
-pub fn starter(source: &str, identity: &Identity, model: &Model<'_>) -> String {
+pub fn starter(source: &SourceSpec, identity: &Identity, model: &Model<'_>) -> String {
     let mut text = format!("{FIRST_LINE}: `coreai-bundle build FILE` makes the whole release.\n\n");
     let mut line = |content: String| {
         // Writing to a String cannot fail.
@@ -76,9 +78,10 @@ pub fn starter(source: &str, identity: &Identity, model: &Model<'_>) -> String {
     };
     match &identity.repository {
         Some(repository) => line(format!("source = {}", quoted(repository))),
-        None => {
-            line(format!("source = {}         # a repository, or a folder beside this file", quoted(source)))
-        }
+        None => line(format!(
+            "source = {}         # a repository, or a folder beside this file",
+            quoted(&source.to_string())
+        )),
     }
     if let Some(revision) = &identity.revision {
         line(format!("revision = {}", quoted(revision)));

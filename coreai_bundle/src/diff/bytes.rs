@@ -1,7 +1,5 @@
 //! Two files byte by byte, on all cores.
 
-use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use anyhow::Context;
@@ -24,24 +22,20 @@ pub struct ByteDifference {
 
 /// Compares two files; `None` if they are equal.
 pub(super) fn compare(left: &Path, right: &Path) -> anyhow::Result<Option<ByteDifference>> {
-    let open = |path: &Path| -> anyhow::Result<(File, std::fs::Metadata)> {
-        let told = || format!("cannot open {}", path.display());
-        let file = File::open(path).with_context(told)?;
-        let metadata = file.metadata().with_context(told)?;
-        Ok((file, metadata))
-    };
-    let ((ours, a), (theirs, b)) = (open(left)?, open(right)?);
-    if (a.dev(), a.ino()) == (b.dev(), b.ino()) {
+    let open = |path: &Path| paths::open(path).with_context(|| format!("cannot open {}", path.display()));
+    let (ours, theirs) = (open(left)?, open(right)?);
+    if ours.is_same(&theirs)? {
         return Ok(None);
     }
-    let common = a.len().min(b.len());
+    let (left_bytes, right_bytes) = (ours.length(), theirs.length());
+    let common = left_bytes.min(right_bytes);
     let read = |out: &mut [u8], other: &mut [u8], offset: u64| -> anyhow::Result<()> {
         ours.read_exact_at(out, offset).with_context(|| format!("cannot read {}", left.display()))?;
         theirs.read_exact_at(other, offset).with_context(|| format!("cannot read {}", right.display()))
     };
     let first = first_difference(common, &read)?;
-    let longer = (a.len() != b.len()).then_some(common);
-    Ok(first.or(longer).map(|first| ByteDifference { left_bytes: a.len(), right_bytes: b.len(), first }))
+    let longer = (left_bytes != right_bytes).then_some(common);
+    Ok(first.or(longer).map(|first| ByteDifference { left_bytes, right_bytes, first }))
 }
 
 /// First of `length` bytes in which two sources differ. `read` fills a piece of each from an offset.

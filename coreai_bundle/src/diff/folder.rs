@@ -1,7 +1,6 @@
 //! Which files of two folders belong together, and what kind of comparison each gets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use ::text::small;
@@ -11,6 +10,7 @@ use output::Digest;
 use packer::archive::is_report;
 use packer::manifest::{self, Manifest};
 use packer::metadata::{BundleMetadata, MAIN_ASSET};
+use paths::Kind;
 use serde_json::Value;
 
 use super::{FileDifference, Verdict, bytes, json, program, tables};
@@ -29,8 +29,11 @@ struct Folder {
 
 impl Folder {
     fn open(root: &Path) -> anyhow::Result<Self> {
-        if !root.is_dir() {
-            bail!("{}: there is no such folder; give a package, a bundle or a table folder", root.display());
+        if !paths::is_folder(root) {
+            bail!(
+                "{}: there is no such folder; give a package, a bundle, a table folder, or an archive of `pack`",
+                root.display()
+            );
         }
         let mut files = BTreeMap::new();
         list(root, "", &mut files)?;
@@ -58,11 +61,11 @@ impl Folder {
     fn digest(&self, path: &Path) -> Option<Digest> {
         if path.file_name()? == PROGRAM {
             let hash: [u8; 32] =
-                small::read(&path.with_file_name(HASH), small::TEXT).ok()?.try_into().ok()?;
+                paths::read(&path.with_file_name(HASH), small::TEXT).ok()?.try_into().ok()?;
             return Some(hash.into());
         }
         let name = path.strip_prefix(&self.root).ok()?.to_str()?;
-        let size = path.metadata().ok()?.len();
+        let size = paths::open(path).ok()?.length();
         let files = &self.manifest.as_ref()?.files;
         Some(files.iter().find(|file| file.path == name && file.size == size)?.sha256)
     }
@@ -70,10 +73,9 @@ impl Folder {
 
 fn list(folder: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
     let told = || format!("cannot list {}", folder.display());
-    for entry in fs::read_dir(folder).with_context(told)? {
-        let path = entry.with_context(told)?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if path.is_dir() && !path.is_symlink() {
+    for paths::Entry { name, kind } in paths::list(folder).with_context(told)? {
+        let (path, name) = (folder.join(&name), name.to_string_lossy().into_owned());
+        if kind == Kind::Folder {
             list(&path, &format!("{prefix}{name}/"), files)?;
         } else {
             files.insert(format!("{prefix}{name}"), path);
@@ -92,7 +94,7 @@ pub(super) fn compare(left: &Path, right: &Path, quick: bool) -> anyhow::Result<
     let mut reports = Vec::with_capacity(paths.len());
     for path in paths {
         let size = |path: &PathBuf| -> anyhow::Result<u64> {
-            Ok(path.metadata().with_context(|| format!("cannot look at {}", path.display()))?.len())
+            Ok(paths::open(path).with_context(|| format!("cannot look at {}", path.display()))?.length())
         };
         let verdict = match (left.files.get(path), right.files.get(path)) {
             (Some(ours), Some(theirs)) => both((&left, ours), (&right, theirs), quick)?,
@@ -133,7 +135,7 @@ fn both(
     }
     if name.ends_with(".json") && found.left_bytes.max(found.right_bytes) <= LARGEST_JSON {
         let parsed = |path: &Path| {
-            small::read(path, LARGEST_JSON).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+            paths::read(path, LARGEST_JSON).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
         };
         if let (Some(mut a), Some(mut b)) = (parsed(ours), parsed(theirs)) {
             if name == manifest::FILE_NAME {

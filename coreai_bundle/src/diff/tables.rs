@@ -46,9 +46,8 @@ pub(super) fn compare(
     found: &ByteDifference,
 ) -> anyhow::Result<Option<TableDifference>> {
     let meta = left.with_file_name("meta.json");
-    let meta: Option<Value> = ::text::small::read(&meta, ::text::small::JSON)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
+    let meta: Option<Value> =
+        paths::read(&meta, ::text::small::JSON).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let columns = meta.and_then(|meta| columns(name, &meta));
     let (Some(columns), true) = (columns, found.left_bytes == found.right_bytes) else { return Ok(None) };
     let width: usize = if name.ends_with(".i8") { 1 } else { 4 };
@@ -88,15 +87,15 @@ pub(super) fn compare(
 /// A file in pieces of whole numbers.
 struct Numbers<'p> {
     path: &'p Path,
-    file: std::fs::File,
+    file: paths::Reader,
     width: usize,
     buffer: Vec<u8>,
 }
 
 impl<'p> Numbers<'p> {
     fn open(path: &'p Path, width: usize) -> anyhow::Result<Self> {
-        let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Numbers { path, file, width, buffer: vec![0; 1 << 20] })
+        let file = paths::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Numbers { path, file: file.reader(), width, buffer: vec![0; 1 << 20] })
     }
 
     fn next(&mut self) -> anyhow::Result<Option<&[u8]>> {

@@ -291,7 +291,7 @@ fn check_bundle(runnable: &Runnable, subject: &Subject) -> anyhow::Result<()> {
 
 /// The folder's own name, even if it was given as `.`.
 fn name_of(bundle: &Path) -> anyhow::Result<String> {
-    let whole = bundle.canonicalize().with_context(|| format!("cannot find {}", bundle.display()))?;
+    let whole = paths::resolve(bundle).with_context(|| format!("cannot find {}", bundle.display()))?;
     Ok(whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
 }
 

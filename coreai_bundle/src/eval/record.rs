@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ::oracle::eval::Share;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use packer::manifest::{self, Manifest};
 use packer::replace::{FileKind, Outputs};
 use report::{Agreement, CurvePart};
@@ -14,6 +14,12 @@ use crate::outputs;
 
 /// Puts the figures into a bundle's manifest.
 pub(super) fn write(evaluation: &Evaluation, found: &EvaluatedBundle, bundle: &Path) -> anyhow::Result<()> {
+    if let Some(archive) = paths::archive_of(bundle) {
+        bail!(
+            "--record writes into the bundle's manifest, and {} is an archive: unpack it, or record before packing",
+            archive.display()
+        );
+    }
     let mut manifest = Manifest::read(bundle).with_context(|| {
         format!("the figures of {} cannot be recorded without a manifest", bundle.display())
     })?;

@@ -139,7 +139,7 @@ impl State {
 /// A bundle in this state, and how it is run. A bundle that was made again has another manifest.
 pub(super) fn key(runnable: &Runnable, name: &str) -> anyhow::Result<String> {
     let path = runnable.bundle.join(manifest::FILE_NAME);
-    let digest = match small::read(&path, small::JSON) {
+    let digest = match paths::read(&path, small::JSON) {
         Ok(bytes) => Digest::of_bytes(&bytes).to_string(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => "without a manifest".to_owned(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),

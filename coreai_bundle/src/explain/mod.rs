@@ -5,8 +5,8 @@ mod source;
 
 use std::path::Path;
 
-use aimodel::package::PROGRAM;
 use anyhow::bail;
+use packer::contents::kind_of;
 
 pub use packed::{ExplainedCodes, PackedBlock};
 pub use source::{ExplainedFit, ExplainedLattice, ScaleInterval, SourceBlock};
@@ -25,13 +25,14 @@ pub struct BlockPlace<'a> {
     pub block: u64,
 }
 
-/// Whether this is a package or a bundle, and not a checkpoint.
+/// Whether this is a package or a bundle, or a folder or archive of them, and not a checkpoint.
 pub fn is_bundle(path: &Path) -> bool {
-    path.join(PROGRAM).exists() || path.join(packer::metadata::FILE_NAME).exists()
+    let is_checkpoint = paths::exists(&path.join(::checkpoint::config::CONFIG_FILE));
+    !is_checkpoint && kind_of(path).is_some()
 }
 
 /// The name that is meant: one that is equal, or the only one that ends this way.
-fn find(names: &[&str], wanted: &str, path: &Path) -> anyhow::Result<usize> {
+fn find(names: &[&str], wanted: &str, place: &str) -> anyhow::Result<usize> {
     if let Some(at) = names.iter().position(|name| *name == wanted) {
         return Ok(at);
     }
@@ -47,7 +48,7 @@ fn find(names: &[&str], wanted: &str, path: &Path) -> anyhow::Result<usize> {
         format!("; names with it: {}", text::bounds::list(&like))
     };
     let problem = if found.is_empty() { "there is no tensor" } else { "more than one tensor ends with" };
-    bail!("{}: {problem} {wanted:?}{hint}", path.display());
+    bail!("{place}: {problem} {wanted:?}{hint}");
 }
 
 impl BlockPlace<'_> {
@@ -73,7 +74,7 @@ mod tests {
     #[test]
     fn the_end_of_a_name_is_enough_if_only_one_ends_with_it() {
         let names = ["model.a.weight", "model.b.weight", "weight.a"];
-        let path = Path::new("x");
+        let path = "x";
         assert_eq!(find(&names, "b.weight", path).unwrap(), 1);
         assert_eq!(find(&names, "weight.a", path).unwrap(), 2);
         let many = find(&names, "weight", path).unwrap_err().to_string();

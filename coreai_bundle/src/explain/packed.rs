@@ -10,6 +10,7 @@ use half::f16;
 use serde::Serialize;
 
 use super::{BlockPlace, find};
+use crate::contents;
 
 /// Weights that are shown of a tensor that is not in blocks.
 const SHOWN: u64 = 32;
@@ -53,11 +54,11 @@ impl PackedBlock {
     /// # Errors
     /// If there is no such block, or it cannot be read.
     pub fn read(path: &Path, place: BlockPlace<'_>) -> anyhow::Result<Self> {
-        let path = &BundlePaths::find(path)?.package;
+        let path = &BundlePaths::find(&contents::one_bundle(path)?)?.package;
         let package = Package::open(path)?;
         let weights = package.weights();
         let names: Vec<&str> = weights.iter().map(Weight::name).collect();
-        let at = find(&names, place.tensor, path)?;
+        let at = find(&names, place.tensor, &path.display().to_string())?;
         let weight = weights.get(at).context("the tensor is gone")?;
         let stored = weight.stored();
         let columns = stored.shape.last().copied().unwrap_or(1).max(1);

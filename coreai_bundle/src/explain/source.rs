@@ -1,7 +1,5 @@
 //! A block of a checkpoint: its values, its lattice, and what each rule does to it.
 
-use std::path::Path;
-
 use anyhow::{Context, bail};
 use checkpoint::source::{Dtype, Source};
 use converter::quant::lattice::{Recovered, recover};
@@ -11,6 +9,7 @@ use serde::Serialize;
 
 use super::{BlockPlace, find};
 use crate::origin::{Access, Opener};
+use crate::source::SourceSpec;
 
 /// A block of a checkpoint.
 #[derive(Debug, Serialize)]
@@ -88,17 +87,16 @@ impl SourceBlock {
     /// # Errors
     /// If there is no such block, it is not BF16, or it cannot be read.
     pub fn read(
-        path: &Path,
-        access: &Access,
+        checkpoint: &SourceSpec,
+        access: Access,
         place: BlockPlace<'_>,
         rules: &[Int4Rule],
         opener: Opener<'_>,
     ) -> anyhow::Result<Self> {
-        let typed = path.to_str().with_context(|| format!("{}: the path is not UTF-8", path.display()))?;
-        let opened = opener.open(typed, access)?;
+        let opened = opener.open(checkpoint, access)?;
         let source: &dyn Source = &*opened.source;
         let names: Vec<&str> = source.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
-        let at = find(&names, place.tensor, path)?;
+        let at = find(&names, place.tensor, &checkpoint.to_string())?;
         let tensor = source.tensors().get(at).context("the tensor is gone")?;
         if tensor.dtype != Dtype::BF16 {
             bail!("{} is {:?}; the rules are for BF16", tensor.name, tensor.dtype);

@@ -1,7 +1,6 @@
 //! A checkpoint: its shape, its tensors, and whether they lie on a lattice.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use checkpoint::Role;
 use checkpoint::config::LayerKind;
@@ -15,6 +14,7 @@ use serde::Serialize;
 
 use super::Inspected;
 use crate::origin::{Access, Opener};
+use crate::source::SourceSpec;
 
 /// What a checkpoint is.
 #[derive(Debug, Serialize)]
@@ -76,8 +76,8 @@ pub struct CheckpointSummary {
 }
 
 impl CheckpointSummary {
-    pub(super) fn read(path: &Path, access: &Access, opener: Opener<'_>) -> anyhow::Result<Inspected> {
-        let source = opener.open(&path.to_string_lossy(), access)?.source;
+    pub(super) fn read(source: &SourceSpec, access: Access, opener: Opener<'_>) -> anyhow::Result<Inspected> {
+        let source = opener.open(source, access)?.source;
         let source = &*source;
         let model = Model::open(source)?;
         let (config, checkpoint) = (&model.config, &model.checkpoint);

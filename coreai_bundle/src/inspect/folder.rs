@@ -55,7 +55,7 @@ impl TablesSummary {
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let meta = path.join("meta.json");
         let text =
-            small::read(&meta, small::JSON).with_context(|| format!("cannot read {}", meta.display()))?;
+            paths::read(&meta, small::JSON).with_context(|| format!("cannot read {}", meta.display()))?;
         let meta: Value =
             serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", meta.display()))?;
         Ok(TablesSummary { meta, manifest: manifest_of(path)?, files: tree::list(path)? })
@@ -64,6 +64,6 @@ impl TablesSummary {
 
 /// What the manifest of a folder says, if it has one.
 fn manifest_of(path: &Path) -> anyhow::Result<Option<Manifest>> {
-    let has_one = path.join(manifest::FILE_NAME).exists();
+    let has_one = paths::exists(&path.join(manifest::FILE_NAME));
     Ok(has_one.then(|| Manifest::read(path)).transpose()?)
 }

@@ -2,25 +2,29 @@
 
 mod checkpoint;
 mod folder;
+mod outputs;
 mod package;
 mod page;
 mod tree;
 mod weights;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use packer::contents::{self, FolderKind};
 use serde::Serialize;
 
 pub use checkpoint::CheckpointSummary;
 pub use folder::{BundleSummary, TablesSummary};
+pub use outputs::{MemberSummary, OutputsSummary};
 pub use package::{BlobSummary, GraphSummary, PackageSummary, PortSummary};
 pub use page::write as write_page;
 pub use tree::FolderEntry;
 pub use weights::{WeightScales, WeightSummary, WeightValues};
 
-use crate::origin::{self, Access, Opener};
+use crate::origin::{Access, Opener};
 use crate::runnable;
+use crate::source::SourceSpec;
 
 /// Parts of a package, or of a bundle's, that are shown on demand.
 #[derive(Clone, Debug, Default)]
@@ -59,23 +63,23 @@ pub enum Inspected {
     Bundle(BundleSummary),
     /// A table folder.
     Tables(TablesSummary),
+    /// A folder of these, a release, or an archive.
+    Outputs(OutputsSummary),
 }
 
 /// Looks at what is at a path, or at a repository of the Hub.
 ///
 /// # Errors
 /// If it is none of these, or cannot be read.
-pub fn inspect(path: &Path, access: &Access, shown: &Shown, opener: Opener<'_>) -> anyhow::Result<Inspected> {
-    let holds = |name: &str| path.join(name).exists();
-    if !path.exists() && path.to_str().is_some_and(origin::is_repository) {
-        return CheckpointSummary::read(path, access, opener);
-    }
-    if !path.is_dir() {
-        bail!(
-            "{}: there is no such folder; give a checkpoint, a package, a bundle or a table folder",
-            path.display()
-        );
-    }
+pub fn inspect(
+    what: &SourceSpec,
+    access: Access,
+    shown: &Shown,
+    opener: Opener<'_>,
+) -> anyhow::Result<Inspected> {
+    let Some(path) = what.path() else { return CheckpointSummary::read(what, access, opener) };
+    paths::kind(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    let holds = |name: &str| paths::exists(&path.join(name));
     if holds(aimodel::package::PROGRAM) {
         return Ok(Inspected::Package(PackageSummary::read(
             path,
@@ -88,16 +92,15 @@ pub fn inspect(path: &Path, access: &Access, shown: &Shown, opener: Opener<'_>) 
         bail!("{}: --blobs, --graph, --weights and --names are for packages and bundles", path.display());
     }
     if holds(::checkpoint::config::CONFIG_FILE) {
-        CheckpointSummary::read(path, access, opener)
+        CheckpointSummary::read(what, access, opener)
     } else if holds("meta.json") {
         Ok(Inspected::Tables(TablesSummary::read(path)?))
     } else if is_bundle {
         Ok(Inspected::Bundle(BundleSummary::read(path, shown)?))
+    } else if let Some(holds @ (FolderKind::Outputs | FolderKind::Release)) = contents::kind_of(path) {
+        Ok(Inspected::Outputs(OutputsSummary::read(path, holds)?))
     } else {
-        bail!(
-            "{}: this is not a checkpoint (config.json), a package (main.mlirb), a bundle (metadata.json) \
-             or a table folder (meta.json)",
-            path.display()
-        );
+        // What it is instead is said there.
+        CheckpointSummary::read(what, access, opener)
     }
 }

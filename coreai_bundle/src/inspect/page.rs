@@ -27,7 +27,7 @@ pub fn write(path: &Path, names: Option<&Path>, output: Option<&Path>) -> anyhow
     let output = match output {
         Some(output) => output.to_owned(),
         None => {
-            let name = path.canonicalize()?;
+            let name = paths::resolve(path)?;
             let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
             PathBuf::from(format!("{name}{}", packer::archive::REPORTS[1]))
         }
@@ -40,8 +40,8 @@ pub fn write(path: &Path, names: Option<&Path>, output: Option<&Path>) -> anyhow
 
 fn read(path: &Path, names: Option<&Path>) -> anyhow::Result<Report> {
     // A package has a metadata.json too.
-    let is_package = path.join(PROGRAM).exists();
-    let is_bundle = !is_package && path.join(metadata::FILE_NAME).exists();
+    let is_package = paths::exists(&path.join(PROGRAM));
+    let is_bundle = !is_package && paths::exists(&path.join(metadata::FILE_NAME));
     let (directory, chunk) = if is_bundle {
         let metadata = BundleMetadata::read(path)?;
         let main = metadata.assets.get(MAIN_ASSET);
@@ -50,7 +50,7 @@ fn read(path: &Path, names: Option<&Path>) -> anyhow::Result<Report> {
     } else {
         (path.to_owned(), runnable::DEFAULT_CHUNK.get() as u64)
     };
-    if !directory.join(PROGRAM).exists() {
+    if !paths::exists(&directory.join(PROGRAM)) {
         bail!("{}: --html is for packages, and for bundles that hold one", directory.display());
     }
     let mut package = Package::open(&directory)?;
@@ -58,7 +58,7 @@ fn read(path: &Path, names: Option<&Path>) -> anyhow::Result<Report> {
         package::take_names(&mut package, &directory, other)?;
     }
     let mut report = of_package(&package, path, chunk)?;
-    if is_bundle && path.join(manifest::FILE_NAME).exists() {
+    if is_bundle && paths::exists(&path.join(manifest::FILE_NAME)) {
         add_manifest(&mut report, &Manifest::read(path)?);
         reporting::gate::name_tokens(&mut report.gates, || Text::open(&path.join(tokenizer::FOLDER)).ok());
     }

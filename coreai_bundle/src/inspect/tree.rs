@@ -1,9 +1,9 @@
 //! A folder as a tree with sizes.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use paths::Kind;
 use serde::Serialize;
 
 /// Something in a folder.
@@ -22,16 +22,11 @@ pub struct FolderEntry {
 pub(super) fn list(folder: &Path) -> anyhow::Result<Vec<FolderEntry>> {
     let told = || format!("cannot list {}", folder.display());
     let mut entries = Vec::new();
-    for entry in fs::read_dir(folder).with_context(told)? {
-        let path = entry.with_context(told)?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let metadata =
-            path.symlink_metadata().with_context(|| format!("cannot look at {}", path.display()))?;
-        let inner = metadata.is_dir().then(|| list(&path)).transpose()?;
-        let bytes =
-            inner.as_ref().map_or(metadata.len(), |inner| inner.iter().map(|entry| entry.bytes).sum());
-        entries.push(FolderEntry { name, bytes, entries: inner });
+    for paths::Entry { name, kind } in paths::list(folder).with_context(told)? {
+        let inner = (kind == Kind::Folder).then(|| list(&folder.join(&name))).transpose()?;
+        let own = if let Kind::File(bytes) = kind { bytes } else { 0 };
+        let bytes = inner.as_ref().map_or(own, |inner| inner.iter().map(|entry| entry.bytes).sum());
+        entries.push(FolderEntry { name: name.to_string_lossy().into_owned(), bytes, entries: inner });
     }
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
 }

@@ -1,7 +1,5 @@
 //! What a conversion reports about itself.
 
-use std::path::Path;
-
 use ::oracle::text::Text;
 use checkpoint::config::{DecoderConfig, Layer, LayerKind};
 
@@ -73,7 +71,7 @@ pub(crate) fn of_conversion(facts: &Facts<'_>) -> Report {
 fn origin(facts: &Facts<'_>) -> Origin {
     let source = facts.model.source;
     let identity = source.identity();
-    let folder = || folder_name(Path::new(&facts.run.source)).unwrap_or_default();
+    let folder = || facts.run.source.path().and_then(|path| folder_name(path).ok()).unwrap_or_default();
     let bytes = source.tensors().iter().map(|tensor| tensor.range.end.saturating_sub(tensor.range.start));
     Origin {
         name: identity.repository.clone().unwrap_or_else(folder),
@@ -84,7 +82,6 @@ fn origin(facts: &Facts<'_>) -> Origin {
 
 /// The options as they were typed, or their defaults. Of a path, the last name is kept.
 fn options(run: &RunOptions, is_gated: bool) -> Vec<String> {
-    let name = run.name.iter().map(|name| ("--name", name.as_str()));
     let typed = run.typed.iter().map(|(option, value)| (option.as_str(), value.as_str()));
     let gate = is_gated.then_some(("--gate", "true"));
     let option = |(option, value): (&str, &str)| match value {
@@ -92,7 +89,7 @@ fn options(run: &RunOptions, is_gated: bool) -> Vec<String> {
         "true" => Some(option.to_owned()),
         value => Some(format!("{option} {}", value.rsplit(['/', '\\']).next().unwrap_or_default())),
     };
-    typed.chain(name).chain(gate).filter_map(option).collect()
+    typed.chain(gate).filter_map(option).collect()
 }
 
 fn digests(facts: &Facts<'_>) -> Vec<report::Digest> {

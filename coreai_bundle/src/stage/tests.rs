@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use checkpoint::source::LocalSource;
+use converter::name::ModelName;
 use fixtures::{Shape, SyntheticCheckpoint};
 use output::Disk;
 use packer::manifest::{ManifestKind, Provenance};
@@ -11,6 +12,7 @@ use progress::Silent;
 use tempfile::TempDir;
 
 use super::*;
+use crate::source::SourceSpec;
 
 /// The outputs of each run: two bundles and the tables.
 const NAMES: [&str; 3] = ["m", "m_raw", "m_tbl"];
@@ -56,9 +58,9 @@ impl Place<'_> {
 
     fn open(&self, more: &[&str]) -> anyhow::Result<Stage<'static>> {
         let run = RunOptions {
-            source: "source".to_owned(),
+            source: SourceSpec::Local("source".into()),
             output: self.out().to_owned(),
-            name: None,
+            name: ModelName::given("name").unwrap(),
             resume: more.contains(&"--resume"),
             force: more.contains(&"--force"),
             threads: 1,

@@ -2,7 +2,6 @@
 //! that can be dropped after each.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use super::error::InterpretError;
 use super::execute::compute;
 use super::tensor::Tensor;
 use super::value::{Packed, Value, blockwise_shift_scale};
+use crate::map::map_range;
 
 /// Name of the function that every package has; if it is the only function, it may have another name.
 const MAIN: &str = "main";
@@ -116,9 +116,7 @@ impl Program {
             Bytecode::open(&path).map_err(|source| InterpretError::Read { path: path.clone(), source })?;
         verify(&module).map_err(|error| graph_error(error.to_string()))?;
         let io = |source| InterpretError::Io { path: path.clone(), source };
-        let file = File::open(&path).map_err(io)?;
-        // SAFETY: the map is only read; packages are replaced by rename, never rewritten in place.
-        let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(io)?);
+        let map = Arc::new(map_range(&paths::open(&path).map_err(io)?).map_err(io)?);
         Program::new(module, &blobs, &map)
     }
 

@@ -10,14 +10,11 @@ use super::metadata::MetadataFacts;
 use super::tables::Needed;
 use super::{chunking, compiled, files, graph, metadata, package, rules, tables, tokenizer};
 use crate::FileError;
+use crate::contents::{COMPILED, is_asset};
 use crate::manifest;
 use crate::metadata::{EngineInputs, FILE_NAME};
 use crate::tokenizer::FOLDER as TOKENIZER_FOLDER;
 
-/// Suffix of a portable graph package.
-const PORTABLE: &str = ".aimodel";
-/// Suffix of an ahead-of-time compiled one.
-const COMPILED: &str = ".aimodelc";
 /// From this size on, an int4 graph must be compiled ahead of time for the iPhone.
 const LARGE: u64 = 2_000_000_000;
 
@@ -26,11 +23,6 @@ pub(super) struct BundleSummary {
     /// The tables that the bundle needs, if it needs any.
     pub(super) tables: Option<Needed>,
     pub(super) is_compiled: bool,
-}
-
-/// Whether a name is that of a graph package.
-pub(super) fn is_asset(name: &str) -> bool {
-    name.ends_with(PORTABLE) || name.ends_with(COMPILED)
 }
 
 /// Checks a bundle that is not part of a release: its tables are looked for beside it.
@@ -47,7 +39,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Bundle
     let metadata = metadata::check(context, folder);
     let assets = metadata.as_ref().map(|metadata| metadata.assets.clone()).unwrap_or_default();
     let contents = files::check(context, folder, &|path| expects(path, &assets))?;
-    if contents.manifest.is_none() && !folder.path.join(manifest::FILE_NAME).exists() {
+    if contents.manifest.is_none() && !paths::exists(&folder.path.join(manifest::FILE_NAME)) {
         let what = "the bundle has no manifest";
         context.report(&rules::MANIFEST_MISSING, folder, manifest::FILE_NAME, what);
     }
@@ -65,7 +57,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Bundle
             check_against_graph(context, folder, asset, facts, &metadata);
         }
     }
-    if metadata.embeds_tokenizer || folder.path.join(TOKENIZER_FOLDER).is_dir() {
+    if metadata.embeds_tokenizer || paths::is_folder(&folder.path.join(TOKENIZER_FOLDER)) {
         tokenizer::check(context, folder, &metadata);
     }
     Ok(summary)
@@ -107,14 +99,14 @@ fn check_asset(
 ) -> Result<Option<GraphFacts>, FileError> {
     let asset = asset.trim_end_matches('/');
     let part = folder.part(asset);
-    if !part.path.exists() {
+    if !paths::exists(&part.path) {
         let others: Vec<String> = assets_in(folder);
         let found = if others.is_empty() { "no graph package".to_owned() } else { others.join(", ") };
         let what = format!("assets.main is '{asset}', the bundle holds {found}");
         context.report(&rules::METADATA_ASSET_FILE, folder, FILE_NAME, what);
         return Ok(None);
     }
-    if !part.path.is_dir() || !is_asset(asset) {
+    if !paths::is_folder(&part.path) || !is_asset(asset) {
         let what = format!("assets.main is '{asset}', which is not an .aimodel or .aimodelc folder");
         context.report(&rules::METADATA_ASSET_KIND, folder, FILE_NAME, what);
         return Ok(None);
@@ -136,11 +128,8 @@ fn check_asset(
 }
 
 fn assets_in(folder: &Folder) -> Vec<String> {
-    let entries = std::fs::read_dir(&folder.path).into_iter().flatten().flatten();
-    let mut names: Vec<String> =
-        entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|name| is_asset(name)).collect();
-    names.sort();
-    names
+    let entries = paths::list(&folder.path).into_iter().flatten();
+    entries.map(|entry| entry.name.to_string_lossy().into_owned()).filter(|name| is_asset(name)).collect()
 }
 
 /// Compares the metadata with the graph.

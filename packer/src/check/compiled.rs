@@ -96,7 +96,7 @@ fn check_files(context: &mut Context<'_>, part: &Folder, architecture: &str, ins
 }
 
 fn check_hash(context: &mut Context<'_>, part: &Folder, architecture: &str) -> Result<(), FileError> {
-    let Ok(hash) = small::read(&part.path.join(HASH), small::TEXT) else { return Ok(()) };
+    let Ok(hash) = paths::read(&part.path.join(HASH), small::TEXT) else { return Ok(()) };
     let Some(stated) = as_digest(&hash) else {
         let what = format!("{} bytes that are not a SHA-256", hash.len());
         context.report(&rules::COMPILED_HASH, part, HASH, what);
@@ -142,14 +142,15 @@ fn check_source(
 
 /// SHA-256 of the portable program of the bundle at `bundle`: from its manifest, or computed.
 fn program_digest(context: &mut Context<'_>, bundle: &Path) -> Result<Option<Digest>, FileError> {
-    if !bundle.is_dir() {
+    if !paths::is_folder(bundle) {
         return Ok(None);
     }
     if let Ok(manifest) = Manifest::read(bundle) {
         let suffix = format!(".aimodel/{PROGRAM}");
         return Ok(manifest.files.iter().find(|file| file.path.ends_with(&suffix)).map(|file| file.sha256));
     }
-    let entries = std::fs::read_dir(bundle).into_iter().flatten().flatten();
-    let program = entries.map(|entry| entry.path().join(PROGRAM)).find(|path| path.is_file());
+    let entries = paths::list(bundle).into_iter().flatten();
+    let program =
+        entries.map(|entry| bundle.join(entry.name).join(PROGRAM)).find(|path| paths::is_file(path));
     program.map(|program| context.digest(&program)).transpose()
 }

@@ -8,8 +8,9 @@ use text::bounds::shortened;
 
 use super::Options;
 use super::facts::GraphFacts;
-use super::finding::{CheckTarget, Finding, Rule, Severity};
+use super::finding::{Finding, Rule, Severity};
 use crate::FileError;
+use crate::contents::{FolderKind, GRAPHS};
 use crate::files;
 
 /// Reads the facts of the graph package in a folder, or says why it cannot be read.
@@ -112,14 +113,14 @@ pub(super) struct Folder {
 
 impl Folder {
     /// The folder that the check was asked for.
-    pub(super) fn root(path: &Path, target: CheckTarget) -> Self {
+    pub(super) fn root(path: &Path, target: FolderKind) -> Self {
         // So that `.` has a name and a parent to look for tables in.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let path = paths::resolve(path).unwrap_or_else(|_| path.to_path_buf());
         Self { remake: remake(&path, target), prefix: String::new(), path }
     }
 
     /// A folder below this one.
-    pub(super) fn below(&self, relative: &str, target: CheckTarget) -> Self {
+    pub(super) fn below(&self, relative: &str, target: FolderKind) -> Self {
         let path = self.path.join(relative);
         Self { remake: remake(&path, target), prefix: format!("{}{relative}/", self.prefix), path }
     }
@@ -148,27 +149,28 @@ impl Folder {
 }
 
 /// The command that makes the folder at `path` again.
-fn remake(path: &Path, target: CheckTarget) -> String {
+fn remake(path: &Path, target: FolderKind) -> String {
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let parent = path.parent().unwrap_or(Path::new("."));
-    if target == CheckTarget::Package
+    if target == FolderKind::Package
         && parent.file_name().is_some_and(|bundle| name.starts_with(&*bundle.to_string_lossy()))
     {
         // It is made together with the bundle around it.
-        return remake(parent, CheckTarget::Bundle);
+        return remake(parent, FolderKind::Bundle);
     }
     match target {
-        CheckTarget::Package | CheckTarget::Bundle => match name.rsplit_once("_aotc_") {
+        FolderKind::Package | FolderKind::Bundle => match name.rsplit_once("_aotc_") {
             Some((source, architecture)) => {
                 format!("coreai-bundle aotc {} --arch {architecture}", quoted(&parent.join(source)))
             }
             None => convert(&name, parent),
         },
-        CheckTarget::Tables => {
+        FolderKind::Tables => {
             let base = name.strip_suffix("_gather_raw").map(given_name).unwrap_or_default();
             format!("coreai-bundle tables SOURCE{base} -o {} --force", quoted(parent))
         }
-        CheckTarget::Release => release(path),
+        FolderKind::Release => release(path),
+        FolderKind::Outputs => format!("coreai-bundle convert SOURCE -o {} --force", quoted(path)),
     }
 }
 
@@ -182,9 +184,14 @@ fn convert(name: &str, folder: &Path) -> String {
     let name = name.trim_end_matches(".aimodel");
     let mut command = format!("coreai-bundle convert SOURCE{}", variant(name));
     if let Some((base, kind)) = name.rsplit_once("_decode_") {
-        for (prefix, weights) in [("int8lin", "int8"), ("f16", "f16")] {
+        for (prefix, options) in [
+            ("int8lin", " --weights int8"),
+            ("f16", " --weights f16"),
+            ("int4q4_0", " --rule q4_0"),
+            ("int4absmax", " --rule absmax"),
+        ] {
             if kind.starts_with(prefix) {
-                command.push_str(&format!(" --weights {weights}"));
+                command.push_str(options);
             }
         }
         if kind.ends_with("_split") {
@@ -192,7 +199,7 @@ fn convert(name: &str, folder: &Path) -> String {
         }
         command.push_str(&given_name(base));
     }
-    if folder.file_name().is_some_and(|name| name == super::release::GRAPHS) {
+    if folder.file_name().is_some_and(|name| name == GRAPHS) {
         let root = folder.parent().unwrap_or(folder);
         return format!("{command} -o DIR, then {}", release(root));
     }

@@ -1,7 +1,6 @@
 //! Reads [`GraphFacts`] from a package. Blobs are not read, except for scales, which are scanned.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 
 use aimodel::bytecode::reader::{BlobRange, Bytecode};
@@ -11,6 +10,7 @@ use aimodel::view::{self, Function};
 use aimodel::{
     Attribute, AttributeId, BlockId, Definition, Element, Module, OpId, Opcode, TensorType, ValueId,
 };
+use paths::FileRange;
 
 use super::facts::{FunctionFacts, GraphFacts, PortFacts, RotationFacts, SharedBlob, WeightFacts};
 
@@ -21,7 +21,7 @@ impl GraphFacts {
     /// A message that says why the program cannot be read.
     pub fn read(folder: &Path) -> Result<Self, String> {
         let path = folder.join(PROGRAM);
-        let file = File::open(&path).map_err(|e| e.to_string())?;
+        let file = paths::open(&path).map_err(|e| e.to_string())?;
         let bytecode = Bytecode::read(&file).map_err(|e| e.to_string())?;
         let contents = HashMap::new();
         Extractor { module: &bytecode.module, blobs: &bytecode.blobs, file: &file, contents }.facts()
@@ -31,7 +31,7 @@ impl GraphFacts {
 struct Extractor<'a> {
     module: &'a Module,
     blobs: &'a [BlobRange],
-    file: &'a File,
+    file: &'a FileRange,
     /// Constants that were looked at: many operations may share one.
     contents: HashMap<AttributeId, Content>,
 }

@@ -10,7 +10,7 @@ use text::names;
 use super::context::{Context, Folder};
 use super::rules;
 use crate::FileError;
-use crate::files::{self, Entry, EntryKind};
+use crate::files::{self, Entry, Kind};
 use crate::manifest::{FILE_NAME, FileRecord, Manifest};
 
 /// The regular files of a folder and its manifest.
@@ -77,22 +77,22 @@ pub(super) fn check(
 /// The size of a regular file; anything else is reported, folders aside.
 fn regular_size(context: &mut Context<'_>, folder: &Folder, entry: &Entry) -> Option<u64> {
     match entry.kind {
-        EntryKind::Symlink => {
+        Kind::Link => {
             context.report(&rules::FILE_SYMLINK, folder, &entry.path, "a symbolic link, not a file");
         }
-        EntryKind::Special => {
+        Kind::Special => {
             context.report(&rules::FILE_IRREGULAR, folder, &entry.path, "neither a file nor a folder");
         }
         _ if !entry.is_utf8 => {
             context.report(&rules::FILE_IRREGULAR, folder, &entry.path, "the name is not UTF-8");
         }
-        EntryKind::File(size) => {
+        Kind::File(size) => {
             if let Err(error) = names::path(&entry.path) {
                 context.report(&rules::FILE_IRREGULAR, folder, &entry.path, error.to_string());
             }
             return Some(size);
         }
-        EntryKind::Directory => {}
+        Kind::Folder => {}
     }
     None
 }
@@ -105,7 +105,7 @@ fn leftover_root(path: &str) -> String {
 }
 
 fn manifest(context: &mut Context<'_>, folder: &Folder) -> Option<Manifest> {
-    if !folder.path.join(FILE_NAME).is_file() {
+    if !paths::is_file(&folder.path.join(FILE_NAME)) {
         return None;
     }
     match Manifest::read(&folder.path) {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::contents::{FolderKind, Member};
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,27 +47,16 @@ pub struct Finding {
     pub fix: String,
 }
 
-/// What was checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CheckTarget {
-    /// A graph package on its own.
-    Package,
-    /// A bundle folder.
-    Bundle,
-    /// A folder of gather tables.
-    Tables,
-    /// A release tree.
-    Release,
-}
-
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
     /// What was checked.
-    pub target: CheckTarget,
+    pub target: FolderKind,
     /// Where it is.
     pub path: PathBuf,
+    /// What lies in it and was checked, if it is a folder of outputs or a release.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
     /// Everything found: defects first, else in the order of the checks.
     pub findings: Vec<Finding>,
 }

@@ -13,11 +13,11 @@ pub(super) enum Unreadable {
 
 /// Reads the JSON object at `path`.
 pub(super) fn object(path: &Path) -> Result<Map<String, Value>, Unreadable> {
-    if !path.is_file() {
+    if !paths::is_file(path) {
         return Err(Unreadable::Missing);
     }
     let malformed = |message: String| Unreadable::Malformed(message);
-    let bytes = small::read(path, small::JSON).map_err(|e| malformed(e.to_string()))?;
+    let bytes = paths::read(path, small::JSON).map_err(|e| malformed(e.to_string()))?;
     match serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))? {
         Value::Object(object) => Ok(object),
         other => Err(malformed(format!("the file holds {}, not an object", kind(&other)))),

@@ -16,6 +16,7 @@ mod functions;
 mod graph;
 mod json;
 mod metadata;
+mod outputs;
 mod package;
 mod release;
 mod rules;
@@ -29,13 +30,11 @@ use facts::GraphFacts;
 
 pub use compiled::ARCHITECTURES;
 pub use context::GraphReader;
-pub use finding::{CheckReport, CheckTarget, Finding, Rule, Severity};
-pub(crate) use release::{GRAPHS, TABLES};
+pub use finding::{CheckReport, Finding, Rule, Severity};
 pub use rules::ALL as RULES;
 
 use crate::FileError;
-use crate::manifest;
-use crate::metadata as bundle_metadata;
+use crate::contents::{self, FolderKind};
 use crate::template::Renderer;
 
 /// How thorough a check is and where it looks.
@@ -66,7 +65,7 @@ pub enum CheckError {
     /// The folder is not of a known kind.
     #[error(
         "{} is not a bundle (metadata.json, *.aimodel), table folder (meta.json), graph package (main.mlirb) \
-         or release (gpu-pipelined/): pass one of these",
+         or release (gpu-pipelined/), and holds none of these: pass one, or an archive of `pack`",
         path.display()
     )]
     Unrecognized {
@@ -75,41 +74,23 @@ pub enum CheckError {
     },
 }
 
-/// Checks the bundle, table folder, graph package or release at `path`.
+/// Checks the bundle, table folder, graph package or release at `path`, or everything in a folder of these.
 ///
 /// # Errors
 /// When `path` cannot be listed or is none of these.
 pub fn check(path: &Path, options: &Options<'_>) -> Result<CheckReport, CheckError> {
-    let target = recognize(path)?;
+    // A folder that cannot be listed is an error of its own.
+    paths::list(path).map_err(FileError::on("list", path))?;
+    let unrecognized = || CheckError::Unrecognized { path: path.to_path_buf() };
+    let target = contents::kind_of(path).ok_or_else(unrecognized)?;
     let mut context = Context::new(options);
     match target {
-        CheckTarget::Package => package::check_bare(&mut context, &Folder::root(path, target))?,
-        CheckTarget::Bundle => bundle::check_alone(&mut context, &Folder::root(path, target))?,
-        CheckTarget::Tables => tables::check(&mut context, &Folder::root(path, target)).map(drop)?,
-        CheckTarget::Release => release::check(&mut context, &Folder::root(path, target))?,
+        FolderKind::Package => package::check_bare(&mut context, &Folder::root(path, target))?,
+        FolderKind::Bundle => bundle::check_alone(&mut context, &Folder::root(path, target))?,
+        FolderKind::Tables => tables::check(&mut context, &Folder::root(path, target)).map(drop)?,
+        FolderKind::Release => release::check(&mut context, &Folder::root(path, target))?,
+        FolderKind::Outputs => outputs::check(&mut context, &Folder::root(path, target))?,
     }
-    Ok(CheckReport { target, path: path.to_path_buf(), findings: context.into_findings() })
-}
-
-/// What the folder at `path` is, by what it holds.
-fn recognize(path: &Path) -> Result<CheckTarget, CheckError> {
-    let entries = std::fs::read_dir(path).map_err(FileError::on("list", path))?;
-    let names: Vec<String> =
-        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    let has = |name: &str| names.iter().any(|found| found == name);
-    let has_asset = names.iter().any(|name| bundle::is_asset(name));
-    let kind = manifest::Manifest::read(path).ok().map(|manifest| manifest.kind);
-    if has(release::GRAPHS) || has(release::TABLES) || kind == Some(manifest::ManifestKind::Release) {
-        Ok(CheckTarget::Release)
-    } else if package::is_program_folder(&names) {
-        Ok(CheckTarget::Package)
-    } else if has_asset || kind == Some(manifest::ManifestKind::Bundle) || has(crate::tokenizer::FOLDER) {
-        Ok(CheckTarget::Bundle)
-    } else if tables::is_table_folder(&names) || kind == Some(manifest::ManifestKind::Tables) {
-        Ok(CheckTarget::Tables)
-    } else if has(bundle_metadata::FILE_NAME) {
-        Ok(CheckTarget::Bundle)
-    } else {
-        Err(CheckError::Unrecognized { path: path.to_path_buf() })
-    }
+    let members = contents::members(path);
+    Ok(CheckReport { target, path: path.to_path_buf(), members, findings: context.into_findings() })
 }

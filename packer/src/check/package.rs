@@ -16,11 +16,6 @@ const ASSET_VERSION: &str = "2.0";
 /// Files whose size is a multiple of this are read into memory by Apple's Linux loader instead of mapped.
 const PAGE: u64 = 4096;
 
-/// Whether a folder with these names in it is a graph package.
-pub(super) fn is_program_folder(names: &[String]) -> bool {
-    names.iter().any(|name| name == PROGRAM)
-}
-
 /// Whether a file belongs in a package.
 pub(super) fn expects(path: &str) -> bool {
     matches!(path, PROGRAM | HASH | METADATA)
@@ -40,7 +35,7 @@ pub(super) fn check_bare(context: &mut Context<'_>, folder: &Folder) -> Result<(
 pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<Option<GraphFacts>, FileError> {
     check_metadata(context, folder);
     let program = folder.path.join(PROGRAM);
-    let size = program.metadata().map_or(0, |metadata| metadata.len());
+    let size = paths::open(&program).map_or(0, |file| file.length());
     if size == 0 {
         context.report(&rules::PACKAGE_PROGRAM, folder, PROGRAM, "the program is missing or empty");
         return Ok(None);
@@ -82,7 +77,7 @@ fn check_metadata(context: &mut Context<'_>, folder: &Folder) {
 }
 
 fn check_hash(context: &mut Context<'_>, folder: &Folder, program: &Path) -> Result<(), FileError> {
-    let Ok(hash) = small::read(&folder.path.join(HASH), small::TEXT) else {
+    let Ok(hash) = paths::read(&folder.path.join(HASH), small::TEXT) else {
         context.report(&rules::PACKAGE_HASH_MISSING, folder, HASH, "the file is missing");
         return Ok(());
     };

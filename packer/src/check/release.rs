@@ -3,15 +3,12 @@
 use text::small;
 
 use super::context::{Context, Folder};
-use super::{CheckTarget, bundle, files, rules, tables};
+use super::{bundle, files, rules, tables};
 use crate::FileError;
+use crate::contents::{FolderKind, GRAPHS, TABLES};
 use crate::front_matter::FrontMatter;
 use crate::manifest;
 
-/// Folder of the bundles in a release.
-pub(crate) const GRAPHS: &str = "gpu-pipelined";
-/// Folder of the gather tables in a release.
-pub(crate) const TABLES: &str = "ios-frontend";
 const CARD: &str = "README.md";
 const LICENSE: &str = "LICENSE";
 
@@ -33,7 +30,7 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<(), Fi
 
     let (mut portable, mut compiled) = (0, 0);
     for name in &bundles {
-        let bundle_folder = folder.part(GRAPHS).below(name, CheckTarget::Bundle);
+        let bundle_folder = folder.part(GRAPHS).below(name, FolderKind::Bundle);
         let summary = bundle::check(context, &bundle_folder)?;
         if summary.is_compiled {
             compiled += 1;
@@ -61,14 +58,12 @@ pub(super) fn check(context: &mut Context<'_>, folder: &Folder) -> Result<(), Fi
 
 /// Names of the folders in a folder, sorted; hidden ones are leftovers.
 fn folders(folder: &Folder) -> Vec<String> {
-    let entries = std::fs::read_dir(&folder.path).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter(|entry| entry.path().is_dir())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+    let entries = paths::list(&folder.path).into_iter().flatten();
+    entries
+        .filter(|entry| paths::is_folder(&folder.path.join(&entry.name)))
+        .map(|entry| entry.name.to_string_lossy().into_owned())
         .filter(|name| !name.starts_with('.'))
-        .collect();
-    names.sort();
-    names
+        .collect()
 }
 
 /// License and manifest, and files outside of bundles and tables.
@@ -89,7 +84,7 @@ fn check_own_files(context: &mut Context<'_>, folder: &Folder) -> Result<(), Fil
 }
 
 fn check_card(context: &mut Context<'_>, folder: &Folder) {
-    let Ok(card) = small::read_text(&folder.path.join(CARD), small::TEXT) else {
+    let Ok(card) = paths::read_text(&folder.path.join(CARD), small::TEXT) else {
         context.report(&rules::RELEASE_CARD, folder, CARD, "the file is missing");
         return;
     };

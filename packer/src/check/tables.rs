@@ -1,26 +1,19 @@
 //! Rules of a folder of gather tables, and whether it belongs to a bundle.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use output::Digest;
 use serde_json::{Map, Value};
-use text::small;
 
 use super::context::{Context, Folder};
 use super::json::{self, Unreadable};
-use super::{CheckTarget, files, release, rules};
+use super::{files, rules};
 use crate::FileError;
+use crate::contents::{FolderKind, PER_LAYER, SAFETENSORS, TABLES, TABLES_META as META};
 use crate::manifest::{self, Manifest, ManifestKind};
 
-/// Shapes and constants of the tables.
-const META: &str = "meta.json";
-/// The per-layer table, by which a folder is recognized.
-const PER_LAYER: &str = "embed_per_layer.i8";
-/// Suffix of Apple's own form of the per-layer table.
-const SAFETENSORS: &str = "_ple.safetensors";
 /// Files of f32 row scales.
 const SCALES: [&str; 2] = ["embed_per_layer.scale.f32", "embed_tokens.scale.f32"];
 
@@ -45,12 +38,6 @@ pub(super) struct TablesSummary {
     rows: Option<u64>,
     width: Option<u64>,
     manifest: Option<Manifest>,
-}
-
-/// Whether a folder with these names in it holds tables.
-pub(super) fn is_table_folder(names: &[String]) -> bool {
-    let is_table = |name: &String| name == PER_LAYER || name.ends_with(SAFETENSORS);
-    names.iter().any(is_table) || names.iter().any(|name| name == META)
 }
 
 /// Extents that `meta.json` states.
@@ -193,10 +180,10 @@ const LARGEST_SCALES: u64 = 64 << 20;
 fn check_scales(context: &mut Context<'_>, folder: &Folder) -> Result<(), FileError> {
     for name in SCALES {
         let path = folder.path.join(name);
-        if !path.is_file() {
+        if !paths::is_file(&path) {
             continue;
         }
-        let bytes = small::read(&path, LARGEST_SCALES).map_err(FileError::on("read", &path))?;
+        let bytes = paths::read(&path, LARGEST_SCALES).map_err(FileError::on("read", &path))?;
         let (scales, _) = bytes.as_chunks::<4>();
         let is_bad = |bytes: &[u8; 4]| {
             let scale = f32::from_le_bytes(*bytes);
@@ -219,8 +206,8 @@ fn check_safetensors(context: &mut Context<'_>, folder: &Folder, file: &str) {
 }
 
 fn safetensors_fault(path: &Path) -> Result<(), String> {
-    let size = path.metadata().map_err(|e| e.to_string())?.len();
-    let mut source = File::open(path).map_err(|e| e.to_string())?;
+    let file = paths::open(path).map_err(|e| e.to_string())?;
+    let (size, mut source) = (file.length(), file.reader());
     let mut length = [0; 8];
     source.read_exact(&mut length).map_err(|e| format!("no header: {e}"))?;
     let length = u64::from_le_bytes(length);
@@ -255,7 +242,7 @@ fn safetensors_fault(path: &Path) -> Result<(), String> {
 /// The stamp of the folder: recorded in its manifest, and the digest of the files listed there.
 fn check_stamp(context: &mut Context<'_>, folder: &Folder, manifest: Option<&Manifest>) -> Option<Digest> {
     let Some(manifest) = manifest else {
-        if !folder.path.join(manifest::FILE_NAME).exists() {
+        if !paths::exists(&folder.path.join(manifest::FILE_NAME)) {
             context.report(
                 &rules::MANIFEST_MISSING,
                 folder,
@@ -283,7 +270,7 @@ fn check_stamp(context: &mut Context<'_>, folder: &Folder, manifest: Option<&Man
 /// Looks for the tables of a bundle that is not part of a release and compares them.
 pub(super) fn check_beside(context: &mut Context<'_>, bundle: &Folder, needed: &Needed) {
     let candidates = match context.options.tables {
-        Some(tables) if tables.is_dir() => vec![tables.to_path_buf()],
+        Some(tables) if paths::is_folder(tables) => vec![tables.to_path_buf()],
         Some(_) => Vec::new(),
         None => beside(&bundle.path),
     };
@@ -312,13 +299,15 @@ fn summarize(path: &Path) -> TablesSummary {
 /// Table folders of the release that holds the bundle, or in the folder that holds it.
 fn beside(bundle: &Path) -> Vec<PathBuf> {
     let Some(parent) = bundle.parent() else { return Vec::new() };
-    let release = parent.parent().map(|root| root.join(release::TABLES));
+    let release = parent.parent().map(|root| root.join(TABLES));
     let places = release.into_iter().chain([parent.to_path_buf()]);
-    let mut found: Vec<PathBuf> = places
-        .filter_map(|place| std::fs::read_dir(place).ok())
-        .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
-        .filter(|path| path.join(META).is_file() && path.join(PER_LAYER).is_file())
-        .collect();
+    let inside = |place: PathBuf| {
+        let entries = paths::list(&place).into_iter().flatten();
+        entries.map(move |entry| place.join(entry.name)).collect::<Vec<_>>()
+    };
+    let is_tables =
+        |path: &PathBuf| paths::is_file(&path.join(META)) && paths::is_file(&path.join(PER_LAYER));
+    let mut found: Vec<PathBuf> = places.flat_map(inside).filter(is_tables).collect();
     found.sort();
     found
 }
@@ -382,7 +371,9 @@ pub(super) fn below(folder: &Folder, names: &[String]) -> Vec<Folder> {
     let is_tables = |name: &&String| {
         let path = folder.path.join(name.as_str());
         let kind = Manifest::read(&path).ok().map(|manifest| manifest.kind);
-        path.join(META).is_file() || path.join(PER_LAYER).is_file() || kind == Some(ManifestKind::Tables)
+        paths::is_file(&path.join(META))
+            || paths::is_file(&path.join(PER_LAYER))
+            || kind == Some(ManifestKind::Tables)
     };
-    names.iter().filter(is_tables).map(|name| folder.below(name, CheckTarget::Tables)).collect()
+    names.iter().filter(is_tables).map(|name| folder.below(name, FolderKind::Tables)).collect()
 }

@@ -33,7 +33,7 @@ pub(super) fn expects(name: &str) -> bool {
 /// Checks the folder against itself and against the bundle's metadata.
 pub(super) fn check(context: &mut Context<'_>, bundle: &Folder, metadata: &MetadataFacts) {
     let folder = bundle.part(FOLDER);
-    if !folder.path.is_dir() {
+    if !paths::is_folder(&folder.path) {
         let what = "the bundle holds no tokenizer";
         context.report(&rules::TOKENIZER_MISSING, bundle, FOLDER, what);
         return;
@@ -87,7 +87,7 @@ fn check_template(
     folder: &Folder,
     config: Option<&Map<String, Value>>,
 ) -> Option<String> {
-    let file = small::read_text(&folder.path.join(CHAT_TEMPLATE), small::TEXT).ok();
+    let file = paths::read_text(&folder.path.join(CHAT_TEMPLATE), small::TEXT).ok();
     let inline = config.and_then(inline_template);
     match (&file, &inline) {
         (None, None) => {
@@ -177,7 +177,7 @@ fn read_object(
 }
 
 fn read_vocabulary(context: &mut Context<'_>, folder: &Folder) -> Option<Vocabulary> {
-    let Ok(bytes) = small::read(&folder.path.join(TOKENIZER), small::TOKENIZER) else {
+    let Ok(bytes) = paths::read(&folder.path.join(TOKENIZER), small::TOKENIZER) else {
         context.report(&rules::TOKENIZER_FILE, folder, TOKENIZER, "the file is missing");
         return None;
     };

@@ -11,7 +11,7 @@ use text::markup;
 
 use super::member::Member;
 use super::{Release, ReleaseError};
-use crate::check::{GRAPHS, TABLES};
+use crate::contents::{GRAPHS, TABLES};
 use crate::front_matter::FrontMatter;
 use crate::manifest::{FUNCTIONS, SourceRecord};
 use crate::metadata::{EngineInputs, MAIN_FUNCTION, PREFILL_FUNCTION, user_data};

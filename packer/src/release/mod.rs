@@ -16,7 +16,7 @@ use output::StagedDirectory;
 use serde_json::Value;
 
 use self::member::Member;
-use crate::check::{GRAPHS, TABLES};
+use crate::contents::{GRAPHS, TABLES};
 use crate::files::{self, FileError};
 use crate::manifest::{self, Manifest, ManifestError, ManifestKind, Provenance, SourceRecord};
 use crate::metadata::MetadataError;

@@ -1,6 +1,7 @@
 //! Puts a member's files into their place in the release.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use super::ReleaseError;
@@ -23,6 +24,9 @@ fn bring(from: &Path, to: &Path, is_large: bool) -> Result<(), ReleaseError> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(FileError::on("create the folder", folder))?;
     }
+    if paths::archive_of(from).is_some() {
+        return copy_out(from, to);
+    }
     let kind = fs::symlink_metadata(from).map_err(FileError::on("look at", from))?;
     if !kind.is_file() {
         return Err(ReleaseError::WrongKind { path: from.to_owned(), found: "no regular file" });
@@ -32,5 +36,13 @@ fn bring(from: &Path, to: &Path, is_large: bool) -> Result<(), ReleaseError> {
         return Ok(());
     }
     fs::copy(from, to).map_err(FileError::on("copy", from))?;
+    Ok(())
+}
+
+/// Copies a file out of an archive.
+fn copy_out(from: &Path, to: &Path) -> Result<(), ReleaseError> {
+    let mut reader = paths::open(from).map_err(FileError::on("open", from))?.reader();
+    let mut file = File::create_new(to).map_err(FileError::on("create", to))?;
+    io::copy(&mut reader, &mut file).map_err(FileError::on("copy", from))?;
     Ok(())
 }

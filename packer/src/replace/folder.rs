@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use crate::files::{self, EntryKind};
+use crate::files::{self, Kind};
 use crate::manifest::{FILE_NAME, Manifest, ManifestKind};
 
 /// Larger manifests were not written by this tool.
@@ -25,13 +25,13 @@ pub(super) fn may_replace(folder: &Path, kind: ManifestKind) -> Result<(), Strin
     }
     let listed: HashSet<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
     let is_ours = |entry: &files::Entry| match entry.kind {
-        EntryKind::Directory => true,
-        EntryKind::File(_) => {
+        Kind::Folder => true,
+        Kind::File(_) => {
             entry.path == FILE_NAME
                 || listed.contains(entry.path.as_str())
                 || files::is_of_file_manager(entry.path.rsplit('/').next().unwrap_or_default())
         }
-        EntryKind::Symlink | EntryKind::Special => false,
+        Kind::Link | Kind::Special => false,
     };
     match entries.iter().find(|entry| !is_ours(entry)) {
         None => Ok(()),

@@ -30,7 +30,9 @@ pub struct Outputs {
 impl Outputs {
     /// Outputs of a run that reads these inputs. Inputs that are not paths that exist, such as names of repositories, are ignored.
     pub fn new<P: Into<PathBuf>>(inputs: impl IntoIterator<Item = P>, is_forced: bool) -> Self {
-        Outputs { inputs: inputs.into_iter().map(Into::into).collect(), is_forced }
+        // What lies in an archive is read from the archive.
+        let whole = |input: PathBuf| paths::archive_of(&input).unwrap_or(input);
+        Outputs { inputs: inputs.into_iter().map(Into::into).map(whole).collect(), is_forced }
     }
 
     /// A folder with a manifest of this kind.

@@ -81,7 +81,7 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
         let checkpoint = checkpoint(&folder)?;
         let rule = ["--name", "m", "--rule", "q4_0", "--head", "int4", "--no-tables"];
         run(Command::new(&program).arg("convert").arg(&checkpoint).arg("-o").arg(&folder).args(rule))?;
-        let package = folder.join("m_decode_int4lin/m_decode_int4lin.aimodel");
+        let package = folder.join("m_decode_int4q4_0/m_decode_int4q4_0.aimodel");
         let blobs = folder.join("blobs.json");
         let listing = run(Command::new(&program).arg("inspect").arg(&package).arg("--json"))?;
         fs::write(&blobs, listing).with_context(|| format!("cannot write {}", blobs.display()))?;

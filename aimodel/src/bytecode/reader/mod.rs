@@ -48,6 +48,16 @@ impl ReadAt for File {
     }
 }
 
+impl ReadAt for paths::FileRange {
+    fn length(&self) -> io::Result<u64> {
+        Ok(paths::FileRange::length(self))
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        paths::FileRange::read_exact_at(self, out, offset)
+    }
+}
+
 /// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -112,7 +122,7 @@ pub struct Bytecode {
 impl Bytecode {
     /// Reads a `main.mlirb`.
     pub fn open(path: &Path) -> Result<Bytecode, ReadError> {
-        Self::read(&File::open(path)?)
+        Self::read(&paths::open(path)?)
     }
 
     /// Reads bytecode from anything that can be read at a position.

@@ -7,6 +7,7 @@ mod open;
 mod prefetch;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hub::{Client, RemoteFile, Snapshot};
@@ -15,7 +16,7 @@ use self::prefetch::{Fetch, Prefetch, Stretch};
 use super::fingerprint::fingerprint;
 use super::{
     Fingerprint, Header, INDEX_FILE, Identity, MAX_INDEX_BYTES, MAX_SIDE_FILE_BYTES, SINGLE_FILE, ShardIndex,
-    Source, SourceError, TensorEntry, header_len, is_plain_file_name, merge_shards, parse_header,
+    Source, SourceError, TensorEntry, header_len, is_plain_file_name, merge_shards, mistake, parse_header,
 };
 
 pub use open::{HubCheckpoint, open_repository};
@@ -68,7 +69,11 @@ impl HubSource {
         let index = match fetch_small(&client, &snapshot, &side_files, INDEX_FILE, MAX_INDEX_BYTES)? {
             Some(json) => Some(ShardIndex::parse(&json)?),
             None if snapshot.holds(SINGLE_FILE) => None,
-            None => return Err(SourceError::NoWeights { dir: snapshot.id.as_str().into() }),
+            None => {
+                let place = Path::new(snapshot.id.as_str());
+                let unknown = || SourceError::NoWeights { dir: place.to_owned() };
+                return Err(mistake::of_names(place, &snapshot.files).map_or_else(unknown, SourceError::from));
+            }
         };
         let names: Vec<Arc<str>> = match &index {
             Some(index) => index.shards().into_iter().map(Arc::from).collect(),

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use packer::check::facts::GraphFacts;
-use packer::check::{CheckError, CheckTarget, Options, check};
+use packer::check::{CheckError, Options, check};
+use packer::contents::FolderKind;
 use packer::template::Conversation;
 
 use crate::check::fixture::{COMPILED, Folder, PROVIDER, Release, TBL, assert_found, reference};
@@ -12,7 +13,7 @@ use crate::check::fixture::{COMPILED, Folder, PROVIDER, Release, TBL, assert_fou
 fn good_release_passes_without_findings() {
     let release = Release::new();
     let report = release.whole().check();
-    assert_eq!(report.target, CheckTarget::Release);
+    assert_eq!(report.target, FolderKind::Release);
     assert_found(&report, &[]);
 }
 
@@ -21,11 +22,11 @@ fn good_bundles_and_tables_pass_without_findings() {
     let release = Release::new();
     for name in [PROVIDER, TBL, COMPILED] {
         let report = release.bundle(name).check();
-        assert_eq!(report.target, CheckTarget::Bundle);
+        assert_eq!(report.target, FolderKind::Bundle);
         assert_found(&report, &[]);
     }
     let report = release.tables().check();
-    assert_eq!(report.target, CheckTarget::Tables);
+    assert_eq!(report.target, FolderKind::Tables);
     assert_found(&report, &[]);
 }
 
@@ -35,7 +36,7 @@ fn reference_packages_lack_only_their_bundle() {
     let names = ["provider.int4-symmetric", "provider.int8-symmetric", "provider.f16", "tbl.int4-symmetric"];
     for name in names.into_iter().chain(dense) {
         let report = Folder(reference(name)).check();
-        assert_eq!(report.target, CheckTarget::Package);
+        assert_eq!(report.target, FolderKind::Package);
         assert_found(&report, &["package.bare"]);
     }
     let report = Folder(reference("dense.two-pairs.f16")).check();
