@@ -15,6 +15,11 @@ const LISTED: usize = 20;
 /// # Errors
 /// If the folder holds none that can be run here, or several: the error lists what lies in it, and how to name one.
 pub fn one_bundle(path: &Path) -> anyhow::Result<PathBuf> {
+    if let Some(archive) = paths::archive_of(path).filter(|archive| archive != path)
+        && !paths::exists(path)
+    {
+        bail!("there is no {} in the archive, which holds{}", path.display(), listed(&archive));
+    }
     let Some(found) = bundles_in(path) else { return Ok(path.to_owned()) };
     match &found[..] {
         [only] => Ok(only.clone()),

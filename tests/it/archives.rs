@@ -108,7 +108,6 @@ fn where_one_bundle_is_needed_several_are_listed() {
         &["run", "out.zip/nothing", "--prompt", "x"],
         &["gate", "out.zip", "--oracle", &oracle],
         &["eval", "out.zip", "--checkpoint", &tiny(), "--limit", "20", "--record"],
-        &["publish", "out.zip", "--repo-id", "me/it"],
     ] {
         let shown: Vec<&str> = arguments.iter().filter(|word| !word.starts_with('/')).copied().collect();
         let output = dir.command(arguments).output().unwrap();
