@@ -257,7 +257,11 @@ impl Arguments {
     /// A gate reads the checkpoint many times, so it is kept then.
     fn access(&self) -> Access {
         let Common { source, access, .. } = &self.common;
-        if self.gate { Access::kept(source, access.revision.as_deref()) } else { access.access() }
+        if self.gate {
+            Access { verify: access.verify, ..Access::kept(source, access.revision.as_deref()) }
+        } else {
+            access.access()
+        }
     }
 }
 

@@ -111,6 +111,24 @@ pub struct SourceFile {
     pub sha256: Option<Digest>,
 }
 
+/// Whether weights were compared with the digests that the Hub states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WeightsCheck {
+    /// Whole files were, before they were used.
+    #[serde(rename = "verified against the Hub's digest")]
+    Verified,
+    /// They were read in parts, which have no digests of their own.
+    #[serde(rename = "not verified against the Hub's digest")]
+    NotVerified,
+}
+
+impl WeightsCheck {
+    /// The result of a comparison, or of none.
+    pub fn of(verified: bool) -> Self {
+        if verified { Self::Verified } else { Self::NotVerified }
+    }
+}
+
 /// Where the weights come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRecord {
@@ -118,6 +136,9 @@ pub struct SourceRecord {
     pub repository: Option<String>,
     /// Commit.
     pub revision: Option<String>,
+    /// Whether the weights that were read are those that the Hub has; absent where it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightsCheck>,
     /// The checkpoint's files.
     pub files: Vec<SourceFile>,
 }

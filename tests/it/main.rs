@@ -6,6 +6,7 @@ mod adverse;
 mod aotc;
 mod common;
 mod convert;
+mod dedup;
 mod dense;
 mod diff;
 mod digests;

@@ -14,12 +14,14 @@ pub struct Access {
     pub revision: Option<String>,
     /// Whether to download the repository into the cache that Hub clients share, instead of reading it without keeping it.
     pub download: bool,
+    /// Whether to compare the weights with the digests that the Hub states first.
+    pub verify: bool,
 }
 
 impl Access {
     /// For a checkpoint that is read many times: a repository is downloaded into the cache first.
     pub fn kept(source: &str, revision: Option<&str>) -> Self {
-        Access { revision: revision.map(str::to_owned), download: !Path::new(source).exists() }
+        Access { revision: revision.map(str::to_owned), download: !Path::new(source).exists(), verify: false }
     }
 }
 
@@ -48,8 +50,10 @@ impl Opener<'_> {
     pub fn open(&self, source: &str, access: &Access) -> anyhow::Result<Opened> {
         let path = Path::new(source);
         if path.exists() {
-            if access.revision.is_some() || access.download {
-                bail!("{source} is a folder: --revision and --download are for repositories of the Hub");
+            if access.revision.is_some() || access.download || access.verify {
+                bail!(
+                    "{source} is a folder: --revision, --download and --verify are for repositories of the Hub"
+                );
             }
             return open_folder(path);
         }
@@ -61,6 +65,7 @@ impl Opener<'_> {
             id: source,
             revision: access.revision.as_deref().unwrap_or("main"),
             download: access.download,
+            verify: access.verify,
             progress: self.progress,
         };
         let opened = open_repository(settings, &repository);

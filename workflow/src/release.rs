@@ -144,7 +144,7 @@ impl ReleaseRequest {
         let repository = recorded.repository.as_deref().context(
             "the license is that of the checkpoint, which was a folder: give --source FOLDER, or --license FILE and --license-id ID",
         )?;
-        opener.open(repository, &Access { revision: recorded.revision.clone(), download: false })
+        opener.open(repository, &Access { revision: recorded.revision.clone(), ..Access::default() })
     }
 }
 

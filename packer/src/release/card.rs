@@ -13,7 +13,7 @@ use super::member::Member;
 use super::{Release, ReleaseError};
 use crate::check::{GRAPHS, TABLES};
 use crate::front_matter::FrontMatter;
-use crate::manifest::{FUNCTIONS, SourceRecord};
+use crate::manifest::{FUNCTIONS, SourceRecord, WeightsCheck};
 use crate::metadata::{MAIN_FUNCTION, PREFILL_FUNCTION, user_data};
 
 /// Templates by name; what is inserted is escaped as their suffix says.
@@ -50,6 +50,8 @@ struct Card<'a> {
     /// Bundles that were not compared with the checkpoint.
     ungated: Vec<&'a str>,
     is_compiled: bool,
+    /// Whether weights may differ from those that the Hub has.
+    is_unverified: bool,
 }
 
 /// A bundle's line.
@@ -152,6 +154,7 @@ pub(super) fn render(
             .map(|member| member.name.as_str())
             .collect(),
         is_compiled: bundles.iter().any(|member| member.manifest.compiled_from.is_some()),
+        is_unverified: source.is_some_and(|source| source.weights == Some(WeightsCheck::NotVerified)),
     };
     let environment = environment()?;
     let card = Inserted::from(Serde(card));
