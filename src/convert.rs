@@ -179,7 +179,8 @@ impl Arguments {
 
     /// A gate reads the checkpoint many times, so it is kept then.
     fn access(&self, source: &SourceSpec) -> Access {
-        if self.gate { Access::kept(source) } else { self.common.access.access() }
+        let access = self.common.access.access();
+        if self.gate { Access { verify: access.verify, ..Access::kept(source) } } else { access }
     }
 }
 

@@ -18,11 +18,15 @@ pub(crate) struct AccessArguments {
     /// Download the repository into the cache that Hub clients share, instead of reading it without keeping it
     #[arg(long)]
     download: bool,
+    /// Compare the weights with the digests that the Hub states first: all of them are fetched for that, and once more unless --download
+    /// keeps them
+    #[arg(long)]
+    pub(crate) verify: bool,
 }
 
 impl AccessArguments {
     pub(crate) fn access(&self) -> Access {
-        Access { download: self.download }
+        Access { download: self.download, verify: self.verify }
     }
 
     /// The source that was typed, at the revision that was.

@@ -18,8 +18,8 @@ use crate::{digits, interrupt, template};
 /// Publish a release tree on the Hub, in one commit
 ///
 /// The tree is checked first, as `check` does, and refused if it has defects. Then it is compared with what the repository
-/// holds: what is new or changed is sent, and what exists only on the Hub stays. An upload that was cut off continues with the file it
-/// was at when it is run again. Afterwards every digest that the Hub reports is compared with what is here.
+/// holds: what is new or changed is sent, in chunks that the Hub's storage does not have, and what exists only on the Hub stays. An upload
+/// that was cut off continues where it was when it is run again. Afterwards every digest that the Hub reports is compared with what is here.
 #[derive(Debug, Args)]
 #[command(
     after_help = "The token is the one from HF_TOKEN, HF_TOKEN_PATH or `hf auth login`, and must have write access.
@@ -122,12 +122,18 @@ fn print_result(
     let Some(commit) = &published.commit else {
         return writeln!(out, "nothing was sent: the Hub has every file already");
     };
-    let Published { sent, sent_bytes, held, inline, .. } = published;
-    let bytes = digits::bytes(*sent_bytes);
+    let Published { sent, sent_bytes, known_bytes, transferred_bytes, held, inline, .. } = published;
+    let [bytes, known, transferred] = [sent_bytes, known_bytes, transferred_bytes].map(|b| digits::bytes(*b));
     writeln!(
         out,
         "sent {sent} large files ({bytes}) and {inline} small ones; {held} large ones were there already"
     )?;
+    if *sent > 0 {
+        writeln!(
+            out,
+            "the storage had {known} of the large files; {transferred} were transferred for the rest"
+        )?;
+    }
     writeln!(out, "every file has the same digest on the Hub as here")?;
     match &published.pull_request {
         Some(address) => writeln!(out, "{address}"),

@@ -178,7 +178,7 @@ impl SiblingSpec<'_> {
             Some(manifest) => Provenance {
                 // The compiled graph has not run on a device yet.
                 gate: serde_json::Value::Null,
-                weights: manifest.weights.clone(),
+                checksums: manifest.checksums.clone(),
                 tool: TOOL.into(),
                 source: manifest.source.clone(),
                 conversion: self.conversion(&manifest.conversion),

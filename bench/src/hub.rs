@@ -57,7 +57,7 @@ pub(crate) fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
 /// Fetches these tensors over several connections and discards them.
 fn transfer(server: &Hub, tensors: &[&TensorEntry]) -> Result<()> {
     let settings = Settings { endpoint: server.endpoint(), token: None, ..Settings::from_environment() };
-    let client = Client::new(settings);
+    let client = Client::new(settings)?;
     let snapshot = Snapshot::resolve(&client, &RepositoryId::new(ID)?, "main")?;
     let segments: Vec<(&TensorEntry, u64)> = tensors
         .iter()

@@ -15,7 +15,7 @@ use converter::{Model, Plan};
 use output::{Digest, StagedDirectory, WrittenFile};
 use packer::TOOL;
 use packer::bundle::BundleParts;
-use packer::manifest::{FUNCTIONS, FileRecord, Provenance, SourceFile, SourceRecord};
+use packer::manifest::{FUNCTIONS, FileRecord, Provenance, SourceFile, SourceRecord, WeightsCheck};
 use packer::metadata::{
     BundleMetadata, EngineInputs, LanguageBundle, PromptReading, QueryLength, SourceMetadata,
 };
@@ -121,7 +121,7 @@ pub(crate) fn assemble(
             tool: TOOL.to_owned(),
             source: Some(source_record(facts.model.source)?),
             conversion: conversion(facts, &functions),
-            weights: in_words(facts.checksums),
+            checksums: in_words(facts.checksums),
             gate: serde_json::to_value(&facts.gate)?,
             tables_digest: facts.stamp,
             compiled_from: None,
@@ -243,7 +243,9 @@ pub(crate) fn source_record(source: &dyn Source) -> anyhow::Result<SourceRecord>
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(SourceRecord { repository: identity.repository.clone(), revision: identity.revision.clone(), files })
+    let (repository, revision) = (identity.repository.clone(), identity.revision.clone());
+    let weights = identity.verified.map(WeightsCheck::of);
+    Ok(SourceRecord { repository, revision, weights, files })
 }
 
 /// The rule and its measurements, for the manifest.

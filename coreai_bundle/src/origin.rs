@@ -14,12 +14,14 @@ use crate::source::SourceSpec;
 pub struct Access {
     /// Whether to download the repository into the cache that Hub clients share, instead of reading it without keeping it.
     pub download: bool,
+    /// Whether to compare the weights with the digests that the Hub states first.
+    pub verify: bool,
 }
 
 impl Access {
     /// For a checkpoint that is read many times: a repository is downloaded into the cache first.
     pub fn kept(source: &SourceSpec) -> Self {
-        Access { download: source.path().is_none() }
+        Access { download: source.path().is_none(), verify: false }
     }
 }
 
@@ -47,14 +49,20 @@ impl Opener<'_> {
     /// If it cannot be read.
     pub fn open(&self, source: &SourceSpec, access: Access) -> anyhow::Result<Opened> {
         let (id, revision) = match source {
-            SourceSpec::Local(path) if access.download => {
-                bail!("{} is a folder: --download is for repositories of the Hub", path.display())
+            SourceSpec::Local(path) if access.download || access.verify => {
+                bail!("{} is a folder: --download and --verify are for repositories of the Hub", path.display())
             }
             SourceSpec::Local(path) => return open_folder(path),
             SourceSpec::Repository { id, revision } => (id, revision.as_deref().unwrap_or("main")),
         };
         let settings = Settings { cancelled: self.cancelled, ..Settings::from_environment() };
-        let repository = HubCheckpoint { id, revision, download: access.download, progress: self.progress };
+        let repository = HubCheckpoint {
+            id,
+            revision,
+            download: access.download,
+            verify: access.verify,
+            progress: self.progress,
+        };
         let opened = open_repository(settings, &repository);
         self.progress.finish();
         Ok(Opened { source: opened?, name: id.clone() })

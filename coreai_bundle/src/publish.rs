@@ -22,7 +22,7 @@ pub fn client(cancelled: fn() -> bool) -> anyhow::Result<Client> {
     if settings.offline {
         bail!("HF_HUB_OFFLINE is set, and publishing needs the network: unset it");
     }
-    let client = Client::new(settings);
+    let client = Client::new(settings)?;
     // Checked first, because computing the digests of a whole release takes long.
     upload::need_token(&client)?;
     Ok(client)

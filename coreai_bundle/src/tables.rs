@@ -133,7 +133,7 @@ pub(crate) fn finish(
         compiled_from: None,
         recipe: Value::Null,
         gate: Value::Null,
-        weights: bundle::in_words(&written.checksums),
+        checksums: bundle::in_words(&written.checksums),
     };
     let manifest = manifest::seal(folder.path(), ManifestKind::Tables, name, provenance, &known)?;
     let stamp = manifest.tables_digest.context("the tables' manifest got no stamp")?;

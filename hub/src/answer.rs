@@ -1,24 +1,24 @@
 //! A server's answer: a status, headers, and a body to read.
 
-use ureq::Body;
-use ureq::http::HeaderMap;
+use reqwest::Response;
+use reqwest::header::HeaderMap;
 
 /// Longest quotation of a server's message.
 const MAX_WORDS: usize = 300;
 
 /// A status, headers, and a body to read.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Status code.
-    pub status: u16,
+    pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     /// What follows the headers.
-    pub body: Body,
+    pub(crate) body: Response,
 }
 
 impl Answer {
     /// Value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 

@@ -1,28 +1,56 @@
 //! One request, one answer: the only place that speaks HTTP.
 
-use std::io::{self, Read};
+use std::error::Error as _;
+use std::io;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{ClientBuilder, Method, Url, redirect};
 use serde::de::DeserializeOwned;
-use ureq::http::{self, HeaderMap, HeaderValue, Uri};
-use ureq::{Agent, Body, Proxy, SendBody};
 
 use crate::answer::{Answer, quoted};
 use crate::error::Error;
-use crate::line;
+use crate::limits::Limits;
+use crate::pace::{Pace, TooSlow};
 use crate::retry::{Attempts, Passing};
 use crate::settings::Settings;
+use crate::wait::{Ended, Waiter};
 
 /// Largest answer in JSON.
 const MAX_JSON: u64 = 16 << 20;
-/// Largest number of redirects within one server that are followed.
+/// Longest message of a server that is read.
+const MAX_MESSAGE: u64 = 64 << 10;
+/// Largest number of redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
+
+/// How this client names itself.
+pub(crate) const AGENT: &str = concat!("coreai-bundle/", env!("CARGO_PKG_VERSION"));
+
+/// What a server said instead of what was asked for.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    /// The Hub's word for it, if it is one.
+    pub(crate) code: String,
+    /// The server's message, without the token.
+    pub(crate) message: String,
+    /// Seconds to wait before the next attempt.
+    pub(crate) retry_after: Option<u64>,
+}
 
 /// Asks the Hub. Cheap to share between threads: connections are reused.
 #[derive(Debug)]
 pub struct Client {
-    agent: Agent,
+    http: reqwest::Client,
+    /// The same without a proxy, for this machine.
+    direct: reqwest::Client,
+    /// Which proxy `http` uses, for messages.
+    proxies: Matcher,
+    pub(crate) waiter: Waiter,
     settings: Settings,
     /// Whether the network worked before, so that a failure may be temporary.
     reached: AtomicBool,
@@ -46,26 +74,32 @@ pub(crate) enum Failure {
 }
 
 impl Client {
-    /// A client with these settings. The proxy is that of the environment; requests to this machine do not use it.
-    pub fn new(settings: Settings) -> Self {
-        let limits = settings.limits;
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
+    /// A client with these settings. The proxy is that of the system; requests to this machine do not use it.
+    ///
+    /// # Errors
+    /// If the system gives no threads, or no certificates to check servers with.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let build = |builder: ClientBuilder| {
             // The target of a redirect decides who sees the token, and a link can be reused, so redirects are followed here.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_resolve(Some(limits.connect))
-            .timeout_connect(Some(limits.connect))
-            .timeout_recv_response(Some(limits.answer))
-            .timeout_per_read(Some(limits.silence))
-            .timeout_per_write(Some(limits.silence))
-            .max_idle_connections_per_host(32)
-            .max_idle_connections(64)
-            .input_buffer_size(256 << 10)
-            .user_agent(concat!("coreai-bundle/", env!("CARGO_PKG_VERSION")))
-            .build();
-        let agent = line::agent(config, limits, settings.cancelled);
-        Client { agent, settings, reached: AtomicBool::new(false) }
+            let built = builder.redirect(redirect::Policy::none()).build();
+            built.map_err(|error| Error::NoClient { reason: quoted(&root(&error)) })
+        };
+        let waiter = Waiter::new(settings.cancelled)
+            .map_err(|error| Error::NoClient { reason: quoted(&error.to_string()) })?;
+        let proxies = Matcher::from_system();
+        let has_proxy = ["http://example.com", "https://example.com"]
+            .iter()
+            .any(|url| url.parse().is_ok_and(|uri| proxies.intercept(&uri).is_some()));
+        let direct = build(builder(&settings).no_proxy())?;
+        // Each client reads the certificates of the system, which takes a while.
+        let http = if has_proxy { build(builder(&settings))? } else { direct.clone() };
+        Ok(Client { http, direct, proxies, waiter, settings, reached: AtomicBool::new(false) })
+    }
+
+    /// What the clients for this address have in common.
+    pub(crate) fn builder(&self, url: &str) -> ClientBuilder {
+        let builder = builder(&self.settings);
+        if is_this_machine(url) { builder.no_proxy() } else { builder }
     }
 
     /// The settings that it was made with.
@@ -114,9 +148,9 @@ impl Client {
         about: About<'_>,
     ) -> Result<(T, Option<String>), Error> {
         let (text, next) = self.patiently(|| {
-            let mut answer = self.follow("GET", url, about)?;
+            let answer = self.follow("GET", url, about)?;
             let next = answer.next_page().map(str::to_owned);
-            Ok((self.text(url, &mut answer)?, next))
+            Ok((self.text(url, answer)?, next))
         })?;
         Ok((self.json(url, &text)?, next))
     }
@@ -130,9 +164,9 @@ impl Client {
         about: About<'_>,
     ) -> Result<Vec<u8>, Error> {
         self.patiently(|| {
-            let mut answer = self.ask("POST", url, headers, body)?;
+            let answer = self.ask("POST", url, headers, body)?;
             match answer.status {
-                200..=299 => self.text(url, &mut answer),
+                200..=299 => self.text(url, answer),
                 _ => Err(self.refusal(url, answer, about)),
             }
         })
@@ -145,17 +179,52 @@ impl Client {
     }
 
     /// Reads an answer to its end, and removes the token if the answer quotes it.
-    pub(crate) fn text(&self, url: &str, answer: &mut Answer) -> Result<Vec<u8>, Failure> {
-        match answer.body.with_config().limit(MAX_JSON).read_to_vec() {
-            Ok(body) => Ok(self.without_token(body)),
-            Err(ureq::Error::BodyExceedsLimit(limit)) => {
-                let what = format!("its answer has more than {limit} bytes");
-                Err(Failure::Final(Error::protocol(url, &what)))
-            }
-            Err(error) => Err(self.broken(url, error.into_io())),
+    pub(crate) fn text(&self, url: &str, answer: Answer) -> Result<Vec<u8>, Failure> {
+        let body = self.body(url, answer, MAX_JSON)?;
+        if body.len() as u64 > MAX_JSON {
+            let what = format!("its answer has more than {MAX_JSON} bytes");
+            return Err(Failure::Final(Error::protocol(url, &what)));
         }
+        Ok(self.without_token(body))
     }
 
+    /// Reads an answer up to its end, or a little further than `limit`.
+    fn body(&self, url: &str, answer: Answer, limit: u64) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        self.transfer(url, answer, |part| {
+            body.extend(part);
+            if body.len() as u64 > limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(body)
+    }
+
+    /// Passes on a body as it arrives, until it ends or `take` has enough. One that falls silent or trickles is cut.
+    pub(crate) fn transfer(
+        &self,
+        url: &str,
+        answer: Answer,
+        mut take: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        let limits = self.settings.limits;
+        let (mut body, mut pace) = (answer.body, Pace::new(limits));
+        let work = async {
+            loop {
+                let begun = Instant::now();
+                let part = tokio::time::timeout(limits.silence, body.chunk()).await;
+                let part = part.map_err(|_| self.broken(url, "it fell silent".to_owned()))?;
+                let Some(part) = part.map_err(|error| self.broken(url, reason(&error)))? else {
+                    return Ok(());
+                };
+                pace.moved(part.len(), begun.elapsed()).map_err(|TooSlow| self.too_slow(url))?;
+                if take(&part).is_break() {
+                    return Ok(());
+                }
+            }
+        };
+        self.waiter.run(None, work).map_err(|_| Failure::Final(Error::Cancelled))?
+    }
+
+    /// Bytes that a server sent, without the token.
     fn without_token(&self, bytes: Vec<u8>) -> Vec<u8> {
         match &self.settings.token {
             Some(token) => token.removed_from(bytes),
@@ -184,23 +253,34 @@ impl Client {
         }
     }
 
-    /// Asks once, and follows redirects that stay on the server. One that leaves it is an answer with a `Location`.
+    /// Asks once, and follows redirects that stay on the server; with `HEAD` also others, until one states the facts about a
+    /// file. Any other redirect is an answer with a `Location`.
     pub(crate) fn follow(&self, method: &str, url: &str, about: About<'_>) -> Result<Answer, Failure> {
         let mut url = url.to_owned();
         for _ in 0..MAX_REDIRECTS {
             let answer = self.ask(method, &url, &[], b"")?;
-            let location = answer.header("location").unwrap_or_default().to_owned();
-            match answer.status {
-                // A path, but not the name of another server.
-                301..=308 if location.starts_with('/') && !location.starts_with("//") => {
-                    // The facts about a file are in the first answer.
-                    if method == "HEAD" && answer.header("x-linked-etag").is_some() {
-                        return Ok(answer);
-                    }
-                    url = format!("{}{location}", origin(&url));
-                }
-                200..=399 => return Ok(answer),
+            let next = match answer.status {
+                301..=308 if method == "HEAD" && states_facts(&answer) => None,
+                301..=308 => target(&url, &answer),
+                200..=399 => None,
                 _ => return Err(self.refusal(&url, answer, about)),
+            };
+            match next {
+                Some(next) if method == "HEAD" || origin(&next) == origin(&url) => url = next,
+                _ => return Ok(answer),
+            }
+        }
+        Err(Failure::Final(Error::protocol(&url, "it redirects in a loop")))
+    }
+
+    /// Asks for a range of bytes, and follows redirects to any server; returns the address that answered.
+    pub(crate) fn fetch(&self, url: &str, range: &str) -> Result<(String, Answer), Failure> {
+        let mut url = url.to_owned();
+        for _ in 0..MAX_REDIRECTS {
+            let answer = self.ask("GET", &url, &[("Range", range)], b"")?;
+            match target(&url, &answer).filter(|_| (301..=308).contains(&answer.status)) {
+                Some(next) => url = next,
+                None => return Ok((url, answer)),
             }
         }
         Err(Failure::Final(Error::protocol(&url, "it redirects in a loop")))
@@ -214,97 +294,72 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answer, Failure> {
-        let request = self.request(method, url, headers);
-        if body.is_empty() && matches!(method, "GET" | "HEAD") {
-            self.send(url, request.body(()))
-        } else {
-            self.send(url, request.body(body))
+        let odd =
+            |what: &str| Failure::Final(Error::protocol(url, &format!("not an address to ask: {what}")));
+        let parsed = Url::parse(url).map_err(|error| odd(&error.to_string()))?;
+        let method = Method::from_bytes(method.as_bytes()).map_err(|error| odd(&error.to_string()))?;
+        let has_body = !body.is_empty() || !matches!(method, Method::GET | Method::HEAD);
+        let http = if is_this_machine(url) { &self.direct } else { &self.http };
+        let mut request = http.request(method, parsed).headers(self.headers(url, headers));
+        if has_body {
+            request = request.body(body.to_vec());
         }
-    }
-
-    /// As [`ask`](Self::ask): `PUT`s this many bytes as they are read.
-    pub(crate) fn put(&self, url: &str, length: u64, body: &mut dyn Read) -> Result<Answer, Failure> {
-        let request = self.request("PUT", url, &[("Content-Length", &length.to_string())]);
-        self.send(url, request.body(SendBody::from_reader(body)))
-    }
-
-    fn request(&self, method: &str, url: &str, headers: &[(&str, &str)]) -> http::request::Builder {
-        let mut request = http::Request::builder().method(method).uri(url);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        match &self.settings.token {
-            Some(token) if origin(url) == origin(&self.settings.endpoint) => {
-                request.header("Authorization", token.header())
-            }
-            _ => request,
-        }
-    }
-
-    fn send<B: ureq::AsSendBody>(
-        &self,
-        url: &str,
-        request: http::Result<http::Request<B>>,
-    ) -> Result<Answer, Failure> {
-        let request = request.map_err(|error| {
-            Failure::Final(Error::protocol(url, &format!("not an address to ask: {error}")))
-        })?;
-        match self.run(url, request) {
-            Ok(response) => {
+        let Limits { connect, answer, slowest, .. } = self.settings.limits;
+        // What is sent takes its time, too.
+        let sending = Duration::from_secs(body.len() as u64 / slowest.max(1));
+        let limit = connect.saturating_add(answer).saturating_add(sending);
+        match self.waiter.run(Some(limit), request.send()) {
+            Ok(Ok(mut response)) => {
                 self.reached.store(true, Ordering::Relaxed);
-                let (mut parts, body) = response.into_parts();
-                self.clean(&mut parts.headers);
-                Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+                let mut headers = std::mem::take(response.headers_mut());
+                self.clean(&mut headers);
+                Ok(Answer { status: response.status().as_u16(), headers, body: response })
             }
-            Err(error) => Err(self.unanswered(url, error)),
+            Ok(Err(error)) => Err(self.unanswered(url, &error)),
+            Err(Ended::Cancelled) => Err(Failure::Final(Error::Cancelled)),
+            Err(Ended::TimedOut) => Err(self.broken(url, "it does not answer in time".to_owned())),
         }
     }
 
-    fn run<B: ureq::AsSendBody>(
-        &self,
-        url: &str,
-        request: http::Request<B>,
-    ) -> Result<http::Response<Body>, ureq::Error> {
-        if is_this_machine(url) {
-            return self.agent.run(self.agent.configure_request(request).proxy(None).build());
+    /// These headers, and the token if the address is one of the endpoint.
+    fn headers(&self, url: &str, headers: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) {
+                map.insert(name, value);
+            }
         }
-        self.agent.run(request)
+        if origin(url) == origin(&self.settings.endpoint) {
+            map.extend(self.token_header());
+        }
+        map
+    }
+
+    /// The header that carries the token, for the endpoint only.
+    pub(crate) fn token_header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let mut value = HeaderValue::from_str(&self.settings.token.as_ref()?.header()).ok()?;
+        value.set_sensitive(true);
+        Some((AUTHORIZATION, value))
     }
 
     /// The proxy that requests for this address go through, without its password.
     fn proxy_to(&self, url: &str) -> Option<String> {
-        let proxy: &Proxy = self.agent.config().proxy()?;
-        let skipped = url.parse::<Uri>().is_ok_and(|uri| proxy.is_no_proxy(&uri)) || is_this_machine(url);
-        (!skipped).then(|| format!("{}:{}", proxy.host(), proxy.port()))
+        let uri = url.parse().ok().filter(|_| !is_this_machine(url))?;
+        self.proxies.intercept(&uri).map(|proxy| host(&proxy.uri().to_string()))
     }
 
     /// No answer came.
-    fn unanswered(&self, url: &str, error: ureq::Error) -> Failure {
-        if (self.settings.cancelled)() {
-            return Failure::Final(Error::Cancelled);
+    pub(crate) fn unanswered(&self, url: &str, error: &reqwest::Error) -> Failure {
+        if error.is_builder() {
+            let what = format!("not an address to ask: {}", root(error));
+            return Failure::Final(Error::protocol(url, &what));
         }
-        let host = host(url);
-        let (reason, no_way) = match error {
-            ureq::Error::HostNotFound => ("its name is unknown".to_owned(), true),
-            ureq::Error::ConnectionFailed => ("nothing answers there".to_owned(), true),
-            ureq::Error::ConnectProxyFailed(reason) => (quoted(&reason), true),
-            ureq::Error::Io(error) if line::is_too_slow(&error) => return self.broken(url, error),
-            ureq::Error::Io(error) => {
-                let no_way = matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionRefused
-                        | io::ErrorKind::HostUnreachable
-                        | io::ErrorKind::NetworkUnreachable
-                        | io::ErrorKind::AddrNotAvailable
-                ) || is_lookup(&error);
-                (plain(&error), no_way)
-            }
-            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-                ("nothing answers there".to_owned(), true)
-            }
-            ureq::Error::Timeout(_) => ("it does not answer in time".to_owned(), false),
-            other => (quoted(&other.to_string()), false),
+        let no_way = error.is_connect();
+        let reason = match no_way && error.is_timeout() {
+            true => "nothing answers there".to_owned(),
+            false => reason(error),
         };
+        let host = host(url);
         let error = match self.proxy_to(url) {
             Some(proxy) if no_way => Error::Proxy { host, proxy, reason },
             _ if no_way => Error::NoNetwork { host, reason },
@@ -318,37 +373,41 @@ impl Client {
     }
 
     /// The connection broke during the answer.
-    pub(crate) fn broken(&self, url: &str, error: io::Error) -> Failure {
-        if (self.settings.cancelled)() {
-            return Failure::Final(Error::Cancelled);
-        }
-        let host = host(url);
-        let error = if line::is_too_slow(&error) {
-            Error::TooSlow { host, bytes: self.settings.limits.slowest }
-        } else {
-            Error::Broken { host, reason: plain(&error) }
-        };
+    pub(crate) fn broken(&self, url: &str, reason: String) -> Failure {
+        Failure::Passing(Passing { error: Error::Broken { host: host(url), reason }, retry_after: None })
+    }
+
+    fn too_slow(&self, url: &str) -> Failure {
+        let error = Error::TooSlow { host: host(url), bytes: self.settings.limits.slowest };
         Failure::Passing(Passing { error, retry_after: None })
     }
 
     /// Turns a status that is an error into a failure that says what to do.
-    pub(crate) fn refusal(&self, url: &str, mut answer: Answer, about: About<'_>) -> Failure {
-        let (host, status) = (host(url), answer.status);
+    pub(crate) fn refusal(&self, url: &str, answer: Answer, about: About<'_>) -> Failure {
+        let status = answer.status;
+        let code = answer.header("x-error-code").unwrap_or_default().to_owned();
+        let retry_after = answer.number("retry-after").or_else(|| answer.reset_after());
+        let message = self.words(url, answer);
+        self.refused(url, Refusal { status, code, message, retry_after }, about)
+    }
+
+    /// Says what to do about a refusal.
+    pub(crate) fn refused(&self, url: &str, refusal: Refusal, about: About<'_>) -> Failure {
+        let Refusal { status, code, message, retry_after } = refusal;
+        let host = host(url);
         let endpoint = self.settings.public_endpoint();
         let origin = self.settings.token.as_ref().map(|token| token.origin().to_owned());
         let has_token = origin.is_some();
         let id = about.id.to_owned();
-        let code = answer.header("x-error-code").unwrap_or_default().to_owned();
-        let message = self.words(&mut answer);
+        let message = Some(quoted(&message)).filter(|line| !line.is_empty());
+        let message = message.unwrap_or_else(|| "no reason given".to_owned());
         let bad_token = message.contains("Invalid credentials");
         let error = match (status, code.as_str(), origin) {
             (429, ..) => {
-                let retry_after = answer.number("retry-after").or_else(|| answer.reset_after());
                 let error = Error::RateLimited { host, retry_after, has_token };
                 return Failure::Passing(Passing { error, retry_after });
             }
             (408 | 500..=599, ..) => {
-                let retry_after = answer.number("retry-after");
                 let error = Error::Unavailable { host, status };
                 return Failure::Passing(Passing { error, retry_after });
             }
@@ -376,33 +435,63 @@ impl Client {
         Failure::Final(error)
     }
 
-    /// The server's message, without anything that could be secret.
-    fn words(&self, answer: &mut Answer) -> String {
+    /// The server's message, without the token.
+    fn words(&self, url: &str, answer: Answer) -> String {
         let said = answer.header("x-error-message").map(str::to_owned);
-        let said = said.or_else(|| {
-            let body = answer.body.with_config().limit(64 << 10).read_to_vec().ok()?;
-            Some(String::from_utf8_lossy(&self.without_token(body)).into_owned())
-        });
-        match quoted(&said.unwrap_or_default()) {
-            line if line.is_empty() => "no reason given".to_owned(),
-            line => line,
+        let body = || self.body(url, answer, MAX_MESSAGE).ok();
+        said.or_else(|| Some(self.without_token_text(&String::from_utf8_lossy(&body()?)))).unwrap_or_default()
+    }
+
+    /// A text that a server sent, without the token.
+    pub(crate) fn without_token_text(&self, text: &str) -> String {
+        String::from_utf8_lossy(&self.without_token(text.as_bytes().to_vec())).into_owned()
+    }
+}
+
+/// What all clients of HTTP have in common.
+fn builder(settings: &Settings) -> ClientBuilder {
+    reqwest::Client::builder()
+        .connect_timeout(settings.limits.connect)
+        .pool_max_idle_per_host(32)
+        // Ranges come over several connections.
+        .http1_only()
+        .user_agent(AGENT)
+}
+
+/// Whether a redirect says what it leads to, which the other server may not know.
+fn states_facts(answer: &Answer) -> bool {
+    answer.header("x-linked-etag").or_else(|| answer.header("x-linked-size")).is_some()
+}
+
+/// Where a redirect leads.
+fn target(url: &str, answer: &Answer) -> Option<String> {
+    let location = answer.header("location").filter(|location| !location.is_empty())?;
+    Some(Url::parse(url).ok()?.join(location).ok()?.into())
+}
+
+/// What is at the bottom of an error, without an address.
+fn root(error: &reqwest::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    if error.source().is_none() { "it cannot be asked".to_owned() } else { last.to_string() }
+}
+
+/// Why a transfer failed, in the system's words without its error number.
+fn reason(error: &reqwest::Error) -> String {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            match error.kind() {
+                io::ErrorKind::UnexpectedEof => return "it ended early".to_owned(),
+                kind if error.raw_os_error().is_some() => return kind.to_string(),
+                _ => {}
+            }
         }
+        next = cause.source();
     }
-}
-
-/// Whether a name could not be looked up, which the standard library reports in its message only.
-fn is_lookup(error: &io::Error) -> bool {
-    error.to_string().starts_with("failed to lookup address information")
-}
-
-/// The system's message without its error number.
-fn plain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it ended early".to_owned(),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "it fell silent".to_owned(),
-        kind if error.raw_os_error().is_some() => kind.to_string(),
-        _ => quoted(&error.to_string()),
-    }
+    if error.is_timeout() { "it does not answer in time".to_owned() } else { quoted(&root(error)) }
 }
 
 /// Scheme, host and port.
@@ -421,8 +510,8 @@ pub(crate) fn host(url: &str) -> String {
 }
 
 fn is_this_machine(url: &str) -> bool {
-    let Ok(uri) = url.parse::<Uri>() else { return false };
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let Ok(url) = Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

@@ -35,33 +35,73 @@ pub fn download(
 ) -> Result<PathBuf, Error> {
     let cache = Cache::new(&client.settings().cache, &snapshot.id);
     cache.tag()?;
+    let mut missing = Vec::new();
     for path in files {
-        download_file(client, &cache, snapshot, path, progress)?;
+        let odd = |what: &str| Error::protocol(&client.settings().endpoint, &format!("{path}: {what}"));
+        names::path(path).map_err(|error| odd(error.why))?;
+        if cache.snapshot_path(&snapshot.commit).join(path).exists() {
+            continue;
+        }
+        let file = snapshot.file(client, path)?;
+        let digest = file.digest.clone().ok_or_else(|| odd("no digest to check it with"))?;
+        missing.push((file, digest));
+    }
+    if !missing.is_empty() {
+        let bytes: u64 = missing.iter().map(|(file, _)| file.size).sum();
+        let (id, folder) = (&snapshot.id, client.settings().cache.display());
+        progress.note(&format!("fetching {id} into {folder}: {:.2} GB", bytes as f64 / 1e9));
+    }
+    for (file, digest) in missing {
+        let blob = cache.blob(digest.as_str());
+        let _lock = cache.lock(digest.as_str(), client.settings().cancelled)?;
+        if !blob.exists() {
+            fetch(client, &file, &digest, &blob, progress)?;
+        }
+        cache.link(&snapshot.commit, file.path(), digest.as_str())?;
     }
     cache.set_commit_of(revision, &snapshot.commit)?;
     Ok(cache.snapshot_path(&snapshot.commit))
 }
 
-fn download_file(
+/// Compares files of a snapshot with the digests that the Hub states: those in `folder`, or those on the Hub, which are fetched whole and
+/// not kept.
+///
+/// # Errors
+/// If one differs or has no digest, cannot be read, or the Hub does not answer.
+pub fn verify(
     client: &Client,
-    cache: &Cache,
     snapshot: &Snapshot,
-    path: &str,
+    files: &[String],
+    folder: Option<&Path>,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
-    let odd = |what: &str| Error::protocol(&client.settings().endpoint, &format!("{path}: {what}"));
-    names::path(path).map_err(|error| odd(error.why))?;
-    if cache.snapshot_path(&snapshot.commit).join(path).exists() {
-        return Ok(());
+    for path in files {
+        let file = snapshot.file(client, path)?;
+        let odd =
+            || Error::protocol(&client.settings().endpoint, &format!("{path}: no digest to check it with"));
+        let digest = file.digest.as_ref().ok_or_else(odd)?;
+        let mut hasher = digest.hasher(file.size);
+        progress.begin(path);
+        progress.expect(file.size);
+        match folder.map(|folder| folder.join(path)) {
+            Some(path) => {
+                let mut here = File::open(&path).map_err(Error::io("open", &path))?;
+                let read = hasher.update_from(&mut here).map_err(Error::io("read", &path))?;
+                progress.advance(read);
+            }
+            None => parts(client, &file, 0, |bytes| {
+                hasher.update(&bytes);
+                progress.advance(bytes.len() as u64);
+                Ok(())
+            })?,
+        }
+        let actual = hasher.finish();
+        if actual != *digest {
+            let (expected, actual) = (digest.as_str().to_owned(), actual.as_str().to_owned());
+            return Err(Error::Unverified { file: path.clone(), expected, actual });
+        }
     }
-    let file = snapshot.file(client, path)?;
-    let digest = file.digest.clone().ok_or_else(|| odd("no digest to check it with"))?;
-    let blob = cache.blob(digest.as_str());
-    let _lock = cache.lock(digest.as_str(), client.settings().cancelled)?;
-    if !blob.exists() {
-        fetch(client, &file, &digest, &blob, progress)?;
-    }
-    cache.link(&snapshot.commit, path, digest.as_str())
+    Ok(())
 }
 
 /// Fetches a blob. A partial one has the blob's name with `.incomplete`, as other clients do it.

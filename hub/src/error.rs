@@ -275,6 +275,50 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// What was read is not what the Hub has.
+    #[error(
+        "{file} is not what the Hub says: its digest is {actual}, not {expected}; do not use it, and download it again"
+    )]
+    Unverified {
+        /// The file.
+        file: String,
+        /// Digest that the Hub states.
+        expected: String,
+        /// Digest of what is here, or arrived.
+        actual: String,
+    },
+    /// The digests are those that the Hub states.
+    #[error("HF_HUB_OFFLINE is set, and --verify asks the Hub for digests: unset it, or leave out --verify")]
+    VerifyOffline,
+    /// Large files need a storage that the endpoint does not have.
+    #[error(
+        "{endpoint} offers no Xet storage, which {file} needs ({bytes} bytes are too many for a commit): publish to a Hub that \
+         has it; nothing was sent"
+    )]
+    NoXet {
+        /// The Hub.
+        endpoint: String,
+        /// The first file that needs it.
+        file: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The storage did not take an upload.
+    #[error(
+        "the storage at {host} did not take the upload ({reason}): run again, what it has is not sent twice"
+    )]
+    Storage {
+        /// Server.
+        host: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The client could not start.
+    #[error("cannot start a client of the Hub: {reason}")]
+    NoClient {
+        /// What the system said.
+        reason: String,
+    },
     /// The user asked to stop.
     #[error("interrupted")]
     Cancelled,
@@ -290,6 +334,7 @@ impl Error {
                 | Error::Unavailable { .. }
                 | Error::Broken { .. }
                 | Error::TooSlow { .. }
+                | Error::Storage { .. }
         )
     }
 

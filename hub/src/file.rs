@@ -1,6 +1,6 @@
 //! A file of a repository, and its bytes by range.
 
-use std::io::Read;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
 use crate::answer::Answer;
@@ -30,7 +30,7 @@ pub struct RemoteFile {
 }
 
 /// Why bytes did not arrive, or were not accepted.
-pub(crate) enum Missed {
+enum Missed {
     /// The link is no longer valid.
     Expired(Failure),
     /// The request failed.
@@ -45,7 +45,7 @@ impl Missed {
     }
 
     /// What a status that is an error means for a link.
-    pub(crate) fn refused(client: &Client, link: &str, answer: Answer, about: About<'_>) -> Self {
+    fn refused(client: &Client, link: &str, answer: Answer, about: About<'_>) -> Self {
         let status = answer.status;
         let failure = client.refusal(link, answer, about);
         match status {
@@ -177,7 +177,7 @@ impl RemoteFile {
         let first = start + *filled as u64;
         let last = start + out.len() as u64 - 1;
         let range = format!("bytes={first}-{last}");
-        let answer = client.ask("GET", &link, &[("Range", &range)], b"").map_err(Missed::Failed)?;
+        let (link, answer) = client.fetch(&link, &range).map_err(Missed::Failed)?;
         let mut skip = match answer.status {
             206 if answer.content_range().is_some_and(|found| self.is_range_from(first, found)) => 0,
             200 if first <= MAX_SKIPPED => first,
@@ -187,23 +187,18 @@ impl RemoteFile {
             }
             _ => return Err(Missed::refused(client, &link, answer, self.about())),
         };
-        let mut reader = answer.body.into_with_config().limit(u64::MAX).reader();
-        let mut waste = [0; 4096];
-        while *filled < out.len() {
-            let place = match usize::try_from(skip) {
-                Ok(0) => &mut out[*filled..],
-                Ok(skip) => &mut waste[..skip.min(4096)],
-                Err(_) => &mut waste[..],
-            };
-            match reader.read(place) {
-                Ok(0) => {
-                    let early = std::io::ErrorKind::UnexpectedEof.into();
-                    return Err(Missed::Failed(client.broken(&link, early)));
-                }
-                Ok(count) if skip > 0 => skip -= count as u64,
-                Ok(count) => *filled += count,
-                Err(error) => return Err(Missed::Failed(client.broken(&link, error))),
-            }
+        let taken = client.transfer(&link, answer, |mut part| {
+            let skipped = skip.min(part.len() as u64);
+            skip -= skipped;
+            part = &part[skipped as usize..];
+            let count = part.len().min(out.len() - *filled);
+            out[*filled..*filled + count].copy_from_slice(&part[..count]);
+            *filled += count;
+            if *filled < out.len() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        taken.map_err(Missed::Failed)?;
+        if *filled < out.len() {
+            return Err(Missed::Failed(client.broken(&link, "it ended early".to_owned())));
         }
         Ok(())
     }
@@ -253,7 +248,7 @@ impl RemoteFile {
 }
 
 /// Waits before a retry.
-pub(crate) fn retry(attempts: &mut crate::retry::Attempts, failure: Failure) -> Result<(), Error> {
+fn retry(attempts: &mut crate::retry::Attempts, failure: Failure) -> Result<(), Error> {
     match failure {
         Failure::Final(error) => Err(error),
         Failure::Passing(passing) => attempts.failed(passing),

@@ -18,8 +18,9 @@ mod digest;
 pub mod download;
 mod error;
 mod file;
+mod library;
 mod limits;
-mod line;
+mod pace;
 mod retry;
 mod settings;
 mod snapshot;
@@ -27,7 +28,6 @@ mod token;
 pub mod upload;
 mod wait;
 
-pub use answer::Answer;
 pub use client::Client;
 pub use digest::RemoteDigest;
 pub use error::Error;

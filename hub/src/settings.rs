@@ -18,6 +18,8 @@ pub struct Settings {
     pub endpoint: String,
     /// The folder with `models--owner--name` folders.
     pub cache: PathBuf,
+    /// The folder in which Xet remembers which chunks of files it has seen.
+    pub xet_cache: PathBuf,
     /// Whether to avoid the network.
     pub offline: bool,
     /// The token to use.
@@ -72,6 +74,7 @@ impl Settings {
         Settings {
             endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
             cache: cache.unwrap_or_else(|| home.join("hub")),
+            xet_cache: path("HF_XET_CACHE").unwrap_or_else(|| home.join("xet")),
             offline: is_set(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]),
             token: if token_disabled { None } else { token() },
             token_path,

@@ -47,6 +47,11 @@ impl RepositoryId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Owner and name.
+    pub(crate) fn parts(&self) -> (&str, &str) {
+        self.0.split_once('/').unwrap_or_default()
+    }
 }
 
 impl fmt::Display for RepositoryId {

@@ -23,6 +23,11 @@ impl Token {
         &self.origin
     }
 
+    /// The secret, for libraries that make the header themselves.
+    pub(crate) fn secret(&self) -> &str {
+        &self.secret
+    }
+
     /// Value of the `Authorization` header.
     pub(crate) fn header(&self) -> String {
         format!("Bearer {}", self.secret)

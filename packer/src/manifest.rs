@@ -111,6 +111,24 @@ pub struct SourceFile {
     pub sha256: Option<Digest>,
 }
 
+/// Whether weights were compared with the digests that the Hub states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WeightsCheck {
+    /// Whole files were, before they were used.
+    #[serde(rename = "verified against the Hub's digest")]
+    Verified,
+    /// They were read in parts, which have no digests of their own.
+    #[serde(rename = "not verified against the Hub's digest")]
+    NotVerified,
+}
+
+impl WeightsCheck {
+    /// The result of a comparison, or of none.
+    pub fn of(verified: bool) -> Self {
+        if verified { Self::Verified } else { Self::NotVerified }
+    }
+}
+
 /// Where the weights come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRecord {
@@ -118,6 +136,9 @@ pub struct SourceRecord {
     pub repository: Option<String>,
     /// Commit.
     pub revision: Option<String>,
+    /// Whether the weights that were read are those that the Hub has; absent where it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightsCheck>,
     /// The checkpoint's files.
     pub files: Vec<SourceFile>,
 }
@@ -146,7 +167,7 @@ pub struct Provenance {
     /// Rule and measurements, free-form.
     pub conversion: Value,
     /// Checksums of the tensors that were read, by their names.
-    pub weights: BTreeMap<String, String>,
+    pub checksums: BTreeMap<String, String>,
     /// The gate's report; null if it was not run.
     pub gate: Value,
     /// The stamp of the tables that belong to the folder.
@@ -177,7 +198,7 @@ pub struct Manifest {
     /// CRC-32 of the tensors that were read, by their names: trainings of one model differ in them. Those of bundles that were
     /// made with tables include what the tables were made from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub weights: BTreeMap<String, String>,
+    pub checksums: BTreeMap<String, String>,
     /// The gate's report.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub gate: Value,
@@ -210,7 +231,7 @@ impl Manifest {
             tool: provenance.tool,
             source: provenance.source,
             conversion: provenance.conversion,
-            weights: provenance.weights,
+            checksums: provenance.checksums,
             gate: provenance.gate,
             evaluation: Value::Null,
             tables_digest: provenance.tables_digest,
@@ -225,9 +246,9 @@ impl Manifest {
     /// nothing else tells them apart.
     pub fn differing_weights(&self, other: &Self) -> Option<&str> {
         let differs = |(tensor, sum): &(&String, &String)| {
-            other.weights.get(*tensor).is_some_and(|of_other| of_other != *sum)
+            other.checksums.get(*tensor).is_some_and(|of_other| of_other != *sum)
         };
-        self.weights.iter().find(differs).map(|(tensor, _)| tensor.as_str())
+        self.checksums.iter().find(differs).map(|(tensor, _)| tensor.as_str())
     }
 
     /// Reads the manifest of `folder`.

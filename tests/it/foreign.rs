@@ -51,8 +51,8 @@ fn a_stamp_that_was_put_on_the_wrong_bundle_does_not_help() {
     let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(path(name)).unwrap()).unwrap() };
     let (bundle, tables) = ("a-out/m_decode_int4lin", "b-out/m_gather_raw");
     let (mut manifest, foreign) = (read(bundle), read(tables));
-    assert_ne!(manifest["weights"], read("b-out/m_decode_int4lin")["weights"]);
-    assert_eq!(manifest["weights"], read("a-out/m_decode_int4lin_tbl")["weights"]);
+    assert_ne!(manifest["checksums"], read("b-out/m_decode_int4lin")["checksums"]);
+    assert_eq!(manifest["checksums"], read("a-out/m_decode_int4lin_tbl")["checksums"]);
     manifest["tables_digest"] = foreign["tables_digest"].clone();
     fs::write(path(bundle), manifest.to_string()).unwrap();
     let metadata = dir.path(bundle).join("metadata.json");

@@ -18,7 +18,9 @@ use converter::journal::Journal;
 use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{ConvertError, Model, Outputs, Plan, Request, Written};
-use fixtures::hub::{Account, Entry, Fault, Faults, Host, Hub};
+use fixtures::hub::{
+    Account, Entry, Fault, Faults, FileContent, Host, HttpRequest, Hub, Response, Routes, Shared,
+};
 use fixtures::{Shape, SyntheticCheckpoint};
 use hub::{Client, RepositoryId, Settings, Snapshot};
 use output::Digest;
@@ -35,7 +37,7 @@ fn settings(hub: &Hub, cache: &Path) -> Settings {
 }
 
 fn stream(hub: &Hub) -> Result<HubSource, SourceError> {
-    let client = Arc::new(Client::new(settings(hub, Path::new("/nowhere"))));
+    let client = Arc::new(Client::new(settings(hub, Path::new("/nowhere"))).unwrap());
     let snapshot = Snapshot::resolve(&client, &RepositoryId::new(ID)?, "main")?;
     HubSource::open(client, snapshot)
 }
@@ -235,7 +237,8 @@ fn a_download_is_continued_checked_and_used() {
     let commit = hub.add_folder(ID, &dir.path("model")).unwrap();
     let cache = dir.path("cache");
     let open = |download: bool| {
-        let repository = HubCheckpoint { id: ID, revision: "main", download, progress: &Silent };
+        let repository =
+            HubCheckpoint { id: ID, revision: "main", download, verify: false, progress: &Silent };
         open_repository(settings(&hub, &cache), &repository)
     };
     // Cut off permanently in the weights, which are the last file before the tokenizer's.
@@ -283,7 +286,7 @@ fn refusal(hub: &Hub, id: &str, revision: &str, variables: &[(&str, &str)]) -> S
         known.find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
     };
     let settings = Settings { policy: QUICK, ..Settings::from_variables(found) };
-    let repository = HubCheckpoint { id, revision, download: false, progress: &Silent };
+    let repository = HubCheckpoint { id, revision, download: false, verify: false, progress: &Silent };
     let error = open_repository(settings, &repository).unwrap_err().to_string();
     error.replace(&endpoint, "HUB").replace(endpoint.trim_start_matches("http://"), "HUB")
 }
@@ -365,6 +368,93 @@ fn every_refusal_has_its_own_message_and_a_next_step() {
     );
 }
 
+/// Sends everything that is read from the content network to another address first.
+struct Detour;
+
+impl Routes for Detour {
+    fn answer(&self, hub: &Shared, host: Host, request: &HttpRequest) -> Option<Response> {
+        let is_first = host == Host::Network && !request.query.contains("&hop");
+        let link = format!("{}{}?{}&hop", hub.network, request.path, request.query);
+        is_first.then(|| Response::new(302, "").with("Location", link))
+    }
+}
+
+#[test]
+fn a_link_may_lead_on_and_a_branch_may_move() {
+    let dir = Dir::new();
+    SyntheticCheckpoint::new(Shape::small()).write(&dir.path("model")).unwrap();
+    let hub = Hub::start().unwrap();
+    hub.add_folder(ID, &dir.path("model")).unwrap();
+    hub.add_routes(Detour);
+    let source = stream(&hub).unwrap();
+    // What is read is the commit that was asked for, whatever the branch does.
+    let other = FileContent::Bytes(Arc::from(&b"another"[..]));
+    hub.change(ID, |repository| repository.commit_file("model.safetensors", other)).unwrap();
+    let folder = LocalSource::open(&dir.path("model")).unwrap();
+    assert_eq!(weights(&source).unwrap(), weights(&folder).unwrap());
+    assert!(hub.log().iter().any(|entry| entry.host == Host::Network && entry.status == 302));
+}
+
+#[test]
+fn a_server_that_lies_is_caught_or_its_weights_are_called_unverified() {
+    let dir = Dir::new();
+    let hub = Hub::start().unwrap();
+    hub.add_folder(ID, &fixtures::data::tiny_checkpoint()).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = dir.command(arguments);
+        command.env("HF_ENDPOINT", hub.endpoint()).env("HF_HOME", dir.path("home")).env_remove("HF_TOKEN");
+        command.env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE").output().unwrap()
+    };
+    let check = |out: &str| {
+        let name = dir.names(out).into_iter().find(|name| name.contains("decode")).unwrap();
+        let text = std::fs::read_to_string(dir.path(out).join(name).join("manifest.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+        manifest["source"]["weights"].as_str().map(str::to_owned)
+    };
+    assert!(run(&["convert", ID, "-o", "good", "--verify"]).status.success());
+    assert_eq!(check("good").unwrap(), "verified against the Hub's digest");
+    dir.ok(&["convert", &crate::common::tiny(), "-o", "folder"]);
+    assert_eq!(check("folder"), None);
+
+    // A flipped bit somewhere in every range of the weights.
+    let flip = || hub.set_faults(Some(Faults::new(5, 1, &[Fault::WrongByte]).only("GET /repos/")));
+    let fails = |arguments: &[&str]| {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+        both(&output)
+    };
+    hub.set_faults(None);
+    // Digests of zeros.
+    hub.change(ID, |repository| {
+        let mut tree = fixtures::hub::repository::Tree::clone(repository.resolve("main").unwrap().1);
+        tree.get_mut("model.safetensors").unwrap().sha256 = Some("0".repeat(64));
+        repository.commit("main", tree);
+    });
+    let text = fails(&["convert", ID, "-o", "bad", "--verify"]);
+    assert!(text.contains("model.safetensors is not what the Hub says") && text.contains("000000"), "{text}");
+    assert!(fails(&["convert", ID, "-o", "bad", "--download"]).contains("arrived damaged"));
+    assert!(run(&["convert", ID, "-o", "parts"]).status.success());
+    assert_eq!(check("parts").unwrap(), "not verified against the Hub's digest");
+    flip();
+    assert!(fails(&["convert", ID, "-o", "bad", "--verify"]).contains("error: "));
+    assert!(!dir.path("bad").exists() || dir.names("bad").is_empty());
+    hub.set_faults(None);
+
+    // The card of a release repeats it.
+    std::fs::write(dir.path("LICENSE"), "Terms of a test").unwrap();
+    let release = |out: &str| {
+        let names: Vec<String> = dir.names(out).into_iter().map(|name| format!("{out}/{name}")).collect();
+        let target = format!("release-{out}");
+        let mut arguments = vec!["release", "-o", &target, "--base-model", ID];
+        arguments.extend(["--license", "LICENSE", "--license-id", "other"]);
+        arguments.extend(names.iter().map(String::as_str));
+        dir.ok(&arguments);
+        std::fs::read_to_string(dir.path(&target).join("README.md")).unwrap()
+    };
+    assert!(release("parts").contains("not verified against the Hub's digest"));
+    assert!(!release("good").contains("not verified"));
+}
+
 #[test]
 fn the_command_reads_the_hub_and_never_shows_the_token() {
     let dir = Dir::new();
@@ -405,6 +495,7 @@ fn the_command_reads_the_hub_and_never_shows_the_token() {
     shown += &both(&output);
     assert!(output.status.success(), "{}", both(&output));
     assert!(dir.path("home/hub").exists(), "an oracle reads the checkpoint many times: it is kept");
+    assert!(both(&output).contains(&format!("fetching {ID} into ")), "{}", both(&output));
     hub.change(ID, |repository| repository.private = true);
     for arguments in
         [&["convert", "google/none", "-o", "none"][..], &["convert", ID, "-o", "bad", "--revision", "v9"]]

@@ -8,6 +8,7 @@ mod archives;
 mod build;
 mod common;
 mod convert;
+mod dedup;
 mod dense;
 mod diff;
 mod digests;

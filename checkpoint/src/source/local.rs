@@ -81,6 +81,12 @@ impl LocalSource {
         Ok(source)
     }
 
+    /// Records that the weights were compared with the digests that the Hub states.
+    #[cfg(feature = "hub")]
+    pub(super) fn set_verified(&mut self) {
+        self.identity.verified = Some(true);
+    }
+
     fn open_index(&self) -> Result<Option<ShardIndex>, SourceError> {
         let single = self.file_names.iter().any(|name| name == SINGLE_FILE);
         let Some(json) = self.read_limited(INDEX_FILE, MAX_INDEX_BYTES)? else {
@@ -299,5 +305,5 @@ fn identity_of(dir: &Path) -> Identity {
         .map(|(owner, name)| format!("{owner}/{name}"));
     let is_named = repository.is_some() && names::is_commit(revision);
     let revision = is_named.then(|| revision.to_owned());
-    Identity { repository, revision }
+    Identity { repository, revision, verified: None }
 }

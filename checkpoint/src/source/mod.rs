@@ -85,6 +85,8 @@ pub struct Identity {
     pub repository: Option<String>,
     /// Commit of that repository, 40 hexadecimal digits.
     pub revision: Option<String>,
+    /// Whether the weights were compared with the digests that the Hub states; nothing for a folder, where nobody was asked.
+    pub verified: Option<bool>,
 }
 
 /// A checkpoint whose tensors can be read by position.

@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(super) fn examine(settings: Settings) -> [Check; 2] {
     let limits = Limits { connect: LIMIT, answer: LIMIT, silence: LIMIT, ..settings.limits };
     let policy = Policy { attempts: 1, ..settings.policy };
-    [token(&settings), endpoint(&Client::new(Settings { limits, policy, ..settings }))]
+    [token(&settings), endpoint(Settings { limits, policy, ..settings })]
 }
 
 /// Where the token comes from; never the token.
@@ -32,13 +32,19 @@ fn token(settings: &Settings) -> Check {
     }
 }
 
-fn endpoint(client: &Client) -> Check {
+fn endpoint(settings: Settings) -> Check {
     let subject = "Hub endpoint";
-    let url = client.settings().public_endpoint();
-    if client.settings().offline {
+    let url = settings.public_endpoint();
+    if settings.offline {
         let remedy = "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE";
         return Check::missing(subject, format!("{url} (offline)"), remedy);
     }
+    let client = match Client::new(settings) {
+        Ok(client) => client,
+        Err(error) => {
+            return Check::missing(subject, error.to_string(), "install certificates (ca-certificates)");
+        }
+    };
     let detail = match client.proxy() {
         Some(proxy) => format!("{url} through the proxy {proxy}"),
         None => url,
@@ -91,7 +97,7 @@ mod tests {
     fn the_endpoint_is_that_of_the_client() {
         let hub = fixtures::hub::Hub::start().unwrap();
         let here = hub.endpoint();
-        let look = |variables: &[(&str, &str)]| endpoint(&Client::new(settings(variables)));
+        let look = |variables: &[(&str, &str)]| endpoint(settings(variables));
         let found = look(&[("HF_ENDPOINT", &here)]);
         assert!(found.ok && found.detail == here, "{found}");
         let with_password = here.replace("http://", "http://user:secret@");

@@ -70,10 +70,10 @@ fn once(
     url: &str,
     body: &[u8],
 ) -> Result<Option<Answered>, Failure> {
-    let mut answer = client.ask("POST", url, &[("Content-Type", "application/x-ndjson")], body)?;
+    let answer = client.ask("POST", url, &[("Content-Type", "application/x-ndjson")], body)?;
     match answer.status {
         200..=299 => {
-            let text = client.text(url, &mut answer)?;
+            let text = client.text(url, answer)?;
             client.json(url, &text).map(Some).map_err(Failure::Final)
         }
         409 | 412 => Ok(None),

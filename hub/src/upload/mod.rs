@@ -1,14 +1,14 @@
 //! Publishing: what is here is compared with what the Hub holds, what differs is sent, and one commit names it all.
 //!
-//! Large files go to the Hub's storage as objects of git's large file storage, streamed from the disk, by links that the Hub
-//! signs; small ones go with the commit. Objects that the storage holds already are not sent again, so an upload that was cut
-//! off continues with the file it was at. Afterwards the Hub is asked what it holds, and every digest is compared.
+//! Large files go to the Hub's storage by Xet, which cuts them into chunks and sends those that it does not have; small ones go
+//! with the commit. Files that the storage holds already are not read again, and chunks are not sent again, so an upload that was
+//! cut off continues where it was. Afterwards the Hub is asked what it holds, and every digest is compared.
 
 mod commit;
 mod compare;
 mod local;
-mod object;
 mod repository;
+mod xet;
 
 use progress::Progress;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,10 @@ pub struct Published {
     pub sent: usize,
     /// Their bytes.
     pub sent_bytes: u64,
+    /// Those of them that were in chunks which the storage had.
+    pub known_bytes: u64,
+    /// What was transferred for the others, compressed, with the descriptions of the files.
+    pub transferred_bytes: u64,
     /// Large files that the storage held already.
     pub held: usize,
     /// Small files, which went with the commit.
@@ -108,17 +112,15 @@ fn send(
         return Ok(Published::default());
     }
     let large = are_large(client, target, &differing)?;
-    let mut published = Published::default();
-    for (file, is_large) in differing.iter().zip(&large) {
-        if !is_large {
-            published.inline += 1;
-        } else if object::send(client, target, file, progress)? {
-            published.sent += 1;
-            published.sent_bytes += file.size;
-        } else {
-            published.held += 1;
-            progress.resume(file.size);
-        }
+    let (large_files, inline): (Vec<_>, Vec<_>) =
+        differing.iter().zip(&large).partition(|(_, large)| **large);
+    let large_files: Vec<&LocalFile> = large_files.into_iter().map(|(file, _)| *file).collect();
+    let mut published = Published { inline: inline.len(), ..Published::default() };
+    let missing = xet::missing(client, target, &large_files)?;
+    published.held = large_files.len() - missing.len();
+    large_files.iter().filter(|file| !missing.contains(file)).for_each(|file| progress.resume(file.size));
+    if !missing.is_empty() {
+        xet::send(client, target, &missing, progress, &mut published)?;
     }
     let additions: Vec<(&LocalFile, bool)> = differing.into_iter().zip(large).collect();
     let committed = commit::commit(client, target, &head, &additions)?;
@@ -191,6 +193,8 @@ fn are_large(client: &Client, target: &PublishTarget<'_>, files: &[&LocalFile]) 
             let mode = modes.files.iter().find(|mode| mode.path == file.path);
             large.push(match mode.map(|mode| mode.upload_mode.as_str()) {
                 _ if file.size > LARGEST_INLINE => true,
+                // A storage of chunks has no place for a file without any.
+                _ if file.size == 0 => false,
                 Some("lfs") => true,
                 Some("regular") => false,
                 other => {

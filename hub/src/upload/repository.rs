@@ -1,28 +1,26 @@
 //! What a repository holds at a commit, and a new repository.
 
+use hf_hub::RepoTypeModel;
 use serde::Deserialize;
-use serde_json::json;
 use text::names;
 
 use super::PublishTarget;
 use crate::answer::quoted;
-use crate::client::{About, Client, Failure, origin};
+use crate::client::{About, Client, origin};
 use crate::digest::RemoteDigest;
 use crate::error::Error;
-use crate::retry::Passing;
+use crate::library;
 use crate::snapshot::{MAX_FILES, RepositoryId, escape};
 
 /// Most pages of a listing. The Hub puts a thousand files on one.
 const MAX_PAGES: usize = 10_000;
 
 /// The head of a branch.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The commit.
-    #[serde(rename = "sha")]
     pub commit: String,
     /// Whether the repository is visible to its owner only.
-    #[serde(default)]
     pub private: bool,
 }
 
@@ -33,12 +31,17 @@ impl Head {
     /// If there is no such repository or branch, or the Hub does not answer.
     pub fn read(client: &Client, id: &RepositoryId, revision: &str) -> Result<Self, Error> {
         let about = About { id: id.as_str(), revision, file: "" };
-        let path = format!("/api/models/{id}/revision/{}", escape(revision).replace('/', "%2F"));
-        let head: Head = client.get_json(&path, about)?;
-        if names::is_commit(&head.commit) {
-            return Ok(head);
+        let (owner, name) = id.parts();
+        let info = library::ask(client, about, |library| async move {
+            library.model(owner, name).info().revision(revision).send().await
+        })?;
+        match info.sha.filter(|sha| names::is_commit(sha)) {
+            Some(commit) => Ok(Head { commit, private: info.private == Some(true) }),
+            None => {
+                let what = format!("the sha of {revision} of {id} is not a commit");
+                Err(Error::protocol(&client.settings().endpoint, &what))
+            }
         }
-        Err(Error::protocol(&client.settings().endpoint, &format!("{path}: its sha is not a commit")))
     }
 }
 
@@ -104,24 +107,12 @@ pub(super) fn entries(client: &Client, id: &RepositoryId, revision: &str) -> Res
 
 /// Makes the repository. If somebody else made it in the meantime, that is fine.
 pub(super) fn create(client: &Client, target: &PublishTarget<'_>) -> Result<(), Error> {
-    let url = format!("{}/api/repos/create", client.settings().endpoint);
-    let (owner, name) = target.id.as_str().split_once('/').unwrap_or_default();
-    let visibility = if target.private { "private" } else { "public" };
-    let body = json!({ "type": "model", "organization": owner, "name": name, "visibility": visibility });
-    let body = body.to_string();
-    client.patiently(|| {
-        let answer = client.ask("POST", &url, &[("Content-Type", "application/json")], body.as_bytes())?;
-        let status = answer.status;
-        if (200..=299).contains(&status) {
-            return Ok(());
-        }
-        match client.refusal(&url, answer, target.about("")) {
-            // The Hub makes one repository of a user at a time.
-            Failure::Final(error) if status == 409 && error.to_string().contains("in progress") => {
-                Err(Failure::Passing(Passing { error, retry_after: None }))
-            }
-            Failure::Final(_) if status == 409 => Ok(()),
-            failure => Err(failure),
-        }
-    })
+    let made = library::ask(client, target.about(""), |library| async move {
+        let create = library.create_repository().repo_id(target.id.as_str()).repo_type(RepoTypeModel);
+        create.private(target.private).send().await.map(drop)
+    });
+    match made {
+        Err(Error::Refused { status: 409, .. }) => Ok(()),
+        made => made,
+    }
 }

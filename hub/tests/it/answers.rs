@@ -36,14 +36,20 @@ fn odd(part: &'static str, answer: impl Fn(&HttpRequest) -> Response + Send + Sy
 }
 
 fn client(hub: &Hub) -> Client {
+    client_with(hub, Path::new("/nowhere"))
+}
+
+/// A client that remembers chunks in this folder.
+fn client_with(hub: &Hub, xet: &Path) -> Client {
     let found = |name: &str| match name {
+        "HF_XET_CACHE" => xet.to_str().map(str::to_owned),
         "HF_ENDPOINT" => Some(hub.endpoint()),
         "HF_TOKEN" => Some(TOKEN.to_owned()),
         _ => None,
     };
     let pause = Duration::from_micros(100);
     let policy = Policy { attempts: 3, first_pause: pause, longest_pause: pause, ..Policy::default() };
-    Client::new(Settings { policy, ..Settings::from_variables(found) })
+    Client::new(Settings { policy, ..Settings::from_variables(found) }).unwrap()
 }
 
 /// The message of a refusal, which must be short and without the token.
@@ -71,7 +77,7 @@ fn publish_one(hub: &Hub, pull_request: bool) -> Result<hub::upload::Published, 
     let path = folder.path().join("b.safetensors");
     std::fs::write(&path, vec![3; 100_000]).unwrap();
     let files = [LocalFile::new("b.safetensors", &path, None).unwrap()];
-    let (client, id) = (client(hub), RepositoryId::new(ID).unwrap());
+    let (client, id) = (client_with(hub, folder.path()), RepositoryId::new(ID).unwrap());
     let target =
         PublishTarget { id: &id, revision: "main", private: false, pull_request, message: "Publish" };
     let comparison = compare(&client, &target, &files)?;
@@ -223,7 +229,7 @@ fn a_token_of_a_few_letters_is_not_cut_out_of_words() {
     let settings = Settings::from_variables(found);
     assert!(settings.token.is_some() && settings.cache != Path::new(""));
     let hub = odd("/revision/", |_| Response::error(400, None, "see here"));
-    let client = Client::new(Settings { endpoint: hub.endpoint(), ..settings });
+    let client = Client::new(Settings { endpoint: hub.endpoint(), ..settings }).unwrap();
     let error = Snapshot::resolve(&client, &RepositoryId::new(ID).unwrap(), "main").unwrap_err();
     assert!(error.to_string().contains("see here"), "{error}");
 }

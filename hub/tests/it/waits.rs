@@ -13,7 +13,7 @@ use fixtures::hub::{
 };
 use hub::upload::{LocalFile, PublishTarget, compare, publish};
 use hub::{Client, Error, Limits, Policy, RepositoryId, Settings, Snapshot, download};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const ID: &str = "ada/tiny";
 const TOKEN: &str = "hf_secretOfAda";
@@ -36,7 +36,7 @@ fn hub() -> Hub {
 fn settings(endpoint: &str, cache: &Path) -> Settings {
     let found = |name: &str| match name {
         "HF_ENDPOINT" => Some(endpoint.to_owned()),
-        "HF_HUB_CACHE" => cache.to_str().map(str::to_owned),
+        "HF_HUB_CACHE" | "HF_XET_CACHE" => cache.to_str().map(str::to_owned),
         "HF_TOKEN" => Some(TOKEN.to_owned()),
         _ => None,
     };
@@ -82,7 +82,8 @@ fn waits_for_an_answer_end() {
             }
             let hub = hub();
             let settings = settings(&hub.endpoint(), folder.path());
-            let client = Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), ..settings });
+            let client =
+                Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), ..settings }).unwrap();
             hub.set_faults(Some(Faults::new(1, 1, &[fault]).only(only)));
             let run = || {
                 let snapshot = Snapshot::resolve(&client, &id(), "main")?;
@@ -107,11 +108,12 @@ fn uploads_end() {
     let path = folder.path().join("c.safetensors");
     std::fs::write(&path, vec![3; 3_000_000]).unwrap();
     let files = [LocalFile::new("c.safetensors", &path, None).unwrap()];
-    for only in ["/preupload/", "/objects/batch", "PUT /storage", "/info/lfs/verify", "/commit/"] {
+    for only in ["/preupload/", "/objects/batch", "/xet-write-token/", "POST /v1/", "/shards", "/commit/"] {
         let hub = hub();
         hub.add_routes(Uploads::new());
         let settings = settings(&hub.endpoint(), folder.path());
-        let client = Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), ..settings });
+        let client =
+            Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), ..settings }).unwrap();
         hub.set_faults(Some(Faults::new(1, 1, &[Fault::Silent]).only(only)));
         let id = id();
         let target = PublishTarget {
@@ -136,7 +138,8 @@ fn handshakes_end() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
         let settings = settings(&endpoint, Path::new("/nowhere"));
-        let client = Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), ..settings });
+        let client =
+            Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), ..settings }).unwrap();
         let (accepted, accept) = mpsc::channel();
         let waits = || accepted.send(listener.accept().unwrap()).unwrap();
         ends(&ASKED, waits, || Snapshot::resolve(&client, &id(), "main").map(drop));
@@ -145,16 +148,13 @@ fn handshakes_end() {
     }
 }
 
-/// Sends uploads to an address that takes nothing.
+/// Names a storage that takes nothing.
 struct Elsewhere(String);
 
 impl Routes for Elsewhere {
     fn answer(&self, _: &Shared, _: Host, request: &HttpRequest) -> Option<Response> {
-        let is_batch = request.path.ends_with("/objects/batch");
-        let asked: Value = serde_json::from_slice(&request.body).ok().filter(|_| is_batch)?;
-        let upload = json!({ "href": self.0 });
-        let object = json!({ "oid": asked["objects"][0]["oid"], "actions": { "upload": upload } });
-        Some(Response::json(&json!({ "objects": [object] })))
+        let access = json!({ "accessToken": "xet_1", "exp": 9_999_999_999_u64, "casUrl": self.0 });
+        request.path.contains("/xet-write-token/").then(|| Response::json(&access))
     }
 }
 
@@ -163,7 +163,7 @@ fn an_upload_that_is_not_received_ends() {
     static ASKED: AtomicBool = AtomicBool::new(false);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let hub = hub();
-    hub.add_routes(Elsewhere(format!("http://{}/", listener.local_addr().unwrap())));
+    hub.add_routes(Elsewhere(format!("http://{}", listener.local_addr().unwrap())));
     hub.add_routes(Uploads::new());
     let folder = tempfile::tempdir().unwrap();
     // More than any buffer on the way holds.
@@ -171,7 +171,7 @@ fn an_upload_that_is_not_received_ends() {
     std::fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
     let files = [LocalFile::new("c.safetensors", &path, Some(&"5".repeat(64))).unwrap()];
     let settings = settings(&hub.endpoint(), folder.path());
-    let client = Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), ..settings });
+    let client = Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), ..settings }).unwrap();
     let id = id();
     let target =
         PublishTarget { id: &id, revision: "main", private: false, pull_request: false, message: "Publish" };
@@ -191,7 +191,8 @@ fn pauses_and_locks_end() {
     let folder = tempfile::tempdir().unwrap();
     let policy = Policy { longest_request: 2 * LONG, ..Policy::default() };
     let settings = settings(&hub.endpoint(), folder.path());
-    let client = Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), policy, ..settings });
+    let client =
+        Client::new(Settings { cancelled: || ASKED.load(Ordering::SeqCst), policy, ..settings }).unwrap();
     hub.set_faults(Some(Faults::new(1, 1, &[Fault::TooMany(3600)])));
     ends(&ASKED, || wait_logged(&hub), || Snapshot::resolve(&client, &id(), "main").map(drop));
     hub.set_faults(None);
@@ -215,13 +216,13 @@ fn pauses_and_locks_end() {
 fn a_trickle_is_cut_and_tried_again() {
     let hub = hub();
     let settings = settings(&hub.endpoint(), Path::new("/nowhere"));
-    let patient = Client::new(settings.clone());
+    let patient = Client::new(settings.clone()).unwrap();
     let file = Snapshot::resolve(&patient, &id(), "main").unwrap().file(&patient, "a.safetensors").unwrap();
     // A few bytes in 20 ms, where a good connection delivers thousands at once.
     let limits = Limits { slowest: 10_000, window: Duration::from_millis(20), ..PATIENT };
     let pause = Duration::from_millis(1);
     let policy = Policy { attempts: 3, first_pause: pause, longest_pause: pause, ..Policy::default() };
-    let client = Client::new(Settings { limits, policy, ..settings });
+    let client = Client::new(Settings { limits, policy, ..settings }).unwrap();
     let mut bytes = vec![0; 1_000_000];
 
     hub.set_faults(Some(Faults::new(1, 1, &[Fault::Trickle]).only("GET /repos/")));

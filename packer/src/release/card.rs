@@ -13,7 +13,7 @@ use super::member::Member;
 use super::{Release, ReleaseError};
 use crate::contents::{GRAPHS, TABLES};
 use crate::front_matter::FrontMatter;
-use crate::manifest::{FUNCTIONS, SourceRecord};
+use crate::manifest::{FUNCTIONS, SourceRecord, WeightsCheck};
 use crate::metadata::{EngineInputs, MAIN_FUNCTION, PREFILL_FUNCTION, user_data};
 
 /// Templates by name; what is inserted is escaped as their suffix says.
@@ -53,6 +53,8 @@ struct Card<'a> {
     has_provider: bool,
     has_static: bool,
     has_stock: bool,
+    /// Whether weights may differ from those that the Hub has.
+    is_unverified: bool,
 }
 
 /// A bundle's line.
@@ -158,6 +160,7 @@ pub(super) fn render(
         has_provider: bundles.iter().any(|member| engine_inputs(member) == EngineInputs::PerToken),
         has_static: bundles.iter().any(|member| engine_inputs(member) == EngineInputs::Static),
         has_stock: bundles.iter().any(|member| engine_inputs(member) == EngineInputs::None),
+        is_unverified: source.is_some_and(|source| source.weights == Some(WeightsCheck::NotVerified)),
     };
     let environment = environment()?;
     let card = Inserted::from(Serde(card));

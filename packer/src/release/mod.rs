@@ -18,7 +18,7 @@ use serde_json::Value;
 use self::member::Member;
 use crate::contents::{GRAPHS, TABLES};
 use crate::files::{self, FileError};
-use crate::manifest::{self, Manifest, ManifestError, ManifestKind, Provenance, SourceRecord};
+use crate::manifest::{self, Manifest, ManifestError, ManifestKind, Provenance, SourceRecord, WeightsCheck};
 use crate::metadata::MetadataError;
 
 /// What goes into a release.
@@ -169,26 +169,40 @@ fn members(folders: &[PathBuf], kind: ManifestKind) -> Result<Vec<Member>, Relea
     Ok(members)
 }
 
-/// The checkpoint that all come from.
+/// The checkpoint that all come from. Its weights are verified only if those of all members are.
 fn common_source<'m>(
     members: impl Iterator<Item = &'m Member>,
 ) -> Result<Option<SourceRecord>, ReleaseError> {
-    let mut first: Option<&Member> = None;
+    let mut first: Option<(&Member, Option<SourceRecord>)> = None;
     for member in members {
-        let Some(first) = first else {
-            first = Some(member);
+        let source = member.manifest.source.clone();
+        let Some((known, common)) = &mut first else {
+            first = Some((member, source));
             continue;
         };
-        if member.manifest.source != first.manifest.source {
+        let check = |source: &Option<SourceRecord>| source.as_ref().and_then(|source| source.weights);
+        let unchecked = |source: &Option<SourceRecord>| {
+            source.clone().map(|source| SourceRecord { weights: None, ..source })
+        };
+        if unchecked(&source) != unchecked(common) {
             return Err(ReleaseError::Sources {
-                first: first.folder.clone(),
-                first_source: first.source_in_words(),
+                first: known.folder.clone(),
+                first_source: known.source_in_words(),
                 second: member.folder.clone(),
                 second_source: member.source_in_words(),
             });
         }
+        let found = [check(common), check(&source)];
+        let weights = match found {
+            _ if found.contains(&Some(WeightsCheck::NotVerified)) => Some(WeightsCheck::NotVerified),
+            [first, second] if first == second => first,
+            _ => None,
+        };
+        if let Some(common) = common {
+            common.weights = weights;
+        }
     }
-    Ok(first.and_then(|member| member.manifest.source.clone()))
+    Ok(first.and_then(|(_, common)| common))
 }
 
 /// Refuses members of different trainings.

@@ -111,7 +111,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         // This also ends the browser, which is the driver's child.
-        let _ = ureq::delete(&self.session).call();
+        let _ = client().delete(&self.session).send();
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
@@ -138,12 +138,17 @@ fn capabilities(profile: &Path) -> Value {
     }}})
 }
 
+/// The driver is on this machine, and may take its time.
+fn client() -> reqwest::blocking::Client {
+    reqwest::blocking::Client::builder().no_proxy().timeout(None).build().unwrap()
+}
+
 /// The `value` of the answer.
 fn post(url: &str, body: &Value) -> Value {
-    let configured = ureq::post(url).config().http_status_as_error(false).build();
-    let mut answer = configured.content_type("application/json").send(body.to_string().as_bytes()).unwrap();
-    let text = answer.body_mut().with_config().limit(64 << 20).read_to_string().unwrap();
-    assert!(answer.status().is_success(), "{url}: {text}");
+    let request = client().post(url).header("Content-Type", "application/json");
+    let answer = request.body(body.to_string()).send().unwrap();
+    let (status, text) = (answer.status(), answer.text().unwrap());
+    assert!(status.is_success(), "{url}: {text}");
     let mut answer: Value = serde_json::from_str(&text).unwrap();
     answer["value"].take()
 }

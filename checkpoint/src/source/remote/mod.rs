@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hub::{Client, RemoteFile, Snapshot};
+use hub::{Client, RemoteFile, Snapshot, download};
+use progress::Progress;
 
 use self::prefetch::{Fetch, Prefetch, Stretch};
 use super::fingerprint::fingerprint;
@@ -97,6 +98,7 @@ impl HubSource {
             identity: Identity {
                 repository: Some(snapshot.id.to_string()),
                 revision: Some(snapshot.commit.clone()),
+                verified: Some(false),
             },
             file_names: snapshot.files.iter().filter(|path| is_plain_file_name(path)).cloned().collect(),
             tensors: merge_shards(&headers, index.as_ref())?,
@@ -107,6 +109,17 @@ impl HubSource {
             client,
             snapshot,
         })
+    }
+
+    /// Fetches all files with weights once, without keeping them, and compares them with the digests that the Hub states.
+    ///
+    /// # Errors
+    /// [`hub::Error::Unverified`], or as those of reading.
+    pub fn verify(&mut self, progress: &dyn Progress) -> Result<(), SourceError> {
+        let files: Vec<String> = self.shards.keys().map(ToString::to_string).collect();
+        download::verify(&self.client, &self.snapshot, &files, None, progress)?;
+        self.identity.verified = Some(true);
+        Ok(())
     }
 
     /// Number of the file that holds `tensor`, if the tensor is indeed one of this source.

@@ -1,6 +1,6 @@
 //! From `owner/name` to a checkpoint: the cache if it has all of it, else the Hub.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use hub::cache::Cache;
@@ -18,6 +18,8 @@ pub struct HubCheckpoint<'a> {
     pub revision: &'a str,
     /// Whether to download the checkpoint into the cache instead of reading it from the Hub.
     pub download: bool,
+    /// Whether to compare the weights with the digests that the Hub states before anything is made from them.
+    pub verify: bool,
     /// Receives the progress of that, and what the user should know.
     pub progress: &'a dyn Progress,
 }
@@ -44,14 +46,17 @@ pub fn open_repository(
     let cache = Cache::new(&settings.cache, &id);
     let remembered = || cache.commit_of(repository.revision).and_then(|commit| cached(&cache, &commit));
     if settings.offline {
+        if repository.verify {
+            return Err(Error::VerifyOffline.into());
+        }
         let (revision, cache) = (repository.revision.to_owned(), settings.cache.clone());
         let found: Option<Box<dyn Source>> = remembered().map(|source| Box::new(source) as Box<dyn Source>);
         return found.ok_or_else(|| Error::Offline { id: id.to_string(), revision, cache }.into());
     }
-    let client = Arc::new(Client::new(settings));
+    let client = Arc::new(Client::new(settings)?);
     let snapshot = match Snapshot::resolve(&client, &id, repository.revision) {
         Ok(snapshot) => snapshot,
-        Err(error) if error.is_unreachable() => {
+        Err(error) if error.is_unreachable() && !repository.verify => {
             let Some(source) = remembered() else { return Err(error.into()) };
             let commit = source.identity().revision.clone().unwrap_or_default();
             repository
@@ -63,17 +68,25 @@ pub fn open_repository(
     };
     let files: Vec<String> = snapshot.files.iter().filter(|path| is_wanted(path)).cloned().collect();
     let whole = |folder: &Path| files.iter().all(|path| folder.join(path).exists());
-    if let Some(source) = cache.snapshot(&snapshot.commit).filter(|folder| whole(folder)).map(open_folder) {
-        return source;
+    let mut folder = cache.snapshot(&snapshot.commit).filter(|folder| whole(folder));
+    if folder.is_none() && repository.download {
+        let wanted = repository.revision;
+        folder = Some(download::download(&client, &snapshot, wanted, &files, repository.progress)?);
     }
-    if !repository.download {
-        return Ok(Box::new(HubSource::open(client, snapshot)?));
+    let Some(folder) = folder else {
+        let mut source = HubSource::open(client, snapshot)?;
+        if repository.verify {
+            source.verify(repository.progress)?;
+        }
+        return Ok(Box::new(source));
+    };
+    let mut source = LocalSource::open(&folder)?;
+    if repository.verify {
+        let weights: Vec<String> = files.into_iter().filter(|path| is_weights(path)).collect();
+        download::verify(&client, &snapshot, &weights, Some(&folder), repository.progress)?;
+        source.set_verified();
     }
-    open_folder(download::download(&client, &snapshot, repository.revision, &files, repository.progress)?)
-}
-
-fn open_folder(folder: PathBuf) -> Result<Box<dyn Source>, SourceError> {
-    Ok(Box::new(LocalSource::open(&folder)?))
+    Ok(Box::new(source))
 }
 
 /// A commit's folder in the cache, if everything that a conversion needs is in it.
@@ -86,8 +99,11 @@ fn cached(cache: &Cache, commit: &str) -> Option<LocalSource> {
 /// Whether a file of a repository belongs to its checkpoint: weights by their usual names, and small files.
 fn is_wanted(path: &str) -> bool {
     let is_small = [".json", ".jinja", ".model", ".txt", ".md"].iter().any(|ending| path.ends_with(ending));
-    let is_weights = path == SINGLE_FILE || path.starts_with("model-") && path.ends_with(".safetensors");
-    text::names::component(path).is_ok() && (is_small || is_weights || path.starts_with("LICENSE"))
+    text::names::component(path).is_ok() && (is_small || is_weights(path) || path.starts_with("LICENSE"))
+}
+
+fn is_weights(path: &str) -> bool {
+    path == SINGLE_FILE || path.starts_with("model-") && path.ends_with(".safetensors")
 }
 
 #[cfg(test)]

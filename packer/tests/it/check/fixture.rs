@@ -177,7 +177,7 @@ impl Folder {
             tables_digest: manifest.tables_digest,
             compiled_from: manifest.compiled_from,
             gate: manifest.gate,
-            weights: manifest.weights,
+            checksums: manifest.checksums,
             recipe: serde_json::Value::Null,
         };
         manifest::seal(&self.0, manifest.kind, &manifest.name, provenance, &[]).unwrap();
@@ -263,7 +263,7 @@ fn write_bundle(
         tables_digest: stamp,
         compiled_from: None,
         recipe: Value::Null,
-        weights: std::collections::BTreeMap::new(),
+        checksums: std::collections::BTreeMap::new(),
         gate: serde_json::Value::Null,
     };
     let parts = BundleParts { metadata, tokenizer, provenance, known_files: Vec::new() };

@@ -1,0 +1,262 @@
+//! Large files on their way to the storage.
+//!
+//! This uses Xet directly: hf-hub 1.0.0 reads each file once more for its digest, opens its session with whatever the variables
+//! `HF_XET_*` say, and puts files into the commit when the Hub offers no Xet.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use progress::Progress;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use xet::error::XetError;
+use xet::xet_session::{
+    Sha256Policy, XetCommitReport, XetConfig, XetSession, XetSessionBuilder, XetUploadCommit,
+};
+
+use super::local::LocalFile;
+use super::{ASKED_AT_ONCE, PublishTarget, Published};
+use crate::answer::quoted;
+use crate::client::{Client, host};
+use crate::error::Error;
+use crate::settings::Settings;
+
+/// Media type of git's large file storage.
+const MEDIA_TYPE: &str = "application/vnd.git-lfs+json";
+const HEADERS: [(&str, &str); 2] = [("Content-Type", MEDIA_TYPE), ("Accept", MEDIA_TYPE)];
+/// How often progress is reported.
+const STEP: Duration = Duration::from_millis(100);
+/// Files that are read at the same time.
+const FILES_AT_ONCE: usize = 2;
+/// Blocks of up to 64 MB that are sent at the same time, and kept in memory for that.
+const BLOCKS_AT_ONCE: usize = 8;
+
+#[derive(Deserialize)]
+struct Batch {
+    transfer: Option<String>,
+    objects: Vec<Object>,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    oid: String,
+    actions: Option<Value>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    code: u16,
+    message: String,
+}
+
+/// Access to the storage, for a while.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Access {
+    access_token: String,
+    /// Seconds since 1970.
+    exp: u64,
+    cas_url: String,
+}
+
+/// Those files that the storage does not hold.
+///
+/// # Errors
+/// If the Hub refuses one, does not answer, or offers no Xet.
+pub(super) fn missing<'f>(
+    client: &Client,
+    target: &PublishTarget<'_>,
+    files: &[&'f LocalFile],
+) -> Result<Vec<&'f LocalFile>, Error> {
+    let mut missing = Vec::new();
+    for files in files.chunks(ASKED_AT_ONCE) {
+        let lacking = ask(client, target, files)?;
+        missing.extend(files.iter().filter(|file| lacking.contains(file.sha256())));
+    }
+    Ok(missing)
+}
+
+/// Asks about files by their digests; returns those of the missing ones.
+fn ask(client: &Client, target: &PublishTarget<'_>, files: &[&LocalFile]) -> Result<HashSet<String>, Error> {
+    let endpoint = &client.settings().endpoint;
+    let url = format!("{endpoint}/{}.git/info/lfs/objects/batch", target.id);
+    let objects: Vec<Value> =
+        files.iter().map(|file| json!({ "oid": file.sha256(), "size": file.size })).collect();
+    let body = json!({
+        "operation": "upload",
+        "transfers": ["basic", "multipart", "xet"],
+        "hash_algo": "sha256",
+        "ref": { "name": target.revision },
+        "objects": objects,
+    });
+    let text = client.post(&url, &HEADERS, body.to_string().as_bytes(), target.about(""))?;
+    let batch: Batch = client.json(&url, &text)?;
+    let mut lacking = HashSet::new();
+    for file in files {
+        let object = batch.objects.iter().find(|object| object.oid == file.sha256());
+        let Some(object) = object else {
+            return Err(Error::protocol(endpoint, &format!("{}: the batch does not name it", file.path)));
+        };
+        if let Some(Refusal { code, message }) = &object.error {
+            let (host, message) = (host(&url), quoted(message));
+            return Err(Error::Refused { host, what: file.path.clone(), status: *code, message });
+        }
+        if object.actions.is_none() {
+            continue;
+        }
+        if batch.transfer.as_deref() != Some("xet") {
+            return Err(no_xet(client, file));
+        }
+        lacking.insert(object.oid.clone());
+    }
+    Ok(lacking)
+}
+
+fn no_xet(client: &Client, file: &LocalFile) -> Error {
+    let endpoint = client.settings().public_endpoint();
+    Error::NoXet { endpoint, file: file.path.clone(), bytes: file.size }
+}
+
+/// Sends files, and counts them.
+///
+/// # Errors
+/// If the Hub or the storage refuses or does not answer, a file cannot be read, or one has other bytes than its digest says.
+pub(super) fn send(
+    client: &Client,
+    target: &PublishTarget<'_>,
+    files: &[&LocalFile],
+    progress: &dyn Progress,
+    published: &mut Published,
+) -> Result<(), Error> {
+    let mut url = target.api(client, "xet-write-token");
+    if target.pull_request {
+        url.push_str("?create_pr=1");
+    }
+    let access: Access = match client.get_page(&url, target.about("")) {
+        Ok((access, _)) => access,
+        Err(Error::Refused { status: 404, .. }) => return Err(no_xet(client, files[0])),
+        Err(error) => return Err(error),
+    };
+    let storage = host(&access.cas_url);
+    let sending = Sending { client, storage, files, progress };
+    let report = sending.run(&url, access)?;
+    published.sent = files.len();
+    published.sent_bytes = files.iter().map(|file| file.size).sum();
+    published.known_bytes = report.dedup_metrics.deduped_bytes;
+    published.transferred_bytes = report.dedup_metrics.total_bytes_uploaded;
+    Ok(())
+}
+
+struct Sending<'a> {
+    client: &'a Client,
+    storage: String,
+    files: &'a [&'a LocalFile],
+    progress: &'a dyn Progress,
+}
+
+impl Sending<'_> {
+    fn run(&self, refresh: &str, access: Access) -> Result<XetCommitReport, Error> {
+        let waiter = &self.client.waiter;
+        let session = self.session()?;
+        let work = async {
+            let builder = session.new_upload_commit()?;
+            let builder =
+                builder.with_endpoint(access.cas_url).with_token_info(access.access_token, access.exp);
+            let headers = self.client.token_header().into_iter().collect();
+            self.upload(builder.with_token_refresh_url(refresh, headers).build().await?).await
+        };
+        let ended = waiter.run(None, work);
+        if ended.is_err() {
+            // What runs on is nothing that a user waits for.
+            let _ = session.abort();
+        }
+        match ended {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => Err(self.error(&error)),
+            Err(_) => Err(Error::Cancelled),
+        }
+    }
+
+    /// A session of Xet, which takes nothing from variables, sends no statistics and writes no log.
+    fn session(&self) -> Result<XetSession, Error> {
+        let no = |reason: String| Error::NoClient { reason: quoted(&reason) };
+        let handle = self.client.waiter.handle().map_err(|error| no(error.to_string()))?;
+        let settings = self.client.settings();
+        let builder =
+            XetSessionBuilder::new_with_config(config(settings)).with_cache_dir(&settings.xet_cache);
+        builder.with_tokio_handle(handle.clone()).build().map_err(|error| no(error.to_string()))
+    }
+
+    /// Hands the files over, and reports until all of them are there.
+    async fn upload(&self, commit: XetUploadCommit) -> Result<Result<XetCommitReport, Error>, XetError> {
+        let mut tasks = Vec::with_capacity(self.files.len());
+        for file in self.files {
+            self.progress.begin(&file.path);
+            let upload = commit.upload_from_path(file.source.clone(), Sha256Policy::Compute).await?;
+            tasks.push(upload.task_id());
+        }
+        let mut reported = 0;
+        let mut report = |reached: u64| {
+            if let Some(more @ 1..) = reached.checked_sub(reported) {
+                self.progress.advance(more);
+                reported = reached;
+            }
+        };
+        let finished = commit.commit();
+        tokio::pin!(finished);
+        let done = loop {
+            match tokio::time::timeout(STEP, &mut finished).await {
+                Ok(done) => break done?,
+                Err(_) => report(commit.progress().total_bytes_completed),
+            }
+        };
+        report(self.files.iter().map(|file| file.size).sum());
+        for (file, task) in self.files.iter().zip(tasks) {
+            let sent = done.uploads.get(&task).map(|sent| &sent.xet_info);
+            if !sent.is_some_and(|sent| {
+                sent.sha256() == Some(file.sha256()) && sent.file_size() == Some(file.size)
+            }) {
+                return Ok(Err(file.changed()));
+            }
+        }
+        Ok(Ok(done))
+    }
+
+    /// Xet's errors in words of this client: its own quote addresses that are signed.
+    fn error(&self, error: &XetError) -> Error {
+        let host = self.storage.clone();
+        let reason = match error {
+            XetError::UserCancelled(_) | XetError::KeyboardInterrupt | XetError::Cancelled(_) => {
+                return Error::Cancelled;
+            }
+            XetError::RateLimited(_) => {
+                return Error::RateLimited { host, retry_after: None, has_token: true };
+            }
+            XetError::Network(_) => "the connection keeps breaking",
+            XetError::ServerError(_) => "it has problems",
+            XetError::Timeout(_) => "it does not answer in time",
+            XetError::Authentication(_) => "it refuses the access that the Hub gave",
+            XetError::NotFound(_) => "it does not find what it was sent",
+            XetError::DataIntegrity(_) => "its answer is damaged",
+            XetError::Io(_) => "a file here cannot be read, or the cache cannot be written",
+            _ => "Xet ended with an error of its own",
+        };
+        Error::Storage { host, reason: reason.to_owned() }
+    }
+}
+
+/// Xet's own defaults, not those of variables, within this client's bounds.
+fn config(settings: &Settings) -> XetConfig {
+    let mut config = XetConfig::default();
+    config.telemetry.enabled = false;
+    config.client.retry_max_attempts = settings.policy.attempts as usize;
+    config.client.retry_base_delay = settings.policy.first_pause;
+    config.client.connect_timeout = settings.limits.connect;
+    config.client.read_timeout = settings.limits.answer;
+    config.client.ac_max_upload_concurrency = BLOCKS_AT_ONCE;
+    config.data.max_concurrent_file_ingestion = FILES_AT_ONCE;
+    // Each block that was sent is remembered at once, so that an upload that is cut off continues after it.
+    config.data.session_xorb_metadata_flush_max_count = 1;
+    config
+}
