@@ -5,6 +5,7 @@ mod archive;
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 
 use crate::common::golden;
 use flate2::read::GzDecoder;
@@ -45,4 +46,20 @@ fn the_archive_holds_what_a_release_needs_and_is_the_same_each_time() {
         listing.push_str(&format!("{:o} {path}\n", header.mode().unwrap()));
     }
     golden::check("dist", &listing);
+}
+
+/// Crates below the command as it is shipped, without what only tests ask for.
+#[test]
+fn the_program_holds_no_test_server_and_one_http_client() {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--package", "coreai-bundle", "--edges", "normal", "--prefix", "none"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let tree = String::from_utf8_lossy(&output.stdout);
+    let has = |name: &str| tree.lines().any(|line| line.split(' ').next() == Some(name));
+    assert!(has("hf-hub") && has("reqwest"), "{tree}");
+    for name in ["axum", "fixtures", "ureq"] {
+        assert!(!has(name), "{name} is in the program");
+    }
 }

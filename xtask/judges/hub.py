@@ -122,9 +122,9 @@ def main() -> None:
     arguments = [local_hub, "--token", TOKEN, "--owner", "judge"]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as hub:
         endpoint = hub.stdout.readline().strip()
-        # Both clients read these; the local Hub has no xet storage.
+        # Both clients read these.
         os.environ |= {"HF_ENDPOINT": endpoint, "HF_TOKEN": TOKEN, "HF_HOME": str(scratch / "home")}
-        os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         subject = Judge(program, endpoint, scratch)
         judge("first", lambda: subject.first(first))
         judge("listed", lambda: subject.listed(first))
