@@ -8,17 +8,21 @@ use std::path::Path;
 use aimodel::package::Package;
 use aimodel::view::{Function, Work};
 use anyhow::{Context, Result};
+use checkpoint::source::LocalSource;
 use converter::decoder::{Functions, Prefill, Sequence, Variant};
+use fixtures::SyntheticCheckpoint;
 use oracle::feeding::Feeding;
 use oracle::interpreter::Session;
 use oracle::lockstep::Lockstep;
+use oracle::reference::Reference;
 use oracle::stepper::Stepper;
 use oracle::tables::Tables;
+use progress::Silent;
 
 use crate::Options;
 use crate::figure::{Figures, median, seconds};
 use crate::llama::{self, Peer};
-use crate::synthetic::{write_package, write_tables};
+use crate::synthetic::{shape, write_package, write_tables};
 
 const SECTION: &str = "interpreter, 6 layers of E4B's widths, int4";
 /// Tokens of a prompt, and those of a chunk.
@@ -29,6 +33,8 @@ const DECODED: usize = 16;
 const SEQUENCES: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 /// Tokens that every sequence in lockstep gets.
 const STEPS: usize = 4;
+/// Windows that the reference is fed together.
+const WINDOWS: usize = 4;
 /// Bytes that each thread copies to measure the memory.
 const COPIED: usize = 1 << 28;
 
@@ -66,6 +72,8 @@ pub(crate) fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
     let runs = prompt(options, &chunked)?;
     let note = compared(&peers, median(&runs), |peer| &peer.prompt);
     figures.add(SECTION, "prompt of 256 in chunks of 64 through prefill", "tok/s", runs, note);
+    let note = "windows of 256, with all logits; bf16 weights";
+    figures.add(SECTION, "fp32 reference", "tok/s", reference(options, &folder)?, note);
     for peer in peers {
         let name = |what: &str| format!("peer: llama.cpp {}, {what}", peer.name);
         figures.add(SECTION, &name("decode"), "tok/s", peer.decode, peer.size.as_str());
@@ -123,11 +131,32 @@ fn lockstep(options: &Options, stepper: Stepper) -> Result<Vec<f64>> {
     let tokens: Vec<u32> = (0..SEQUENCES.get() as u32).map(|at| at * 7 + 2).collect();
     let mut run = |steps: usize| {
         sequences.reset()?;
-        let time = seconds(|| (0..steps).try_for_each(|_| sequences.feed(&tokens).map(|_| ())))?;
+        let time = seconds(|| (0..steps).try_for_each(|_| sequences.feed(&tokens, &Silent).map(|_| ())))?;
         Ok((steps * tokens.len()) as f64 / time)
     };
     run(1)?;
     (0..options.runs).map(|_| run(STEPS)).collect()
+}
+
+/// Tokens per second of the checkpoint's decoder in f32.
+fn reference(options: &Options, folder: &Path) -> Result<Vec<f64>> {
+    let model = folder.join("model");
+    SyntheticCheckpoint::new(shape()).write(&model)?;
+    let source = LocalSource::open(&model)?;
+    let reference = Reference::open(&source)?;
+    let tokens: Vec<u32> = (0..PROMPT as u32).map(|at| at * 7 + 2).collect();
+    let run = |windows: usize| {
+        let time = seconds(|| {
+            let hidden = reference.feed_windows(&vec![tokens.as_slice(); windows], &Silent)?;
+            (0..windows).try_for_each(|window| {
+                let positions = window * PROMPT..(window + 1) * PROMPT;
+                reference.logits_of(&hidden, positions, &Silent).map(|_| ())
+            })
+        })?;
+        Ok((windows * PROMPT) as f64 / time)
+    };
+    run(1)?;
+    (0..options.runs).map(|_| run(WINDOWS)).collect()
 }
 
 /// Tokens per second.

@@ -38,7 +38,7 @@ enum Section {
     Conversion,
     /// The interpreter, token by token and in chunks; takes 3 GB of space
     Prompts,
-    /// The interpreter decoding, reading prompts and in lockstep, beside llama.cpp; takes 8 GB of space
+    /// The interpreter decoding, reading prompts and in lockstep, beside llama.cpp; takes 10 GB of space
     Engine,
     /// The command reading from a Hub, beside the transfer alone; takes 9 GB of space
     Hub,

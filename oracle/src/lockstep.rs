@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 
+use progress::Progress;
+
 use crate::stepper::{StepError, Stepper};
 
 /// Sequences that share a package, its weights and its tables. All of them are at the same position.
@@ -37,12 +39,15 @@ impl Lockstep {
     /// last one first; then they get no token until the next [`Lockstep::reset`].
     ///
     /// # Errors
-    /// As [`Stepper::feed`]; after a failed step, call [`Lockstep::reset`].
+    /// As [`Stepper::feed`], and [`InterpretError::Stopped`] soon after `progress` is cancelled: a step of a large model takes seconds.
+    /// After a failed step, call [`Lockstep::reset`].
+    ///
+    /// [`InterpretError::Stopped`]: crate::interpreter::InterpretError::Stopped
     ///
     /// # Panics
     /// If there are more tokens than sequences.
-    pub fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f32>>, StepError> {
+    pub fn feed(&mut self, tokens: &[u32], progress: &dyn Progress) -> Result<Vec<Vec<f32>>, StepError> {
         assert!(tokens.len() <= self.sequences.len(), "there are more tokens than sequences");
-        Stepper::feed_together(&mut self.sequences, tokens)
+        Stepper::feed_together(&mut self.sequences, tokens, progress)
     }
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use aimodel::{Dim, Element, OpId};
+use progress::Progress;
 use rayon::prelude::*;
 
 use crate::feeding::{Feeding, chunk_lengths, chunks, fixed_lengths};
@@ -260,9 +261,11 @@ impl Stepper {
     }
 
     /// Feeds one token to each of the first sequences of one package, whose weights are then read once; returns the logits of each.
+    /// Stops within the step if `progress` is cancelled.
     pub(crate) fn feed_together(
         sequences: &mut [Stepper],
         tokens: &[u32],
+        progress: &dyn Progress,
     ) -> Result<Vec<Vec<f32>>, StepError> {
         let mut inputs = Vec::with_capacity(tokens.len());
         for (sequence, token) in sequences.iter_mut().zip(tokens) {
@@ -270,7 +273,7 @@ impl Stepper {
         }
         let mut sessions: Vec<&mut Session> =
             sequences.iter_mut().zip(tokens).map(|(sequence, _)| &mut sequence.session).collect();
-        let outputs = Session::step_together(&mut sessions, &inputs)?;
+        let outputs = Session::step_together(&mut sessions, &inputs, progress)?;
         sequences.iter_mut().zip(tokens).for_each(|(sequence, _)| sequence.positions += 1);
         Ok(outputs.par_iter().map(|outputs| outputs.logits(0)).collect::<Result<_, _>>()?)
     }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::logits::{Comparison, LogitsError, LogitsFile};
 use super::windows::Window;
 use crate::feeding::Feeding;
-use crate::interpreter::Port;
+use crate::interpreter::{InterpretError, Port};
 use crate::lockstep::Lockstep;
 use crate::stepper::{StepError, Stepper};
 
@@ -183,7 +183,10 @@ fn in_lockstep(
     for at in 0..longest {
         check(progress)?;
         let tokens: Vec<u32> = windows.iter().map_while(|window| window.tokens.get(at).copied()).collect();
-        let found = lockstep.feed(&tokens)?;
+        let found = lockstep.feed(&tokens, progress).map_err(|error| match error {
+            StepError::Interpret(InterpretError::Stopped) => MeasureError::Stopped,
+            other => other.into(),
+        })?;
         let compared: Vec<Option<Found>> =
             windows
                 .par_iter()

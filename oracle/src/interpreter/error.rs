@@ -49,4 +49,7 @@ pub enum InterpretError {
     /// An earlier step failed while it overwrote a state, so the states are invalid.
     #[error("an earlier step failed and left the states invalid: reset the session before the next one")]
     Poisoned,
+    /// The caller asked to stop in the middle of a step.
+    #[error("interrupted")]
+    Stopped,
 }

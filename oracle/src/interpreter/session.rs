@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aimodel::{BlockId, Definition, Element, Module, OpId, Opcode, ValueId};
+use progress::Progress;
 use rayon::prelude::*;
 
 use super::Rounding;
@@ -244,10 +245,11 @@ impl Session {
     /// and weights are read once for all of them.
     ///
     /// # Errors
-    /// As [`Session::step`]; then some sessions may have advanced.
+    /// As [`Session::step`], and [`InterpretError::Stopped`] soon after `progress` is cancelled; then some sessions may have advanced.
     pub(crate) fn step_together(
         sessions: &mut [&mut Session],
         inputs: &[Vec<(&str, Tensor)>],
+        progress: &dyn Progress,
     ) -> Result<Vec<Outputs>, InterpretError> {
         let Some(program) = sessions.first().map(|session| Arc::clone(&session.program)) else {
             return Ok(Vec::new());
@@ -259,6 +261,9 @@ impl Session {
         }
         let mut from = 0;
         for at in function.by_weights.iter().copied().chain([function.steps.len()]) {
+            if progress.cancelled() {
+                return Err(InterpretError::Stopped);
+            }
             let steps = &function.steps[from..at];
             sessions.par_iter_mut().zip(&mut values).try_for_each(|(session, values)| {
                 steps.iter().try_for_each(|step| session.advance(step, values, &mut |_, _, _| {}))

@@ -1,12 +1,15 @@
 //! Sequences in lockstep have the bits of sequences that are fed alone.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::support::{Case, cases, package, prefill_stepper, stepper};
 use fixtures::data::PrefillReference;
-use oracle::interpreter::Rounding;
+use oracle::interpreter::{InterpretError, Rounding};
 use oracle::lockstep::Lockstep;
-use oracle::stepper::Stepper;
+use oracle::stepper::{StepError, Stepper};
+use progress::{Progress, Silent};
 
 /// Tokens of each sequence: longer than the window of the tiny checkpoint.
 const LONGEST: usize = 24;
@@ -35,7 +38,7 @@ fn assert_same_as_alone(open: impl Fn() -> Stepper, count: usize) {
         let mut found = vec![Vec::new(); count];
         for at in 0..LONGEST {
             let tokens: Vec<u32> = sequences.iter().map_while(|tokens| tokens.get(at).copied()).collect();
-            let logits = together.feed(&tokens).unwrap();
+            let logits = together.feed(&tokens, &Silent).unwrap();
             assert_eq!(logits.len(), tokens.len());
             found.iter_mut().zip(logits).for_each(|(found, logits)| found.push(bits(logits)));
         }
@@ -80,5 +83,27 @@ fn apples_rounding_has_the_same_bits_in_lockstep() {
 #[should_panic(expected = "more tokens than sequences")]
 fn more_tokens_than_sequences_are_refused() {
     let mut sequences = Lockstep::new(stepper(&package("provider.f16")), NonZeroUsize::MIN).unwrap();
-    let _ = sequences.feed(&[1, 2]);
+    let _ = sequences.feed(&[1, 2], &Silent);
+}
+
+/// Cancelled when it is asked for this many times more.
+struct Patience(AtomicUsize);
+
+impl Progress for Patience {
+    fn cancelled(&self) -> bool {
+        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err()
+    }
+}
+
+#[test]
+fn a_step_stops_between_its_products() {
+    let mut sequences =
+        Lockstep::new(stepper(&package("provider.f16")), NonZeroUsize::new(2).unwrap()).unwrap();
+    for products in [0, 3] {
+        let stopped = sequences.feed(&[5, 6], &Patience(AtomicUsize::new(products)));
+        assert!(matches!(stopped, Err(StepError::Interpret(InterpretError::Stopped))), "{products}");
+        sequences.reset().unwrap();
+    }
+    let expected = stepper(&package("provider.f16")).feed(5).unwrap();
+    assert_eq!(bits(sequences.feed(&[5, 6], &Silent).unwrap().swap_remove(0)), bits(expected));
 }
