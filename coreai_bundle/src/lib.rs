@@ -4,6 +4,7 @@
 //! is reported to a [`progress::Progress`].
 
 pub mod bundle;
+pub mod chat;
 pub mod convert;
 pub mod diff;
 pub mod doctor;

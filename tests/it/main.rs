@@ -4,6 +4,7 @@
 
 mod adverse;
 mod aotc;
+mod chat;
 mod common;
 mod convert;
 mod dense;
