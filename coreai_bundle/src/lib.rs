@@ -27,6 +27,7 @@
 
 pub mod build;
 pub mod bundle;
+pub mod chat;
 pub mod contents;
 pub mod convert;
 pub mod diff;

@@ -50,7 +50,10 @@ impl Opener<'_> {
     pub fn open(&self, source: &SourceSpec, access: Access) -> anyhow::Result<Opened> {
         let (id, revision) = match source {
             SourceSpec::Local(path) if access.download || access.verify => {
-                bail!("{} is a folder: --download and --verify are for repositories of the Hub", path.display())
+                bail!(
+                    "{} is a folder: --download and --verify are for repositories of the Hub",
+                    path.display()
+                )
             }
             SourceSpec::Local(path) => return open_folder(path),
             SourceSpec::Repository { id, revision } => (id, revision.as_deref().unwrap_or("main")),

@@ -4,7 +4,7 @@
 //! chunks of [`feeding`], with the per-layer rows of [`tables`]; [`lockstep`] feeds several sequences together.
 //! [`reference`](mod@reference) computes the checkpoint in fp32. [`file`](mod@file) stores the checkpoint's predictions for some
 //! [`prompts`], and [`gate`] compares a bundle with them. [`eval`] measures on a text how far bundles are from their checkpoint.
-//! [`text`] and [`generate`] chat with a bundle found by [`bundle`].
+//! [`text`], [`sampling`] and [`generate`] write text with a bundle found by [`bundle`].
 
 pub mod bundle;
 mod contexts;
@@ -18,6 +18,7 @@ pub mod lockstep;
 mod map;
 pub mod prompts;
 pub mod reference;
+pub mod sampling;
 pub mod score;
 pub mod stepper;
 pub mod tables;

@@ -142,6 +142,26 @@ impl Text {
         Ok(ids)
     }
 
+    /// Ids of a text that continues another one; `None` if it begins with no added token, because then the ids depend on that other one.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn encode_more(&self, text: &str) -> Result<Option<Vec<u32>>, TextError> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        if !text.is_empty() && !added.values().any(|token| text.starts_with(&token.content)) {
+            return Ok(None);
+        }
+        let encoded = self.tokenizer.encode(text, false);
+        let encoded = encoded.map_err(|error| TextError::Tokenizer(error.to_string()))?;
+        Ok(Some(encoded.get_ids().to_vec()))
+    }
+
+    /// Whether a token is a single byte, written `<0x0A>`, which is decoded together with its neighbors.
+    pub fn is_byte(&self, token: u32) -> bool {
+        let name = self.tokenizer.id_to_token(token);
+        name.is_some_and(|name| name.len() == 6 && name.starts_with("<0x") && name.ends_with('>'))
+    }
+
     /// Text of ids, without special tokens.
     ///
     /// # Errors
@@ -155,6 +175,38 @@ impl Text {
         let decoded = self.tokenizer.decode(&[id], false).ok();
         let is_whole = |text: &String| !text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER);
         decoded.filter(is_whole).or_else(|| self.tokenizer.id_to_token(id))
+    }
+
+    /// Text of ids, with special tokens.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn decode_all(&self, ids: &[u32]) -> Result<String, TextError> {
+        self.tokenizer.decode(ids, false).map_err(|error| TextError::Tokenizer(error.to_string()))
+    }
+
+    /// Renders messages in the form of the Hugging Face libraries, with tools if there are any, as [`Text::chat`] does.
+    ///
+    /// # Errors
+    /// As [`Text::chat`].
+    pub fn conversation(
+        &self,
+        messages: Value,
+        tools: Option<&Value>,
+        render: Renderer<'_>,
+    ) -> Result<String, TextError> {
+        let template = self.template.as_ref().ok_or(TextError::NoTemplate)?;
+        let conversation = Conversation::new(template, &[], &self.bos, true).with("messages", messages);
+        let conversation = match tools {
+            Some(tools) => conversation.with("tools", tools.clone()),
+            None => conversation,
+        };
+        Ok(render(&conversation)?)
+    }
+
+    /// Whether the chat template mentions calls of tools.
+    pub fn has_tool_calls(&self) -> bool {
+        self.template.as_ref().is_some_and(|template| template.contains("tool_calls"))
     }
 
     /// Renders a chat as a prompt that ends with the start of the model's turn. The template may be hostile, so `render` decides

@@ -99,6 +99,13 @@ impl Conversation {
         Self { template: template.to_owned(), context }
     }
 
+    /// The same with another variable for the template, or another value of one: messages with more than a text, tools.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.context[name] = value;
+        self
+    }
+
     /// Refuses a template that is too large to be one.
     ///
     /// # Errors

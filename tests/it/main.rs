@@ -6,6 +6,7 @@ mod adverse;
 mod aotc;
 mod archives;
 mod build;
+mod chat;
 mod common;
 mod convert;
 mod dedup;

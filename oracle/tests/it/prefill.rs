@@ -9,9 +9,10 @@ use checkpoint::source::LocalSource;
 use fixtures::data::PrefillReference;
 use oracle::feeding::{Feeding, chunks};
 use oracle::gate;
-use oracle::generate::generate;
+use oracle::generate::{Limits, generate};
 use oracle::interpreter::{Rounding, Tensor};
 use oracle::reference::Reference;
+use oracle::sampling::{Sampler, Sampling};
 use oracle::score::QUALIFYING_MARGIN;
 use oracle::stepper::{StepError, Stepper};
 use oracle::text::Text;
@@ -205,8 +206,8 @@ fn a_prompt_through_prefill_has_the_same_continuation() {
     let case = &cases("oracle.json")[0];
     let mut stepper = prefill_stepper(PrefillReference::F16);
     stepper.set_feeding(Feeding::Prefill(width(4))).unwrap();
-    let made =
-        generate(&mut stepper, &text, &case.prompt_ids, case.generated_ids.len(), &mut |_| {}).unwrap();
+    let (limits, mut sampler) = (Limits::tokens(case.generated_ids.len()), Sampler::new(Sampling::GREEDY));
+    let made = generate(&mut stepper, &text, &case.prompt_ids, &limits, &mut sampler, &mut |_| {}).unwrap();
     assert_eq!(made.ids, case.generated_ids);
     let probe = gate::probe(&mut stepper, &case.prompt_ids).unwrap();
     assert_eq!(probe.generated_ids, case.generated_ids);

@@ -1,7 +1,8 @@
 //! Text generation with a package: tokens, chat template, streaming.
 
 use crate::support::{cases, checkpoint, package, stepper};
-use oracle::generate::generate;
+use oracle::generate::{Limits, generate};
+use oracle::sampling::{Sampler, Sampling};
 use oracle::text::Text;
 use packer::template::{Conversation, Message};
 
@@ -30,7 +31,8 @@ fn the_text_is_streamed_and_equals_the_oracles_continuation() {
     let case = &cases("oracle.json")[0];
     let mut stepper = stepper(&package("provider.f16"));
     let mut pieces = Vec::new();
-    let made = generate(&mut stepper, &text, &case.prompt_ids, case.generated_ids.len(), &mut |piece| {
+    let (limits, mut sampler) = (Limits::tokens(case.generated_ids.len()), Sampler::new(Sampling::GREEDY));
+    let made = generate(&mut stepper, &text, &case.prompt_ids, &limits, &mut sampler, &mut |piece| {
         pieces.push(piece.to_owned());
     })
     .unwrap();

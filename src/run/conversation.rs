@@ -1,0 +1,122 @@
+//! A conversation on a terminal. Questions are lines of standard input, edited as the terminal does it.
+
+use std::io::{self, BufRead, Read, Write};
+
+use anyhow::Context;
+use coreai_bundle::chat::{Answer, Chat, TooLong};
+use coreai_bundle::parts::oracle::generate::End;
+use coreai_bundle::parts::text::small;
+use coreai_bundle::parts::text::terminal::word;
+
+use super::command::{Command, HELP};
+use crate::{failure, interrupt, terminal};
+
+/// What precedes a line that is typed.
+const PROMPT: &str = "> ";
+
+/// Talks until the end of standard input, or `/quit`.
+pub(super) fn hold(chat: &mut Chat<'_>) -> anyhow::Result<()> {
+    interrupt::listen_in_conversation()?;
+    terminal::tell("/help lists the commands, Ctrl-D ends the conversation");
+    while let Some(line) = ask()? {
+        match Command::of(&line) {
+            Command::Nothing => {}
+            Command::Quit => return Ok(()),
+            Command::Help => terminal::tell(HELP),
+            Command::Unknown(name) => {
+                terminal::tell(format_args!("there is no command {}; there are:\n{HELP}", word(name)));
+            }
+            Command::Reset => {
+                chat.reset();
+                terminal::tell("a new conversation begins");
+            }
+            Command::System(text) => {
+                chat.set_system(text.map(str::to_owned));
+                terminal::tell(match text {
+                    Some(_) => "a new conversation begins, with these instructions",
+                    None => "a new conversation begins, without instructions",
+                });
+            }
+            Command::Stats => terminal::tell(statistics(chat)),
+            Command::Say(text) => show(&mut |asked, show| chat.say(text, asked, show))?,
+            Command::Tool { name, result } => match serde_json::from_str(result) {
+                Ok(result) => show(&mut |asked, show| chat.give_result(name, &result, asked, show))?,
+                Err(error) => terminal::tell(format_args!(
+                    "/tool NAME JSON: the result of {} is not JSON: {error}",
+                    word(name)
+                )),
+            },
+        }
+    }
+    terminal::tell("");
+    Ok(())
+}
+
+/// The next line; `None` at the end of standard input.
+fn ask() -> anyhow::Result<Option<String>> {
+    {
+        // Not a line, so it has to be flushed. Nobody waits for it if standard error is closed.
+        let mut err = terminal::err();
+        let _ = write!(err, "{PROMPT}").and_then(|()| err.flush());
+    }
+    let mut line = Vec::new();
+    let mut bounded = io::stdin().lock().take(small::TEXT);
+    interrupt::while_waiting(|| bounded.read_until(b'\n', &mut line))
+        .context("cannot read standard input")?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(String::from_utf8_lossy(&line).into_owned()))
+}
+
+/// Shows an answer while it is written. Only a failure to show it ends the conversation.
+fn show(
+    answer: &mut dyn FnMut(&dyn Fn() -> bool, &mut dyn FnMut(&str)) -> anyhow::Result<Answer>,
+) -> anyhow::Result<()> {
+    interrupt::forget();
+    let mut shown = super::Shown::default();
+    let answered = answer(&interrupt::asked, &mut |piece| shown.piece(piece));
+    shown.end()?;
+    match answered {
+        Ok(answer) if answer.was_cut_off_at_once() => terminal::tell("interrupted; the message is forgotten"),
+        Ok(answer) => {
+            if let Some(note) = note(answer.generated.stop_reason) {
+                terminal::tell(note);
+            }
+            if !answer.calls.is_empty() {
+                terminal::tell("the model waits for results: /tool NAME JSON");
+            }
+        }
+        Err(error) => {
+            failure::report(&error);
+            if error.is::<TooLong>() {
+                terminal::tell("  hint: /reset starts again, and a shorter message may fit");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is said about an answer that did not end on its own.
+fn note(end: End) -> Option<&'static str> {
+    match end {
+        End::StopToken | End::StopText => None,
+        End::Tokens => Some("(cut off by -n)"),
+        End::Context => Some("(cut off: the bundle's context is full; /reset starts again)"),
+        End::Interrupted => Some("(interrupted)"),
+    }
+}
+
+fn statistics(chat: &Chat<'_>) -> String {
+    let found = chat.statistics();
+    let rate = |tokens: usize, seconds: f64| if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
+    let context = found.context.map_or(String::new(), |context| format!(" of {context}"));
+    format!(
+        "{}{context} tokens in the context; {} read, {:.1} tokens/s; {} written, {:.1} tokens/s",
+        found.held,
+        found.read,
+        rate(found.read, found.read_seconds),
+        found.written,
+        rate(found.written, found.written_seconds)
+    )
+}
