@@ -1,6 +1,6 @@
 //! `coreai-bundle convert`: a checkpoint becomes bundles and tables.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -209,7 +209,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let report = job.write_report(&finished).context(note)?;
     print(&job.plan, &finished, report.as_ref())?;
     if !terminal::is_json() {
-        advise(arguments.max_context, &conversion.run.output, &finished);
+        advise(arguments.max_context, &conversion.run.output, &finished)?;
     }
     let gates = finished.bundles.iter().filter_map(|bundle| bundle.gate.as_ref());
     Ok(ExitCode::from(gates.map(GateReport::exit_code).max().unwrap_or(0)))
@@ -264,25 +264,27 @@ fn print(plan: &Plan, finished: &Finished, report: Option<&ReportFiles>) -> anyh
 }
 
 /// What users do next, and what they find out late.
-fn advise(max_context: u64, folder: &Path, finished: &Finished) {
+fn advise(max_context: u64, folder: &Path, finished: &Finished) -> io::Result<()> {
     for stage in finished.timings() {
         terminal::tell_more(format_args!("{}: {:.1} s", stage.stage, stage.seconds));
     }
-    let first = finished.bundles.first().map(|bundle| word(&bundle.path.display().to_string()).to_string());
-    let is_for_phones = finished.bundles.iter().any(|bundle| bundle.variant != Variant::Table.name());
-    if let (Some(first), true) = (&first, is_for_phones && max_context >= MISCOMPILED_CONTEXT) {
-        let what = for_iphone(max_context);
-        terminal::tell(format_args!("note: {what}, with `coreai-bundle aotc {first} --arch h18p`"));
+    let shown = |path: &Path| word(&path.display().to_string()).to_string();
+    let bundles = finished.bundles.iter();
+    let for_phones = bundles.clone().find(|bundle| bundle.variant != Variant::Table.name());
+    let mut out = terminal::out();
+    if let Some(bundle) = for_phones.filter(|_| max_context >= MISCOMPILED_CONTEXT) {
+        let (what, path) = (for_iphone(max_context), shown(&bundle.path));
+        writeln!(out, "note: {what}, with `coreai-bundle aotc {path} --arch h18p`")?;
     }
-    let members = finished.bundles.iter().map(|bundle| &bundle.path);
-    let members = members.chain(finished.tables.iter().map(|tables| &tables.path));
-    let members: Vec<String> = members.map(|path| word(&path.display().to_string()).to_string()).collect();
+    let members = bundles.map(|bundle| &bundle.path).chain(finished.tables.iter().map(|tables| &tables.path));
+    let members: Vec<String> = members.map(|path| shown(path)).collect();
     if !members.is_empty() {
-        let release = folder.join("release");
-        terminal::tell(format_args!(
+        writeln!(
+            out,
             "next: coreai-bundle release {} -o {}",
             members.join(" "),
-            word(&release.display().to_string())
-        ));
+            shown(&folder.join("release"))
+        )?;
     }
+    Ok(())
 }

@@ -5,8 +5,11 @@ use std::str::FromStr;
 
 use checkpoint::{LayerRole, Role};
 
+/// A group of roles: its name, and which ones it holds.
+type Group = (&'static str, fn(Role) -> bool);
+
 /// Groups of roles that have a name of their own.
-const GROUPS: [(&str, fn(Role) -> bool); 4] = [
+const GROUPS: [Group; 4] = [
     ("head", |role| role == Role::Head),
     ("attention", |role| matches!(role, Role::Layer(_, layer) if is_attention(layer))),
     ("mlp", |role| {

@@ -55,7 +55,7 @@ pub(super) fn hold(chat: &mut Chat<'_>) -> anyhow::Result<()> {
 /// The next line; `None` at the end of standard input.
 fn ask() -> anyhow::Result<Option<String>> {
     {
-        // Not a line, so it has to be flushed. Nobody waits for it if standard error is closed.
+        // Not a line, so it has to be flushed. It is lost if standard error is closed.
         let mut err = terminal::err();
         let _ = write!(err, "{PROMPT}").and_then(|()| err.flush());
     }
@@ -69,10 +69,11 @@ fn ask() -> anyhow::Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&line).into_owned()))
 }
 
+/// Answers: takes whether to stop, and what gets the pieces.
+type Answering<'a> = dyn FnMut(&dyn Fn() -> bool, &mut dyn FnMut(&str)) -> anyhow::Result<Answer> + 'a;
+
 /// Shows an answer while it is written. Only a failure to show it ends the conversation.
-fn show(
-    answer: &mut dyn FnMut(&dyn Fn() -> bool, &mut dyn FnMut(&str)) -> anyhow::Result<Answer>,
-) -> anyhow::Result<()> {
+fn show(answer: &mut Answering<'_>) -> anyhow::Result<()> {
     interrupt::forget();
     let mut shown = super::Shown::default();
     let answered = answer(&interrupt::asked, &mut |piece| shown.piece(piece));

@@ -50,13 +50,19 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT", value_parser = stop_text)]
     stop: Vec<String>,
     /// Draw tokens at this temperature, from 0 to 100; 0 always takes the most probable one
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f64,
     /// Draw from this many of the most probable tokens
     #[arg(long, value_name = "N", requires = "temperature")]
     top_k: Option<NonZeroUsize>,
     /// Draw from the fewest tokens that together have this probability, at most 1
-    #[arg(long, value_name = "X", default_value_t = 1.0, requires = "temperature")]
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 1.0,
+        requires = "temperature",
+        allow_negative_numbers = true
+    )]
     top_p: f64,
     /// Where draws begin: the same number gives the same tokens on any machine
     #[arg(long, value_name = "N", default_value_t = 0, requires = "temperature")]

@@ -140,7 +140,7 @@ fn mistakes_in_recipes_name_the_line_and_the_nearest_key() {
         (RECIPE.replace("max-context = 512", "max-context = 500"), "--max-context 500", "give 256, 512"),
         ("source = 3".to_owned(), "line 1: invalid type: integer", ""),
         ("fingerprint = \"1\"".to_owned(), "fingerprint is a key of manifests", ""),
-        ("{}".to_owned(), "is not", ""),
+        ("{}".to_owned(), "recipe.toml is JSON: give a recipe in TOML", "manifest.json"),
     ];
     for (recipe, first, second) in cases {
         let dir = scene(&recipe);

@@ -23,6 +23,11 @@ const TOOLS: &str = "{{ bos_token }}{% if tools %}<|turn>system\n{% for t in too
     {% else %}{{ m['content'] }}{% endif %}{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}{% endfor %}<turn|>\n{% endfor %}\
     {% if add_generation_prompt %}<|turn>model\n{% endif %}";
 
+/// A template in which answers look like what the model continues, as in Gemma 4's: that of the tiny checkpoint calls the roles
+/// differently.
+const TURNS: &str = "{{ bos_token }}{% for m in messages %}<|turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n\
+    {{ m['content'] }}<turn|>\n{% endfor %}{% if add_generation_prompt %}<|turn>model\n{% endif %}";
+
 fn converted() -> Dir {
     let dir = Dir::new();
     dir.ok(&["convert", &tiny(), "-o", "out", "--variant", "stock", "--no-report"]);
@@ -30,6 +35,7 @@ fn converted() -> Dir {
     if made != BUNDLE.trim_start_matches("out/") {
         fs::rename(dir.path("out").join(made), dir.path(BUNDLE)).unwrap();
     }
+    fs::write(dir.path(BUNDLE).join("tokenizer/chat_template.jinja"), TURNS).unwrap();
     dir
 }
 

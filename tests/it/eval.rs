@@ -173,7 +173,7 @@ fn what_cannot_be_compared_is_refused() {
         (&["eval", BUNDLE, "--checkpoint", &source, "--window", "4", "--stride", "5"], "would be left out"),
         (&["eval", BUNDLE, "--checkpoint", &source, "--window", "5000"], "context is 4096 positions"),
         (&["eval", BUNDLE, "--checkpoint", &source, "--text", "absent"], "cannot read absent"),
-        (&["eval", "out", "--checkpoint", &source], "is this a bundle?"),
+        (&["eval", "absent", "--checkpoint", &source], "absent"),
     ] {
         let refused = dir.fails(arguments);
         assert!(refused.contains(expected), "{arguments:?}: {refused}");

@@ -164,7 +164,7 @@ fn dense_f16_equals_the_pipelines() {
     check_dense(
         &data::probe_checkpoint(),
         &["--weights", "f16"],
-        "gemma4_12b_decode_f16",
+        "probe-12b_decode_f16",
         DenseReference::Probe,
     );
 }

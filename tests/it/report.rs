@@ -157,8 +157,9 @@ fn a_failed_conversion_renders_in_a_browser_with_the_tokens_that_differ() {
     tiny_in(&dir, ".");
     let arguments = ["convert", "tiny-e4b-qat", "-o", "out", "--rule", "absmax", "--gate"];
     assert_eq!(dir.command(&arguments).output().unwrap().status.code(), Some(1));
-    let page = dir.path(&format!("out/{NAME}.report.html"));
-    let report = report_of(&dir.path(&format!("out/{NAME}.report.json")));
+    let name = NAME.replace("int4lin", "int4absmax");
+    let page = dir.path(&format!("out/{name}.report.html"));
+    let report = report_of(&dir.path(&format!("out/{name}.report.json")));
     assert_sound(&browser, &page);
     browser.show(&page, WIDE, "dark");
     assert_shows(&browser, &report);
@@ -187,7 +188,7 @@ fn a_failed_conversion_renders_in_a_browser_with_the_tokens_that_differ() {
     browser.picture(&page, WIDE, "dark", "docs/report-failed.png");
 
     // The manifest of the bundle tells the same.
-    dir.ok(&["inspect", &format!("out/{NAME}"), "--html", "-o", "inspected.html"]);
+    dir.ok(&["inspect", &format!("out/{name}"), "--html", "-o", "inspected.html"]);
     assert_sound(&browser, &dir.path("inspected.html"));
     assert!(story(&browser)[0].starts_with(verdict));
     assert_eq!(browser.run("return document.querySelectorAll('.flips tr')[1].textContent"), row);

@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn pieces_in_any_order_make_the_sum_of_the_whole() {
-        let content: Vec<u8> = (0..10_000_u32).map(|at| (at * 31 >> 3) as u8).collect();
+        let content: Vec<u8> = (0..10_000_u32).map(|at| ((at * 31) >> 3) as u8).collect();
         let tensor = TensorEntry {
             name: "t".to_owned(),
             dtype: safetensors::Dtype::BF16,

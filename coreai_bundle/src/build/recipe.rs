@@ -236,6 +236,9 @@ impl BuildRecipe {
     }
 
     fn of_manifest(file: &Path) -> anyhow::Result<Self> {
+        if file.file_name() != Some(manifest::FILE_NAME.as_ref()) {
+            bail!("{} is JSON: give a recipe in TOML, or the manifest.json of a release", file.display());
+        }
         let folder = file.parent().unwrap_or(Path::new(""));
         let found = Manifest::read(folder)?;
         if found.kind != ManifestKind::Release || found.recipe.is_null() {

@@ -215,7 +215,7 @@ impl<'r> Chat<'r> {
     ) -> anyhow::Result<Answer> {
         self.messages.push(message);
         let answered = self.answer_last(asked, show);
-        if answered.is_err() || answered.as_ref().is_ok_and(|answer| answer.was_cut_off_at_once()) {
+        if answered.is_err() || answered.as_ref().is_ok_and(Answer::was_cut_off_at_once) {
             self.messages.pop();
         }
         answered

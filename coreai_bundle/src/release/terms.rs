@@ -66,7 +66,7 @@ fn license(
     });
     if id.is_none() {
         missing
-            .push("--license-id ID, such as apache-2.0: there is no card that names the license".to_owned());
+            .push("--license-id ID, such as apache-2.0: the checkpoint's card names no license".to_owned());
     }
     if text.is_none() {
         let what = match (&id, source) {
