@@ -85,7 +85,7 @@ pub struct Identity {
     pub repository: Option<String>,
     /// Commit of that repository, 40 hexadecimal digits.
     pub revision: Option<String>,
-    /// Whether the weights were compared with the digests that the Hub states; nothing for a folder, where nobody was asked.
+    /// Whether the weights were compared with the digests that the Hub states; nothing for a folder, about which the Hub says nothing.
     pub verified: Option<bool>,
 }
 

@@ -15,7 +15,7 @@ pub(super) fn of_recipe(recipe: &BuildRecipe, groups: &[BundleGroup]) -> Vec<Str
     }
     if recipe.gate.is_none() {
         warnings.push(
-            "the recipe has no [gate], so nobody will know whether the bundles agree with the checkpoint"
+            "the recipe has no [gate], so it stays unknown whether the bundles agree with the checkpoint"
                 .to_owned(),
         );
     }
