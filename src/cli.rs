@@ -61,7 +61,7 @@ impl OutputArguments {
             Color::Always => ColorChoice::Always.write_global(),
             Color::Never => ColorChoice::Never.write_global(),
         }
-        terminal::configure(terminal::Manners { json: self.json, quiet: self.quiet, verbose: self.verbose });
+        terminal::configure(terminal::Printing { json: self.json, quiet: self.quiet, verbose: self.verbose });
     }
 }
 

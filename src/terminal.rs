@@ -62,7 +62,7 @@ pub(crate) fn err() -> Door<AutoStream<StderrLock<'static>>> {
 
 /// What is printed, and how.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Manners {
+pub(crate) struct Printing {
     /// Results, progress and errors as JSON.
     pub(crate) json: bool,
     /// No messages and no bars.
@@ -71,33 +71,33 @@ pub(crate) struct Manners {
     pub(crate) verbose: bool,
 }
 
-static MANNERS: OnceLock<Manners> = OnceLock::new();
+static PRINTING: OnceLock<Printing> = OnceLock::new();
 
 /// Sets what is printed from here on; once.
-pub(crate) fn configure(manners: Manners) {
+pub(crate) fn configure(printing: Printing) {
     // There is one command in a process.
-    let _ = MANNERS.set(manners);
+    let _ = PRINTING.set(printing);
 }
 
-fn manners() -> Manners {
-    MANNERS.get().copied().unwrap_or_default()
+fn printing() -> Printing {
+    PRINTING.get().copied().unwrap_or_default()
 }
 
 /// Whether results are printed as JSON.
 pub(crate) fn is_json() -> bool {
-    manners().json
+    printing().json
 }
 
 /// Prints a message on standard error, unless messages are not wanted. No run may fail because its messages cannot be written.
 pub(crate) fn tell(line: impl fmt::Display) {
-    if !manners().quiet {
+    if !printing().quiet {
         write_message(&line.to_string());
     }
 }
 
 /// Prints what only some want to know.
 pub(crate) fn tell_more(line: impl fmt::Display) {
-    if manners().verbose {
+    if printing().verbose {
         write_message(&line.to_string());
     }
 }
@@ -152,7 +152,7 @@ pub(crate) fn tell_json_error(event: &serde_json::Value) {
 /// A progress bar on standard error; hidden where that is not a terminal.
 #[expect(clippy::disallowed_methods, reason = "this is the only place that may")]
 pub(crate) fn bar(template: &str) -> ProgressBar {
-    let is_drawn = io::stderr().is_terminal() && !manners().quiet;
+    let is_drawn = io::stderr().is_terminal() && !printing().quiet;
     let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(None, target);
     if let Ok(style) = ProgressStyle::with_template(template) {

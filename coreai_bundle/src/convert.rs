@@ -396,8 +396,6 @@ pub fn convert(request: &ConvertRequest, progress: &dyn Progress) -> anyhow::Res
     let access = if request.gate.is_some() { Access::kept(&source) } else { Access::default() };
     let opened = opener.open(&source, access)?;
     let model = Model::open(&*opened.source)?;
-    let variants = request.graphs.variants(&model.config);
-    let variants: Vec<&str> = variants.iter().map(|variant| variant.name()).collect();
     let conversion = ConversionOptions {
         run: RunOptions {
             source,
@@ -406,7 +404,11 @@ pub fn convert(request: &ConvertRequest, progress: &dyn Progress) -> anyhow::Res
             resume: false,
             force: request.force,
             threads: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            typed: as_options(&request.formats, &request.graphs, &variants.join("+")),
+            typed: as_options(
+                &request.formats,
+                &request.graphs,
+                &request.graphs.variant_names(&model.config),
+            ),
         },
         request: request.formats.request(&request.graphs, &model.config, true)?,
         max_context: request.graphs.max_context,

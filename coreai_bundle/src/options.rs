@@ -302,6 +302,12 @@ impl GraphChoice {
         }
     }
 
+    /// Their names, for records of what was done: `provider+tbl`.
+    pub fn variant_names(&self, config: &DecoderConfig) -> String {
+        let names: Vec<&str> = self.variants(config).into_iter().map(Variant::name).collect();
+        names.join("+")
+    }
+
     /// The graphs with their functions.
     fn graphs(&self, variants: &[Variant]) -> anyhow::Result<Vec<(Variant, Functions)>> {
         let is_stock = variants.contains(&Variant::Stock);

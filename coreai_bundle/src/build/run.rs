@@ -219,7 +219,7 @@ impl Build<'_> {
         Ok(BuildOutcome { release: output.join(RELEASE_FOLDER), output, steps })
     }
 
-    /// Every conversion is planned before the first one is run.
+    /// The choices of every conversion are checked before the first one is run.
     fn convert(&mut self, groups: &[BundleGroup]) -> anyhow::Result<()> {
         let (model, request) = (self.model, self.request);
         let formats = request.recipe.formats()?;
@@ -241,7 +241,8 @@ impl Build<'_> {
                 has_report: true,
                 allow_no_template: false,
             };
-            conversion.run.typed = as_options(&formats, &group.graphs, &variants_in_words(group));
+            conversion.run.typed =
+                as_options(&formats, &group.graphs, &group.graphs.variant_names(&model.config));
             if conversion.request.tables {
                 tables = Some(self.output.join(conversion.run.name.tables()));
             }
@@ -279,16 +280,13 @@ impl Build<'_> {
             }
             self.record.finish(&step, key, &names)?;
         }
+        let state = if is_kept { StepState::Kept } else { StepState::Made };
         for name in names {
+            self.steps.push(Step { name: name.clone(), state: state.clone(), facts: Vec::new() });
             let manifest = Manifest::read(&self.output.join(&name))?;
             let is_bundle = manifest.kind == ManifestKind::Bundle;
             if is_bundle { self.bundles.push(name) } else { self.tables.push(name) }
         }
-        let new = self.bundles.iter().chain(&self.tables);
-        let state = if is_kept { StepState::Kept } else { StepState::Made };
-        let new: Vec<String> =
-            new.filter(|name| !self.steps.iter().any(|step| step.name == **name)).cloned().collect();
-        self.steps.extend(new.into_iter().map(|name| Step { name, state: state.clone(), facts: Vec::new() }));
         Ok(())
     }
 
@@ -520,11 +518,6 @@ impl Build<'_> {
         let state = StepState::NotRun(reason.to_owned());
         self.steps.push(Step { name: name.to_owned(), state, facts: Vec::new() });
     }
-}
-
-fn variants_in_words(group: &BundleGroup) -> String {
-    let names: Vec<&str> = group.graphs.variants.iter().map(|variant| variant.name()).collect();
-    names.join("+")
 }
 
 /// What the outputs depend on besides the recipe: the checkpoint's bytes, by commit or by the state of its files, and the date that
