@@ -14,16 +14,14 @@ use crate::error::Error;
 use crate::retry::Passing;
 use crate::wait::Ended;
 
-/// The library's client with these settings. It reads variables for whatever it is not given, so everything is given.
+/// The library's client with these settings. It reads variables for whatever it is not given, so everything is given. Without a token
+/// it looks for one itself, in the places where the settings found none.
 ///
 /// # Errors
-/// If there is no token, for which it would look by itself, or it cannot start.
+/// If it cannot start.
 fn library(client: &Client) -> Result<HFClient, Error> {
     let settings = client.settings();
     let no = |reason: String| Error::NoClient { reason: quoted(&reason) };
-    let Some(token) = &settings.token else {
-        return Err(Error::TokenNeeded { endpoint: settings.public_endpoint() });
-    };
     let endpoint = origin(&settings.endpoint).to_owned();
     let stays = Policy::custom(move |attempt| {
         match attempt.previous().len() < 5 && origin(attempt.url().as_str()) == endpoint {
@@ -35,12 +33,15 @@ fn library(client: &Client) -> Result<HFClient, Error> {
         client.builder(&settings.endpoint).redirect(stays).build().map_err(|error| no(error.to_string()))?;
     let builder = HFClient::builder()
         .endpoint(&settings.endpoint)
-        .token(token.secret())
         .user_agent(crate::client::AGENT)
         .client(http)
         .cache_dir(&settings.cache)
         .cache_enabled(false)
         .retry_max_attempts(0);
+    let builder = match &settings.token {
+        Some(token) => builder.token(token.secret()),
+        None => builder,
+    };
     builder.build().map_err(|error| no(error.to_string()))
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::PublishTarget;
 use super::local::LocalFile;
 use super::repository::{Head, RemoteEntry, entries};
-use super::{PublishTarget, need_token};
 use crate::client::Client;
 use crate::error::Error;
 
@@ -22,7 +22,7 @@ pub enum FileState {
 /// What a branch holds, compared with what is here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// The head of the branch; nothing if there is no repository.
+    /// The head of the branch; nothing if there is no repository, as far as the token, or nobody's, can see.
     pub head: Option<Head>,
     /// One for each file, in their order.
     pub states: Vec<FileState>,
@@ -40,16 +40,15 @@ impl Comparison {
 /// Compares files with what a branch holds.
 ///
 /// # Errors
-/// If there is no token, a file cannot be read, there is a repository without that branch, or the Hub does not answer.
+/// If a file cannot be read, there is a repository without that branch, or the Hub does not answer.
 pub fn compare(
     client: &Client,
     target: &PublishTarget<'_>,
     files: &[LocalFile],
 ) -> Result<Comparison, Error> {
-    need_token(client)?;
     let head = match Head::read(client, target.id, target.revision) {
         Ok(head) => head,
-        Err(Error::NotFound { .. }) => {
+        Err(Error::NotFound { .. } | Error::NotFoundNoToken { .. }) => {
             return Ok(Comparison {
                 head: None,
                 states: vec![FileState::New; files.len()],

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use xet::error::XetError;
 use xet::xet_session::{
-    Sha256Policy, XetCommitReport, XetConfig, XetSession, XetSessionBuilder, XetUploadCommit,
+    DeduplicationMetrics, Sha256Policy, XetCommitReport, XetConfig, XetSession, XetSessionBuilder,
+    XetUploadCommit,
 };
 
 use super::local::LocalFile;
@@ -26,8 +27,6 @@ const MEDIA_TYPE: &str = "application/vnd.git-lfs+json";
 const HEADERS: [(&str, &str); 2] = [("Content-Type", MEDIA_TYPE), ("Accept", MEDIA_TYPE)];
 /// How often progress is reported.
 const STEP: Duration = Duration::from_millis(100);
-/// Files that are read at the same time.
-const FILES_AT_ONCE: usize = 2;
 /// Blocks of up to 64 MB that are sent at the same time, and kept in memory for that.
 const BLOCKS_AT_ONCE: usize = 8;
 
@@ -140,11 +139,12 @@ pub(super) fn send(
     };
     let storage = host(&access.cas_url);
     let sending = Sending { client, storage, files, progress };
-    let report = sending.run(&url, access)?;
+    for metrics in sending.run(&url, &access)? {
+        published.known_bytes += metrics.deduped_bytes;
+        published.transferred_bytes += metrics.total_bytes_uploaded;
+    }
     published.sent = files.len();
     published.sent_bytes = files.iter().map(|file| file.size).sum();
-    published.known_bytes = report.dedup_metrics.deduped_bytes;
-    published.transferred_bytes = report.dedup_metrics.total_bytes_uploaded;
     Ok(())
 }
 
@@ -156,15 +156,23 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    fn run(&self, refresh: &str, access: Access) -> Result<XetCommitReport, Error> {
+    fn run(&self, refresh: &str, access: &Access) -> Result<Vec<DeduplicationMetrics>, Error> {
         let waiter = &self.client.waiter;
         let session = self.session()?;
         let work = async {
-            let builder = session.new_upload_commit()?;
-            let builder =
-                builder.with_endpoint(access.cas_url).with_token_info(access.access_token, access.exp);
-            let headers = self.client.token_header().into_iter().collect();
-            self.upload(builder.with_token_refresh_url(refresh, headers).build().await?).await
+            let mut metrics = Vec::with_capacity(self.files.len());
+            // A file finds the chunks of those before it, not of those beside it: the bundles of a release share their weights.
+            for file in self.files {
+                let builder = session.new_upload_commit()?.with_endpoint(access.cas_url.clone());
+                let builder = builder.with_token_info(access.access_token.clone(), access.exp);
+                let headers = self.client.token_header().into_iter().collect();
+                let commit = builder.with_token_refresh_url(refresh, headers).build().await?;
+                match self.upload(commit, file).await? {
+                    Ok(report) => metrics.push(report.dedup_metrics),
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+            Ok(Ok(metrics))
         };
         let ended = waiter.run(None, work);
         if ended.is_err() {
@@ -188,14 +196,14 @@ impl Sending<'_> {
         builder.with_tokio_handle(handle.clone()).build().map_err(|error| no(error.to_string()))
     }
 
-    /// Hands the files over, and reports until all of them are there.
-    async fn upload(&self, commit: XetUploadCommit) -> Result<Result<XetCommitReport, Error>, XetError> {
-        let mut tasks = Vec::with_capacity(self.files.len());
-        for file in self.files {
-            self.progress.begin(&file.path);
-            let upload = commit.upload_from_path(file.source.clone(), Sha256Policy::Compute).await?;
-            tasks.push(upload.task_id());
-        }
+    /// Hands a file over, and reports until all of it is there.
+    async fn upload(
+        &self,
+        commit: XetUploadCommit,
+        file: &LocalFile,
+    ) -> Result<Result<XetCommitReport, Error>, XetError> {
+        self.progress.begin(&file.path);
+        let task = commit.upload_from_path(file.source.clone(), Sha256Policy::Compute).await?.task_id();
         let mut reported = 0;
         let mut report = |reached: u64| {
             if let Some(more @ 1..) = reached.checked_sub(reported) {
@@ -211,16 +219,11 @@ impl Sending<'_> {
                 Err(_) => report(commit.progress().total_bytes_completed),
             }
         };
-        report(self.files.iter().map(|file| file.size).sum());
-        for (file, task) in self.files.iter().zip(tasks) {
-            let sent = done.uploads.get(&task).map(|sent| &sent.xet_info);
-            if !sent.is_some_and(|sent| {
-                sent.sha256() == Some(file.sha256()) && sent.file_size() == Some(file.size)
-            }) {
-                return Ok(Err(file.changed()));
-            }
-        }
-        Ok(Ok(done))
+        report(file.size);
+        let sent = done.uploads.get(&task).map(|sent| &sent.xet_info);
+        let is_whole = sent
+            .is_some_and(|sent| sent.sha256() == Some(file.sha256()) && sent.file_size() == Some(file.size));
+        Ok(if is_whole { Ok(done) } else { Err(file.changed()) })
     }
 
     /// Xet's errors in words of this client: its own quote addresses that are signed.
@@ -255,7 +258,6 @@ fn config(settings: &Settings) -> XetConfig {
     config.client.connect_timeout = settings.limits.connect;
     config.client.read_timeout = settings.limits.answer;
     config.client.ac_max_upload_concurrency = BLOCKS_AT_ONCE;
-    config.data.max_concurrent_file_ingestion = FILES_AT_ONCE;
     // Each block that was sent is remembered at once, so that an upload that is cut off continues after it.
     config.data.session_xorb_metadata_flush_max_count = 1;
     config
