@@ -1,6 +1,7 @@
 //! `coreai-bundle publish`: a release tree as a repository of the Hub.
 
-use coreai_bundle::parts::text;
+use coreai_bundle::parts::hub;
+use coreai_bundle::parts::text::{self, counted};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +15,9 @@ use serde_json::json;
 use crate::progress::Bar;
 use crate::terminal::{self, GREEN, STRONG, YELLOW, paint};
 use crate::{digits, interrupt, template};
+
+/// What a dry run ends with.
+const NOTHING_SENT: &str = "nothing was sent: --dry-run";
 
 /// Publish a release tree on the Hub, in one commit
 ///
@@ -45,7 +49,7 @@ pub(crate) struct Arguments {
     /// First line of the commit's message [default: one that names the release and the tool]
     #[arg(long, value_name = "TEXT")]
     message: Option<String>,
-    /// Show what is new, changed and equal, and send nothing
+    /// Show what is new, changed and equal, and send nothing; without the network, list the files
     #[arg(long)]
     dry_run: bool,
 }
@@ -53,7 +57,11 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let id = RepositoryId::new(&arguments.repo_id)?;
-    let client = publish::client(interrupt::asked)?;
+    publish::refuse_archive(&arguments.folder)?;
+    let client = match arguments.dry_run {
+        true => publish::reader(interrupt::asked)?,
+        false => Some(publish::client(interrupt::asked)?),
+    };
     let release = Checked::new(&arguments.folder, &template::render)?;
     // Up to here a signal can simply end the process.
     interrupt::listen()?;
@@ -64,10 +72,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         pull_request: arguments.pr,
         message: arguments.message.as_deref().unwrap_or(&release.message),
     };
-    let comparison = release.compare(&client, &target)?;
     let files = &release.files;
+    let Some(client) = client else { return list(&id, files, "HF_HUB_OFFLINE is set") };
+    let comparison = match release.compare(&client, &target) {
+        Err(error) if arguments.dry_run && is_unreachable(&error) => {
+            return list(&id, files, &error.to_string());
+        }
+        compared => compared?,
+    };
     if !terminal::is_json() {
-        print_comparison(&mut terminal::out(), &id, files, &comparison)?;
+        print_comparison(&mut terminal::out(), &id, client.settings(), files, &comparison)?;
     }
     let send = || release.send(&client, &target, &comparison, &Bar::or_events("file"));
     let published = (!arguments.dry_run).then(send).transpose()?;
@@ -79,6 +93,33 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn is_unreachable(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(hub::Error::NoNetwork { .. } | hub::Error::Proxy { .. }))
+}
+
+/// Shows what would be published, if the Hub cannot be asked what it has.
+fn list(id: &RepositoryId, files: &[LocalFile], reason: &str) -> anyhow::Result<ExitCode> {
+    if terminal::is_json() {
+        let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        let result = json!({"repository": id.as_str(), "files": paths, "not_compared": reason});
+        terminal::print_json(&json!({"event": "done", "publish": result}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = terminal::out();
+    for file in files {
+        writeln!(out, "{:>10}  {}", digits::bytes(file.size), text::terminal::word(&file.path))?;
+    }
+    let bytes = digits::bytes(files.iter().map(|file| file.size).sum());
+    writeln!(
+        out,
+        "{}: {} ({bytes}), not compared: {reason}",
+        paint(STRONG, id),
+        counted(files.len(), "file")
+    )?;
+    writeln!(out, "{NOTHING_SENT}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// How many files are in a state.
 fn count(comparison: &Comparison, state: FileState) -> usize {
     comparison.states.iter().filter(|found| **found == state).count()
@@ -87,6 +128,7 @@ fn count(comparison: &Comparison, state: FileState) -> usize {
 fn print_comparison(
     out: &mut impl Write,
     id: &RepositoryId,
+    settings: &Settings,
     files: &[LocalFile],
     comparison: &Comparison,
 ) -> io::Result<()> {
@@ -107,7 +149,11 @@ fn print_comparison(
     let [new, changed, equal] =
         [FileState::New, FileState::Changed, FileState::Equal].map(|s| count(comparison, s));
     let stays = comparison.only_there.len();
-    let is_new = if comparison.head.is_none() { " (not there yet)" } else { "" };
+    let is_new = match (&comparison.head, &settings.token) {
+        (Some(_), _) => "",
+        (None, Some(_)) => " (not there yet)",
+        (None, None) => " (not there yet, or not public: there is no token)",
+    };
     let id = paint(STRONG, id);
     writeln!(out, "{id}{is_new}: {new} new, {changed} changed, {equal} equal, {stays} on the Hub only")
 }
@@ -118,7 +164,7 @@ fn print_result(
     target: &PublishTarget<'_>,
     published: Option<&Published>,
 ) -> io::Result<()> {
-    let Some(published) = published else { return writeln!(out, "nothing was sent: --dry-run") };
+    let Some(published) = published else { return writeln!(out, "{NOTHING_SENT}") };
     let Some(commit) = &published.commit else {
         return writeln!(out, "nothing was sent: the Hub has every file already");
     };

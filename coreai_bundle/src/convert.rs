@@ -129,6 +129,12 @@ fn check_context(max_context: u64, model: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Names of the outputs of a plan: the bundles, then the tables, if there are any.
+pub(crate) fn names(plan: &Plan, name: &ModelName) -> Vec<String> {
+    let bundles = plan.graphs.iter().map(|graph| name.bundle(graph));
+    bundles.chain(plan.tables.as_ref().map(|_| name.tables())).collect()
+}
+
 /// A stage that has just ended.
 fn timing(stage: &str, started: Instant, bytes: Option<u64>) -> Timing {
     Timing { stage: stage.to_owned(), seconds: started.elapsed().as_secs_f64(), bytes }
@@ -147,12 +153,21 @@ impl<'a> Job<'a> {
     /// # Errors
     /// If the checkpoint cannot be converted this way, or the given tables are not tables.
     pub fn new(conversion: &'a ConversionOptions, model: &'a Model<'a>) -> anyhow::Result<Self> {
+        Job::of_plan(conversion, model, model.plan(&conversion.request)?)
+    }
+
+    /// Prepares a conversion that was planned from the same request.
+    pub(crate) fn of_plan(
+        conversion: &'a ConversionOptions,
+        model: &'a Model<'a>,
+        plan: Plan,
+    ) -> anyhow::Result<Self> {
         check_context(conversion.max_context, model.config.max_positions as u64)?;
         conversion.run.check_place()?;
         let uses_tables = conversion.request.graphs.iter().any(|(variant, _)| *variant != Variant::Stock);
         let tables = conversion.tables.as_deref().filter(|_| uses_tables);
         let stamp = tables.map(|folder| tables::stamp_of_own(folder, model)).transpose()?;
-        Ok(Job { conversion, model, plan: model.plan(&conversion.request)?, stamp })
+        Ok(Job { conversion, model, plan, stamp })
     }
 
     /// Base name of the outputs.
@@ -160,24 +175,13 @@ impl<'a> Job<'a> {
         &self.conversion.run.name
     }
 
-    /// Names of the outputs that a conversion would make: the bundles, then the tables, if there are any.
-    ///
-    /// # Errors
-    /// If the checkpoint cannot be converted this way.
-    pub(crate) fn names(conversion: &ConversionOptions, model: &Model<'_>) -> anyhow::Result<Vec<String>> {
-        let name = &conversion.run.name;
-        let plan = model.plan(&conversion.request)?;
-        let bundles = plan.graphs.iter().map(|graph| name.bundle(graph));
-        Ok(bundles.chain(plan.tables.as_ref().map(|_| name.tables())).collect())
-    }
-
     /// The outputs: the bundles, then the tables, if there are any.
     fn targets(&self) -> Vec<Target> {
         let outputs = self.conversion.outputs();
-        let (bundle, tables) = (outputs.folder(ManifestKind::Bundle), outputs.folder(ManifestKind::Tables));
-        let bundles = self.plan.graphs.iter().map(|graph| self.name().bundle(graph));
-        let bundles = bundles.map(|name| (name, bundle.clone()));
-        bundles.chain(self.plan.tables.as_ref().map(|_| (self.name().tables(), tables))).collect()
+        let bundles = self.plan.graphs.len();
+        let kind = |at: usize| if at < bundles { ManifestKind::Bundle } else { ManifestKind::Tables };
+        let names = names(&self.plan, self.name()).into_iter().enumerate();
+        names.map(|(at, name)| (name, outputs.folder(kind(at)))).collect()
     }
 
     /// Makes and publishes the outputs; publishes only what an earlier run had finished.

@@ -13,6 +13,29 @@ use progress::Progress;
 
 use crate::release::defects_in_words;
 
+/// Refuses an archive, which cannot be published.
+///
+/// # Errors
+/// If `folder` is one.
+pub fn refuse_archive(folder: &Path) -> anyhow::Result<()> {
+    if paths::archive_of(folder).is_some() {
+        bail!(
+            "{} is an archive: publish the folder of the release that it was packed from",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+/// A client that only compares, which needs no token for a public repository; nothing if the network must not be used.
+///
+/// # Errors
+/// If the settings are no good.
+pub fn reader(cancelled: fn() -> bool) -> anyhow::Result<Option<Client>> {
+    let settings = Settings { cancelled, ..Settings::from_environment() };
+    if settings.offline { Ok(None) } else { Ok(Some(Client::new(settings)?)) }
+}
+
 /// A client that may publish.
 ///
 /// # Errors
@@ -43,12 +66,7 @@ impl Checked {
     /// # Errors
     /// If it is not one, has defects, or cannot be read.
     pub fn new(folder: &Path, render: Renderer<'_>) -> anyhow::Result<Self> {
-        if paths::archive_of(folder).is_some() {
-            bail!(
-                "{} is an archive: publish the folder of the release that it was packed from",
-                folder.display()
-            );
-        }
+        refuse_archive(folder)?;
         let report = check::check(folder, &Options::new(render))?;
         if report.target != packer::contents::FolderKind::Release {
             bail!("{} is not a release tree: make one with `coreai-bundle release`", folder.display());

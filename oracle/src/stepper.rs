@@ -115,6 +115,11 @@ impl Stepper {
         Ok(self.session.reset()?)
     }
 
+    /// Goes back to an earlier position of the sequence. What the states hold behind it is not looked at, and is overwritten.
+    pub fn rewind(&mut self, positions: usize) {
+        self.positions = self.positions.min(positions);
+    }
+
     /// The session.
     pub fn session(&self) -> &Session {
         &self.session

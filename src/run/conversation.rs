@@ -54,15 +54,16 @@ pub(super) fn hold(chat: &mut Chat<'_>) -> anyhow::Result<()> {
 
 /// The next line; `None` at the end of standard input.
 fn ask() -> anyhow::Result<Option<String>> {
-    {
+    let mut line = Vec::new();
+    let mut bounded = io::stdin().lock().take(small::TEXT);
+    let read = interrupt::while_waiting(|| {
         // Not a line, so it has to be flushed. It is lost if standard error is closed.
         let mut err = terminal::err();
         let _ = write!(err, "{PROMPT}").and_then(|()| err.flush());
-    }
-    let mut line = Vec::new();
-    let mut bounded = io::stdin().lock().take(small::TEXT);
-    interrupt::while_waiting(|| bounded.read_until(b'\n', &mut line))
-        .context("cannot read standard input")?;
+        drop(err);
+        bounded.read_until(b'\n', &mut line)
+    });
+    read.context("cannot read standard input")?;
     if line.is_empty() {
         return Ok(None);
     }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufReader, Read, Write};
 use std::os::fd::FromRawFd;
 use std::process::{Output, Stdio};
 
@@ -78,6 +78,25 @@ fn only_new_tokens_are_fed_and_the_answers_are_those_of_feeding_all() {
     let mut instructed =
         open(&dir, ChatOptions { system: Some("Be short.".to_owned()), ..options(6) }).unwrap();
     assert_eq!(say(&mut other, "Days?").generated.ids, say(&mut instructed, "Days?").generated.ids);
+}
+
+/// Templates may change what was said before, as Gemma 4's leaves out what the model thought.
+#[test]
+fn only_what_a_template_changed_is_fed_again() {
+    let dir = converted();
+    let forgetful = TURNS
+        .replace("{{ m['content'] }}", "{{ m['content'] if loop.last or m['role'] == 'user' else '...' }}");
+    fs::write(dir.path(BUNDLE).join("tokenizer/chat_template.jinja"), forgetful).unwrap();
+    let mut chat = open(&dir, options(6)).unwrap();
+    say(&mut chat, "Count up: 1, 2, 3,");
+    let second = say(&mut chat, "And the days?");
+    let asked = "<|turn>user\nCount up: 1, 2, 3,<turn|>\n<|turn>model\n";
+    let whole = format!("<bos>{asked}...<turn|>\n<|turn>user\nAnd the days?<turn|>\n<|turn>model\n");
+    let alone = open(&dir, options(6)).unwrap().complete(&whole, &|| false, &mut |_| {}).unwrap();
+    assert_eq!((second.prompt_tokens, &second.generated.ids), (alone.prompt_tokens, &alone.generated.ids));
+    let kept =
+        open(&dir, options(1)).unwrap().complete(&format!("<bos>{asked}"), &|| false, &mut |_| {}).unwrap();
+    assert_eq!(second.generated.prompt_tokens, second.prompt_tokens - kept.prompt_tokens);
 }
 
 #[test]
@@ -233,4 +252,45 @@ fn a_conversation_on_a_terminal() {
     let (_keyboard, stdin) = terminal();
     let refused = dir.command(&["run", BUNDLE, "--raw"]).stdin(stdin).output().unwrap();
     assert!(text(&refused.stderr).contains("--raw and --json answer one prompt"));
+}
+
+#[test]
+fn results_of_tools_are_typed() {
+    let dir = converted();
+    let (mut keyboard, stdin) = terminal();
+    keyboard.write_all(b"Days?\n/tool calendar {\"days\": 7}\n/quit\n").unwrap();
+    let output = dir.command(&["run", BUNDLE, "-n", "3"]).stdin(stdin).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut chat = open(&dir, options(3)).unwrap();
+    let first = say(&mut chat, "Days?").generated.text;
+    let second = chat.give_result("calendar", &json!({"days": 7}), &|| false, &mut |_| {}).unwrap();
+    assert_eq!(chat.messages()[2], json!({"role": "tool", "name": "calendar", "content": {"days": 7}}));
+    assert_eq!(text(&output.stdout), format!("{first}\n{}\n", second.generated.text));
+}
+
+#[test]
+fn ctrl_c_ends_an_answer_and_at_the_prompt_the_program() {
+    let dir = converted();
+    let (mut keyboard, stdin) = terminal();
+    let mut command = dir.command(&["run", BUNDLE, "-n", "4000"]);
+    let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let id = child.id().cast_signed();
+    // SAFETY: the child is not waited for yet, so its number is not another process's.
+    let interrupt = || assert_eq!(unsafe { libc::kill(id, libc::SIGINT) }, 0);
+    keyboard.write_all(b"Count up: 1, 2, 3,\n").unwrap();
+    // The answer has begun.
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    interrupt();
+    let mut said = BufReader::new(child.stderr.as_mut().unwrap());
+    let mut read_to = |end: &str| {
+        let mut seen = Vec::new();
+        while !text(&seen).ends_with(end) {
+            let mut byte = [0];
+            said.read_exact(&mut byte).unwrap_or_else(|_| panic!("no {end:?} in {}", text(&seen)));
+            seen.push(byte[0]);
+        }
+    };
+    read_to("(interrupted)\n> ");
+    interrupt();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }

@@ -357,6 +357,43 @@ fn a_signal_ends_an_upload_while_the_storage_is_silent() {
 }
 
 #[test]
+fn a_dry_run_needs_neither_a_token_nor_the_network() {
+    let scene = Scene::new();
+    release(&scene);
+    let dry = ["publish", "release", "--repo-id", ID, "--dry-run"];
+    let shown = |mut command: Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", both(&output));
+        crate::common::text(&output.stdout)
+    };
+    let absent = shown(scene.command(&dry, None));
+    assert!(absent.contains("(not there yet, or not public: there is no token): "), "{absent}");
+    assert!(scene.run(&dry[..4], Some(TOKEN)).status.success());
+    let public = shown(scene.command(&dry, None));
+    assert!(public.contains("ada/tiny: 0 new, 0 changed"), "{public}");
+
+    let count = tree(&scene.dir.path("release")).len();
+    for (name, value, reason) in [
+        ("HF_HUB_OFFLINE", "1", "HF_HUB_OFFLINE is set"),
+        ("HF_ENDPOINT", "http://127.0.0.1:9", "cannot reach 127.0.0.1:9"),
+    ] {
+        let mut command = scene.command(&dry, None);
+        command.env(name, value);
+        let listed = shown(command);
+        let line = format!("ada/tiny: {count} files (");
+        assert!(listed.contains(&line) && listed.contains(&format!("not compared: {reason}")), "{listed}");
+        assert!(
+            listed.contains("  manifest.json\n") && listed.ends_with("nothing was sent: --dry-run\n"),
+            "{listed}"
+        );
+        let mut command = scene.command(&[&dry[..], &["--json"]].concat(), None);
+        command.env(name, value);
+        let done: Value = serde_json::from_str(&shown(command)).unwrap();
+        assert_eq!(done["publish"]["files"].as_array().unwrap().len(), count);
+    }
+}
+
+#[test]
 fn the_command_publishes_a_release_and_never_shows_the_token() {
     let scene = Scene::new();
     release(&scene);
@@ -396,6 +433,7 @@ fn the_command_publishes_a_release_and_never_shows_the_token() {
     scene.assert_storage_saw_no_token();
 
     // Refusals, none of which quotes the token either.
+    scene.dir.ok(&["pack", "release", "-o", "release.zip"]);
     let mut refused = |arguments: &[&str], token: Option<&str>| {
         let output = scene.run(&[&["publish"], arguments].concat(), token);
         assert_eq!(output.status.code(), Some(1), "{}", both(&output));
@@ -433,6 +471,11 @@ fn the_command_publishes_a_release_and_never_shows_the_token() {
             &["release", "--repo-id", ID, "--revision", "v2"],
             Some(TOKEN),
             "error: ada/tiny has no revision \"v2\": give a branch, a tag or a whole commit of HUB/ada/tiny/commits/main",
+        ),
+        (
+            &["release.zip", "--repo-id", ID],
+            None,
+            "error: release.zip is an archive: publish the folder of the release that it was packed from",
         ),
         (
             &["out/gemma4_e4b_qat_gather_raw", "--repo-id", ID],

@@ -16,7 +16,7 @@ use crate::workspace::{cargo, root, run, target};
 #[derive(Args)]
 pub(crate) struct Options {
     /// Cargo profile to build with
-    #[arg(long, default_value = "release", conflicts_with = "binary")]
+    #[arg(long, default_value = "dist", conflicts_with = "binary")]
     profile: String,
     /// Pack this existing binary, instead of building one
     #[arg(long, value_name = "FILE")]

@@ -14,8 +14,8 @@ use aotc::{Architecture, CompileRequest, Interrupt, Platform, Remote, Stage, Too
 use converter::Model;
 use converter::decoder::Variant;
 use converter::name::ModelName;
-use hub::RepositoryId;
 use hub::upload::PublishTarget;
+use hub::{Client, RepositoryId};
 use output::WrittenFile;
 use packer::manifest::{self, Manifest, ManifestKind};
 use progress::Progress;
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use super::recipe::{AheadOfTimeRecipe, BundleGroup};
 use super::record::{EVALUATION, Record, key_of};
 use super::{BuildRecipe, RELEASE_FOLDER, warnings};
-use crate::convert::{ConversionOptions, Job, Watchers};
+use crate::convert::{self, ConversionOptions, Job, Watchers};
 use crate::eval::{EvalRequest, EvalText, Limits};
 use crate::options::as_options;
 use crate::oracle::GivenPrompts;
@@ -102,12 +102,20 @@ pub struct BuildOutcome {
     pub release: PathBuf,
 }
 
+/// Where the release goes.
+struct Publication {
+    id: RepositoryId,
+    private: bool,
+    client: Client,
+}
+
 /// A build whose checkpoint is open.
 struct Build<'a> {
     request: &'a BuildRequest,
     watchers: BuildWatchers<'a>,
     source: &'a SourceSpec,
     model: &'a Model<'a>,
+    publication: Option<Publication>,
     /// Base name of outputs that have none of their own.
     name: ModelName,
     output: PathBuf,
@@ -133,7 +141,7 @@ impl BuildRequest {
             self.source.as_ref().or(recipe.source.as_ref()).context(
                 "the recipe names no checkpoint, since it was a folder: give it with --source FOLDER",
             )?;
-        self.check_publication(watchers.opener)?;
+        let publication = self.publication(watchers.opener)?;
         let source = &self.spec(source)?;
         let opened = watchers.opener.open(source, self.access(source))?;
         let model = Model::open(&*opened.source)?;
@@ -144,6 +152,7 @@ impl BuildRequest {
             watchers,
             source,
             model: &model,
+            publication,
             record: Record::read(&output),
             origin: origin_of(source, &opened)?,
             recipe: self.for_manifest(&opened)?,
@@ -157,14 +166,14 @@ impl BuildRequest {
     }
 
     /// Everything that publication needs, before minutes are spent.
-    fn check_publication(&self, opener: Opener<'_>) -> anyhow::Result<()> {
+    fn publication(&self, opener: Opener<'_>) -> anyhow::Result<Option<Publication>> {
         if !self.publish {
-            return Ok(());
+            return Ok(None);
         }
         let publish = self.recipe.publish.as_ref();
         let publish = publish.context("--publish: the recipe has no [publish] with a repository")?;
-        RepositoryId::new(&publish.repository)?;
-        publish::client(opener.cancelled).map(|_| ())
+        let id = RepositoryId::new(&publish.repository)?;
+        Ok(Some(Publication { id, private: publish.private, client: publish::client(opener.cancelled)? }))
     }
 
     /// The checkpoint. Revisions are for repositories; a folder in the place of one is compared by its fingerprint.
@@ -256,7 +265,8 @@ impl Build<'_> {
     }
 
     fn convert_one(&mut self, conversion: &mut ConversionOptions) -> anyhow::Result<()> {
-        let names = Job::names(conversion, self.model)?;
+        let plan = self.model.plan(&conversion.request)?;
+        let names = convert::names(&plan, &conversion.run.name);
         let step = format!("convert {}", names.join(" "));
         let recipe = &self.request.recipe;
         let key = key_of(&json!({
@@ -273,7 +283,7 @@ impl Build<'_> {
                 names.iter().all(|name| !self.output.join(name).exists() || self.record.knows(name));
             // What a run over a commit had finished is taken over; there may be nothing.
             conversion.run.resume = self.model.source.identity().revision.is_some();
-            let job = Job::new(conversion, self.model)?;
+            let job = Job::of_plan(conversion, self.model, plan)?;
             if let RunOutcome::Made(finished) = job.run(self.watchers.conversion)? {
                 job.write_report(&finished)
                     .context("the outputs are complete, but their report could not be written")?;
@@ -488,24 +498,22 @@ impl Build<'_> {
             return Ok(());
         };
         let folder = self.output.join(RELEASE_FOLDER);
-        if !self.request.publish {
+        let Some(Publication { id, private, client }) = &self.publication else {
             let reason = format!("--publish sends {} to {}", folder.display(), publish.repository);
             self.not_run(NAME, &reason);
             return Ok(());
-        }
+        };
         self.watchers.steps.begin(NAME);
-        let id = RepositoryId::new(&publish.repository)?;
-        let client = publish::client(self.watchers.opener.cancelled)?;
         let checked = publish::Checked::new(&folder, self.watchers.conversion.render)?;
         let target = PublishTarget {
-            id: &id,
+            id,
             revision: "main",
-            private: publish.private,
+            private: *private,
             pull_request: false,
             message: &checked.message,
         };
-        let comparison = checked.compare(&client, &target)?;
-        let published = checked.send(&client, &target, &comparison, self.watchers.conversion.bytes)?;
+        let comparison = checked.compare(client, &target)?;
+        let published = checked.send(client, &target, &comparison, self.watchers.conversion.bytes)?;
         let fact = match published.commit {
             Some(commit) => format!("{id} at commit {commit}"),
             None => format!("{id} has every file already"),

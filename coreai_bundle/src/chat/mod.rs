@@ -290,22 +290,23 @@ impl<'r> Chat<'r> {
         if let Some(context) = context.filter(|context| ids.len() > *context) {
             return Err(TooLong { tokens: ids.len(), context }.into());
         }
-        // At least one token has to be fed for its logits, and the caches cannot go back to an earlier position.
-        let mut held = std::mem::take(&mut self.held);
-        if held.len() >= ids.len() || !ids.starts_with(&held) {
-            held.clear();
-        }
-        if held.is_empty() {
+        let held = std::mem::take(&mut self.held);
+        let same = held.iter().zip(&ids).take_while(|(held, id)| held == id).count();
+        // At least one token has to be fed for its logits.
+        let kept = same.min(ids.len() - 1);
+        if kept == 0 {
             self.stepper.reset()?;
+        } else {
+            self.stepper.rewind(kept);
         }
         let (tokens, stops, special) = (self.options.tokens, &self.options.stops, self.options.special);
         let limits = Limits { tokens, context, stops, special, asked };
-        let new = &ids[held.len()..];
+        let new = &ids[kept..];
         let generated = generate(&mut self.stepper, &self.text, new, &limits, &mut self.sampler, show)?;
         let prompt_tokens = ids.len();
         self.held = ids.into_iter().chain(generated.ids.iter().copied()).collect();
         self.held.truncate(self.stepper.positions());
-        self.statistics.read += self.held.len().min(prompt_tokens) - held.len();
+        self.statistics.read += self.held.len().min(prompt_tokens) - kept;
         self.statistics.read_seconds += generated.prompt_seconds;
         self.statistics.written += generated.ids.len();
         self.statistics.written_seconds += generated.seconds;

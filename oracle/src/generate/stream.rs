@@ -87,4 +87,45 @@ mod tests {
         }
         assert_eq!(held_back("aa", &["aab".to_owned()]), 2);
     }
+
+    /// A tokenizer as Gemma's: what its vocabulary does not hold is written in single bytes.
+    const WITH_BYTES: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": true, "ignore_merges": false, "merges": [],
+            "vocab": {"a": 0, "\u2581b": 1, "<0xE2>": 2, "<0x82>": 3, "<0xAC>": 4, "<0x21>": 5}}}"#;
+
+    /// What is shown after each token, and at the end.
+    fn pieces(ids: &[u32], stops: &[String]) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), WITH_BYTES).unwrap();
+        let text = Text::open(dir.path()).unwrap();
+        let limits = Limits { stops, ..Limits::tokens(ids.len()) };
+        let mut stream = Stream::new(&text, &limits);
+        let mut pieces = Vec::new();
+        for id in ids {
+            let mut piece = String::new();
+            let stopped = stream.push(*id, &mut |new| piece.push_str(new)).unwrap();
+            pieces.push(piece);
+            if stopped {
+                break;
+            }
+        }
+        let mut rest = String::new();
+        let (_, whole) = stream.finish(&mut |new| rest.push_str(new)).unwrap();
+        assert_eq!(pieces.concat() + &rest, whole);
+        pieces.push(rest);
+        pieces
+    }
+
+    #[test]
+    fn characters_of_several_bytes_are_shown_when_they_are_whole() {
+        assert_eq!(pieces(&[0, 2, 3, 4, 1], &[]), ["a", "", "", "", "\u{20ac} b", ""]);
+        assert_eq!(pieces(&[0, 2, 3, 4], &[]), ["a", "", "", "", "\u{20ac}"]);
+        // A character that never becomes whole, and a stop text that ends within bytes.
+        assert_eq!(pieces(&[0, 2, 3, 1], &[]), ["a", "", "", "\u{fffd}\u{fffd} b", ""]);
+        assert_eq!(pieces(&[0, 2, 3, 4, 1, 0], &["\u{20ac} b".to_owned()]), ["a", "", "", "", "", ""]);
+    }
 }
