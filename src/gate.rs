@@ -16,7 +16,7 @@ use coreai_bundle::parts::output::StagedFile;
 use coreai_bundle::parts::packer::replace::{FileKind, Output, Outputs};
 use serde::Serialize;
 
-use crate::oracle::shortened;
+use crate::oracle::prompt_line;
 use crate::progress::Bar;
 use crate::runnable::RunnableArguments;
 use crate::{interrupt, origin, terminal};
@@ -158,7 +158,7 @@ impl Arguments {
 /// The report for people.
 fn print(report: &GateReport, out: &mut dyn Write) -> io::Result<()> {
     for case in &report.cases {
-        writeln!(out, "{:38} {}", shortened(&case.prompt), case_line(case))?;
+        writeln!(out, "{}", prompt_line(&case.prompt, &case_line(case)))?;
         case.flips
             .iter()
             .chain(&case.tie_flips)

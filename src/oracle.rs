@@ -21,6 +21,8 @@ use crate::{interrupt, origin, template, terminal};
 
 /// Characters of a prompt that messages show.
 const SHOWN: usize = 32;
+/// How far further lines of a case are indented.
+const INDENT: usize = 4;
 
 /// Compute a checkpoint in fp32 and record its choices
 ///
@@ -116,10 +118,20 @@ fn warn_of_few(made: &Oracle) {
 }
 
 /// The beginning of a prompt, on one line.
-pub(crate) fn shortened(prompt: &str) -> String {
+fn shortened(prompt: &str) -> String {
     let mut characters = prompt.chars().map(|c| if c.is_control() { ' ' } else { c });
     let begin: String = characters.by_ref().take(SHOWN).collect();
     if characters.next().is_some() { format!("{begin}...") } else { begin }
+}
+
+/// What is said about a prompt, beside its beginning; broken where the terminal ends.
+pub(crate) fn prompt_line(prompt: &str, facts: &str) -> String {
+    const COLUMN: usize = 38;
+    // Numbers are aligned by the spaces before them.
+    let words = facts.trim_start_matches(' ');
+    let begin = format!("{:COLUMN$} {}", shortened(prompt), &facts[..facts.len() - words.len()]);
+    let start = begin.chars().count();
+    begin + &terminal::wrap(words, start, INDENT, terminal::width())
 }
 
 fn report(made: &Oracle, arguments: &Arguments) -> anyhow::Result<()> {
@@ -141,7 +153,8 @@ fn report(made: &Oracle, arguments: &Arguments) -> anyhow::Result<()> {
     }
     for case in &made.cases {
         let (positions, qualified) = (case.len(), qualified(case));
-        writeln!(out, "{:38} {positions:5} positions, {qualified:5} gate", shortened(&case.prompt))?;
+        let facts = format!("{positions:5} positions, {qualified:5} gate");
+        writeln!(out, "{}", prompt_line(&case.prompt, &facts))?;
     }
     let (cases, qualified) = (made.cases.len(), made.qualified());
     let cases = if cases == 1 { "1 case".to_owned() } else { format!("{cases} cases") };

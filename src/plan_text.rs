@@ -11,6 +11,7 @@ use coreai_bundle::parts::converter::statistics::Totals;
 use coreai_bundle::parts::text::terminal::word;
 use serde_json::json;
 
+use crate::columns::Columns;
 use crate::{digits, terminal};
 
 /// Prints what a conversion would write.
@@ -44,7 +45,7 @@ pub(crate) fn print(plan: &Plan, name: &ModelName) -> anyhow::Result<ExitCode> {
         print_tables(&mut out, plan, name)?;
         writeln!(out, "head: {}, {}", plan.head.treatment.format(), plan.head.reason)?;
         table_lines(plan).try_for_each(|line| writeln!(out, "{line}"))?;
-        writeln!(out, "in all {} ({} bytes)", digits::bytes(plan.bytes()), digits::grouped(plan.bytes()))?;
+        writeln!(out, "in all {}", size(plan.bytes()))?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
@@ -70,50 +71,44 @@ pub(crate) fn table_lines(plan: &Plan) -> impl Iterator<Item = String> {
 
 fn print_graph(out: &mut impl Write, graph: &GraphPlan, name: &ModelName) -> io::Result<()> {
     let bundle = name.bundle(graph);
-    writeln!(
-        out,
-        "{bundle}/{bundle}.aimodel/main.mlirb  {} ({} bytes), {} ops, {} blobs",
-        digits::bytes(graph.bytes()),
-        digits::grouped(graph.bytes()),
+    let size = size(graph.bytes());
+    let line = format!(
+        "{bundle}/{bundle}.aimodel/main.mlirb  {size}, {} ops, {} blobs",
         graph.ops,
         graph.blobs.len()
-    )?;
-    writeln!(out, "{:>15} {:>13}  {:<4} {:<13} {:<16} blob", "offset", "bytes", "type", "rule", "shape")?;
+    );
+    writeln!(out, "{}", terminal::wrap(&line, 0, 2, terminal::width()))?;
+    let mut columns = Columns::new(&["blob", "bytes", "rule", "shape", "type", "offset"]);
     for blob in &graph.blobs {
-        writeln!(
-            out,
-            "{:>15} {:>13}  {:<4} {:<13} {:<16} {}",
-            digits::grouped(blob.offset),
+        columns.row(vec![
+            blob.key.clone(),
             digits::grouped(blob.bytes()),
-            blob.element.name(),
-            blob.content.name(),
+            blob.content.name().to_owned(),
             digits::shape(&blob.shape),
-            word(&blob.key)
-        )?;
+            blob.element.name().to_owned(),
+            digits::grouped(blob.offset),
+        ]);
     }
     for tensor in &graph.inline {
+        let (element, place) = ("f16".to_owned(), "in program".to_owned());
         let shape = digits::shape(&tensor.shape);
-        writeln!(
-            out,
-            "{:>15} {:>13}  {:<4} {:<13} {shape:<16} {}",
-            "in the program",
-            "",
-            "f16",
-            "f16",
-            word(&tensor.name)
-        )?;
+        columns.row(vec![tensor.name.clone(), String::new(), element.clone(), shape, element, place]);
     }
-    Ok(())
+    write!(out, "{}", columns.text(terminal::width()))
 }
 
 fn print_tables(out: &mut impl Write, plan: &Plan, name: &ModelName) -> io::Result<()> {
     let Some(tables) = &plan.tables else { return Ok(()) };
-    let bytes = tables.bytes();
-    writeln!(out, "{}/  {} ({} bytes)", name.tables(), digits::bytes(bytes), digits::grouped(bytes))?;
+    writeln!(out, "{}/  {}", name.tables(), size(tables.bytes()))?;
     for file in tables.files() {
-        writeln!(out, "{:>29}  {} from {}", digits::grouped(file.bytes), file.name, word(&file.tensor))?;
+        let line = format!("  {}  {} bytes from {}", file.name, digits::grouped(file.bytes), word(&file.tensor));
+        writeln!(out, "{}", terminal::wrap(&line, 0, 4, terminal::width()))?;
     }
     Ok(())
+}
+
+fn size(bytes: u64) -> String {
+    format!("{} ({} bytes)", digits::bytes(bytes), digits::grouped(bytes))
 }
 
 /// What happened to the weights of one format.

@@ -1,7 +1,7 @@
 //! `coreai-bundle publish`: a release tree as a repository of the Hub.
 
 use coreai_bundle::parts::hub;
-use coreai_bundle::parts::text::{self, counted};
+use coreai_bundle::parts::text::counted;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -107,7 +107,8 @@ fn list(id: &RepositoryId, files: &[LocalFile], reason: &str) -> anyhow::Result<
     }
     let mut out = terminal::out();
     for file in files {
-        writeln!(out, "{:>10}  {}", digits::bytes(file.size), text::terminal::word(&file.path))?;
+        let path = terminal::shortened(&file.path, terminal::width().saturating_sub(12));
+        writeln!(out, "{:>10}  {path}", digits::bytes(file.size))?;
     }
     let bytes = digits::bytes(files.iter().map(|file| file.size).sum());
     writeln!(
@@ -132,8 +133,10 @@ fn print_comparison(
     files: &[LocalFile],
     comparison: &Comparison,
 ) -> io::Result<()> {
+    // What precedes a path has 20 columns.
+    let width = terminal::width().saturating_sub(20);
     let mut line = |word: String, size: u64, path: &str| {
-        writeln!(out, "{word} {:>10}  {}", digits::bytes(size), text::terminal::word(path))
+        writeln!(out, "{word} {:>10}  {}", digits::bytes(size), terminal::shortened(path, width))
     };
     for (file, state) in files.iter().zip(&comparison.states) {
         let word = match state {

@@ -184,6 +184,7 @@ pub(crate) fn wrap(text: &str, start: usize, indent: usize, width: usize) -> Str
         let length = word.chars().count();
         if !wrapped.is_empty() {
             if column.saturating_add(1 + length) > width {
+                wrapped.truncate(wrapped.trim_end_matches(' ').len());
                 wrapped.push('\n');
                 wrapped.extend(std::iter::repeat_n(' ', indent));
                 column = indent;

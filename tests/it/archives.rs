@@ -15,10 +15,12 @@ fn packed() -> Dir {
     dir
 }
 
-/// What a command prints as JSON, with every mention of the archive as that of the folder.
+/// What a command prints as JSON, with every mention of the archive as that of the folder, and fixes without its being unpacked.
 fn of_folder(dir: &Dir, arguments: &[&str]) -> Value {
     let output = dir.command(arguments).output().unwrap();
-    let shown = text(&output.stdout).replace("out.zip", "out");
+    let here = format!("{}/", dir.path("").canonicalize().unwrap().display());
+    let unpack = format!("unpack {here}out.zip into {here}out, then ");
+    let shown = text(&output.stdout).replace(&unpack, "").replace("out.zip", "out");
     assert!(output.status.code().is_some_and(|code| code < 2), "{arguments:?}\n{}", text(&output.stderr));
     serde_json::from_str(shown.lines().last().unwrap_or_default())
         .unwrap_or_else(|error| panic!("{arguments:?}: {error}\n{}", text(&output.stderr)))
@@ -137,7 +139,14 @@ fn a_release_is_made_of_an_output_folder_or_its_archive() {
     let first = releases.next().unwrap();
     assert!(releases.all(|release| release == first));
     dir.ok(&["pack", "1/release", "-o", "release.zip"]);
-    assert!(dir.ok(&["check", "release.zip"]).contains("release.zip: 0 defects"));
+    let checked = dir.ok(&["check", "release.zip"]);
+    assert!(checked.contains("release.zip: 0 defects"), "{checked}");
+    // No command writes into an archive.
+    let here = format!("{}/", dir.path("").canonicalize().unwrap().display());
+    let checked = checked.replace(&here, "");
+    let fix =
+        "unpack release.zip into release, then coreai-bundle aotc release/gpu-pipelined/BUNDLE --arch h18p";
+    assert!(checked.contains(fix), "{checked}");
     assert_eq!(dir.json(&["inspect", "release.zip", "--json"])["holds"], "release");
     let run = ["--prompt", "Count up: 1, 2, 3,", "-n", "2", "--raw"];
     let named = format!("release.zip/gpu-pipelined/{NAME}");
@@ -155,14 +164,14 @@ fn a_changed_byte_of_an_archive_is_a_defect() {
     let at = bytes.windows(256).position(|window| *window == tokenizer[..256]).unwrap();
     bytes[at + 5] ^= 1;
     fs::write(dir.path("out.zip"), bytes).unwrap();
-    let report = of_folder(&dir, &["check", "out.zip", "--json"]);
-    let ids: Vec<&str> = report["findings"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|finding| finding["id"].as_str().unwrap())
-        .collect();
-    assert!(ids.contains(&"manifest.digest"), "{ids:?}");
+    let output = dir.command(&["check", "out.zip", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let found = findings.iter().find(|finding| finding["id"] == "manifest.digest").unwrap();
+    let fix = found["fix"].as_str().unwrap();
+    let here = format!("{}/", dir.path("").canonicalize().unwrap().display());
+    let begin = format!("unpack {here}out.zip into {here}out, then ");
+    assert!(fix.starts_with(&begin), "{fix}");
 }
 
 #[test]

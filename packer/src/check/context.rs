@@ -141,15 +141,35 @@ impl Folder {
     }
 
     fn fix(&self, fix: &str, file: &str) -> String {
-        let file = if file.is_empty() { self.path.clone() } else { self.path.join(file) };
-        fix.replace("{remake}", &self.remake)
-            .replace("{path}", &quoted(&self.path))
-            .replace("{file}", &quoted(&file))
+        let path = unpacked(&self.path);
+        let file = if file.is_empty() { path.clone() } else { path.join(file) };
+        let fix = fix
+            .replace("{remake}", &self.remake)
+            .replace("{path}", &quoted(&path))
+            .replace("{file}", &quoted(&file));
+        match paths::archive_of(&self.path) {
+            Some(archive) => {
+                format!("unpack {} into {}, then {fix}", quoted(&archive), quoted(&unpacked(&archive)))
+            }
+            None => fix,
+        }
     }
+}
+
+/// Where what a path leads to would be if the archive that it is in were unpacked beside itself: no command writes into archives.
+fn unpacked(path: &Path) -> PathBuf {
+    let inner = paths::archive_of(path).and_then(|archive| {
+        let inner = path.strip_prefix(&archive).ok()?;
+        // Without a part after it, a path would end with a slash.
+        let folder = archive.with_extension("");
+        Some(if inner.as_os_str().is_empty() { folder } else { folder.join(inner) })
+    });
+    inner.unwrap_or_else(|| path.to_owned())
 }
 
 /// The command that makes the folder at `path` again.
 fn remake(path: &Path, target: FolderKind) -> String {
+    let path = &unpacked(path);
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let parent = path.parent().unwrap_or(Path::new("."));
     if target == FolderKind::Package
