@@ -25,7 +25,7 @@ const BY_CTRL_C: i32 = 130;
 pub(crate) fn listen_in_conversation() -> anyhow::Result<()> {
     let handler = || {
         if WAITING.load(Ordering::Relaxed) {
-            std::process::exit(BY_CTRL_C);
+            end();
         }
         ASKED.store(true, Ordering::Relaxed);
     };
@@ -35,6 +35,11 @@ pub(crate) fn listen_in_conversation() -> anyhow::Result<()> {
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     Ok(())
+}
+
+/// Ends the process as Ctrl-C does.
+pub(crate) fn end() -> ! {
+    std::process::exit(BY_CTRL_C)
 }
 
 /// Waits for a line of a conversation.

@@ -101,7 +101,8 @@ fn print_tables(out: &mut impl Write, plan: &Plan, name: &ModelName) -> io::Resu
     let Some(tables) = &plan.tables else { return Ok(()) };
     writeln!(out, "{}/  {}", name.tables(), size(tables.bytes()))?;
     for file in tables.files() {
-        let line = format!("  {}  {} bytes from {}", file.name, digits::grouped(file.bytes), word(&file.tensor));
+        let line =
+            format!("  {}  {} bytes from {}", file.name, digits::grouped(file.bytes), word(&file.tensor));
         writeln!(out, "{}", terminal::wrap(&line, 0, 4, terminal::width()))?;
     }
     Ok(())

@@ -1,12 +1,15 @@
-//! A conversation on a terminal. Questions are lines of standard input, edited as the terminal does it.
+//! A conversation on a terminal. Questions are lines, which can be edited; earlier ones come back with the arrow keys.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use anyhow::Context;
 use coreai_bundle::chat::{Answer, Chat, TooLong};
 use coreai_bundle::parts::oracle::generate::End;
 use coreai_bundle::parts::text::small;
 use coreai_bundle::parts::text::terminal::word;
+use rustyline::error::ReadlineError;
+use rustyline::history::MemHistory;
+use rustyline::{Config, Editor};
 
 use super::command::{Command, HELP};
 use crate::{failure, interrupt, terminal};
@@ -18,7 +21,8 @@ const PROMPT: &str = "> ";
 pub(super) fn hold(chat: &mut Chat<'_>) -> anyhow::Result<()> {
     interrupt::listen_in_conversation()?;
     terminal::tell("/help lists the commands, Ctrl-D ends the conversation");
-    while let Some(line) = ask()? {
+    let mut questions = Questions::open()?;
+    while let Some(line) = questions.next()? {
         match Command::of(&line) {
             Command::Nothing => {}
             Command::Quit => return Ok(()),
@@ -52,7 +56,42 @@ pub(super) fn hold(chat: &mut Chat<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The next line; `None` at the end of standard input.
+/// Where questions come from.
+enum Questions {
+    /// A terminal.
+    Edited(Box<Editor<(), MemHistory>>),
+    /// A terminal whose output goes elsewhere, where an editor would write.
+    Plain,
+}
+
+impl Questions {
+    fn open() -> anyhow::Result<Self> {
+        if !io::stdout().is_terminal() {
+            return Ok(Questions::Plain);
+        }
+        let config = Config::builder().auto_add_history(true).build();
+        let history = MemHistory::with_config(&config);
+        let editor = Editor::with_history(config, history).context("cannot use the terminal")?;
+        Ok(Questions::Edited(Box::new(editor)))
+    }
+
+    /// The next line; `None` at the end of standard input.
+    fn next(&mut self) -> anyhow::Result<Option<String>> {
+        let Questions::Edited(editor) = self else { return ask() };
+        match editor.readline(PROMPT) {
+            Ok(line) if line.len() as u64 > small::TEXT => {
+                terminal::tell(format_args!("the message has more than {} bytes", small::TEXT));
+                Ok(Some(String::new()))
+            }
+            Ok(line) => Ok(Some(line)),
+            Err(ReadlineError::Eof) => Ok(None),
+            Err(ReadlineError::Interrupted) => interrupt::end(),
+            Err(error) => Err(error).context("cannot read from the terminal"),
+        }
+    }
+}
+
+/// The next line of standard input; `None` at its end.
 fn ask() -> anyhow::Result<Option<String>> {
     let mut line = Vec::new();
     let mut bounded = io::stdin().lock().take(small::TEXT);

@@ -11,6 +11,18 @@ const UPDATE_GOLDEN: &str = "UPDATE_GOLDEN";
 
 /// Runs everything; with `strict`, a program that is not installed and judges that cannot run are a failure.
 pub(crate) fn test(strict: bool) -> Result<()> {
+    std::thread::scope(|scope| {
+        // The judges' packages are downloaded while the tests are built.
+        let environment = scope.spawn(judges::Environment::prepare);
+        tests(strict)?;
+        let environment =
+            environment.join().unwrap_or_else(|_| bail!("making the judges' environment panicked"));
+        judges::run_in(environment, &judges::Options::default(), strict)
+    })
+}
+
+/// Everything but the judges.
+fn tests(strict: bool) -> Result<()> {
     step(&mut cargo(["fmt", "--all", "--check"]))?;
     if compiler_lints() {
         println!("== clippy runs with the build");
@@ -21,8 +33,7 @@ pub(crate) fn test(strict: bool) -> Result<()> {
         step(&mut cargo(["deny", "--workspace", "check", "bans", "licenses", "sources"]))?;
     }
     step(&mut unit_tests(strict)?)?;
-    step(&mut cargo(["test", "--workspace", "--doc"]))?;
-    judges::run(&judges::Options::default(), strict)
+    step(&mut cargo(["test", "--workspace", "--doc"]))
 }
 
 /// Whether clippy's driver is the compiler of the workspace, and its warnings are errors.
@@ -39,7 +50,13 @@ pub(crate) fn golden(arguments: &[String]) -> Result<()> {
 /// `cargo nextest`, which runs all tests side by side, or `cargo test`, which runs one program after the other.
 fn unit_tests(strict: bool) -> Result<Command> {
     Ok(match is_installed("nextest", "the tests take longer", strict)? {
-        true => cargo(["nextest", "run", "--workspace"]),
+        true => {
+            // Some tests wait for a program or a server: one more than there are cores can run.
+            let threads = std::thread::available_parallelism()?.get() + 1;
+            let mut command = cargo(["nextest", "run", "--workspace", "--test-threads"]);
+            command.arg(threads.to_string());
+            command
+        }
         false => cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--examples"]),
     })
 }

@@ -21,7 +21,7 @@ use std::thread;
 use std::time::Instant;
 use task::{Plan, Tally};
 
-use self::environment::Environment;
+pub(crate) use self::environment::Environment;
 pub(crate) use self::environment::scripts;
 use crate::workspace::{cargo, run as run_command, target};
 
@@ -83,8 +83,13 @@ pub(crate) fn python() -> Result<PathBuf> {
 
 /// Runs all judges and prints one line per check; with `strict`, an environment that cannot be made is a failure.
 pub(crate) fn run(options: &Options, strict: bool) -> Result<()> {
+    run_in(Environment::prepare(), options, strict)
+}
+
+/// As [`run`], in an environment that was made before.
+pub(crate) fn run_in(environment: Result<Environment>, options: &Options, strict: bool) -> Result<()> {
     println!("== apple-check");
-    let environment = match Environment::prepare() {
+    let environment = match environment {
         Ok(environment) => environment,
         Err(reason) if strict => bail!("the judges cannot run: {reason:#}"),
         Err(reason) => {
