@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{ArgAction, Args};
+use coreai_bundle::contents;
 use coreai_bundle::doctor::{self, DoctorOptions};
 use coreai_bundle::outputs::creation_date;
 use coreai_bundle::parts::aotc::remote::RemoteOptions;
@@ -21,6 +22,7 @@ use coreai_bundle::parts::aotc::{
 };
 use coreai_bundle::parts::output::StagedFile;
 use coreai_bundle::parts::packer::replace::{FileKind, Output, Outputs};
+use coreai_bundle::parts::paths::archive_of;
 use serde_json::{Value, json};
 
 use crate::progress::Lines;
@@ -171,6 +173,10 @@ fn request(arguments: &Arguments) -> anyhow::Result<CompileRequest> {
         preferred_compute: arguments.preferred_compute,
         expect_frequent_reshapes: arguments.expect_frequent_reshapes,
     };
+    let bundle = contents::one_bundle(&arguments.bundle)?;
+    if let Some(archive) = archive_of(&bundle) {
+        bail!("{} is in an archive, where no compiler reads: unpack {}", bundle.display(), archive.display());
+    }
     // Unless a date is given, siblings carry none: equal inputs make equal bytes.
     let dated = std::env::var_os("SOURCE_DATE_EPOCH").is_some();
     let date = dated.then(creation_date).transpose()?;
@@ -182,7 +188,7 @@ fn request(arguments: &Arguments) -> anyhow::Result<CompileRequest> {
         force: arguments.force,
         log: arguments.log.clone(),
         date,
-        ..CompileRequest::new(&arguments.bundle, architectures)
+        ..CompileRequest::new(bundle, architectures)
     })
 }
 

@@ -64,7 +64,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         work: &work,
         conversion: Watchers { bytes: &bytes, positions: &positions, render: &template::render },
         opener: origin::opener(&downloads),
-    })?;
+    });
+    if outcome.is_err() && interrupt::asked() {
+        terminal::tell("what was finished is kept: the same command continues");
+    }
+    let outcome = outcome?;
     if terminal::is_json() {
         terminal::print_json(&json!({"event": "done", "build": outcome}))?;
     } else {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use coreai_bundle::build::{MISCOMPILED_CONTEXT, for_iphone};
+use coreai_bundle::build::for_iphone;
 use coreai_bundle::convert::{ConversionOptions, Finished, Job, Watchers};
 use coreai_bundle::gate::verdict;
 use coreai_bundle::options::{
@@ -14,9 +14,11 @@ use coreai_bundle::options::{
 };
 use coreai_bundle::oracle::GivenPrompts;
 use coreai_bundle::origin::{Access, Opened};
+use coreai_bundle::parts::checkpoint::config::DecoderConfig;
 use coreai_bundle::parts::converter::decoder::{CacheForm, Variant};
 use coreai_bundle::parts::converter::{Model, Plan};
 use coreai_bundle::parts::oracle::gate::GateReport;
+use coreai_bundle::parts::text::shell::quoted;
 use coreai_bundle::parts::text::terminal::word;
 use coreai_bundle::reporting::ReportFiles;
 use coreai_bundle::source::SourceSpec;
@@ -208,8 +210,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let note = "the outputs are complete, but their report could not be written";
     let report = job.write_report(&finished).context(note)?;
     print(&job.plan, &finished, report.as_ref())?;
-    if !terminal::is_json() {
-        advise(arguments.max_context, &conversion.run.output, &finished)?;
+    if !terminal::is_json() && !terminal::is_quiet() {
+        advise(arguments.max_context, &model.config, &conversion.run.output, &finished)?;
     }
     let gates = finished.bundles.iter().filter_map(|bundle| bundle.gate.as_ref());
     Ok(ExitCode::from(gates.map(GateReport::exit_code).max().unwrap_or(0)))
@@ -264,16 +266,16 @@ fn print(plan: &Plan, finished: &Finished, report: Option<&ReportFiles>) -> anyh
 }
 
 /// What users do next, and what they find out late.
-fn advise(max_context: u64, folder: &Path, finished: &Finished) -> io::Result<()> {
+fn advise(max_context: u64, config: &DecoderConfig, folder: &Path, finished: &Finished) -> io::Result<()> {
     for stage in finished.timings() {
         terminal::tell_more(format_args!("{}: {:.1} s", stage.stage, stage.seconds));
     }
-    let shown = |path: &Path| word(&path.display().to_string()).to_string();
+    let shown = |path: &Path| word(&quoted(path)).to_string();
     let bundles = finished.bundles.iter();
     let for_phones = bundles.clone().find(|bundle| bundle.variant != Variant::Table.name());
     let mut out = terminal::out();
-    if let Some(bundle) = for_phones.filter(|_| max_context >= MISCOMPILED_CONTEXT) {
-        let (what, path) = (for_iphone(max_context), shown(&bundle.path));
+    if let Some((bundle, what)) = for_phones.zip(for_iphone(max_context, config)) {
+        let path = shown(&bundle.path);
         writeln!(out, "note: {what}, with `coreai-bundle aotc {path} --arch h18p`")?;
     }
     let members = bundles.map(|bundle| &bundle.path).chain(finished.tables.iter().map(|tables| &tables.path));

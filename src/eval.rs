@@ -174,7 +174,8 @@ fn print(evaluation: &Evaluation, width: usize, out: &mut dyn Write) -> io::Resu
         stride => format!(", one every {stride}"),
     };
     let (tokens, window) = (digits::grouped(positions), reference.window);
-    line(&format!("{}: {tokens} tokens in windows of {window}{stride}", evaluation.text), 2)?;
+    let noun = if positions == 1 { "token" } else { "tokens" };
+    line(&format!("{}: {tokens} {noun} in windows of {window}{stride}", evaluation.text), 2)?;
     line(
         &format!(
             "fp32 reference: perplexity {}, sure at {} of the positions",

@@ -43,8 +43,11 @@ pub(crate) fn print(plan: &Plan, name: &ModelName) -> anyhow::Result<ExitCode> {
             print_graph(&mut out, graph, name)?;
         }
         print_tables(&mut out, plan, name)?;
-        writeln!(out, "head: {}, {}", plan.head.treatment.format(), plan.head.reason)?;
-        table_lines(plan).try_for_each(|line| writeln!(out, "{line}"))?;
+        let head = format!("head: {}, {}", plan.head.treatment.format(), plan.head.reason);
+        writeln!(out, "{}", terminal::wrap(&head, 0, 2, terminal::width()))?;
+        for line in table_lines(plan) {
+            writeln!(out, "{}", terminal::wrap(&line, 0, 2, terminal::width()))?;
+        }
         writeln!(out, "in all {}", size(plan.bytes()))?;
     }
     out.flush()?;

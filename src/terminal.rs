@@ -88,11 +88,21 @@ pub(crate) fn is_json() -> bool {
     printing().json
 }
 
+/// Whether only results and errors are wanted.
+pub(crate) fn is_quiet() -> bool {
+    printing().quiet
+}
+
 /// Prints a message on standard error, unless messages are not wanted. No run may fail because its messages cannot be written.
 pub(crate) fn tell(line: impl fmt::Display) {
     if !printing().quiet {
         write_message(&line.to_string());
     }
+}
+
+/// Prints what somebody asked for in a conversation.
+pub(crate) fn reply(line: impl fmt::Display) {
+    write_message(&line.to_string());
 }
 
 /// Prints what only some want to know.
@@ -104,6 +114,9 @@ pub(crate) fn tell_more(line: impl fmt::Display) {
 
 /// The word that a message begins with says what kind it is.
 fn write_message(message: &str) {
+    if is_json() {
+        return tell_json_error(&serde_json::json!({"event": "message", "message": message}));
+    }
     let mut message = message.to_owned();
     for (word, style) in
         [("error:", RED.bold()), ("warning:", YELLOW.bold()), ("note:", STRONG), ("hint:", STRONG)]
@@ -141,10 +154,12 @@ pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
 
 /// Prints an event as one line of JSON on standard error.
 pub(crate) fn tell_json(event: &serde_json::Value) {
-    tell(text::terminal::json(&event.to_string()));
+    if !is_quiet() {
+        tell_json_error(event);
+    }
 }
 
-/// Prints an error as one line of JSON on standard error.
+/// Prints an error as one line of JSON on standard error, also if messages are not wanted.
 pub(crate) fn tell_json_error(event: &serde_json::Value) {
     let _ = writeln!(err(), "{}", text::terminal::json(&event.to_string()));
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use checkpoint::config::DecoderConfig;
 use converter::name::ModelName;
 use output::{Guard, StagedFile, available_bytes};
+use packer::manifest::Manifest;
 use packer::replace::{Output, Outputs};
 use report::digits;
 
@@ -52,6 +53,14 @@ impl RunOptions {
     /// If that is where the outputs would be.
     pub fn check_place(&self) -> anyhow::Result<()> {
         let target = std::path::absolute(self.output.join("output"))?;
+        // The folder itself may hold outputs, which have manifests of their own.
+        if let Some(tree) = target.ancestors().skip(1).find(|folder| Manifest::read(folder).is_ok()) {
+            bail!(
+                "{}: {} is an output of this tool, and its manifest lists what it holds; give another folder with -o",
+                self.output.display(),
+                tree.display()
+            );
+        }
         match self.outputs([]).temporary().may_write(&target) {
             Ok(()) => Ok(()),
             Err(_) => bail!(

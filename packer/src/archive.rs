@@ -31,13 +31,13 @@ pub enum ArchiveError {
     #[error(transparent)]
     Staging(#[from] StagingError),
     /// There is nothing to pack.
-    #[error("{} holds no files: pass a release folder", path.display())]
+    #[error("{} holds no files: give a folder of outputs or a release", path.display())]
     Empty {
         /// The folder.
         path: PathBuf,
     },
     /// Something that an archive of a release must not hold.
-    #[error("{} {what}: run `coreai-bundle check` on the release", path.display())]
+    #[error("{} {what}: archives hold regular files and folders only, so put one there or move it away", path.display())]
     Irregular {
         /// What was found.
         path: PathBuf,

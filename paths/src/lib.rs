@@ -80,7 +80,10 @@ fn place(path: &Path) -> io::Result<Place> {
 }
 
 fn not_found() -> io::Error {
-    ErrorKind::NotFound.into()
+    io::Error::new(
+        ErrorKind::NotFound,
+        "the archive holds no such path: `coreai-bundle inspect` shows what it holds",
+    )
 }
 
 /// The archive that a path leads into, or is.

@@ -2,10 +2,10 @@
 
 use coreai_bundle::inspect::{GraphSummary, PackageSummary};
 use coreai_bundle::parts::report::FunctionWork;
-use coreai_bundle::parts::text::terminal::word;
 
 use super::{Lines, weights};
-use crate::digits;
+use crate::columns::Columns;
+use crate::{digits, terminal};
 
 pub(super) fn add(facts: &PackageSummary, blobs: bool, lines: &mut Lines) {
     lines.title(format_args!("package {}", facts.path.display()));
@@ -13,9 +13,12 @@ pub(super) fn add(facts: &PackageSummary, blobs: bool, lines: &mut Lines) {
     lines.field("program", digits::bytes(facts.bytes));
     facts.graphs.iter().flatten().for_each(|graph| add_graph(graph, lines));
     lines.field("blobs", format!("{}, {}", facts.blobs.len(), digits::bytes(facts.blob_bytes)));
-    for blob in facts.blobs.iter().filter(|_| blobs) {
-        let (offset, bytes) = (digits::grouped(blob.offset), digits::grouped(blob.bytes));
-        lines.add(format!("{offset:>15} {bytes:>13}  {}", word(&blob.key)));
+    if blobs {
+        let mut columns = Columns::new(&["blob", "bytes", "offset"]);
+        for blob in &facts.blobs {
+            columns.row(vec![blob.key.clone(), digits::grouped(blob.bytes), digits::grouped(blob.offset)]);
+        }
+        lines.0.push_str(&columns.text(terminal::width()));
     }
     facts.listing.iter().flatten().for_each(|line| lines.add(line));
     if let Some(facts) = &facts.weights {

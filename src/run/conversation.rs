@@ -26,9 +26,9 @@ pub(super) fn hold(chat: &mut Chat<'_>) -> anyhow::Result<()> {
         match Command::of(&line) {
             Command::Nothing => {}
             Command::Quit => return Ok(()),
-            Command::Help => terminal::tell(HELP),
+            Command::Help => terminal::reply(HELP),
             Command::Unknown(name) => {
-                terminal::tell(format_args!("there is no command {}; there are:\n{HELP}", word(name)));
+                terminal::reply(format_args!("there is no command {}; there are:\n{HELP}", word(name)));
             }
             Command::Reset => {
                 chat.reset();
@@ -41,11 +41,14 @@ pub(super) fn hold(chat: &mut Chat<'_>) -> anyhow::Result<()> {
                     None => "a new conversation begins, without instructions",
                 });
             }
-            Command::Stats => terminal::tell(statistics(chat)),
+            Command::Stats => terminal::reply(statistics(chat)),
             Command::Say(text) => show(&mut |asked, show| chat.say(text, asked, show))?,
+            Command::Tool { name: "", .. } | Command::Tool { result: "", .. } => {
+                terminal::reply("/tool NAME JSON: the name of the tool and its result are both needed");
+            }
             Command::Tool { name, result } => match serde_json::from_str(result) {
                 Ok(result) => show(&mut |asked, show| chat.give_result(name, &result, asked, show))?,
-                Err(error) => terminal::tell(format_args!(
+                Err(error) => terminal::reply(format_args!(
                     "/tool NAME JSON: the result of {} is not JSON: {error}",
                     word(name)
                 )),

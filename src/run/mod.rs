@@ -72,9 +72,10 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let options = arguments.options()?;
-    let prompt = arguments.prompt()?;
     let seed = options.sampling.seed();
+    // A path that is not a bundle's is said before anybody types.
     let mut chat = Chat::open(&arguments.runnable.runnable(), options, &template::render)?;
+    let prompt = arguments.prompt()?;
     match prompt {
         Some(prompt) => arguments.answer_once(&mut chat, &prompt, seed)?,
         None => conversation::hold(&mut chat)?,

@@ -144,8 +144,8 @@ fn a_release_is_made_of_an_output_folder_or_its_archive() {
     // No command writes into an archive.
     let here = format!("{}/", dir.path("").canonicalize().unwrap().display());
     let checked = checked.replace(&here, "");
-    let fix =
-        "unpack release.zip into release, then coreai-bundle aotc release/gpu-pipelined/BUNDLE --arch h18p";
+    let fix = "unpack release.zip into release, then coreai-bundle aotc BUNDLE --arch h18p on a bundle that the release was made of, \
+         then coreai-bundle release BUNDLES.. TABLES.. -o release --force";
     assert!(checked.contains(fix), "{checked}");
     assert_eq!(dir.json(&["inspect", "release.zip", "--json"])["holds"], "release");
     let run = ["--prompt", "Count up: 1, 2, 3,", "-n", "2", "--raw"];

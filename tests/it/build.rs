@@ -107,11 +107,26 @@ fn a_build_that_is_killed_twice_makes_the_bytes_of_one_that_is_not() {
     let fourth = states(&dir.json(&["build", "recipe.toml", "-o", "out", "--json"]));
     assert!(fourth.contains(&("release".to_owned(), "made".to_owned())), "{fourth:?}");
 
+    // A release's manifest lists what the release holds.
+    let error = dir.fails(&["build", "recipe.toml", "-o", "out/release/more"]);
+    assert!(error.contains("release is an output of this tool"), "{error}");
+
     // Another checkpoint of the same shape is not what the manifest is about.
     let shape = Shape { hidden: 128, ..Shape::small() };
     SyntheticCheckpoint::new(shape).write(&dir.path("other")).unwrap();
     let error = dir.fails(&["build", "out/release", "-o", "other-out", "--source", "other"]);
     assert!(error.contains("with fingerprint"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_in_a_folder_of_another_name_makes_the_same_release() {
+    let (evaluation, rest) = (RECIPE.find("[evaluation]").unwrap(), RECIPE.find("[release]").unwrap());
+    let recipe = RECIPE.replace("name = \"small\"\n", "").replace(&RECIPE[evaluation..rest], "");
+    let dir = scene(&recipe);
+    dir.ok(&["build", "recipe.toml", "-o", "out"]);
+    fs::rename(dir.path("model"), dir.path("moved")).unwrap();
+    dir.ok(&["build", "out/release/manifest.json", "-o", "again", "--source", "moved"]);
+    assert!(tree(&dir.path("again/release")) == tree(&dir.path("out/release")));
 }
 
 #[test]
@@ -138,6 +153,13 @@ fn mistakes_in_recipes_name_the_line_and_the_nearest_key() {
         (RECIPE.replace("license-id = \"apache-2.0\"", ""), "needs release.license-id", ""),
         (RECIPE.replace("words.txt", "absent.txt"), "absent.txt", "cannot read"),
         (RECIPE.replace("max-context = 512", "max-context = 500"), "--max-context 500", "give 256, 512"),
+        (
+            format!("{RECIPE}\n[ahead-of-time]\narchitectures = [\"h99z\"]"),
+            "architecture 'h99z' is not known for iOS",
+            "h18p",
+        ),
+        (RECIPE.replace("me/small", "small"), "\"small\" is not a repository", "owner/name"),
+        (RECIPE.replace("\"tbl\"", "\"tbl\"\ncache = \"split\""), "--cache split", ""),
         ("source = 3".to_owned(), "line 1: invalid type: integer", ""),
         ("fingerprint = \"1\"".to_owned(), "fingerprint is a key of manifests", ""),
         ("{}".to_owned(), "recipe.toml is JSON: give a recipe in TOML", "manifest.json"),
@@ -182,8 +204,10 @@ fn init_writes_a_recipe_that_builds() {
     let error = dir.fails(&["build", "all.toml", "-o", "out", "--source", "absent"]);
     assert!(error.contains("absent"), "{error}\n{all}");
 
-    let short =
-        recipe.replace("[gate]", "").replace("OWNER/NAME", "google/gemma-4-small").replace("1024", "8");
+    let short = recipe
+        .replace("[gate]", "")
+        .replace("# base-model = \"OWNER/NAME", "base-model = \"google/gemma-4-small")
+        .replace("1024", "8");
     let short = short.replace("# license-id", "license-id").replace("# license-file", "license-file");
     fs::write(
         dir.path(&file),

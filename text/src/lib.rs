@@ -7,6 +7,7 @@ pub mod bounds;
 mod count;
 pub mod markup;
 pub mod names;
+pub mod shell;
 pub mod small;
 pub mod terminal;
 

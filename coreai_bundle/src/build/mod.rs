@@ -15,7 +15,7 @@ pub use recipe::{
 };
 pub use run::{BuildOutcome, BuildRequest, BuildWatchers, Step, StepState};
 pub use starter::starter;
-pub use warnings::{MISCOMPILED_CONTEXT, for_iphone};
+pub use warnings::for_iphone;
 
 /// Folder of the release tree among the outputs of a build.
 pub const RELEASE_FOLDER: &str = "release";

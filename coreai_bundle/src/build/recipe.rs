@@ -4,9 +4,11 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use aotc::{Architecture, Platform};
 use checkpoint::config::CacheForm;
 use converter::decoder::Variant;
 use converter::quant::Int4Rule;
+use hub::RepositoryId;
 use packer::manifest::{self, Manifest, ManifestKind};
 use serde::{Deserialize, Serialize};
 use text::small;
@@ -201,6 +203,21 @@ pub struct PublishRecipe {
     pub private: bool,
 }
 
+impl PublishRecipe {
+    /// The repository.
+    pub(super) fn id(&self) -> anyhow::Result<RepositoryId> {
+        Ok(RepositoryId::new(&self.repository)?)
+    }
+}
+
+impl AheadOfTimeRecipe {
+    /// The architectures.
+    pub(super) fn known_architectures(&self) -> anyhow::Result<Vec<Architecture>> {
+        let known = self.architectures.iter().map(|name| Architecture::known(name, Platform::Ios));
+        Ok(known.collect::<Result<_, _>>()?)
+    }
+}
+
 fn default_context() -> u64 {
     DEFAULT_CONTEXT
 }
@@ -225,6 +242,11 @@ impl BuildRecipe {
         let shown = path.display();
         let of_folder = path.is_dir().then(|| path.join(manifest::FILE_NAME));
         let file = of_folder.as_deref().unwrap_or(path);
+        if of_folder.as_ref().is_some_and(|manifest| !manifest.exists()) {
+            bail!(
+                "{shown} holds no manifest.json: give a recipe, or a release that `coreai-bundle build` made"
+            );
+        }
         let content = small::read_text(file, small::JSON).with_context(|| format!("cannot read {shown}"))?;
         let mut recipe = match content.trim_start().starts_with('{') {
             true => Self::of_manifest(file)?,
@@ -295,6 +317,8 @@ impl BuildRecipe {
         if self.release.license_text.is_some() && self.release.license_id.is_none() {
             bail!("release.license-file needs release.license-id: cards name the license");
         }
+        self.publish.as_ref().map(PublishRecipe::id).transpose()?;
+        self.ahead_of_time.as_ref().map(AheadOfTimeRecipe::known_architectures).transpose()?;
         self.formats()?;
         let mut seen = Vec::new();
         for bundle in &self.bundles {

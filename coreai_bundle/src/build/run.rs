@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use ::oracle::interpreter::Rounding;
 use anyhow::{Context, bail};
 use aotc::remote::RemoteOptions;
-use aotc::{Architecture, CompileRequest, Interrupt, Platform, Remote, Stage, Toolchain, ToolchainOptions};
-use converter::Model;
+use aotc::{CompileRequest, Interrupt, Remote, Stage, Toolchain, ToolchainOptions};
 use converter::decoder::Variant;
 use converter::name::ModelName;
+use converter::{Model, Plan};
 use hub::upload::PublishTarget;
 use hub::{Client, RepositoryId};
 use output::WrittenFile;
@@ -139,7 +139,7 @@ impl BuildRequest {
         let recipe = &self.recipe;
         let source =
             self.source.as_ref().or(recipe.source.as_ref()).context(
-                "the recipe names no checkpoint, since it was a folder: give it with --source FOLDER",
+                "the recipe names no checkpoint, as those of checkpoints in folders do in manifests: give it with --source",
             )?;
         let publication = self.publication(watchers.opener)?;
         let source = &self.spec(source)?;
@@ -155,7 +155,7 @@ impl BuildRequest {
             publication,
             record: Record::read(&output),
             origin: origin_of(source, &opened)?,
-            recipe: self.for_manifest(&opened)?,
+            recipe: self.for_manifest(&opened, &name)?,
             name,
             output,
             steps: Vec::new(),
@@ -172,7 +172,7 @@ impl BuildRequest {
         }
         let publish = self.recipe.publish.as_ref();
         let publish = publish.context("--publish: the recipe has no [publish] with a repository")?;
-        let id = RepositoryId::new(&publish.repository)?;
+        let id = publish.id()?;
         Ok(Some(Publication { id, private: publish.private, client: publish::client(opener.cancelled)? }))
     }
 
@@ -189,7 +189,7 @@ impl BuildRequest {
     }
 
     /// The recipe with what was found out about the checkpoint, without what is private to this machine.
-    fn for_manifest(&self, opened: &Opened) -> anyhow::Result<Value> {
+    fn for_manifest(&self, opened: &Opened, name: &ModelName) -> anyhow::Result<Value> {
         let identity = opened.source.identity();
         let fingerprint = opened.source.fingerprint()?.to_string();
         if let Some(expected) = self.recipe.fingerprint.as_ref().filter(|expected| **expected != fingerprint)
@@ -199,6 +199,8 @@ impl BuildRequest {
             );
         }
         let mut recipe = self.recipe.clone();
+        // A folder of another name makes the same bytes.
+        recipe.name = Some(name.to_string());
         recipe.source.clone_from(&identity.repository);
         recipe.revision.clone_from(&identity.revision);
         recipe.fingerprint = Some(fingerprint);
@@ -215,7 +217,7 @@ impl Build<'_> {
         let groups = recipe.groups()?;
         let release = self.release_request(Vec::new());
         release.check(self.model.source)?;
-        for warning in warnings::of_recipe(recipe, &groups) {
+        for warning in warnings::of_recipe(recipe, &groups, &self.model.config) {
             self.watchers.steps.note(&format!("warning: {warning}"));
         }
         self.convert(&groups)?;
@@ -257,15 +259,15 @@ impl Build<'_> {
             }
             options.push(conversion);
         }
-        // Existing tables have to be there before a plan that uses them: one conversion after the other.
-        for conversion in &mut options {
-            self.convert_one(conversion)?;
+        let plans = options.iter().map(|conversion| model.plan(&conversion.request));
+        let plans = plans.collect::<Result<Vec<_>, _>>()?;
+        for (conversion, plan) in options.iter_mut().zip(plans) {
+            self.convert_one(conversion, plan)?;
         }
         Ok(())
     }
 
-    fn convert_one(&mut self, conversion: &mut ConversionOptions) -> anyhow::Result<()> {
-        let plan = self.model.plan(&conversion.request)?;
+    fn convert_one(&mut self, conversion: &mut ConversionOptions, plan: Plan) -> anyhow::Result<()> {
         let names = convert::names(&plan, &conversion.run.name);
         let step = format!("convert {}", names.join(" "));
         let recipe = &self.request.recipe;
@@ -368,8 +370,7 @@ impl Build<'_> {
             return Ok(Vec::new());
         };
         let interrupt = Interrupt::watching(self.watchers.opener.cancelled);
-        let architectures = wanted.architectures.iter().map(|name| Architecture::known(name, Platform::Ios));
-        let architectures = architectures.collect::<Result<Vec<_>, _>>()?;
+        let architectures = wanted.known_architectures()?;
         let toolchain = match &wanted.ssh {
             Some(_) => None,
             None => match Toolchain::find(&ToolchainOptions::default(), &interrupt) {

@@ -63,9 +63,13 @@ const REST: &str = r#"
 # text-file = "text.txt"         # the tool has its own: prose, code, several languages, a chat
 limit = 1024
 
+"#;
+
+/// For models that fit into an iPhone.
+const AHEAD_OF_TIME: &str = r#"
 # iPhones need graphs that were compiled ahead of time, on a Mac with Xcode.
 # [ahead-of-time]
-# architectures = ["h18p"]       # iPhone 17 Pro; `coreai-bundle aotc --help` lists others
+# architectures = ["h18p"]       # that of iPhone 17 Pro
 # ssh = "me@my-mac.local"
 "#;
 
@@ -89,10 +93,11 @@ pub fn starter(source: &SourceSpec, identity: &Identity, model: &Model<'_>) -> S
     text.push_str(FORMATS);
     text.push_str(if model.config.per_layer.is_some() { BUNDLES_WITH_TABLES } else { BUNDLE_WITHOUT_TABLES });
     text.push_str(REST);
+    if model.config.per_layer.is_some() {
+        text.push_str(AHEAD_OF_TIME);
+    }
     text.push_str("\n# The card and the license come from the checkpoint's repository, if they are not given here.\n[release]\n");
-    let is_known = identity.repository.is_some();
-    let comment = if is_known { "# " } else { "" };
-    let _ = writeln!(text, "{comment}base-model = \"OWNER/NAME\"");
+    let _ = writeln!(text, "# base-model = \"OWNER/NAME\"");
     let _ = writeln!(text, "# license-id = \"apache-2.0\"\n# license-file = \"LICENSE\"");
     text.push_str("\n# `coreai-bundle build FILE --publish` sends the release there.\n# [publish]\n# repository = \"USER/NAME\"\n# private = true\n");
     text

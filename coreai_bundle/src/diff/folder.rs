@@ -31,7 +31,7 @@ impl Folder {
     fn open(root: &Path) -> anyhow::Result<Self> {
         if !paths::is_folder(root) {
             bail!(
-                "{}: there is no such folder; give a package, a bundle, a table folder, or an archive of `pack`",
+                "{} is not a folder: give a package, a bundle, a table folder, or an archive of `pack`",
                 root.display()
             );
         }

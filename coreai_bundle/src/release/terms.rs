@@ -29,8 +29,7 @@ impl Terms {
         let base_model = request.base_model.clone().or_else(|| repository.map(str::to_owned));
         match &base_model {
             Some(name) => {
-                RepositoryId::new(name)
-                    .context("the base model is named as OWNER/NAME: give --base-model")?;
+                RepositoryId::new(name).context("the base model is not named as OWNER/NAME of the Hub")?;
             }
             None => missing.push(
                 "--base-model OWNER/NAME: the manifests name no repository, the checkpoint was a folder"
@@ -41,7 +40,7 @@ impl Terms {
         match (base_model, license) {
             (Some(base_model), Some(license)) if missing.is_empty() => Ok(Terms { base_model, license }),
             _ => bail!(
-                "a release needs more (in a recipe: the same keys under [release]):\n  {}",
+                "a release needs more (in a recipe: base-model, license-id and license-file under [release]):\n  {}",
                 missing.join("\n  ")
             ),
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use output::Digest;
 use text::bounds::shortened;
+use text::shell::quoted;
 
 use super::Options;
 use super::facts::GraphFacts;
@@ -238,16 +239,5 @@ fn variant(name: &str) -> &'static str {
         " --variant stock"
     } else {
         ""
-    }
-}
-
-/// A path, quoted for a shell.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }

@@ -108,7 +108,7 @@ rules! {
         "{remake}";
     METADATA_TOKENIZER_ID, Note, "metadata.tokenizer-id",
         "it is used as a Hub id where no tokenizer is embedded, and means nothing to others",
-        "{remake}";
+        "convert the checkpoint by its name on the Hub, OWNER/NAME, instead of a folder";
     METADATA_EMBEDDED, Defect, "metadata.embedded-tokenizer",
         "the loader then goes to the network for the tokenizer, silently",
         "set language.embedded_tokenizer in {file} to true, or {remake}";
@@ -385,5 +385,5 @@ rules! {
     RELEASE_NO_IPHONE, Note, "release.no-compiled-bundle",
         "on iPhone, graphs of 2 GB or more must be compiled ahead of time, and caches of 2048 positions or more are \
          miscompiled on the device",
-        "coreai-bundle aotc {path}/gpu-pipelined/BUNDLE --arch h18p";
+        "coreai-bundle aotc BUNDLE --arch h18p on a bundle that the release was made of, then {remake}";
 }

@@ -27,7 +27,7 @@ pub(in crate::source) fn of_file(path: &Path) -> Mistake {
         Mistake::Pickle { name: path.display().to_string() }
     } else {
         let remedy = if ends(&[".zip"]) {
-            "unpack a checkpoint first; archives of `pack` are taken by `inspect`, `check`, `run`, `diff`, `gate` and `release`"
+            "unpack a checkpoint first; archives of `pack` are taken by commands that take bundles"
         } else if ends(&[".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z"]) {
             "unpack it, and give the folder with config.json"
         } else if ends(&[".mlirb", ".aimodel", ".aimodelc"]) {
