@@ -88,6 +88,12 @@ pub(crate) fn is_json() -> bool {
     printing().json
 }
 
+/// Whether results are shown on a terminal.
+#[expect(clippy::disallowed_methods, reason = "nothing is written")]
+pub(crate) fn is_interactive() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// Whether only results and errors are wanted.
 pub(crate) fn is_quiet() -> bool {
     printing().quiet

@@ -1,6 +1,6 @@
 //! A conversation on a terminal. Questions are lines, which can be edited; earlier ones come back with the arrow keys.
 
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use anyhow::Context;
 use coreai_bundle::chat::{Answer, Chat, TooLong};
@@ -69,7 +69,7 @@ enum Questions {
 
 impl Questions {
     fn open() -> anyhow::Result<Self> {
-        if !io::stdout().is_terminal() {
+        if !terminal::is_interactive() {
             return Ok(Questions::Plain);
         }
         let config = Config::builder().auto_add_history(true).build();

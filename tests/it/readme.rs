@@ -154,7 +154,7 @@ fn every_command_of_the_readme_runs() {
         match words.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
             // The recipe is there already, and the tables.
             ["init", REPOSITORY] if scene.dir.path("gemma4_e4b_qat.toml").exists() => {
-                words.push("--force".to_owned())
+                words.push("--force".to_owned());
             }
             ["tables", ..] => words.push("--force".to_owned()),
             ["eval", ..] => {
