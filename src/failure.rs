@@ -52,14 +52,16 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 /// Prints what is wrong with the arguments, or the help that they ask for, and returns the exit status. Help is our own text;
 /// errors quote arguments.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // The standard library's words for numbers that must not be 0.
+    let said = |text: String| text.replace("number would be zero for non-zero type", "give 1 or more");
     if error.use_stderr() {
         // Arguments that cannot be parsed do not say how they want their errors; the option itself does.
         if std::env::args_os().any(|argument| argument == "--json") {
-            let rendered = error.render().to_string();
+            let rendered = said(error.render().to_string());
             let message = bounded(rendered.trim_start_matches("error: ").trim_end());
             terminal::tell_json_error(&json!({"event": "error", "message": message, "status": USER}));
         } else {
-            terminal::tell_error(&bounded(error.to_string().trim_end()));
+            terminal::tell_error(&bounded(said(error.to_string()).trim_end()));
         }
         return ExitCode::from(USER);
     }

@@ -20,16 +20,14 @@ pub fn one_bundle(path: &Path) -> anyhow::Result<PathBuf> {
     {
         bail!("there is no {} in the archive, which holds{}", path.display(), listed(&archive));
     }
+    if kind_of(path) == Some(FolderKind::Tables) {
+        bail!("{} holds tables: give the bundle that they belong to", path.display());
+    }
     let Some(found) = bundles_in(path) else { return Ok(path.to_owned()) };
     match &found[..] {
         [only] => Ok(only.clone()),
         [] => bail!("{} holds no bundle that can be run here; it holds{}", path.display(), listed(path)),
-        _ => bail!(
-            "{} holds {} bundles: give one of them, by its path in the folder{}",
-            path.display(),
-            found.len(),
-            listed(path)
-        ),
+        _ => bail!("{} holds {} bundles: give one of them{}", path.display(), found.len(), listed(path)),
     }
 }
 

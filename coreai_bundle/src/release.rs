@@ -98,7 +98,10 @@ impl Members {
             source: SourceRecord::default(),
         };
         for folder in folders {
-            let manifest = Manifest::read(folder)?;
+            let manifest = Manifest::read(folder).with_context(|| {
+                let folder = folder.display();
+                format!("{folder} is not an output of `convert`, `tables` or `aotc`, nor a folder of them")
+            })?;
             match manifest.kind {
                 ManifestKind::Bundle => {
                     // A graph that was compiled ahead of time runs on devices only.

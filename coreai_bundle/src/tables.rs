@@ -161,7 +161,9 @@ pub(crate) fn stamp_of_own(folder: &Path, model: &Model<'_>) -> anyhow::Result<D
 
 /// The stamp of existing tables.
 pub(crate) fn stamp_of(folder: &Path) -> anyhow::Result<Digest> {
-    let manifest = Manifest::read(folder)?;
+    let manifest = Manifest::read(folder).with_context(|| {
+        format!("{} is not a table folder, such as OUT/NAME_gather_raw", folder.display())
+    })?;
     match (manifest.kind, manifest.tables_digest) {
         (ManifestKind::Tables, Some(stamp)) => Ok(stamp),
         _ => bail!(

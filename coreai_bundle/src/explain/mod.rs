@@ -43,7 +43,7 @@ fn find(names: &[&str], wanted: &str, place: &str) -> anyhow::Result<usize> {
     }
     let like: Vec<&str> = names.iter().copied().filter(|name| name.contains(wanted)).take(LISTED).collect();
     let hint = if like.is_empty() {
-        String::new()
+        ": `coreai-bundle inspect --weights` lists those of a bundle, `convert --dry-run` those of a checkpoint".to_owned()
     } else {
         format!("; names with it: {}", text::bounds::list(&like))
     };

@@ -270,14 +270,14 @@ fn check_stamp(context: &mut Context<'_>, folder: &Folder, manifest: Option<&Man
 /// Looks for the tables of a bundle that is not part of a release and compares them.
 pub(super) fn check_beside(context: &mut Context<'_>, bundle: &Folder, needed: &Needed) {
     let candidates = match context.options.tables {
-        Some(tables) if paths::is_folder(tables) => vec![tables.to_path_buf()],
+        Some(tables) if is_tables(tables) => vec![tables.to_path_buf()],
         Some(_) => Vec::new(),
         None => beside(&bundle.path),
     };
     let summaries: Vec<TablesSummary> = candidates.iter().map(|path| summarize(path)).collect();
     if summaries.is_empty() {
         let what = match context.options.tables {
-            Some(tables) => format!("there is no folder {}", tables.display()),
+            Some(tables) => format!("{} is not a folder of tables", tables.display()),
             None => "no table folder was found beside the bundle".to_owned(),
         };
         context.report(&rules::TABLES_NOT_FOUND, bundle, "", what);
@@ -305,11 +305,13 @@ fn beside(bundle: &Path) -> Vec<PathBuf> {
         let entries = paths::list(&place).into_iter().flatten();
         entries.map(move |entry| place.join(entry.name)).collect::<Vec<_>>()
     };
-    let is_tables =
-        |path: &PathBuf| paths::is_file(&path.join(META)) && paths::is_file(&path.join(PER_LAYER));
-    let mut found: Vec<PathBuf> = places.flat_map(inside).filter(is_tables).collect();
+    let mut found: Vec<PathBuf> = places.flat_map(inside).filter(|path| is_tables(path)).collect();
     found.sort();
     found
+}
+
+fn is_tables(path: &Path) -> bool {
+    paths::is_file(&path.join(META)) && paths::is_file(&path.join(PER_LAYER))
 }
 
 /// Checks that one of `tables` belongs to the bundle.
