@@ -30,7 +30,7 @@ pub fn refuse_archive(folder: &Path) -> anyhow::Result<()> {
 /// A client that only compares, which needs no token for a public repository; nothing if the network must not be used.
 ///
 /// # Errors
-/// If the settings are no good.
+/// If the settings cannot be used.
 pub fn reader(cancelled: fn() -> bool) -> anyhow::Result<Option<Client>> {
     let settings = Settings { cancelled, ..Settings::from_environment() };
     if settings.offline { Ok(None) } else { Ok(Some(Client::new(settings)?)) }
@@ -41,11 +41,9 @@ pub fn reader(cancelled: fn() -> bool) -> anyhow::Result<Option<Client>> {
 /// # Errors
 /// If the network must not be used, or there is no token.
 pub fn client(cancelled: fn() -> bool) -> anyhow::Result<Client> {
-    let settings = Settings { cancelled, ..Settings::from_environment() };
-    if settings.offline {
+    let Some(client) = reader(cancelled)? else {
         bail!("HF_HUB_OFFLINE is set, and publishing needs the network: unset it");
-    }
-    let client = Client::new(settings)?;
+    };
     // Checked first, because computing the digests of a whole release takes long.
     upload::need_token(&client)?;
     Ok(client)

@@ -115,7 +115,7 @@ impl Stepper {
         Ok(self.session.reset()?)
     }
 
-    /// Goes back to an earlier position of the sequence. What the states hold behind it is not looked at, and is overwritten.
+    /// Goes back to an earlier position of the sequence. What the states hold after it is not read, and is overwritten.
     pub fn rewind(&mut self, positions: usize) {
         self.positions = self.positions.min(positions);
     }

@@ -22,7 +22,7 @@ pub enum FileState {
 /// What a branch holds, compared with what is here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// The head of the branch; nothing if there is no repository, as far as the token, or nobody's, can see.
+    /// The head of the branch; nothing if there is no repository that can be seen with the token, or without one.
     pub head: Option<Head>,
     /// One for each file, in their order.
     pub states: Vec<FileState>,
