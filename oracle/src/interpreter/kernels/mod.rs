@@ -15,9 +15,7 @@ mod portable;
 pub(super) use accumulate::{Row, accumulate, accumulate_rounded};
 pub(super) use halves::round_to_half;
 
-/// Partial sums of a dot product.
-const LANES: usize = 16;
-/// Weights per block that the kernels for codes support.
+/// Weights per block that the kernels for codes support, and the partial sums of a dot product: each takes one weight of every block.
 pub(super) const BLOCK: usize = 32;
 /// Rows whose weights are decoded together.
 pub(super) const GROUP: usize = 8;
@@ -36,8 +34,8 @@ pub(super) enum Rows<'w> {
 }
 
 impl Rows<'_> {
-    /// Places of a block's weights in the order in which they are added: 4-bit codes at even places (the low bits) come first, then
-    /// those at odd places (the high bits).
+    /// The place of each partial sum's weight in a block. Of eight 4-bit codes in four bytes, those at even places (the low bits) come
+    /// first, because that is how a register of four bytes is unpacked.
     fn places(self) -> &'static [u8; BLOCK] {
         const AS_STORED: [u8; BLOCK] = places(false);
         const EVEN_FIRST: [u8; BLOCK] = places(true);
@@ -52,7 +50,7 @@ const fn places(even_first: bool) -> [u8; BLOCK] {
     let mut places = [0; BLOCK];
     let mut at = 0;
     while at < BLOCK {
-        places[at] = if even_first { at % LANES * 2 + at / LANES } else { at } as u8;
+        places[at] = if even_first { at / 8 * 8 + at % 4 * 2 + at / 4 % 2 } else { at } as u8;
         at += 1;
     }
     places
@@ -141,13 +139,13 @@ mod tests {
         (0..height).map(|row| found.iter().map(|found| found[row]).collect()).collect()
     }
 
-    /// The order of additions: 16 interleaved sums, which are then added in halves.
-    fn in_lanes(weights: &[f32], x: &[f32]) -> f32 {
-        let mut lanes = [0.0; LANES];
+    /// The order of additions: 32 interleaved sums, which are then added in halves.
+    fn in_order(weights: &[f32], x: &[f32]) -> f32 {
+        let mut sums = [[0.0; BLOCK / 2]; 2];
         for (at, (weight, x)) in weights.iter().zip(x).enumerate() {
-            lanes[at % LANES] += weight * x;
+            sums.as_flattened_mut()[at % BLOCK] += weight * x;
         }
-        portable::total(lanes)
+        portable::total(sums)
     }
 
     fn numbers(count: usize) -> Vec<f32> {
@@ -162,7 +160,7 @@ mod tests {
             let found = products(Rows::Single { items: &weights, stride: k }, height, &x, k);
             for (weights, found) in weights.chunks_exact(k).zip(&found) {
                 for (x, found) in x.chunks_exact(k).zip(found) {
-                    assert_eq!(found.to_bits(), in_lanes(weights, x).to_bits());
+                    assert_eq!(found.to_bits(), in_order(weights, x).to_bits());
                 }
             }
             let halves: Vec<f16> = weights.iter().copied().map(f16::from_f32).collect();
@@ -174,7 +172,7 @@ mod tests {
         }
     }
 
-    /// Within a block, products of 4-bit codes at even places are added before those at odd places.
+    /// Of eight 4-bit codes, those at even places come first.
     #[test]
     fn sums_of_codes_have_the_same_order_in_any_chunk() {
         let (tokens, height, k) = (6, 11, 544);
@@ -182,8 +180,7 @@ mod tests {
         let codes: Vec<u8> = (0..height * k / 2).map(|at| (at * 89 % 256) as u8).collect();
         let scales: Vec<f16> = numbers(height * k / BLOCK).into_iter().map(f16::from_f32).collect();
         let found = products(Rows::Int4 { codes: &codes, scales: &scales }, height, &x, k);
-        let places: Vec<usize> =
-            (0..k).map(|at| at / BLOCK * BLOCK + at % BLOCK % LANES * 2 + at % BLOCK / LANES).collect();
+        let places: Vec<usize> = (0..k).map(|at| at / 8 * 8 + at % 4 * 2 + at / 4 % 2).collect();
         for (row, found) in found.iter().enumerate() {
             let weight = |place: &usize| {
                 let byte = codes[(row * k + place) / 2];
@@ -193,7 +190,7 @@ mod tests {
             let weights: Vec<f32> = places.iter().map(weight).collect();
             for (x, found) in x.chunks_exact(k).zip(found) {
                 let x: Vec<f32> = places.iter().map(|place| x[*place]).collect();
-                assert_eq!(found.to_bits(), in_lanes(&weights, &x).to_bits());
+                assert_eq!(found.to_bits(), in_order(&weights, &x).to_bits());
             }
         }
         let bytes: Vec<i8> = (0..height * k).map(|at| (at * 89 % 256) as u8 as i8).collect();
