@@ -306,7 +306,7 @@ fn refused(what: impl Into<String>) -> io::Error {
 /// Says which archive it is, and what to do.
 fn of_archive(path: &Path, error: io::Error) -> io::Error {
     let what = format!(
-        "the archive {} {error}; only archives of `coreai-bundle pack` are read in place: unpack it, and give the folder",
+        "the archive {} {error}; only whole archives of `coreai-bundle pack` are read in place: copy or download it again, or, if another tool made it, unpack it and give the folder",
         word(&path.display().to_string())
     );
     io::Error::new(error.kind(), what)

@@ -416,7 +416,7 @@ fn parse(content: &str) -> anyhow::Result<BuildRecipe> {
         let line = before.matches('\n').count() + 1;
         format!("line {line}: ")
     });
-    let message = error.message().trim_end();
+    let message = &error.message().trim_end().replace("a nonzero usize", "a whole number above 0");
     let hint = nearest(message).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
     bail!("{}{message}{hint}", place.unwrap_or_default())
 }

@@ -18,6 +18,11 @@ pub enum StagingError {
         /// The target.
         path: PathBuf,
     },
+    /// The target is `-`, which other commands understand as the standard output.
+    #[error(
+        "- is not an output, as outputs are not printed: name a file or folder, or write ./- if that is its name"
+    )]
+    Dash,
     /// Something of another kind is at the target.
     #[error("{} is {found}, but the output is {wanted}: choose another output", path.display())]
     WrongKind {

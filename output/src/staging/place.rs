@@ -112,6 +112,10 @@ impl Place {
         let no_name = || StagingError::NoName { path: target.to_path_buf() };
         let name = target.file_name().ok_or_else(no_name)?.to_os_string();
         let written = target.as_os_str().as_bytes();
+        // Elsewhere a dash is the standard output; here it would become a file of that name.
+        if written == b"-" {
+            return Err(StagingError::Dash);
+        }
         if kind == Kind::File && (written.ends_with(b"/") || written.ends_with(b"/.")) {
             return Err(no_name());
         }

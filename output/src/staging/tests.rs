@@ -337,6 +337,7 @@ fn another_kind_of_target_and_nameless_targets_are_refused() {
     assert!(matches!(StagedFile::new(scratch.path(), ASKED), Err(StagingError::WrongKind { .. })));
     assert!(matches!(StagedDirectory::new(Path::new("/"), ASKED), Err(StagingError::NoName { .. })));
     assert!(matches!(StagedDirectory::new(Path::new(".."), ASKED), Err(StagingError::NoName { .. })));
+    assert!(matches!(StagedFile::new(Path::new("-"), ASKED), Err(StagingError::Dash)));
     let here = std::env::current_dir().unwrap();
     assert!(matches!(StagedDirectory::new(&here, ASKED), Err(StagingError::HoldsCurrentDirectory { .. })));
 }
