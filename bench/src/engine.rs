@@ -38,21 +38,36 @@ const WINDOWS: usize = 4;
 /// Bytes that each thread copies to measure the memory.
 const COPIED: usize = 1 << 28;
 
-/// Measures all of them.
+/// Measures all of them in rounds of one run each, so that what else the machine does slows all of them alike.
 pub(crate) fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
     let folder = options.scratch.join("engine");
-    let (one, chunked) = (folder.join("one.aimodel"), folder.join("chunked.aimodel"));
-    let tables = folder.join("tables");
     fs::create_dir_all(&folder)?;
-    write_package(&one, Variant::Provider, Functions::MAIN)?;
-    write_tables(&tables)?;
-    let functions = Functions { main: Sequence::Dynamic, prefill: Some(Prefill::Caches) };
-    write_package(&chunked, Variant::Stock, functions)?;
-    let peers = llama::measure(options, &folder, PROMPT, DECODED)?;
+    let mut peers = llama::prepare(options, &folder)?;
+    let mut engine = Engine::prepare(&folder)?;
+    let mut runs = Runs::default();
+    for _ in 0..options.runs {
+        for peer in &mut peers {
+            peer.run(PROMPT, DECODED)?;
+        }
+        engine.run(&mut runs)?;
+    }
+    add(figures, &engine.work, runs, peers);
+    Ok(fs::remove_dir_all(&folder)?)
+}
 
-    let bandwidth =
-        figures.add(SECTION, "memory: copying, all threads", "GB/s", copy(options), "read and written");
-    let work = work_of_main(&one)?;
+/// The measurements of every round.
+#[derive(Default)]
+struct Runs {
+    bandwidth: Vec<f64>,
+    decode: Vec<f64>,
+    lockstep: Vec<f64>,
+    prompt: Vec<f64>,
+    reference: Vec<f64>,
+}
+
+fn add(figures: &mut Figures, work: &Work, runs: Runs, peers: Vec<Peer>) {
+    let note = "read and written";
+    let bandwidth = figures.add(SECTION, "memory: copying, all threads", "GB/s", runs.bandwidth, note);
     let floor = bandwidth * 1e9 / work.call_bytes as f64;
     let weights = format!(
         "{:.2} G weights, {:.2} GB a token",
@@ -60,31 +75,72 @@ pub(crate) fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
         work.call_bytes as f64 / 1e9
     );
     figures.add(SECTION, "floor: reading the weights once a token", "tok/s", vec![floor], weights);
-
-    let mut stepper = Stepper::new(Session::open(&one)?, Some(Tables::open(&tables)?))?;
-    let runs = decode(options, &mut stepper)?;
-    let decoded = median(&runs);
+    let decoded = median(&runs.decode);
     let note = compared(&peers, decoded, |peer| &peer.decode);
-    figures.add(SECTION, "decode", "tok/s", runs, note);
-    let runs = lockstep(options, stepper)?;
-    let note = format!("{:.1} times one sequence", median(&runs) / decoded);
-    figures.add(SECTION, "decode, 16 sequences in lockstep", "tok/s", runs, note);
-    let runs = prompt(options, &chunked)?;
-    let note = compared(&peers, median(&runs), |peer| &peer.prompt);
-    figures.add(SECTION, "prompt of 256 in chunks of 64 through prefill", "tok/s", runs, note);
+    figures.add(SECTION, "decode", "tok/s", runs.decode, note);
+    let note = format!("{:.1} times one sequence", median(&runs.lockstep) / decoded);
+    figures.add(SECTION, "decode, 16 sequences in lockstep", "tok/s", runs.lockstep, note);
+    let note = compared(&peers, median(&runs.prompt), |peer| &peer.prompt);
+    figures.add(SECTION, "prompt of 256 in chunks of 64 through prefill", "tok/s", runs.prompt, note);
     let note = "windows of 256, with all logits; bf16 weights";
-    figures.add(SECTION, "fp32 reference", "tok/s", reference(options, &folder)?, note);
+    figures.add(SECTION, "fp32 reference", "tok/s", runs.reference, note);
     for peer in peers {
         let name = |what: &str| format!("peer: llama.cpp {}, {what}", peer.name);
         figures.add(SECTION, &name("decode"), "tok/s", peer.decode, peer.size.as_str());
         figures.add(SECTION, &name("prompt of 256"), "tok/s", peer.prompt, "activations of 8 bits");
     }
-    Ok(fs::remove_dir_all(&folder)?)
 }
 
 fn compared(peers: &[Peer], ours: f64, theirs: impl Fn(&Peer) -> &Vec<f64>) -> String {
     let share = |peer: &Peer| format!("{:.2} of llama.cpp's {}", ours / median(theirs(peer)), peer.name);
     peers.iter().map(share).collect::<Vec<_>>().join(", ")
+}
+
+/// What is measured, ready to run.
+struct Engine {
+    work: Work,
+    one: Stepper,
+    sequences: Lockstep,
+    chunked: Stepper,
+    source: LocalSource,
+    /// Source and target of the copies of each thread.
+    buffers: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Engine {
+    fn prepare(folder: &Path) -> Result<Self> {
+        let (one, chunked) = (folder.join("one.aimodel"), folder.join("chunked.aimodel"));
+        let (tables, model) = (folder.join("tables"), folder.join("model"));
+        write_package(&one, Variant::Provider, Functions::MAIN)?;
+        write_tables(&tables)?;
+        let functions = Functions { main: Sequence::Dynamic, prefill: Some(Prefill::Caches) };
+        write_package(&chunked, Variant::Stock, functions)?;
+        SyntheticCheckpoint::new(shape()).write(&model)?;
+        let stepper =
+            || Ok::<_, anyhow::Error>(Stepper::new(Session::open(&one)?, Some(Tables::open(&tables)?))?);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut engine = Engine {
+            work: work_of_main(&one)?,
+            one: stepper()?,
+            sequences: Lockstep::new(stepper()?, SEQUENCES)?,
+            chunked: Stepper::new(Session::open(&chunked)?, None)?,
+            source: LocalSource::open(&model)?,
+            buffers: (0..threads).map(|_| (vec![1; COPIED], vec![2; COPIED])).collect(),
+        };
+        engine.chunked.set_feeding(Feeding::Prefill(CHUNK))?;
+        // Pages are read for the first time, and buffers made.
+        engine.run(&mut Runs::default())?;
+        Ok(engine)
+    }
+
+    fn run(&mut self, runs: &mut Runs) -> Result<()> {
+        runs.bandwidth.push(copy(&mut self.buffers));
+        runs.decode.push(decode(&mut self.one)?);
+        runs.lockstep.push(lockstep(&mut self.sequences)?);
+        runs.prompt.push(prompt(&mut self.chunked)?);
+        runs.reference.push(reference(&self.source)?);
+        Ok(())
+    }
 }
 
 /// What a call of `main` reads and multiplies.
@@ -97,77 +153,54 @@ fn work_of_main(package: &Path) -> Result<Work> {
 }
 
 /// Bytes read and written, in GB per second.
-fn copy(options: &Options) -> Vec<f64> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut buffers: Vec<(Vec<u8>, Vec<u8>)> =
-        (0..threads).map(|_| (vec![1; COPIED], vec![2; COPIED])).collect();
-    let mut once = || {
-        let begin = std::time::Instant::now();
-        std::thread::scope(|scope| {
-            for (from, to) in &mut buffers {
-                scope.spawn(|| to.copy_from_slice(std::hint::black_box(from)));
-            }
-        });
-        (2 * COPIED * threads) as f64 / begin.elapsed().as_secs_f64() / 1e9
-    };
-    once();
-    (0..options.runs).map(|_| once()).collect()
+fn copy(buffers: &mut [(Vec<u8>, Vec<u8>)]) -> f64 {
+    let bytes = 2 * COPIED * buffers.len();
+    let begin = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for (from, to) in buffers {
+            scope.spawn(|| to.copy_from_slice(std::hint::black_box(from)));
+        }
+    });
+    bytes as f64 / begin.elapsed().as_secs_f64() / 1e9
 }
 
 /// Tokens per second.
-fn decode(options: &Options, stepper: &mut Stepper) -> Result<Vec<f64>> {
-    let mut run = |tokens: usize| {
-        stepper.reset()?;
-        let time = seconds(|| (0..tokens as u32).try_for_each(|at| stepper.feed(at * 7 + 2).map(|_| ())))?;
-        Ok(tokens as f64 / time)
-    };
-    run(2)?;
-    (0..options.runs).map(|_| run(DECODED)).collect()
+fn decode(stepper: &mut Stepper) -> Result<f64> {
+    stepper.reset()?;
+    let time = seconds(|| (0..DECODED).try_for_each(|at| stepper.feed(token(at)).map(drop)))?;
+    Ok(DECODED as f64 / time)
 }
 
 /// Tokens of all sequences per second.
-fn lockstep(options: &Options, stepper: Stepper) -> Result<Vec<f64>> {
-    let mut sequences = Lockstep::new(stepper, SEQUENCES)?;
-    let tokens: Vec<u32> = (0..SEQUENCES.get() as u32).map(|at| at * 7 + 2).collect();
-    let mut run = |steps: usize| {
-        sequences.reset()?;
-        let time = seconds(|| (0..steps).try_for_each(|_| sequences.feed(&tokens, &Silent).map(|_| ())))?;
-        Ok((steps * tokens.len()) as f64 / time)
-    };
-    run(1)?;
-    (0..options.runs).map(|_| run(STEPS)).collect()
-}
-
-/// Tokens per second of the checkpoint's decoder in f32.
-fn reference(options: &Options, folder: &Path) -> Result<Vec<f64>> {
-    let model = folder.join("model");
-    SyntheticCheckpoint::new(shape()).write(&model)?;
-    let source = LocalSource::open(&model)?;
-    let reference = Reference::open(&source)?;
-    let tokens: Vec<u32> = (0..PROMPT as u32).map(|at| at * 7 + 2).collect();
-    let run = |windows: usize| {
-        let time = seconds(|| {
-            let hidden = reference.feed_windows(&vec![tokens.as_slice(); windows], &Silent)?;
-            (0..windows).try_for_each(|window| {
-                let positions = window * PROMPT..(window + 1) * PROMPT;
-                reference.logits_of(&hidden, positions, &Silent).map(|_| ())
-            })
-        })?;
-        Ok((windows * PROMPT) as f64 / time)
-    };
-    run(1)?;
-    (0..options.runs).map(|_| run(WINDOWS)).collect()
+fn lockstep(sequences: &mut Lockstep) -> Result<f64> {
+    let tokens: Vec<u32> = (0..SEQUENCES.get()).map(token).collect();
+    sequences.reset()?;
+    let time = seconds(|| (0..STEPS).try_for_each(|_| sequences.feed(&tokens, &Silent).map(drop)))?;
+    Ok((STEPS * tokens.len()) as f64 / time)
 }
 
 /// Tokens per second.
-fn prompt(options: &Options, package: &Path) -> Result<Vec<f64>> {
-    let mut stepper = Stepper::new(Session::open(package)?, None)?;
-    stepper.set_feeding(Feeding::Prefill(CHUNK))?;
-    let tokens: Vec<u32> = (0..PROMPT as u32).map(|at| at * 7 + 2).collect();
-    let mut run = |tokens: &[u32]| {
-        stepper.reset()?;
-        Ok(tokens.len() as f64 / seconds(|| stepper.read_prompt(tokens))?)
-    };
-    run(&tokens[..8])?;
-    (0..options.runs).map(|_| run(&tokens)).collect()
+fn prompt(stepper: &mut Stepper) -> Result<f64> {
+    let tokens: Vec<u32> = (0..PROMPT).map(token).collect();
+    stepper.reset()?;
+    Ok(tokens.len() as f64 / seconds(|| stepper.read_prompt(&tokens))?)
+}
+
+/// Tokens per second of the checkpoint's decoder in f32.
+fn reference(source: &LocalSource) -> Result<f64> {
+    let reference = Reference::open(source)?;
+    let tokens: Vec<u32> = (0..PROMPT).map(token).collect();
+    let time = seconds(|| {
+        let hidden = reference.feed_windows(&[tokens.as_slice(); WINDOWS], &Silent)?;
+        (0..WINDOWS).try_for_each(|window| {
+            let positions = window * PROMPT..(window + 1) * PROMPT;
+            reference.logits_of(&hidden, positions, &Silent).map(drop)
+        })
+    })?;
+    Ok((WINDOWS * PROMPT) as f64 / time)
+}
+
+/// Any token, another one at every place.
+fn token(at: usize) -> u32 {
+    at as u32 * 7 + 2
 }
