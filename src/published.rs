@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use coreai_bundle::bundle::program_path;
 use coreai_bundle::parts::packer::manifest::{Manifest, ManifestKind};
+use coreai_bundle::parts::packer::verdict::Verdict;
 use serde_json::{Value, json};
 
 use crate::{digits, terminal};
@@ -21,7 +22,8 @@ pub(crate) fn print(folder: &Path, manifests: &[Manifest]) -> anyhow::Result<Exi
             writeln!(out, "{}  {}, {}", path.display(), kind(manifest), digits::bytes(bytes(manifest)))?;
         }
     }
-    let has_failed = manifests.iter().any(|manifest| manifest.gate["passed"] == json!(false));
+    let has_failed =
+        manifests.iter().any(|manifest| Verdict::of(&manifest.gate).is_some_and(|verdict| !verdict.passed));
     Ok(ExitCode::from(u8::from(has_failed)))
 }
 

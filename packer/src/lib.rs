@@ -19,6 +19,7 @@ pub mod release;
 pub mod replace;
 pub mod template;
 pub mod tokenizer;
+pub mod verdict;
 mod vocabulary;
 
 pub use files::{FileError, measure};

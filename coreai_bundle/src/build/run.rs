@@ -18,6 +18,7 @@ use hub::upload::PublishTarget;
 use hub::{Client, RepositoryId};
 use output::WrittenFile;
 use packer::manifest::{self, Manifest, ManifestKind};
+use packer::verdict::Verdict;
 use progress::Progress;
 use report::digits;
 use serde::Serialize;
@@ -348,7 +349,7 @@ impl Build<'_> {
             }
             let manifest = Manifest::read(&folder)?;
             step.facts = facts(&manifest);
-            if manifest.gate["passed"] == false {
+            if Verdict::of(&manifest.gate).is_some_and(|verdict| !verdict.passed) {
                 failed.push(step.name.clone());
             }
         }
@@ -562,11 +563,7 @@ fn stamps(folder: &Path) -> io::Result<Vec<(String, u64, i64, i64)>> {
 /// What a manifest says was measured.
 fn facts(manifest: &Manifest) -> Vec<String> {
     let mut facts = vec![digits::bytes(manifest.files.iter().map(|file| file.size).sum())];
-    let gate = &manifest.gate;
-    if let (Some(agreed), Some(qualified)) = (gate["agreed"].as_u64(), gate["qualified"].as_u64()) {
-        let word = if gate["passed"] == true { "passed" } else { "FAILED" };
-        facts.push(format!("gate {word}, {agreed} of {qualified}"));
-    }
+    facts.extend(Verdict::of(&manifest.gate).map(|verdict| format!("gate {verdict}")));
     let evaluation = &manifest.evaluation;
     if let Some(kl) = evaluation["mean_kl"].as_f64() {
         facts.push(format!("mean KL {}", digits::nats(kl)));

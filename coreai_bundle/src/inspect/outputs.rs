@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use packer::contents::{self, FolderKind};
 use packer::manifest::Manifest;
 use packer::metadata::BundleMetadata;
+use packer::verdict::Verdict;
 use serde::Serialize;
 
 use super::tree::{self, FolderEntry};
@@ -62,7 +63,10 @@ impl MemberSummary {
             bytes: tree::list(&path)?.iter().map(|entry| entry.bytes).sum(),
             variant: variant.map(str::to_owned),
             weights: metadata.and_then(|metadata| Some(metadata.compression?.scheme)),
-            gate_passed: manifest.as_ref().and_then(|manifest| manifest.gate["passed"].as_bool()),
+            gate_passed: manifest
+                .as_ref()
+                .and_then(|manifest| Verdict::of(&manifest.gate))
+                .map(|verdict| verdict.passed),
             path: member.path,
             kind: member.kind,
         })

@@ -2,6 +2,7 @@
 
 use ::oracle::gate::{CaseReport, GateReport, PositionReport};
 use ::oracle::text::Text;
+use packer::verdict::Verdict;
 use report::{Distances, Exactness, Flip, Gate, Position, Sequence, Token};
 use serde_json::Value;
 
@@ -30,17 +31,15 @@ fn sequence(case: &CaseReport) -> Sequence {
 
 /// The gate that a manifest records. It does not keep positions.
 pub(crate) fn of_record(bundle: &str, gate: &Value) -> Option<Gate> {
-    let (agreed, qualified) = (gate["agreed"].as_u64()?, gate["qualified"].as_u64()?);
-    let passed = gate["passed"].as_bool()?;
-    let word = if passed { "passed" } else { "FAILED" };
+    let verdict = Verdict::of(gate)?;
     let reasons = ["failures", "causes"].into_iter().zip(["failed", "cause"]);
     Some(Gate {
         bundle: bundle.to_owned(),
-        passed,
-        verdict: format!("gate {word}: {agreed} of {qualified} qualified positions agree"),
+        passed: verdict.passed,
+        verdict: format!("gate {verdict}"),
         reference: gate["reference"].as_str().unwrap_or("not named").to_owned(),
-        qualified,
-        agreed,
+        qualified: verdict.qualified,
+        agreed: verdict.agreed,
         distances: distances(&gate["distances"]),
         causes: reasons.flat_map(|(key, word)| texts(&gate[key], word)).collect(),
         flips: list(&gate["cases"]).flat_map(flips).collect(),

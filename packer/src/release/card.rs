@@ -15,6 +15,7 @@ use crate::contents::{GRAPHS, TABLES};
 use crate::front_matter::FrontMatter;
 use crate::manifest::{FUNCTIONS, SourceRecord, WeightsCheck};
 use crate::metadata::{EngineInputs, MAIN_FUNCTION, PREFILL_FUNCTION, user_data};
+use crate::verdict::Verdict;
 
 /// Templates by name; what is inserted is escaped as their suffix says.
 const TEMPLATES: [(&str, &str); 2] = [
@@ -245,7 +246,8 @@ fn bundle_line<'m>(member: &'m Member, tables: &[Member]) -> BundleLine<'m> {
         context: metadata
             .map(|metadata| metadata.language.max_context_length.to_string())
             .unwrap_or_default(),
-        gate: verdict(&member.manifest.gate).unwrap_or_else(|| "not run".to_owned()),
+        gate: Verdict::of(&member.manifest.gate)
+            .map_or_else(|| "not run".to_owned(), |found| found.to_string()),
     }
 }
 
@@ -277,17 +279,14 @@ fn functions_line(member: &Member) -> Option<FunctionsLine<'_>> {
     })
 }
 
-/// What the gate found, in a few words.
-fn verdict(gate: &Value) -> Option<String> {
-    let (agreed, qualified) = (gate["agreed"].as_u64()?, gate["qualified"].as_u64()?);
-    let word = if gate["passed"] == true { "passed" } else { "FAILED" };
-    Some(format!("{word}: {agreed} of {qualified} positions"))
-}
-
 /// The line of a member that was compared with its checkpoint.
 fn gate_line(member: &Member) -> Option<GateLine<'_>> {
     let gate = &member.manifest.gate;
-    Some(GateLine { bundle: &member.name, reference: gate["reference"].as_str()?, verdict: verdict(gate)? })
+    Some(GateLine {
+        bundle: &member.name,
+        reference: gate["reference"].as_str()?,
+        verdict: Verdict::of(gate)?.to_string(),
+    })
 }
 
 /// The weights that the gate counted.
