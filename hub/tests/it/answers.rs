@@ -125,8 +125,13 @@ fn listings_are_bounded_and_their_names_are_paths() {
     let many = info(COMMIT, &vec!["x".to_owned(); 100_001]);
     let hub = odd("/revision/", move |_| Response::json(&many));
     assert!(words(resolve(&hub)).contains("it lists 100001 files"));
-    let hub = odd("/revision/", |_| Response::new(200, vec![b' '; (16 << 20) + 1]));
+    let endless = |_: &HttpRequest| Response::new(200, vec![b' '; (16 << 20) + 1]);
+    let hub = odd("/revision/", endless);
     assert!(words(resolve(&hub)).contains("more than 16777216 bytes"));
+    assert!(words(publish_one(&hub, false)).contains("more than 16777216 bytes"));
+    let hub = odd("/repos/create", endless);
+    hub.shared().state().repositories.clear();
+    assert!(words(publish_one(&hub, false)).contains("more than 16777216 bytes"));
     let hub = odd("/revision/", |_| Response::json(&json!({ "sha": ["y".repeat(100_000), TOKEN] })));
     words(resolve(&hub));
 
