@@ -80,14 +80,19 @@ pub(super) fn create(client: &Client, target: &PublishTarget<'_>) -> Result<(), 
     let body = json!({ "type": "model", "organization": owner, "name": name, "private": target.private });
     let body = body.to_string();
     let made = client.patiently(|| {
-        client.post(&url, &JSON, body.as_bytes(), target.about("")).map_err(|failure| {
-            // The Hub makes one repository of a user at a time.
-            let is_busy = matches!(&failure.error, Error::Refused { status: 409, message, .. } if message.contains("in progress"));
-            Failure { passes: failure.passes || is_busy, ..failure }
-        })
+        let made = client.post(&url, &JSON, body.as_bytes(), target.about(""));
+        made.map_err(|failure| Failure { passes: failure.passes || is_busy(&failure.error), ..failure })
     });
     match made {
         Err(Error::Refused { status: 409, .. }) => Ok(()),
         made => made.map(drop),
+    }
+}
+
+/// Whether the Hub makes another repository of the user, which it does one at a time.
+fn is_busy(error: &Error) -> bool {
+    match error {
+        Error::Refused { status: 409, message, .. } => message.contains("in progress"),
+        _ => false,
     }
 }

@@ -50,15 +50,15 @@ pub fn open_repository(
             let text = "HF_HUB_OFFLINE is set, and --verify asks the Hub for digests: unset it, or leave out --verify";
             return Err(Error::Other(text.to_owned()).into());
         }
-        let found: Option<Box<dyn Source>> = remembered().map(|source| Box::new(source) as Box<dyn Source>);
-        let (revision, cache) = (repository.revision, settings.cache.display());
-        let absent = || {
-            format!(
-                "HF_HUB_OFFLINE is set, and {cache} does not hold all of {id} at {revision:?}: unset it, or download the repository \
-             once with --download while online"
-            )
+        let Some(source) = remembered() else {
+            let (revision, cache) = (repository.revision, settings.cache.display());
+            return Err(Error::Other(format!(
+                "HF_HUB_OFFLINE is set, and {cache} does not hold all of {id} at {revision:?}: unset it, or download the \
+                 repository once with --download while online"
+            ))
+            .into());
         };
-        return found.ok_or_else(|| Error::Other(absent()).into());
+        return Ok(Box::new(source));
     }
     let client = Arc::new(Client::new(settings)?);
     let snapshot = match Snapshot::resolve(&client, &id, repository.revision) {
