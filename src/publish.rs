@@ -94,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn is_unreachable(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(hub::Error::NoNetwork { .. } | hub::Error::Proxy { .. }))
+    matches!(error.downcast_ref(), Some(hub::Error::NoNetwork { .. }))
 }
 
 /// Shows what would be published, if the Hub cannot be asked what it has.

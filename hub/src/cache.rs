@@ -95,7 +95,7 @@ impl Cache {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => pause(STEP, cancelled).map_err(|_| Error::Cancelled)?,
+                Err(TryLockError::WouldBlock) => pause(STEP, cancelled)?,
                 // Without locks, two processes may fetch the same blob: slow, but not wrong, since a blob appears by one rename.
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
                     return Ok(file);

@@ -8,17 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper_util::client::proxy::matcher::Matcher;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use reqwest::{ClientBuilder, Method, Url, redirect};
 use serde::de::DeserializeOwned;
 
 use crate::answer::{Answer, quoted};
 use crate::error::Error;
 use crate::limits::Limits;
-use crate::pace::{Pace, TooSlow};
-use crate::retry::{Attempts, Passing};
+use crate::pace::Pace;
+use crate::retry::{Attempts, Failure};
 use crate::settings::Settings;
-use crate::wait::{Ended, Waiter};
+use crate::snapshot::{RepositoryId, escape};
+use crate::token::Token;
+use crate::wait::Waiter;
 
 /// Largest answer in JSON.
 const MAX_JSON: u64 = 16 << 20;
@@ -28,19 +30,7 @@ const MAX_MESSAGE: u64 = 64 << 10;
 const MAX_REDIRECTS: usize = 5;
 
 /// How this client names itself.
-pub(crate) const AGENT: &str = concat!("coreai-bundle/", env!("CARGO_PKG_VERSION"));
-
-/// What a server said instead of what was asked for.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) status: u16,
-    /// The Hub's word for it, if it is one.
-    pub(crate) code: String,
-    /// The server's message, without the token.
-    pub(crate) message: String,
-    /// Seconds to wait before the next attempt.
-    pub(crate) retry_after: Option<u64>,
-}
+const AGENT: &str = concat!("coreai-bundle/", env!("CARGO_PKG_VERSION"));
 
 /// Asks the Hub. Cheap to share between threads: connections are reused.
 #[derive(Debug)]
@@ -64,28 +54,14 @@ pub(crate) struct About<'a> {
     pub(crate) file: &'a str,
 }
 
-/// Why a request got no usable answer.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// May be temporary.
-    Passing(Passing),
-    /// Is permanent.
-    Final(Error),
-}
-
 impl Client {
     /// A client with these settings. The proxy is that of the system; requests to this machine do not use it.
     ///
     /// # Errors
     /// If the system gives no threads, or no certificates to check servers with.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        let build = |builder: ClientBuilder| {
-            // The target of a redirect decides who sees the token, and a link can be reused, so redirects are followed here.
-            let built = builder.redirect(redirect::Policy::none()).build();
-            built.map_err(|error| Error::NoClient { reason: quoted(&root(&error)) })
-        };
-        let waiter = Waiter::new(settings.cancelled)
-            .map_err(|error| Error::NoClient { reason: quoted(&error.to_string()) })?;
+        let build = |builder: ClientBuilder| builder.build().map_err(|error| Error::no_client(&root(&error)));
+        let waiter = Waiter::new(settings.cancelled).map_err(|error| Error::no_client(&error.to_string()))?;
         let proxies = Matcher::from_system();
         let has_proxy = ["http://example.com", "https://example.com"]
             .iter()
@@ -94,12 +70,6 @@ impl Client {
         // Each client reads the certificates of the system, which takes a while.
         let http = if has_proxy { build(builder(&settings))? } else { direct.clone() };
         Ok(Client { http, direct, proxies, waiter, settings, reached: AtomicBool::new(false) })
-    }
-
-    /// What the clients for this address have in common.
-    pub(crate) fn builder(&self, url: &str) -> ClientBuilder {
-        let builder = builder(&self.settings);
-        if is_this_machine(url) { builder.no_proxy() } else { builder }
     }
 
     /// The settings that it was made with.
@@ -113,17 +83,12 @@ impl Client {
     /// Why it does not.
     pub fn reach(&self) -> Result<(), Error> {
         let url = &self.settings.endpoint;
-        let answer = self.ask("HEAD", url, &[], b"");
-        let answer = match answer {
+        let answer = self.ask(Method::HEAD, url, &[], b"").map_err(|failure| failure.error)?;
+        match answer.status {
             // This is the proxy's answer.
-            Ok(answer) if answer.status == 407 => {
-                Err(self.refusal(url, answer, About { id: "", revision: "", file: "" }))
-            }
-            answer => answer.map(drop),
-        };
-        answer.map_err(|failure| match failure {
-            Failure::Final(error) | Failure::Passing(Passing { error, .. }) => error,
-        })
+            407 => Err(self.refusal(url, answer, About { id: "", revision: "", file: "" }).error),
+            _ => Ok(()),
+        }
     }
 
     /// Host and port of the proxy on the way to the endpoint, if there is one.
@@ -136,40 +101,39 @@ impl Client {
         Attempts::new(self.settings.policy, self.settings.cancelled)
     }
 
-    /// Asks the endpoint for JSON, with retries.
-    pub(crate) fn get_json<T: DeserializeOwned>(&self, path: &str, about: About<'_>) -> Result<T, Error> {
-        Ok(self.get_page(&format!("{}{path}", self.settings.endpoint), about)?.0)
+    /// Address of a part of the API that is about a branch, tag or commit.
+    pub(crate) fn api(&self, id: &RepositoryId, part: &str, revision: &str) -> String {
+        let revision = escape(revision).replace('/', "%2F");
+        format!("{}/api/models/{id}/{part}/{revision}", self.settings.endpoint)
     }
 
-    /// As [`get_json`](Self::get_json), with a full address; also returns the address of the next page.
+    /// Asks for JSON, with retries; also returns the address of the next page.
     pub(crate) fn get_page<T: DeserializeOwned>(
         &self,
         url: &str,
         about: About<'_>,
     ) -> Result<(T, Option<String>), Error> {
         let (text, next) = self.patiently(|| {
-            let answer = self.follow("GET", url, about)?;
+            let answer = self.follow(Method::GET, url, about)?;
             let next = answer.next_page().map(str::to_owned);
             Ok((self.text(url, answer)?, next))
         })?;
         Ok((self.json(url, &text)?, next))
     }
 
-    /// Sends the endpoint something that may be sent twice, with retries; returns the answer.
+    /// Sends the endpoint something once; returns the answer.
     pub(crate) fn post(
         &self,
         url: &str,
         headers: &[(&str, &str)],
         body: &[u8],
         about: About<'_>,
-    ) -> Result<Vec<u8>, Error> {
-        self.patiently(|| {
-            let answer = self.ask("POST", url, headers, body)?;
-            match answer.status {
-                200..=299 => self.text(url, answer),
-                _ => Err(self.refusal(url, answer, about)),
-            }
-        })
+    ) -> Result<Vec<u8>, Failure> {
+        let answer = self.ask(Method::POST, url, headers, body)?;
+        match answer.status {
+            200..=299 => self.text(url, answer),
+            _ => Err(self.refusal(url, answer, about)),
+        }
     }
 
     /// Reads JSON.
@@ -179,11 +143,11 @@ impl Client {
     }
 
     /// Reads an answer to its end, and removes the token if the answer quotes it.
-    pub(crate) fn text(&self, url: &str, answer: Answer) -> Result<Vec<u8>, Failure> {
+    fn text(&self, url: &str, answer: Answer) -> Result<Vec<u8>, Failure> {
         let body = self.body(url, answer, MAX_JSON)?;
         if body.len() as u64 > MAX_JSON {
             let what = format!("its answer has more than {MAX_JSON} bytes");
-            return Err(Failure::Final(Error::protocol(url, &what)));
+            return Err(Error::protocol(url, &what).into());
         }
         Ok(self.without_token(body))
     }
@@ -215,29 +179,23 @@ impl Client {
                 let Some(part) = part.map_err(|error| self.broken(url, reason(&error)))? else {
                     return Ok(());
                 };
-                pace.moved(part.len(), begun.elapsed()).map_err(|TooSlow| self.too_slow(url))?;
+                if !pace.moved(part.len(), begun.elapsed()) {
+                    let bytes = limits.slowest;
+                    return Err(Failure::passing(Error::TooSlow { host: host(url), bytes }));
+                }
                 if take(&part).is_break() {
                     return Ok(());
                 }
             }
         };
-        self.waiter.run(None, work).map_err(|_| Failure::Final(Error::Cancelled))?
+        self.waiter.run(work)?
     }
 
     /// Bytes that a server sent, without the token.
     fn without_token(&self, bytes: Vec<u8>) -> Vec<u8> {
         match &self.settings.token {
-            Some(token) => token.removed_from(bytes),
-            None => bytes,
-        }
-    }
-
-    /// Removes the token from headers that a server sent.
-    fn clean(&self, headers: &mut HeaderMap) {
-        let Some(token) = &self.settings.token else { return };
-        for value in headers.values_mut().filter(|value| token.is_in(value.as_bytes())) {
-            let cleaned = HeaderValue::from_bytes(&token.removed_from(value.as_bytes().to_vec()));
-            *value = cleaned.unwrap_or(HeaderValue::from_static(""));
+            Some(token) if token.is_in(&bytes) => token.removed_from(&bytes),
+            _ => bytes,
         }
     }
 
@@ -247,92 +205,85 @@ impl Client {
         loop {
             match ask() {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(passing)) => attempts.failed(passing)?,
+                Err(failure) => attempts.failed(failure)?,
             }
         }
     }
 
     /// Asks once, and follows redirects that stay on the server; with `HEAD` also others, until one states the facts about a
     /// file. Any other redirect is an answer with a `Location`.
-    pub(crate) fn follow(&self, method: &str, url: &str, about: About<'_>) -> Result<Answer, Failure> {
-        let mut url = url.to_owned();
-        for _ in 0..MAX_REDIRECTS {
-            let answer = self.ask(method, &url, &[], b"")?;
-            let next = match answer.status {
-                301..=308 if method == "HEAD" && states_facts(&answer) => None,
-                301..=308 => target(&url, &answer),
-                200..=399 => None,
-                _ => return Err(self.refusal(&url, answer, about)),
-            };
-            match next {
-                Some(next) if method == "HEAD" || origin(&next) == origin(&url) => url = next,
-                _ => return Ok(answer),
-            }
+    pub(crate) fn follow(&self, method: Method, url: &str, about: About<'_>) -> Result<Answer, Failure> {
+        let is_head = method == Method::HEAD;
+        let (url, answer) = self.redirected(method, url, &[], |answer, from, to| match is_head {
+            true => !states_facts(answer),
+            false => origin(to) == origin(from),
+        })?;
+        match answer.status {
+            200..=399 => Ok(answer),
+            _ => Err(self.refusal(&url, answer, about)),
         }
-        Err(Failure::Final(Error::protocol(&url, "it redirects in a loop")))
     }
 
     /// Asks for a range of bytes, and follows redirects to any server; returns the address that answered.
     pub(crate) fn fetch(&self, url: &str, range: &str) -> Result<(String, Answer), Failure> {
+        self.redirected(Method::GET, url, &[("Range", range)], |_, _, _| true)
+    }
+
+    /// Asks, and follows the redirects that `follows(answer, from, to)` accepts; returns the address that answered.
+    fn redirected(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        follows: impl Fn(&Answer, &str, &str) -> bool,
+    ) -> Result<(String, Answer), Failure> {
         let mut url = url.to_owned();
         for _ in 0..MAX_REDIRECTS {
-            let answer = self.ask("GET", &url, &[("Range", range)], b"")?;
-            match target(&url, &answer).filter(|_| (301..=308).contains(&answer.status)) {
+            let answer = self.ask(method.clone(), &url, headers, b"")?;
+            match target(&url, &answer).filter(|next| follows(&answer, &url, next)) {
                 Some(next) => url = next,
                 None => return Ok((url, answer)),
             }
         }
-        Err(Failure::Final(Error::protocol(&url, "it redirects in a loop")))
+        Err(Error::protocol(&url, "it redirects in a loop").into())
     }
 
     /// Sends one request and accepts any status. The token is sent to the endpoint only.
-    pub(crate) fn ask(
+    fn ask(
         &self,
-        method: &str,
+        method: Method,
         url: &str,
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answer, Failure> {
-        let odd =
-            |what: &str| Failure::Final(Error::protocol(url, &format!("not an address to ask: {what}")));
-        let parsed = Url::parse(url).map_err(|error| odd(&error.to_string()))?;
-        let method = Method::from_bytes(method.as_bytes()).map_err(|error| odd(&error.to_string()))?;
-        let has_body = !body.is_empty() || !matches!(method, Method::GET | Method::HEAD);
+        let parsed = Url::parse(url)
+            .map_err(|error| Error::protocol(url, &format!("not an address to ask: {error}")))?;
         let http = if is_this_machine(url) { &self.direct } else { &self.http };
-        let mut request = http.request(method, parsed).headers(self.headers(url, headers));
-        if has_body {
+        let mut request = http.request(method, parsed);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if origin(url) == origin(&self.settings.endpoint) {
+            // This replaces what a password in the address became.
+            request = request.headers(self.token_header().into_iter().collect());
+        }
+        if !body.is_empty() {
             request = request.body(body.to_vec());
         }
         let Limits { connect, answer, slowest, .. } = self.settings.limits;
         // What is sent takes its time, too.
         let sending = Duration::from_secs(body.len() as u64 / slowest.max(1));
         let limit = connect.saturating_add(answer).saturating_add(sending);
-        match self.waiter.run(Some(limit), request.send()) {
-            Ok(Ok(mut response)) => {
-                self.reached.store(true, Ordering::Relaxed);
-                let mut headers = std::mem::take(response.headers_mut());
-                self.clean(&mut headers);
-                Ok(Answer { status: response.status().as_u16(), headers, body: response })
-            }
-            Ok(Err(error)) => Err(self.unanswered(url, &error)),
-            Err(Ended::Cancelled) => Err(Failure::Final(Error::Cancelled)),
-            Err(Ended::TimedOut) => Err(self.broken(url, "it does not answer in time".to_owned())),
+        let sent = self.waiter.run(async { tokio::time::timeout(limit, request.send()).await })?;
+        let sent = sent.map_err(|_| self.broken(url, "it does not answer in time".to_owned()))?;
+        let mut response = sent.map_err(|error| self.unanswered(url, &error))?;
+        self.reached.store(true, Ordering::Relaxed);
+        let mut headers = std::mem::take(response.headers_mut());
+        for value in headers.values_mut() {
+            let cleaned = self.without_token(value.as_bytes().to_vec());
+            *value = HeaderValue::from_bytes(&cleaned).unwrap_or(HeaderValue::from_static(""));
         }
-    }
-
-    /// These headers, and the token if the address is one of the endpoint.
-    fn headers(&self, url: &str, headers: &[(&str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) {
-                map.insert(name, value);
-            }
-        }
-        if origin(url) == origin(&self.settings.endpoint) {
-            map.extend(self.token_header());
-        }
-        map
+        Ok(Answer { status: response.status().as_u16(), headers, body: response })
     }
 
     /// The header that carries the token, for the endpoint only.
@@ -349,37 +300,30 @@ impl Client {
     }
 
     /// No answer came.
-    pub(crate) fn unanswered(&self, url: &str, error: &reqwest::Error) -> Failure {
+    fn unanswered(&self, url: &str, error: &reqwest::Error) -> Failure {
         if error.is_builder() {
             let what = format!("not an address to ask: {}", root(error));
-            return Failure::Final(Error::protocol(url, &what));
+            return Error::protocol(url, &what).into();
         }
         let no_way = error.is_connect();
         let reason = match no_way && error.is_timeout() {
             true => "nothing answers there".to_owned(),
             false => reason(error),
         };
-        let host = host(url);
-        let error = match self.proxy_to(url) {
-            Some(proxy) if no_way => Error::Proxy { host, proxy, reason },
-            _ if no_way => Error::NoNetwork { host, reason },
-            _ => Error::Broken { host, reason },
-        };
-        // At the first request there may be no network at all, and retries would delay that error.
-        if no_way && !self.reached.load(Ordering::Relaxed) {
-            return Failure::Final(error);
+        if !no_way {
+            return self.broken(url, reason);
         }
-        Failure::Passing(Passing { error, retry_after: None })
+        let error = Error::NoNetwork { host: host(url), proxy: self.proxy_to(url), reason };
+        // At the first request there may be no network at all, and retries would delay that error.
+        match self.reached.load(Ordering::Relaxed) {
+            true => Failure::passing(error),
+            false => error.into(),
+        }
     }
 
     /// The connection broke during the answer.
     pub(crate) fn broken(&self, url: &str, reason: String) -> Failure {
-        Failure::Passing(Passing { error: Error::Broken { host: host(url), reason }, retry_after: None })
-    }
-
-    fn too_slow(&self, url: &str) -> Failure {
-        let error = Error::TooSlow { host: host(url), bytes: self.settings.limits.slowest };
-        Failure::Passing(Passing { error, retry_after: None })
+        Failure::passing(Error::Broken { host: host(url), reason })
     }
 
     /// Turns a status that is an error into a failure that says what to do.
@@ -388,69 +332,79 @@ impl Client {
         let code = answer.header("x-error-code").unwrap_or_default().to_owned();
         let retry_after = answer.number("retry-after").or_else(|| answer.reset_after());
         let message = self.words(url, answer);
-        self.refused(url, Refusal { status, code, message, retry_after }, about)
+        let has_token = self.settings.token.is_some();
+        let host = host(url);
+        let error = match status {
+            429 => Error::RateLimited { host, retry_after, has_token },
+            408 | 500..=599 => Error::Unavailable { host, status },
+            407 => {
+                let proxy = self.proxy_to(url).or_else(|| Some(host.clone()));
+                let reason = "it requires a user and a password".to_owned();
+                return Error::NoNetwork { host, proxy, reason }.into();
+            }
+            _ => return self.denial(host, status, &code, message, about).into(),
+        };
+        Failure { error, passes: true, retry_after }
     }
 
-    /// Says what to do about a refusal.
-    pub(crate) fn refused(&self, url: &str, refusal: Refusal, about: About<'_>) -> Failure {
-        let Refusal { status, code, message, retry_after } = refusal;
-        let host = host(url);
+    /// What to do about a refusal that another attempt would not change.
+    fn denial(&self, host: String, status: u16, code: &str, message: String, about: About<'_>) -> Error {
+        let About { id, revision, file } = about;
         let endpoint = self.settings.public_endpoint();
-        let origin = self.settings.token.as_ref().map(|token| token.origin().to_owned());
-        let has_token = origin.is_some();
-        let id = about.id.to_owned();
-        let message = Some(quoted(&message)).filter(|line| !line.is_empty());
-        let message = message.unwrap_or_else(|| "no reason given".to_owned());
-        let bad_token = message.contains("Invalid credentials");
-        let error = match (status, code.as_str(), origin) {
-            (429, ..) => {
-                let error = Error::RateLimited { host, retry_after, has_token };
-                return Failure::Passing(Passing { error, retry_after });
-            }
-            (408 | 500..=599, ..) => {
-                let error = Error::Unavailable { host, status };
-                return Failure::Passing(Passing { error, retry_after });
-            }
-            (407, ..) => {
-                let proxy = self.proxy_to(url).unwrap_or_else(|| host.clone());
-                Error::Proxy { host, proxy, reason: "it requires a user and a password".to_owned() }
-            }
-            (_, "GatedRepo", None) => Error::GatedNoToken { id, endpoint },
-            (_, "GatedRepo", Some(origin)) => Error::NotAccepted { id, endpoint, origin },
-            (_, "RevisionNotFound", _) => {
-                Error::NoRevision { id, revision: about.revision.to_owned(), endpoint }
-            }
-            (_, "EntryNotFound", _) => Error::NoFile { id, file: about.file.to_owned() },
-            (401, _, Some(origin)) if bad_token => Error::BadToken { endpoint, origin },
-            (401, _, None) => Error::NotFoundNoToken { id, endpoint },
-            (401 | 404, _, Some(origin)) if code == "RepoNotFound" || status == 401 => {
-                Error::NotFound { id, endpoint, origin }
-            }
-            (404, "RepoNotFound", None) => Error::NotFoundNoToken { id, endpoint },
+        let bad_token = status == 401 && message.contains("Invalid credentials");
+        let not_found = status == 401 || (status == 404 && code == "RepoNotFound");
+        match (code, self.settings.token.as_ref().map(Token::origin)) {
+            ("GatedRepo", None) => Error::Other(format!(
+                "{id} is gated, and there is no token: accept its terms at {endpoint}/{id}, make a token at \
+                 {endpoint}/settings/tokens, then set HF_TOKEN or run `hf auth login`"
+            )),
+            ("GatedRepo", Some(origin)) => Error::Other(format!(
+                "{id} is gated, and the owner of the token from {origin} has no access yet: open {endpoint}/{id}, accept \
+                 the terms with that account, wait until access is granted, then run again"
+            )),
+            ("RevisionNotFound", _) => Error::Other(format!(
+                "{id} has no revision {revision:?}: give a branch, a tag or a whole commit of {endpoint}/{id}/commits/main"
+            )),
+            ("EntryNotFound", _) => Error::Other(format!("{id} holds no file {file} at this revision")),
+            (_, Some(origin)) if bad_token => Error::Other(format!(
+                "{endpoint} does not accept the token from {origin}: it is mistyped, expired or revoked; make a new one at \
+                 {endpoint}/settings/tokens, or remove it if the repository is public"
+            )),
+            (_, None) if not_found => Error::NotFound(format!(
+                "{endpoint} knows no public repository {id}: check the spelling; if it is private, set HF_TOKEN or run \
+                 `hf auth login`"
+            )),
+            (_, Some(origin)) if not_found => Error::NotFound(format!(
+                "{endpoint} has no repository {id} that the owner of the token from {origin} may see: check the spelling, or \
+                 use another account's token"
+            )),
             _ => {
-                let what = if about.file.is_empty() { id } else { format!("{} of {id}", about.file) };
+                let what = if file.is_empty() { id.to_owned() } else { format!("{file} of {id}") };
                 Error::Refused { host, what, status, message }
             }
-        };
-        Failure::Final(error)
+        }
     }
 
-    /// The server's message, without the token.
+    /// The server's message in one line, without the token.
     fn words(&self, url: &str, answer: Answer) -> String {
-        let said = answer.header("x-error-message").map(str::to_owned);
-        let body = || self.body(url, answer, MAX_MESSAGE).ok();
-        said.or_else(|| Some(self.without_token_text(&String::from_utf8_lossy(&body()?)))).unwrap_or_default()
-    }
-
-    /// A text that a server sent, without the token.
-    pub(crate) fn without_token_text(&self, text: &str) -> String {
-        String::from_utf8_lossy(&self.without_token(text.as_bytes().to_vec())).into_owned()
+        let said = match answer.header("x-error-message") {
+            Some(said) => quoted(said),
+            None => {
+                let body = self.body(url, answer, MAX_MESSAGE).unwrap_or_default();
+                quoted(&String::from_utf8_lossy(&self.without_token(body)))
+            }
+        };
+        if said.is_empty() { "no reason given".to_owned() } else { said }
     }
 }
 
 /// What all clients of HTTP have in common.
 fn builder(settings: &Settings) -> ClientBuilder {
+    // A program that chose another library for TLS keeps it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
+        // The target of a redirect decides who sees the token, and a link can be reused, so redirects are followed here.
+        .redirect(redirect::Policy::none())
         .connect_timeout(settings.limits.connect)
         .pool_max_idle_per_host(32)
         // Ranges come over several connections.
@@ -465,6 +419,9 @@ fn states_facts(answer: &Answer) -> bool {
 
 /// Where a redirect leads.
 fn target(url: &str, answer: &Answer) -> Option<String> {
+    if !(301..=308).contains(&answer.status) {
+        return None;
+    }
     let location = answer.header("location").filter(|location| !location.is_empty())?;
     Some(Url::parse(url).ok()?.join(location).ok()?.into())
 }

@@ -5,38 +5,33 @@ use std::io::{self, Read};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-/// The digest that the Hub states for a file.
+/// The digest that the Hub states for a file: SHA-256 of a large one in 64 digits, or Git's name of a small one in 40, which is
+/// SHA-1 over its kind, its length and its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RemoteDigest {
-    /// SHA-256 of a large file, 64 digits.
-    Sha256(String),
-    /// Git's name of a small file, 40 digits: SHA-1 over its kind, its length and its bytes.
-    Git(String),
-}
+pub struct RemoteDigest(String);
 
 impl RemoteDigest {
     /// Reads an `ETag` without its quotes; nothing if it is neither.
     pub fn from_etag(etag: &str) -> Option<Self> {
-        let is_hex = etag.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match etag.len() {
-            64 if is_hex => Some(RemoteDigest::Sha256(etag.to_ascii_lowercase())),
-            40 if is_hex => Some(RemoteDigest::Git(etag.to_ascii_lowercase())),
-            _ => None,
-        }
+        let is_digest = matches!(etag.len(), 40 | 64) && etag.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_digest.then(|| RemoteDigest(etag.to_ascii_lowercase()))
     }
 
     /// The digits.
     pub fn as_str(&self) -> &str {
-        match self {
-            RemoteDigest::Sha256(digits) | RemoteDigest::Git(digits) => digits,
-        }
+        &self.0
+    }
+
+    /// Whether it is that of a large file.
+    pub(crate) fn is_sha256(&self) -> bool {
+        self.0.len() == 64
     }
 
     /// Starts to compute a digest of the same kind over `length` bytes.
     pub fn hasher(&self, length: u64) -> Hasher {
-        match self {
-            RemoteDigest::Sha256(_) => Hasher::Sha256(Sha256::new()),
-            RemoteDigest::Git(_) => Hasher::Git(Sha1::new_with_prefix(format!("blob {length}\0"))),
+        match self.is_sha256() {
+            true => Hasher::sha256(),
+            false => Hasher::Git(Sha1::new_with_prefix(format!("blob {length}\0"))),
         }
     }
 }
@@ -51,6 +46,10 @@ pub enum Hasher {
 }
 
 impl Hasher {
+    pub(crate) fn sha256() -> Self {
+        Hasher::Sha256(Sha256::new())
+    }
+
     /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
@@ -78,10 +77,10 @@ impl Hasher {
 
     /// The digest.
     pub fn finish(self) -> RemoteDigest {
-        match self {
-            Hasher::Sha256(sha) => RemoteDigest::Sha256(hex::encode(sha.finalize())),
-            Hasher::Git(sha) => RemoteDigest::Git(hex::encode(sha.finalize())),
-        }
+        RemoteDigest(match self {
+            Hasher::Sha256(sha) => hex::encode(sha.finalize()),
+            Hasher::Git(sha) => hex::encode(sha.finalize()),
+        })
     }
 }
 

@@ -37,13 +37,14 @@ pub fn download(
     cache.tag()?;
     let mut missing = Vec::new();
     for path in files {
-        let odd = |what: &str| Error::protocol(&client.settings().endpoint, &format!("{path}: {what}"));
-        names::path(path).map_err(|error| odd(error.why))?;
+        names::path(path).map_err(|error| {
+            Error::protocol(&client.settings().endpoint, &format!("{path}: {}", error.why))
+        })?;
         if cache.snapshot_path(&snapshot.commit).join(path).exists() {
             continue;
         }
         let file = snapshot.file(client, path)?;
-        let digest = file.digest.clone().ok_or_else(|| odd("no digest to check it with"))?;
+        let digest = file.known_digest(client)?.clone();
         missing.push((file, digest));
     }
     if !missing.is_empty() {
@@ -77,9 +78,7 @@ pub fn verify(
 ) -> Result<(), Error> {
     for path in files {
         let file = snapshot.file(client, path)?;
-        let odd =
-            || Error::protocol(&client.settings().endpoint, &format!("{path}: no digest to check it with"));
-        let digest = file.digest.as_ref().ok_or_else(odd)?;
+        let digest = file.known_digest(client)?;
         let mut hasher = digest.hasher(file.size);
         progress.begin(path);
         progress.expect(file.size);
@@ -97,8 +96,10 @@ pub fn verify(
         }
         let actual = hasher.finish();
         if actual != *digest {
-            let (expected, actual) = (digest.as_str().to_owned(), actual.as_str().to_owned());
-            return Err(Error::Unverified { file: path.clone(), expected, actual });
+            let (expected, actual) = (digest.as_str(), actual.as_str());
+            return Err(Error::Other(format!(
+                "{path} is not what the Hub says: its digest is {actual}, not {expected}; do not use it, and download it again"
+            )));
         }
     }
     Ok(())

@@ -3,11 +3,13 @@
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
+use reqwest::Method;
+
 use crate::answer::Answer;
-use crate::client::{About, Client, Failure, origin};
+use crate::client::{About, Client, origin};
 use crate::digest::RemoteDigest;
 use crate::error::Error;
-use crate::retry::Passing;
+use crate::retry::Failure;
 use crate::snapshot::{RepositoryId, escape};
 
 /// A server that ignores ranges sends everything: up to this many bytes are then skipped.
@@ -27,35 +29,6 @@ pub struct RemoteFile {
     pub digest: Option<RemoteDigest>,
     /// Where the bytes are, as of now: links to other servers expire.
     link: Mutex<Option<String>>,
-}
-
-/// Why bytes did not arrive, or were not accepted.
-enum Missed {
-    /// The link is no longer valid.
-    Expired(Failure),
-    /// The request failed.
-    Failed(Failure),
-}
-
-impl Missed {
-    /// Whether the transfer was cut because it delivered hardly anything.
-    fn is_too_slow(&self) -> bool {
-        let (Missed::Expired(failure) | Missed::Failed(failure)) = self;
-        matches!(failure, Failure::Passing(Passing { error: Error::TooSlow { .. }, .. }))
-    }
-
-    /// What a status that is an error means for a link.
-    fn refused(client: &Client, link: &str, answer: Answer, about: About<'_>) -> Self {
-        let status = answer.status;
-        let failure = client.refusal(link, answer, about);
-        match status {
-            // Whatever the content network objects to in a link, the Hub may return a better one.
-            300..=407 | 409..=428 if origin(link) != origin(&client.settings().endpoint) => {
-                Missed::Expired(passing(failure))
-            }
-            _ => Missed::Failed(failure),
-        }
-    }
 }
 
 impl RemoteFile {
@@ -94,6 +67,12 @@ impl RemoteFile {
         &self.path
     }
 
+    /// The digest, which this file must have.
+    pub(crate) fn known_digest(&self, client: &Client) -> Result<&RemoteDigest, Error> {
+        let what = || format!("{}: no digest to check it with", self.path);
+        self.digest.as_ref().ok_or_else(|| Error::protocol(&client.settings().endpoint, &what()))
+    }
+
     /// The whole file.
     ///
     /// # Errors
@@ -119,11 +98,10 @@ impl RemoteFile {
         if actual == expected {
             return Ok(());
         }
-        Err(Error::Digest {
-            file: self.path.clone(),
-            expected: expected.as_str().to_owned(),
-            actual: actual.as_str().to_owned(),
-        })
+        let (file, expected, actual) = (&self.path, expected.as_str(), actual.as_str());
+        Err(Error::Other(format!(
+            "{file} arrived damaged: its digest is {actual}, but the Hub says {expected}; it was removed, run again"
+        )))
     }
 
     /// As [`read_at`](Self::read_at), for bytes that may be shown: refuses those that contain the token.
@@ -148,19 +126,12 @@ impl RemoteFile {
         let mut attempts = client.attempts();
         while filled < out.len() {
             let before = filled;
-            let missed = self.read_part(client, start, out, &mut filled);
+            let Err(failure) = self.read_part(client, start, out, &mut filled) else { continue };
             // A trickle does not count as progress: it would never end.
-            if filled > before && !matches!(&missed, Err(missed) if missed.is_too_slow()) {
+            if filled > before && !matches!(failure.error, Error::TooSlow { .. }) {
                 attempts.progress();
             }
-            match missed {
-                Ok(()) => {}
-                Err(Missed::Expired(failure)) => {
-                    *self.lock() = None;
-                    retry(&mut attempts, failure)?;
-                }
-                Err(Missed::Failed(failure)) => retry(&mut attempts, failure)?,
-            }
+            attempts.failed(failure)?;
         }
         Ok(())
     }
@@ -172,22 +143,32 @@ impl RemoteFile {
         start: u64,
         out: &mut [u8],
         filled: &mut usize,
-    ) -> Result<(), Missed> {
-        let link = self.current_link(client).map_err(Missed::Failed)?;
+    ) -> Result<(), Failure> {
+        let link = self.current_link(client)?;
         let first = start + *filled as u64;
         let last = start + out.len() as u64 - 1;
         let range = format!("bytes={first}-{last}");
-        let (link, answer) = client.fetch(&link, &range).map_err(Missed::Failed)?;
+        let (link, answer) = client.fetch(&link, &range)?;
         let mut skip = match answer.status {
             206 if answer.content_range().is_some_and(|found| self.is_range_from(first, found)) => 0,
             200 if first <= MAX_SKIPPED => first,
             200 | 206 => {
                 let what = format!("{}: it does not send the range that was asked for", self.path);
-                return Err(Missed::Failed(Failure::Final(Error::protocol(&link, &what))));
+                return Err(Error::protocol(&link, &what).into());
             }
-            _ => return Err(Missed::refused(client, &link, answer, self.about())),
+            status => {
+                let mut failure = client.refusal(&link, answer, self.about());
+                // Whatever the content network objects to in a link, the Hub may return a better one.
+                if matches!(status, 300..=407 | 409..=428)
+                    && origin(&link) != origin(&client.settings().endpoint)
+                {
+                    *self.lock() = None;
+                    failure.passes = true;
+                }
+                return Err(failure);
+            }
         };
-        let taken = client.transfer(&link, answer, |mut part| {
+        client.transfer(&link, answer, |mut part| {
             let skipped = skip.min(part.len() as u64);
             skip -= skipped;
             part = &part[skipped as usize..];
@@ -195,12 +176,8 @@ impl RemoteFile {
             out[*filled..*filled + count].copy_from_slice(&part[..count]);
             *filled += count;
             if *filled < out.len() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        taken.map_err(Missed::Failed)?;
-        if *filled < out.len() {
-            return Err(Missed::Failed(client.broken(&link, "it ended early".to_owned())));
-        }
-        Ok(())
+        })?;
+        if *filled < out.len() { Err(client.broken(&link, "it ended early".to_owned())) } else { Ok(()) }
     }
 
     /// Whether a `Content-Range` begins at this byte, of a file of this size.
@@ -221,7 +198,7 @@ impl RemoteFile {
 
     /// Asks for the headers.
     fn head(&self, client: &Client) -> Result<Answer, Failure> {
-        client.follow("HEAD", &self.url(client), self.about())
+        client.follow(Method::HEAD, &self.url(client), self.about())
     }
 
     /// The link in a redirect; relative ones stay with the Hub.
@@ -244,21 +221,5 @@ impl RemoteFile {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Waits before a retry.
-fn retry(attempts: &mut crate::retry::Attempts, failure: Failure) -> Result<(), Error> {
-    match failure {
-        Failure::Final(error) => Err(error),
-        Failure::Passing(passing) => attempts.failed(passing),
-    }
-}
-
-/// A refusal of a link is not final.
-fn passing(failure: Failure) -> Failure {
-    match failure {
-        Failure::Final(error) => Failure::Passing(Passing { error, retry_after: None }),
-        passing => passing,
     }
 }

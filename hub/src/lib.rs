@@ -18,7 +18,6 @@ mod digest;
 pub mod download;
 mod error;
 mod file;
-mod library;
 mod limits;
 mod pace;
 mod retry;

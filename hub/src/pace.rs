@@ -4,10 +4,6 @@ use std::time::Duration;
 
 use crate::limits::Limits;
 
-/// A transfer delivers hardly anything.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TooSlow;
-
 /// The speed of one body, over the time that was spent waiting: a slow reader does not make a slow server.
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -23,21 +19,21 @@ impl Pace {
         Pace { limits, begun: false, waited: Duration::ZERO, bytes: 0 }
     }
 
-    /// This many bytes arrived after a wait.
-    pub(crate) fn moved(&mut self, bytes: usize, waited: Duration) -> Result<(), TooSlow> {
+    /// This many bytes arrived after a wait; whether that is fast enough.
+    pub(crate) fn moved(&mut self, bytes: usize, waited: Duration) -> bool {
         if !std::mem::replace(&mut self.begun, true) {
-            return Ok(());
+            return true;
         }
         (self.bytes, self.waited) = (self.bytes.saturating_add(bytes as u64), self.waited + waited);
         if self.waited < self.limits.window {
-            return Ok(());
+            return true;
         }
         let least = u128::from(self.limits.slowest) * self.waited.as_millis() / 1000;
         if u128::from(self.bytes) < least {
-            return Err(TooSlow);
+            return false;
         }
         (self.bytes, self.waited) = (0, Duration::ZERO);
-        Ok(())
+        true
     }
 }
 
@@ -50,7 +46,7 @@ mod tests {
     /// Moves this many bytes each second until the transfer is cut; returns the seconds.
     fn cut_after(bytes: usize) -> Option<usize> {
         let mut pace = Pace::new(Limits::default());
-        (0..200).find(|_| pace.moved(bytes, Duration::from_secs(1)).is_err())
+        (0..200).find(|_| !pace.moved(bytes, Duration::from_secs(1)))
     }
 
     #[test]
@@ -63,7 +59,6 @@ mod tests {
     #[test]
     fn a_server_may_take_its_time_before_it_answers() {
         let mut pace = Pace::new(Limits::default());
-        pace.moved(1, Duration::from_secs(55)).unwrap();
-        pace.moved(10, Duration::from_secs(29)).unwrap();
+        assert!(pace.moved(1, Duration::from_secs(55)) && pace.moved(10, Duration::from_secs(29)));
     }
 }

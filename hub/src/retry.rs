@@ -33,13 +33,26 @@ impl Default for Policy {
     }
 }
 
-/// A failure that may be temporary.
+/// Why a request got no usable answer.
 #[derive(Debug)]
-pub(crate) struct Passing {
-    /// The error if it is not.
+pub(crate) struct Failure {
     pub(crate) error: Error,
+    /// Whether another attempt may succeed.
+    pub(crate) passes: bool,
     /// Pause that the server asks for, in seconds.
     pub(crate) retry_after: Option<u64>,
+}
+
+impl Failure {
+    pub(crate) fn passing(error: Error) -> Self {
+        Failure { error, passes: true, retry_after: None }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure { error, passes: false, retry_after: None }
+    }
 }
 
 /// Counts attempts at one thing.
@@ -63,18 +76,19 @@ impl Attempts {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The failure, if that was the last attempt or the wait is too long; [`Error::Cancelled`] if the user asked to stop.
-    pub(crate) fn failed(&mut self, passing: Passing) -> Result<(), Error> {
+    /// The failure, if there is no point in another attempt, that was the last one or the wait is too long;
+    /// [`Error::Cancelled`] if the user asked to stop.
+    pub(crate) fn failed(&mut self, failure: Failure) -> Result<(), Error> {
         self.failed += 1;
         let Policy { attempts, first_pause, longest_pause, longest_request, second } = self.policy;
-        let asked = passing
+        let asked = failure
             .retry_after
             .map(|seconds| second.saturating_mul(u32::try_from(seconds).unwrap_or(u32::MAX)));
-        if self.failed >= attempts || asked.is_some_and(|wait| wait > longest_request) {
-            return Err(passing.error);
+        let is_last = self.failed >= attempts || asked.is_some_and(|wait| wait > longest_request);
+        if !failure.passes || is_last {
+            return Err(failure.error);
         }
         let doubled = first_pause.saturating_mul(1_u32.checked_shl(self.failed - 1).unwrap_or(u32::MAX));
         pause(doubled.min(longest_pause).max(asked.unwrap_or_default()), self.cancelled)
-            .map_err(|_| Error::Cancelled)
     }
 }

@@ -25,7 +25,7 @@ impl RepositoryId {
     /// Checks a name: two parts of letters, digits, `-`, `_` and `.`, neither of them leading anywhere.
     ///
     /// # Errors
-    /// [`Error::BadName`].
+    /// If it is none.
     pub fn new(id: &str) -> Result<Self, Error> {
         let is_part = |part: &str| {
             let plain = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
@@ -39,18 +39,15 @@ impl RepositoryId {
             Some((owner, name)) if is_part(owner) && is_part(name) && !id.contains("--") => {
                 Ok(RepositoryId(id.to_owned()))
             }
-            _ => Err(Error::BadName { id: id.to_owned() }),
+            _ => Err(Error::Other(format!(
+                "{id:?} is not a repository: give owner/name, as in google/gemma-4-E2B-it"
+            ))),
         }
     }
 
     /// `owner/name`.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Owner and name.
-    pub(crate) fn parts(&self) -> (&str, &str) {
-        self.0.split_once('/').unwrap_or_default()
     }
 }
 
@@ -67,6 +64,8 @@ pub struct Snapshot {
     pub id: RepositoryId,
     /// The commit, 40 hexadecimal digits.
     pub commit: String,
+    /// Whether the repository is visible to its owner only.
+    pub private: bool,
     /// Paths of all files, sorted.
     pub files: Vec<String>,
 }
@@ -74,6 +73,8 @@ pub struct Snapshot {
 #[derive(Deserialize)]
 struct Info {
     sha: String,
+    #[serde(default)]
+    private: bool,
     siblings: Vec<Sibling>,
 }
 
@@ -89,24 +90,22 @@ impl Snapshot {
     /// If there is no such repository or revision, or the Hub does not answer.
     pub fn resolve(client: &Client, id: &RepositoryId, revision: &str) -> Result<Self, Error> {
         let about = About { id: id.as_str(), revision, file: "" };
-        let revision = escape(revision).replace('/', "%2F");
-        let path = format!("/api/models/{id}/revision/{revision}");
-        let info: Info = client.get_json(&path, about)?;
-        let endpoint = &client.settings().endpoint;
+        let url = client.api(id, "revision", revision);
+        let (info, _): (Info, _) = client.get_page(&url, about)?;
+        let path = &url[client.settings().endpoint.len()..];
+        let odd = |what: String| Err(Error::protocol(&url, &format!("{path}: {what}")));
         if !names::is_commit(&info.sha) {
-            return Err(Error::protocol(endpoint, &format!("{path}: its sha is not a commit")));
+            return odd("its sha is not a commit".to_owned());
         }
         if info.siblings.len() > MAX_FILES {
-            let what = format!("{path}: it lists {} files, more than {MAX_FILES}", info.siblings.len());
-            return Err(Error::protocol(endpoint, &what));
+            return odd(format!("it lists {} files, more than {MAX_FILES}", info.siblings.len()));
         }
-        if let Some(odd) = info.siblings.iter().find(|sibling| names::path(&sibling.rfilename).is_err()) {
-            let what = format!("{path}: not a path within a repository: {:?}", quoted(&odd.rfilename));
-            return Err(Error::protocol(endpoint, &what));
+        if let Some(bad) = info.siblings.iter().find(|sibling| names::path(&sibling.rfilename).is_err()) {
+            return odd(format!("not a path within a repository: {:?}", quoted(&bad.rfilename)));
         }
         let mut files: Vec<String> = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         files.sort();
-        Ok(Snapshot { id: id.clone(), commit: info.sha, files })
+        Ok(Snapshot { id: id.clone(), commit: info.sha, private: info.private, files })
     }
 
     /// Asks for the facts about a file.

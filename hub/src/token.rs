@@ -23,11 +23,6 @@ impl Token {
         &self.origin
     }
 
-    /// The secret, for libraries that make the header themselves.
-    pub(crate) fn secret(&self) -> &str {
-        &self.secret
-    }
-
     /// Value of the `Authorization` header.
     pub(crate) fn header(&self) -> String {
         format!("Bearer {}", self.secret)
@@ -35,31 +30,29 @@ impl Token {
 
     /// Whether bytes hold the token.
     pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
+        self.find(bytes).is_some()
+    }
+
+    /// Where bytes hold the token.
+    fn find(&self, bytes: &[u8]) -> Option<usize> {
         /// Anything shorter is not a secret, and may be part of a word.
         const SHORTEST: usize = 8;
         let secret = self.secret.as_bytes();
-        secret.len() >= SHORTEST && bytes.windows(secret.len()).any(|window| window == secret)
+        if secret.len() < SHORTEST {
+            return None;
+        }
+        bytes.windows(secret.len()).position(|window| window == secret)
     }
 
     /// Bytes that a server sent, without the token if they quote it.
-    pub(crate) fn removed_from(&self, bytes: Vec<u8>) -> Vec<u8> {
-        let secret = self.secret.as_bytes();
-        if !self.is_in(&bytes) {
-            return bytes;
+    pub(crate) fn removed_from(&self, bytes: &[u8]) -> Vec<u8> {
+        let (mut kept, mut rest) = (Vec::with_capacity(bytes.len()), bytes);
+        while let Some(at) = self.find(rest) {
+            kept.extend(&rest[..at]);
+            kept.extend(b"***");
+            rest = &rest[at + self.secret.len()..];
         }
-        let (mut kept, mut rest) = (Vec::with_capacity(bytes.len()), bytes.as_slice());
-        while let Some((first, tail)) = rest.split_first() {
-            match rest.strip_prefix(secret) {
-                Some(after) => {
-                    kept.extend(b"***");
-                    rest = after;
-                }
-                None => {
-                    kept.push(*first);
-                    rest = tail;
-                }
-            }
-        }
+        kept.extend(rest);
         kept
     }
 }

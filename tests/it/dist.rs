@@ -58,8 +58,8 @@ fn the_program_holds_no_test_server_and_one_http_client() {
         .unwrap();
     let tree = String::from_utf8_lossy(&output.stdout);
     let has = |name: &str| tree.lines().any(|line| line.split(' ').next() == Some(name));
-    assert!(has("hf-hub") && has("reqwest"), "{tree}");
-    for name in ["axum", "fixtures", "ureq"] {
+    assert!(has("hf-xet") && has("reqwest"), "{tree}");
+    for name in ["aws-lc-sys", "axum", "fixtures", "ureq"] {
         assert!(!has(name), "{name} is in the program");
     }
 }

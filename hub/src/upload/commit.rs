@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use text::names;
 
 use super::local::LocalFile;
-use super::repository::Head;
 use super::{PublishTarget, compare};
-use crate::client::{Client, Failure};
+use crate::client::Client;
 use crate::error::Error;
+use crate::retry::Failure;
+use crate::snapshot::Snapshot;
 
 /// A commit that was made.
 pub(super) struct Committed {
@@ -25,41 +26,39 @@ struct Answered {
     pull_request_url: Option<String>,
 }
 
-/// Commits files on top of `head`; each comes with whether it is a large one that the storage holds.
+/// Commits files on top of `head`: large ones, which the storage holds, and small ones.
 ///
 /// # Errors
 /// If the Hub refuses, somebody else committed in the meantime, or no answer arrived and it is not known what happened.
 pub(super) fn commit(
     client: &Client,
     target: &PublishTarget<'_>,
-    head: &Head,
-    additions: &[(&LocalFile, bool)],
+    head: &Snapshot,
+    large: &[&LocalFile],
+    inline: &[&LocalFile],
 ) -> Result<Committed, Error> {
-    let mut url = target.api(client, "commit");
-    if target.pull_request {
-        url.push_str("?create_pr=1");
-    }
-    let body = lines(target, head, additions)?;
+    let url = target.api(client, "commit");
+    let body = lines(target, head, large, inline)?;
     let mut attempts = client.attempts();
     // Whether an earlier attempt may have succeeded.
     let mut in_doubt = false;
     loop {
-        let passing = match once(client, target, &url, &body) {
+        let failure = match once(client, target, &url, &body) {
             Ok(Some(answered)) => return committed(client, target, &url, answered),
-            Ok(None) if in_doubt => return found(client, target, additions),
+            Ok(None) if in_doubt => return found(client, target, large.iter().chain(inline).copied()),
             Ok(None) => {
                 return Err(Error::Moved { id: target.id.to_string(), revision: target.revision.to_owned() });
             }
-            Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Passing(passing)) => passing,
+            Err(failure) if !failure.passes => return Err(failure.error),
+            Err(failure) => failure,
         };
-        in_doubt |= !matches!(passing.error, Error::RateLimited { .. });
+        in_doubt |= !matches!(failure.error, Error::RateLimited { .. });
         // The same pull request must not be opened twice; on a branch, the parent prevents that.
         if in_doubt && target.pull_request {
             let endpoint = client.settings().public_endpoint();
             return Err(Error::Unsure { id: target.id.to_string(), endpoint });
         }
-        attempts.failed(passing)?;
+        attempts.failed(failure)?;
     }
 }
 
@@ -70,14 +69,10 @@ fn once(
     url: &str,
     body: &[u8],
 ) -> Result<Option<Answered>, Failure> {
-    let answer = client.ask("POST", url, &[("Content-Type", "application/x-ndjson")], body)?;
-    match answer.status {
-        200..=299 => {
-            let text = client.text(url, answer)?;
-            client.json(url, &text).map(Some).map_err(Failure::Final)
-        }
-        409 | 412 => Ok(None),
-        _ => Err(client.refusal(url, answer, target.about(""))),
+    match client.post(url, &[("Content-Type", "application/x-ndjson")], body, target.about("")) {
+        Ok(text) => Ok(Some(client.json(url, &text)?)),
+        Err(Failure { error: Error::Refused { status: 409 | 412, .. }, .. }) => Ok(None),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -102,34 +97,32 @@ fn committed(
 }
 
 /// The commit whose answer was lost: the head, if it holds what was sent.
-fn found(
+fn found<'f>(
     client: &Client,
     target: &PublishTarget<'_>,
-    additions: &[(&LocalFile, bool)],
+    files: impl Iterator<Item = &'f LocalFile>,
 ) -> Result<Committed, Error> {
-    let head = Head::read(client, target.id, target.revision)?;
-    let files: Vec<LocalFile> = additions.iter().map(|(file, _)| (*file).clone()).collect();
-    compare::verify(client, target, &head.commit, &files)?;
+    let head = Snapshot::resolve(client, target.id, target.revision)?;
+    compare::verify(client, target, &head.commit, files)?;
     Ok(Committed { reference: head.commit.clone(), commit: head.commit, pull_request: None })
 }
 
 /// The commit as lines of JSON.
 fn lines(
     target: &PublishTarget<'_>,
-    head: &Head,
-    additions: &[(&LocalFile, bool)],
+    head: &Snapshot,
+    large: &[&LocalFile],
+    inline: &[&LocalFile],
 ) -> Result<Vec<u8>, Error> {
     let header = json!({ "summary": target.message, "description": "", "parentCommit": head.commit });
     let mut lines = line("header", header);
-    for (file, is_large) in additions {
-        lines.extend(if *is_large {
-            let value =
-                json!({ "path": file.path, "algo": "sha256", "oid": file.sha256(), "size": file.size });
-            line("lfsFile", value)
-        } else {
-            let value = json!({ "path": file.path, "encoding": "base64", "content": file.content()? });
-            line("file", value)
-        });
+    for file in large {
+        let value = json!({ "path": file.path, "algo": "sha256", "oid": file.sha256(), "size": file.size });
+        lines.extend(line("lfsFile", value));
+    }
+    for file in inline {
+        let value = json!({ "path": file.path, "encoding": "base64", "content": file.content()? });
+        lines.extend(line("file", value));
     }
     Ok(lines)
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use super::PublishTarget;
 use super::local::LocalFile;
-use super::repository::{Head, RemoteEntry, entries};
+use super::repository::{RemoteEntry, entries};
 use crate::client::Client;
+use crate::digest::RemoteDigest;
 use crate::error::Error;
+use crate::snapshot::Snapshot;
 
 /// How a local file compares to the Hub's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub enum FileState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
     /// The head of the branch; nothing if there is no repository that can be seen with the token, or without one.
-    pub head: Option<Head>,
+    pub head: Option<Snapshot>,
     /// One for each file, in their order.
     pub states: Vec<FileState>,
     /// Files on the Hub that are not here; they stay.
@@ -46,9 +48,9 @@ pub fn compare(
     target: &PublishTarget<'_>,
     files: &[LocalFile],
 ) -> Result<Comparison, Error> {
-    let head = match Head::read(client, target.id, target.revision) {
+    let head = match Snapshot::resolve(client, target.id, target.revision) {
         Ok(head) => head,
-        Err(Error::NotFound { .. } | Error::NotFoundNoToken { .. }) => {
+        Err(Error::NotFound(_)) => {
             return Ok(Comparison {
                 head: None,
                 states: vec![FileState::New; files.len()],
@@ -72,12 +74,12 @@ pub fn compare(
 /// Compares every file with what a commit holds.
 ///
 /// # Errors
-/// [`Error::Published`] with the first file that differs.
-pub(super) fn verify(
+/// If the Hub does not answer, or a file differs.
+pub(super) fn verify<'f>(
     client: &Client,
     target: &PublishTarget<'_>,
     revision: &str,
-    files: &[LocalFile],
+    files: impl IntoIterator<Item = &'f LocalFile>,
 ) -> Result<(), Error> {
     let there = by_path(entries(client, target.id, revision)?);
     for file in files {
@@ -85,12 +87,14 @@ pub(super) fn verify(
         if entry.map(|entry| is_same(file, entry)).transpose()? == Some(true) {
             continue;
         }
-        let expected = match entry {
-            Some(entry) => file.digest_like(&entry.digest)?.as_str().to_owned(),
-            None => file.sha256().to_owned(),
-        };
-        let actual = entry.map_or("nothing".to_owned(), |entry| entry.digest.as_str().to_owned());
-        return Err(Error::Published { file: file.path.clone(), expected, actual });
+        let expected = entry.map(|entry| file.digest_like(&entry.digest)).transpose()?;
+        let expected = expected.as_ref().map_or(file.sha256(), RemoteDigest::as_str);
+        let actual = entry.map_or("nothing", |entry| entry.digest.as_str());
+        return Err(Error::Other(format!(
+            "{} is not on the Hub as it is here: the Hub says {actual} for it, not {expected}; publish again, and if that does \
+             not help, report it to the Hub",
+            file.path
+        )));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::LARGEST_INLINE;
-use crate::digest::RemoteDigest;
+use crate::digest::{Hasher, RemoteDigest};
 use crate::error::Error;
 
 /// Bytes from which the Hub guesses what a file is.
@@ -23,8 +23,7 @@ pub struct LocalFile {
     pub source: PathBuf,
     /// Number of bytes.
     pub size: u64,
-    /// SHA-256 in 64 digits.
-    sha256: String,
+    sha256: RemoteDigest,
 }
 
 impl LocalFile {
@@ -34,36 +33,24 @@ impl LocalFile {
     /// If it cannot be read.
     pub fn new(path: &str, source: &Path, sha256: Option<&str>) -> Result<Self, Error> {
         let size = std::fs::metadata(source).map_err(Error::io("read", source))?.len();
-        let mut file =
-            LocalFile { path: path.to_owned(), source: source.to_owned(), size, sha256: String::new() };
-        file.sha256 = match sha256.and_then(RemoteDigest::from_etag) {
-            Some(RemoteDigest::Sha256(digits)) => digits,
-            _ => file.computed(&RemoteDigest::Sha256(String::new()))?.as_str().to_owned(),
+        let sha256 = match sha256.and_then(RemoteDigest::from_etag).filter(RemoteDigest::is_sha256) {
+            Some(digest) => digest,
+            None => computed(source, size, Hasher::sha256())?,
         };
-        Ok(file)
+        Ok(LocalFile { path: path.to_owned(), source: source.to_owned(), size, sha256 })
     }
 
     /// SHA-256 in 64 digits.
     pub fn sha256(&self) -> &str {
-        &self.sha256
+        self.sha256.as_str()
     }
 
     /// The digest of the same kind as `other`.
     pub(super) fn digest_like(&self, other: &RemoteDigest) -> Result<RemoteDigest, Error> {
-        match other {
-            RemoteDigest::Sha256(_) => Ok(RemoteDigest::Sha256(self.sha256.clone())),
-            RemoteDigest::Git(_) => self.computed(other),
+        match other.is_sha256() {
+            true => Ok(self.sha256.clone()),
+            false => computed(&self.source, self.size, other.hasher(self.size)),
         }
-    }
-
-    fn computed(&self, kind: &RemoteDigest) -> Result<RemoteDigest, Error> {
-        let mut hasher = kind.hasher(self.size);
-        let length = hasher.update_from(&mut self.open()?).map_err(Error::io("read", &self.source))?;
-        if length == self.size { Ok(hasher.finish()) } else { Err(self.changed()) }
-    }
-
-    pub(super) fn open(&self) -> Result<File, Error> {
-        File::open(&self.source).map_err(Error::io("open", &self.source))
     }
 
     pub(super) fn changed(&self) -> Error {
@@ -84,8 +71,18 @@ impl LocalFile {
 
     fn head(&self, limit: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
-        let read = self.open()?.take(limit).read_to_end(&mut bytes);
+        let read = open(&self.source)?.take(limit).read_to_end(&mut bytes);
         read.map_err(Error::io("read", &self.source))?;
         Ok(bytes)
     }
+}
+
+fn open(source: &Path) -> Result<File, Error> {
+    File::open(source).map_err(Error::io("open", source))
+}
+
+/// The digest of a file, which must still have this many bytes.
+fn computed(source: &Path, size: u64, mut hasher: Hasher) -> Result<RemoteDigest, Error> {
+    let length = hasher.update_from(&mut open(source)?).map_err(Error::io("read", source))?;
+    if length == size { Ok(hasher.finish()) } else { Err(Error::LocalChanged { path: source.to_owned() }) }
 }

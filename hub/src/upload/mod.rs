@@ -16,17 +16,20 @@ use serde_json::json;
 
 pub use compare::{Comparison, FileState, compare};
 pub use local::LocalFile;
-pub use repository::{Head, RemoteEntry};
+pub use repository::RemoteEntry;
 
 use crate::client::{About, Client, host};
 use crate::error::Error;
-use crate::snapshot::{RepositoryId, escape};
+use crate::snapshot::{RepositoryId, Snapshot};
 
 /// Files above this many bytes are never part of a commit themselves, whatever the server says.
 pub const LARGEST_INLINE: u64 = 10_000_000;
 
 /// Files that one request asks about.
 const ASKED_AT_ONCE: usize = 256;
+
+/// Headers of a body in JSON.
+const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
 
 /// Where to publish, and as what.
 #[derive(Clone, Copy, Debug)]
@@ -69,10 +72,10 @@ impl PublishTarget<'_> {
         About { id: self.id.as_str(), revision: self.revision, file }
     }
 
-    /// Address of a part of the API that is about the branch.
+    /// Address of a part of the API that writes to the branch, or to a pull request for it.
     fn api(&self, client: &Client, part: &str) -> String {
-        let revision = escape(self.revision).replace('/', "%2F");
-        format!("{}/api/models/{}/{part}/{revision}", client.settings().endpoint, self.id)
+        let url = client.api(self.id, part, self.revision);
+        if self.pull_request { url + "?create_pr=1" } else { url }
     }
 }
 
@@ -104,26 +107,22 @@ fn send(
         Some(head) => head.clone(),
         None => {
             repository::create(client, target)?;
-            Head::read(client, target.id, target.revision)?
+            Snapshot::resolve(client, target.id, target.revision)?
         }
     };
     let differing: Vec<&LocalFile> = comparison.differing(files).collect();
     if differing.is_empty() {
         return Ok(Published::default());
     }
-    let large = are_large(client, target, &differing)?;
-    let (large_files, inline): (Vec<_>, Vec<_>) =
-        differing.iter().zip(&large).partition(|(_, large)| **large);
-    let large_files: Vec<&LocalFile> = large_files.into_iter().map(|(file, _)| *file).collect();
+    let (large, inline) = by_mode(client, target, differing)?;
     let mut published = Published { inline: inline.len(), ..Published::default() };
-    let missing = xet::missing(client, target, &large_files)?;
-    published.held = large_files.len() - missing.len();
-    large_files.iter().filter(|file| !missing.contains(file)).for_each(|file| progress.resume(file.size));
+    let missing = xet::missing(client, target, &large)?;
+    published.held = large.len() - missing.len();
+    large.iter().filter(|file| !missing.contains(file)).for_each(|file| progress.resume(file.size));
     if !missing.is_empty() {
         xet::send(client, target, &missing, progress, &mut published)?;
     }
-    let additions: Vec<(&LocalFile, bool)> = differing.into_iter().zip(large).collect();
-    let committed = commit::commit(client, target, &head, &additions)?;
+    let committed = commit::commit(client, target, &head, &large, &inline)?;
     compare::verify(client, target, &committed.reference, files)?;
     published.commit = Some(committed.commit);
     published.pull_request = committed.pull_request;
@@ -133,14 +132,21 @@ fn send(
 /// Refuses to continue without a token.
 ///
 /// # Errors
-/// [`Error::TokenNeeded`], [`Error::TokenDisabled`].
+/// If there is none.
 pub fn need_token(client: &Client) -> Result<(), Error> {
     let settings = client.settings();
-    match settings.token {
-        Some(_) => Ok(()),
-        None if settings.token_disabled => Err(Error::TokenDisabled),
-        None => Err(Error::TokenNeeded { endpoint: settings.public_endpoint() }),
+    if settings.token.is_some() {
+        return Ok(());
     }
+    Err(Error::Other(match settings.token_disabled {
+        true => "HF_HUB_DISABLE_IMPLICIT_TOKEN is set, so no token is used, and publishing needs one: unset it and run again"
+            .to_owned(),
+        false => format!(
+            "there is no token, and publishing needs one: make one with write access at {}/settings/tokens, then set HF_TOKEN or \
+             run `hf auth login`",
+            settings.public_endpoint()
+        ),
+    }))
 }
 
 /// A refusal by the Hub itself means that the token may not write.
@@ -173,36 +179,35 @@ struct Mode {
     upload_mode: String,
 }
 
-/// Asks which files the Hub wants as large ones. Files that are too large for a commit always are.
-fn are_large(client: &Client, target: &PublishTarget<'_>, files: &[&LocalFile]) -> Result<Vec<bool>, Error> {
-    let mut url = target.api(client, "preupload");
-    if target.pull_request {
-        url.push_str("?create_pr=1");
-    }
-    let mut large = Vec::with_capacity(files.len());
+/// Asks which files the Hub wants as large ones, and which as small ones. Files that are too large for a commit always are large.
+fn by_mode<'f>(
+    client: &Client,
+    target: &PublishTarget<'_>,
+    files: Vec<&'f LocalFile>,
+) -> Result<(Vec<&'f LocalFile>, Vec<&'f LocalFile>), Error> {
+    let url = target.api(client, "preupload");
+    let (mut large, mut inline) = (Vec::new(), Vec::new());
     for files in files.chunks(ASKED_AT_ONCE) {
         let mut asked = Vec::with_capacity(files.len());
         for file in files {
             asked.push(json!({ "path": file.path, "size": file.size, "sample": file.sample()? }));
         }
         let body = json!({ "files": asked }).to_string();
-        let text =
-            client.post(&url, &[("Content-Type", "application/json")], body.as_bytes(), target.about(""))?;
+        let text = client.patiently(|| client.post(&url, &JSON, body.as_bytes(), target.about("")))?;
         let modes: Modes = client.json(&url, &text)?;
-        for file in files {
+        for &file in files {
             let mode = modes.files.iter().find(|mode| mode.path == file.path);
-            large.push(match mode.map(|mode| mode.upload_mode.as_str()) {
-                _ if file.size > LARGEST_INLINE => true,
+            match mode.map(|mode| mode.upload_mode.as_str()) {
+                _ if file.size > LARGEST_INLINE => large.push(file),
                 // A storage of chunks has no place for a file without any.
-                _ if file.size == 0 => false,
-                Some("lfs") => true,
-                Some("regular") => false,
+                _ if file.size == 0 => inline.push(file),
+                Some("lfs") => large.push(file),
+                Some("regular") => inline.push(file),
                 other => {
-                    let what = format!("preupload of {}: {other:?}", file.path);
-                    return Err(Error::protocol(&url, &what));
+                    return Err(Error::protocol(&url, &format!("preupload of {}: {other:?}", file.path)));
                 }
-            });
+            }
         }
     }
-    Ok(large)
+    Ok((large, inline))
 }

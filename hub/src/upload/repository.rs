@@ -1,49 +1,19 @@
 //! What a repository holds at a commit, and a new repository.
 
-use hf_hub::RepoTypeModel;
 use serde::Deserialize;
+use serde_json::json;
 use text::names;
 
-use super::PublishTarget;
+use super::{JSON, PublishTarget};
 use crate::answer::quoted;
 use crate::client::{About, Client, origin};
 use crate::digest::RemoteDigest;
 use crate::error::Error;
-use crate::library;
-use crate::snapshot::{MAX_FILES, RepositoryId, escape};
+use crate::retry::Failure;
+use crate::snapshot::{MAX_FILES, RepositoryId};
 
 /// Most pages of a listing. The Hub puts a thousand files on one.
 const MAX_PAGES: usize = 10_000;
-
-/// The head of a branch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// The commit.
-    pub commit: String,
-    /// Whether the repository is visible to its owner only.
-    pub private: bool,
-}
-
-impl Head {
-    /// Asks for the head of a branch.
-    ///
-    /// # Errors
-    /// If there is no such repository or branch, or the Hub does not answer.
-    pub fn read(client: &Client, id: &RepositoryId, revision: &str) -> Result<Self, Error> {
-        let about = About { id: id.as_str(), revision, file: "" };
-        let (owner, name) = id.parts();
-        let info = library::ask(client, about, |library| async move {
-            library.model(owner, name).info().revision(revision).send().await
-        })?;
-        match info.sha.filter(|sha| names::is_commit(sha)) {
-            Some(commit) => Ok(Head { commit, private: info.private == Some(true) }),
-            None => {
-                let what = format!("the sha of {revision} of {id} is not a commit");
-                Err(Error::protocol(&client.settings().endpoint, &what))
-            }
-        }
-    }
-}
 
 /// A file of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,11 +43,9 @@ struct Large {
 
 /// Asks for all files of a branch or commit, page after page.
 pub(super) fn entries(client: &Client, id: &RepositoryId, revision: &str) -> Result<Vec<RemoteEntry>, Error> {
-    let endpoint = &client.settings().endpoint;
     let about = About { id: id.as_str(), revision, file: "" };
-    let odd = |what: String| Error::protocol(endpoint, &what);
-    let revision = escape(revision).replace('/', "%2F");
-    let mut next = Some(format!("{endpoint}/api/models/{id}/tree/{revision}?recursive=true&expand=false"));
+    let odd = |what: String| Error::protocol(&client.settings().endpoint, &what);
+    let mut next = Some(client.api(id, "tree", revision) + "?recursive=true&expand=false");
     let mut entries = Vec::new();
     let mut pages = 0;
     while let Some(url) = next {
@@ -107,12 +75,24 @@ pub(super) fn entries(client: &Client, id: &RepositoryId, revision: &str) -> Res
 
 /// Makes the repository. If somebody else made it in the meantime, that is fine.
 pub(super) fn create(client: &Client, target: &PublishTarget<'_>) -> Result<(), Error> {
-    let made = library::ask(client, target.about(""), |library| async move {
-        let create = library.create_repository().repo_id(target.id.as_str()).repo_type(RepoTypeModel);
-        create.private(target.private).send().await.map(drop)
+    let url = format!("{}/api/repos/create", client.settings().endpoint);
+    let (owner, name) = target.id.as_str().split_once('/').unwrap_or_default();
+    let body = json!({ "type": "model", "organization": owner, "name": name, "private": target.private });
+    let body = body.to_string();
+    let made = client.patiently(|| {
+        let made = client.post(&url, &JSON, body.as_bytes(), target.about(""));
+        made.map_err(|failure| Failure { passes: failure.passes || is_busy(&failure.error), ..failure })
     });
     match made {
         Err(Error::Refused { status: 409, .. }) => Ok(()),
-        made => made,
+        made => made.map(drop),
+    }
+}
+
+/// Whether the Hub makes another repository of the user, which it does one at a time.
+fn is_busy(error: &Error) -> bool {
+    match error {
+        Error::Refused { status: 409, message, .. } => message.contains("in progress"),
+        _ => false,
     }
 }

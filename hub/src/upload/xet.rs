@@ -1,7 +1,6 @@
 //! Large files on their way to the storage.
 //!
-//! This uses Xet directly: hf-hub 1.0.0 reads each file once more for its digest, opens its session with whatever the variables
-//! `HF_XET_*` say, and puts files into the commit when the Hub offers no Xet.
+//! Files that the storage holds are left out, the others go through Xet's own client.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,8 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use xet::error::XetError;
 use xet::xet_session::{
-    DeduplicationMetrics, Sha256Policy, XetCommitReport, XetConfig, XetSession, XetSessionBuilder,
-    XetUploadCommit,
+    DeduplicationMetrics, Sha256Policy, XetConfig, XetSession, XetSessionBuilder, XetUploadCommit,
 };
 
 use super::local::LocalFile;
@@ -89,7 +87,8 @@ fn ask(client: &Client, target: &PublishTarget<'_>, files: &[&LocalFile]) -> Res
         "ref": { "name": target.revision },
         "objects": objects,
     });
-    let text = client.post(&url, &HEADERS, body.to_string().as_bytes(), target.about(""))?;
+    let body = body.to_string();
+    let text = client.patiently(|| client.post(&url, &HEADERS, body.as_bytes(), target.about("")))?;
     let batch: Batch = client.json(&url, &text)?;
     let mut lacking = HashSet::new();
     for file in files {
@@ -128,125 +127,98 @@ pub(super) fn send(
     progress: &dyn Progress,
     published: &mut Published,
 ) -> Result<(), Error> {
-    let mut url = target.api(client, "xet-write-token");
-    if target.pull_request {
-        url.push_str("?create_pr=1");
-    }
+    let url = target.api(client, "xet-write-token");
     let access: Access = match client.get_page(&url, target.about("")) {
         Ok((access, _)) => access,
         Err(Error::Refused { status: 404, .. }) => return Err(no_xet(client, files[0])),
         Err(error) => return Err(error),
     };
-    let storage = host(&access.cas_url);
-    let sending = Sending { client, storage, files, progress };
-    for metrics in sending.run(&url, &access)? {
-        published.known_bytes += metrics.deduped_bytes;
-        published.transferred_bytes += metrics.total_bytes_uploaded;
+    let session = session(client)?;
+    let work = async {
+        // A file finds the chunks of those before it, not of those beside it: the bundles of a release share their weights.
+        for file in files {
+            let builder = session.new_upload_commit()?.with_endpoint(access.cas_url.clone());
+            let builder = builder.with_token_info(access.access_token.clone(), access.exp);
+            let headers = client.token_header().into_iter().collect();
+            let commit = builder.with_token_refresh_url(&url, headers).build().await?;
+            let Some(metrics) = upload(&commit, file, progress).await? else {
+                return Ok(Some(file.changed()));
+            };
+            published.known_bytes += metrics.deduped_bytes;
+            published.transferred_bytes += metrics.total_bytes_uploaded;
+        }
+        Ok::<_, XetError>(None)
+    };
+    let ended = client.waiter.run(work).inspect_err(|_| {
+        // What runs on is nothing that a user waits for.
+        let _ = session.abort();
+    })?;
+    if let Some(error) = ended.map_err(|error| storage_error(host(&access.cas_url), &error))? {
+        return Err(error);
     }
     published.sent = files.len();
     published.sent_bytes = files.iter().map(|file| file.size).sum();
     Ok(())
 }
 
-struct Sending<'a> {
-    client: &'a Client,
-    storage: String,
-    files: &'a [&'a LocalFile],
-    progress: &'a dyn Progress,
+/// A session of Xet, which takes nothing from variables, sends no statistics and writes no log.
+fn session(client: &Client) -> Result<XetSession, Error> {
+    let handle = client.waiter.handle().map_err(|error| Error::no_client(&error.to_string()))?;
+    let settings = client.settings();
+    let builder = XetSessionBuilder::new_with_config(config(settings)).with_cache_dir(&settings.xet_cache);
+    let built = builder.with_tokio_handle(handle.clone()).build();
+    built.map_err(|error| Error::no_client(&error.to_string()))
 }
 
-impl Sending<'_> {
-    fn run(&self, refresh: &str, access: &Access) -> Result<Vec<DeduplicationMetrics>, Error> {
-        let waiter = &self.client.waiter;
-        let session = self.session()?;
-        let work = async {
-            let mut metrics = Vec::with_capacity(self.files.len());
-            // A file finds the chunks of those before it, not of those beside it: the bundles of a release share their weights.
-            for file in self.files {
-                let builder = session.new_upload_commit()?.with_endpoint(access.cas_url.clone());
-                let builder = builder.with_token_info(access.access_token.clone(), access.exp);
-                let headers = self.client.token_header().into_iter().collect();
-                let commit = builder.with_token_refresh_url(refresh, headers).build().await?;
-                match self.upload(commit, file).await? {
-                    Ok(report) => metrics.push(report.dedup_metrics),
-                    Err(error) => return Ok(Err(error)),
-                }
-            }
-            Ok(Ok(metrics))
-        };
-        let ended = waiter.run(None, work);
-        if ended.is_err() {
-            // What runs on is nothing that a user waits for.
-            let _ = session.abort();
+/// Hands a file over, and reports until all of it is there; nothing if other bytes arrived than were announced.
+async fn upload(
+    commit: &XetUploadCommit,
+    file: &LocalFile,
+    progress: &dyn Progress,
+) -> Result<Option<DeduplicationMetrics>, XetError> {
+    progress.begin(&file.path);
+    let task = commit.upload_from_path(file.source.clone(), Sha256Policy::Compute).await?.task_id();
+    let mut reported = 0;
+    let mut report = |reached: u64| {
+        if let Some(more @ 1..) = reached.checked_sub(reported) {
+            progress.advance(more);
+            reported = reached;
         }
-        match ended {
-            Ok(Ok(result)) => result,
-            Ok(Err(error)) => Err(self.error(&error)),
-            Err(_) => Err(Error::Cancelled),
+    };
+    let finished = commit.commit();
+    tokio::pin!(finished);
+    let done = loop {
+        match tokio::time::timeout(STEP, &mut finished).await {
+            Ok(done) => break done?,
+            Err(_) => report(commit.progress().total_bytes_completed),
         }
-    }
+    };
+    report(file.size);
+    let sent = done.uploads.get(&task).map(|sent| &sent.xet_info);
+    let is_whole =
+        sent.is_some_and(|sent| sent.sha256() == Some(file.sha256()) && sent.file_size() == Some(file.size));
+    Ok(is_whole.then_some(done.dedup_metrics))
+}
 
-    /// A session of Xet, which takes nothing from variables, sends no statistics and writes no log.
-    fn session(&self) -> Result<XetSession, Error> {
-        let no = |reason: String| Error::NoClient { reason: quoted(&reason) };
-        let handle = self.client.waiter.handle().map_err(|error| no(error.to_string()))?;
-        let settings = self.client.settings();
-        let builder =
-            XetSessionBuilder::new_with_config(config(settings)).with_cache_dir(&settings.xet_cache);
-        builder.with_tokio_handle(handle.clone()).build().map_err(|error| no(error.to_string()))
-    }
-
-    /// Hands a file over, and reports until all of it is there.
-    async fn upload(
-        &self,
-        commit: XetUploadCommit,
-        file: &LocalFile,
-    ) -> Result<Result<XetCommitReport, Error>, XetError> {
-        self.progress.begin(&file.path);
-        let task = commit.upload_from_path(file.source.clone(), Sha256Policy::Compute).await?.task_id();
-        let mut reported = 0;
-        let mut report = |reached: u64| {
-            if let Some(more @ 1..) = reached.checked_sub(reported) {
-                self.progress.advance(more);
-                reported = reached;
-            }
-        };
-        let finished = commit.commit();
-        tokio::pin!(finished);
-        let done = loop {
-            match tokio::time::timeout(STEP, &mut finished).await {
-                Ok(done) => break done?,
-                Err(_) => report(commit.progress().total_bytes_completed),
-            }
-        };
-        report(file.size);
-        let sent = done.uploads.get(&task).map(|sent| &sent.xet_info);
-        let is_whole = sent
-            .is_some_and(|sent| sent.sha256() == Some(file.sha256()) && sent.file_size() == Some(file.size));
-        Ok(if is_whole { Ok(done) } else { Err(file.changed()) })
-    }
-
-    /// Xet's errors in words of this client: its own quote addresses that are signed.
-    fn error(&self, error: &XetError) -> Error {
-        let host = self.storage.clone();
-        let reason = match error {
-            XetError::UserCancelled(_) | XetError::KeyboardInterrupt | XetError::Cancelled(_) => {
-                return Error::Cancelled;
-            }
-            XetError::RateLimited(_) => {
-                return Error::RateLimited { host, retry_after: None, has_token: true };
-            }
-            XetError::Network(_) => "the connection keeps breaking",
-            XetError::ServerError(_) => "it has problems",
-            XetError::Timeout(_) => "it does not answer in time",
-            XetError::Authentication(_) => "it refuses the access that the Hub gave",
-            XetError::NotFound(_) => "it does not find what it was sent",
-            XetError::DataIntegrity(_) => "its answer is damaged",
-            XetError::Io(_) => "a file here cannot be read, or the cache cannot be written",
-            _ => "Xet ended with an error of its own",
-        };
-        Error::Storage { host, reason: reason.to_owned() }
-    }
+/// Xet's errors in words of this client: its own quote addresses that are signed.
+fn storage_error(host: String, error: &XetError) -> Error {
+    let reason = match error {
+        XetError::UserCancelled(_) | XetError::KeyboardInterrupt | XetError::Cancelled(_) => {
+            return Error::Cancelled;
+        }
+        XetError::RateLimited(_) => {
+            return Error::RateLimited { host, retry_after: None, has_token: true };
+        }
+        XetError::Network(_) => "the connection keeps breaking",
+        XetError::ServerError(_) => "it has problems",
+        XetError::Timeout(_) => "it does not answer in time",
+        XetError::Authentication(_) => "it refuses the access that the Hub gave",
+        XetError::NotFound(_) => "it does not find what it was sent",
+        XetError::DataIntegrity(_) => "its answer is damaged",
+        XetError::Io(_) => "a file here cannot be read, or the cache cannot be written",
+        _ => "Xet ended with an error of its own",
+    };
+    Error::Storage { host, reason: reason.to_owned() }
 }
 
 /// Xet's own defaults, not those of variables, within this client's bounds.

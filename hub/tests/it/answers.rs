@@ -1,6 +1,7 @@
 //! What a server may say: it is checked where it arrives, cut to a line where it is quoted, and never shows the token.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fixtures::hub::upload::Uploads;
@@ -125,8 +126,13 @@ fn listings_are_bounded_and_their_names_are_paths() {
     let many = info(COMMIT, &vec!["x".to_owned(); 100_001]);
     let hub = odd("/revision/", move |_| Response::json(&many));
     assert!(words(resolve(&hub)).contains("it lists 100001 files"));
-    let hub = odd("/revision/", |_| Response::new(200, vec![b' '; (16 << 20) + 1]));
+    let endless = |_: &HttpRequest| Response::new(200, vec![b' '; (16 << 20) + 1]);
+    let hub = odd("/revision/", endless);
     assert!(words(resolve(&hub)).contains("more than 16777216 bytes"));
+    assert!(words(publish_one(&hub, false)).contains("more than 16777216 bytes"));
+    let hub = odd("/repos/create", endless);
+    hub.shared().state().repositories.clear();
+    assert!(words(publish_one(&hub, false)).contains("more than 16777216 bytes"));
     let hub = odd("/revision/", |_| Response::json(&json!({ "sha": ["y".repeat(100_000), TOKEN] })));
     words(resolve(&hub));
 
@@ -216,11 +222,33 @@ fn redirects_ranges_and_sizes_are_checked() {
             odd("/repos/", move |_| Response::new(206, vec![7; 3_000_000]).with("Content-Range", range));
         assert!(words(read(&hub, "a.safetensors")).contains("the range that was asked for"), "{range}");
     }
+    // The length may be left out.
+    let whole =
+        |_: &HttpRequest| Response::new(206, vec![7; 3_000_000]).with("Content-Range", "bytes 0-2999999/*");
+    assert_eq!(read(&odd("/repos/", whole), "a.safetensors").unwrap().len(), 3_000_000);
     // Shorter than it says, longer than asked for, and other bytes.
     let hub = odd("/repos/", |_| {
         Response::new(206, vec![8; 4_000_000]).with("Content-Range", "bytes 0-3999999/3000000")
     });
     assert!(words(read(&hub, "a.safetensors")).contains("arrived damaged"));
+}
+
+#[test]
+fn a_repository_is_made_once_the_hub_has_time() {
+    for (message, made) in [("Creation in progress", true), ("You already created this model repo", false)] {
+        let asked = AtomicU32::new(0);
+        let hub = Hub::start().unwrap();
+        hub.add_account(TOKEN, Account::new("ada"));
+        hub.add_routes(Odd(move |request: &HttpRequest| {
+            let refuses = request.path.contains("/repos/create") && asked.fetch_add(1, Ordering::SeqCst) < 2;
+            refuses.then(|| Response::error(409, None, message))
+        }));
+        hub.add_routes(Uploads::new());
+        // One that exists already is looked for, and is not there.
+        assert_eq!(publish_one(&hub, false).is_ok(), made, "{message}");
+        let asked = hub.log().iter().filter(|entry| entry.path.contains("/repos/create")).count();
+        assert_eq!(asked, if made { 3 } else { 1 }, "{message}");
+    }
 }
 
 #[test]

@@ -240,3 +240,19 @@ fn a_trickle_is_cut_and_tried_again() {
     });
     assert!(bytes.iter().all(|byte| *byte == 7));
 }
+
+#[test]
+fn an_answer_that_takes_too_long_is_asked_for_again() {
+    let hub = hub();
+    hub.set_faults(Some(Faults::new(1, 1, &[Fault::Silent])));
+    let moment = Duration::from_millis(50);
+    let limits = Limits { connect: moment, answer: moment, ..PATIENT };
+    let policy = Policy { attempts: 3, first_pause: moment, ..Policy::default() };
+    let settings = Settings { limits, policy, ..settings(&hub.endpoint(), Path::new("/nowhere")) };
+    let error = Snapshot::resolve(&Client::new(settings).unwrap(), &id(), "main").unwrap_err();
+    assert!(
+        matches!(&error, Error::Broken { reason, .. } if reason == "it does not answer in time"),
+        "{error}"
+    );
+    hub.wait_held(3);
+}

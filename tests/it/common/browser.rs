@@ -140,6 +140,7 @@ fn capabilities(profile: &Path) -> Value {
 
 /// The driver is on this machine, and may take its time.
 fn client() -> reqwest::blocking::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::blocking::Client::builder().no_proxy().timeout(None).build().unwrap()
 }
 

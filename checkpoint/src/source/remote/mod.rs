@@ -114,7 +114,7 @@ impl HubSource {
     /// Fetches all files with weights once, without keeping them, and compares them with the digests that the Hub states.
     ///
     /// # Errors
-    /// [`hub::Error::Unverified`], or as those of reading.
+    /// If a file differs, or as those of reading.
     pub fn verify(&mut self, progress: &dyn Progress) -> Result<(), SourceError> {
         let files: Vec<String> = self.shards.keys().map(ToString::to_string).collect();
         download::verify(&self.client, &self.snapshot, &files, None, progress)?;

@@ -47,11 +47,18 @@ pub fn open_repository(
     let remembered = || cache.commit_of(repository.revision).and_then(|commit| cached(&cache, &commit));
     if settings.offline {
         if repository.verify {
-            return Err(Error::VerifyOffline.into());
+            let text = "HF_HUB_OFFLINE is set, and --verify asks the Hub for digests: unset it, or leave out --verify";
+            return Err(Error::Other(text.to_owned()).into());
         }
-        let (revision, cache) = (repository.revision.to_owned(), settings.cache.clone());
-        let found: Option<Box<dyn Source>> = remembered().map(|source| Box::new(source) as Box<dyn Source>);
-        return found.ok_or_else(|| Error::Offline { id: id.to_string(), revision, cache }.into());
+        let Some(source) = remembered() else {
+            let (revision, cache) = (repository.revision, settings.cache.display());
+            return Err(Error::Other(format!(
+                "HF_HUB_OFFLINE is set, and {cache} does not hold all of {id} at {revision:?}: unset it, or download the \
+                 repository once with --download while online"
+            ))
+            .into());
+        };
+        return Ok(Box::new(source));
     }
     let client = Arc::new(Client::new(settings)?);
     let snapshot = match Snapshot::resolve(&client, &id, repository.revision) {
