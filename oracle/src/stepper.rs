@@ -3,12 +3,12 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use aimodel::{Dim, Element, OpId};
+use aimodel::{Dim, Element};
 use progress::Progress;
 use rayon::prelude::*;
 
 use crate::feeding::{Feeding, chunk_lengths, chunks, fixed_lengths};
-use crate::interpreter::{InterpretError, Outputs, Port, Rounding, Session, Tensor};
+use crate::interpreter::{InterpretError, Observer, Outputs, Port, Rounding, Session, Tensor};
 use crate::tables::{TableError, Tables};
 
 /// Why a token cannot be fed.
@@ -245,11 +245,7 @@ impl Stepper {
     ///
     /// # Errors
     /// As [`Stepper::feed`].
-    pub fn feed_observed(
-        &mut self,
-        token: u32,
-        observer: &mut dyn FnMut(OpId, usize, &Tensor),
-    ) -> Result<Vec<f32>, StepError> {
+    pub fn feed_observed(&mut self, token: u32, observer: Observer<'_>) -> Result<Vec<f32>, StepError> {
         Ok(self.feed_chunk_observed(&[token], observer)?.logits(0)?)
     }
 
@@ -283,11 +279,7 @@ impl Stepper {
         Ok(outputs.par_iter().map(|outputs| outputs.logits(0)).collect::<Result<_, _>>()?)
     }
 
-    fn feed_chunk_observed(
-        &mut self,
-        tokens: &[u32],
-        observer: &mut dyn FnMut(OpId, usize, &Tensor),
-    ) -> Result<Outputs, StepError> {
+    fn feed_chunk_observed(&mut self, tokens: &[u32], observer: Observer<'_>) -> Result<Outputs, StepError> {
         let inputs = self.inputs(tokens)?;
         let outputs = self.session.step_observed(&inputs, observer)?;
         self.positions += tokens.len();

@@ -21,7 +21,7 @@ use super::value::Value;
 const FIRST_POSITIONS: usize = 256;
 
 /// Called with every tensor that a step computes: the op, its position among the steps, and the tensor.
-pub type Observer<'o> = &'o mut dyn FnMut(OpId, usize, &Tensor);
+pub type Observer<'o> = &'o mut (dyn FnMut(OpId, usize, &Tensor) + Send);
 
 /// Outputs of one step by name.
 #[derive(Clone, Debug)]
@@ -283,9 +283,12 @@ impl Session {
         observer: Observer<'_>,
     ) -> Result<Outputs, InterpretError> {
         let program = Arc::clone(&self.program);
-        let mut values = self.begin(&program.constants, function, inputs)?;
-        function.steps.iter().try_for_each(|step| self.advance(step, &mut values, observer))?;
-        values.outputs(function)
+        // On a thread of the pool, so that a product need not wake one and wait for it.
+        rayon::scope(|_| {
+            let mut values = self.begin(&program.constants, function, inputs)?;
+            function.steps.iter().try_for_each(|step| self.advance(step, &mut values, observer))?;
+            values.outputs(function)
+        })
     }
 
     /// The values of a function before its first step.

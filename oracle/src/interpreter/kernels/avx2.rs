@@ -138,12 +138,10 @@ fn multiply_one_token<W: Weights>(weights: W, first: usize, x: &Activations, out
     }
 }
 
-/// One four of each block of `PAIRS` pairs of rows.
-type Part = [[[[f32; 4]; 2]; PAIRS]; WIDTH];
-
-/// Decoded weights of `ROWS` rows.
+/// Decoded weights: four of a block, of `PAIRS` pairs of rows.
+#[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Tile([[Part; PARTS]; FOURS]);
+struct Decoded([[[f32; 4]; 2]; PAIRS]);
 
 /// Sums of `PAIRS` pairs of rows and `TOKENS` tokens, for one of the fours.
 type Sums = [[__m256; PAIRS]; TOKENS];
@@ -152,7 +150,7 @@ type Sums = [[__m256; PAIRS]; TOKENS];
 fn multiply_tokens<W: Weights>(weights: W, first: usize, x: &Activations, out: &mut [&mut [f32]]) {
     let (tokens, height) = (x.tokens, out.first().map_or(0, |out| out.len()));
     let groups = tokens.div_ceil(TOKENS);
-    let mut tile = Box::new(Tile([[[[[[0.0; 4]; 2]; PAIRS]; WIDTH]; PARTS]; FOURS]));
+    let mut tile = vec![Decoded([[[0.0; 4]; 2]; PAIRS]); x.blocks.min(WIDTH) * PARTS * FOURS];
     let none = [[[_mm256_setzero_ps(); PAIRS]; TOKENS]; PARTS];
     let mut sums = vec![none; groups * FOURS];
     for above in (0..height).step_by(ROWS) {
@@ -160,13 +158,14 @@ fn multiply_tokens<W: Weights>(weights: W, first: usize, x: &Activations, out: &
         sums.fill(none);
         for from in (0..x.blocks).step_by(WIDTH) {
             let width = (x.blocks - from).min(WIDTH);
+            let tile = &mut tile[..width * PARTS * FOURS];
             for part in 0..rows.div_ceil(2 * PAIRS) {
                 let row = part * 2 * PAIRS;
-                decode_part(weights, [first + above + row, rows - row], [from, width], part, &mut tile);
+                decode_part(weights, [first + above + row, rows - row], from, part, tile);
             }
             let x = &x.fours()[from * tokens * FOURS..][..width * tokens * FOURS];
             let fours = x.chunks_exact(width * tokens).zip(sums.chunks_exact_mut(groups));
-            for (weights, (x, sums)) in tile.0.iter().zip(fours) {
+            for (weights, (x, sums)) in tile.chunks_exact(width * PARTS).zip(fours) {
                 for (x, sums) in x.chunks(width * TOKENS).zip(sums) {
                     let add = match x.len() / width {
                         1 => add_products::<1>,
@@ -176,7 +175,7 @@ fn multiply_tokens<W: Weights>(weights: W, first: usize, x: &Activations, out: &
                         5 => add_products::<5>,
                         _ => add_products::<TOKENS>,
                     };
-                    add(weights, width, x, sums);
+                    add(weights, x, sums);
                 }
             }
         }
@@ -191,18 +190,21 @@ fn multiply_tokens<W: Weights>(weights: W, first: usize, x: &Activations, out: &
     }
 }
 
-/// Decodes blocks of some rows into a part of a tile. Rows and blocks are given by the first one and their number; instead of rows
-/// beyond the last one, that one is decoded again.
+/// Decodes blocks of some rows into a part of a tile, `[FOURS, PARTS, blocks]`. Rows are given by the first one and their number;
+/// instead of rows beyond the last one, that one is decoded again.
 ///
 /// All rows of a block are decoded before the next block, as a cache line of the tile has weights of all of them.
 #[target_feature(enable = "avx2,f16c")]
 fn decode_part<W: Weights>(
     weights: W,
     [row, rows]: [usize; 2],
-    [from, width]: [usize; 2],
+    from: usize,
     part: usize,
-    tile: &mut Tile,
+    tile: &mut [Decoded],
 ) {
+    assert!(part < PARTS);
+    let stride = tile.len() / FOURS;
+    let width = stride / PARTS;
     let mut rows: [_; 2 * PAIRS] = std::array::from_fn(|at| weights.blocks(row + at.min(rows - 1), from));
     for block in 0..width {
         for (at, blocks) in rows.iter_mut().enumerate() {
@@ -215,27 +217,23 @@ fn decode_part<W: Weights>(
                     _mm256_extractf128_ps::<1>(quarters[quarter]),
                 );
                 for (four, half) in [(2 * quarter, low), (2 * quarter + 1, high)] {
-                    let target = &mut tile.0[four][part][block][at / 2][at % 2];
+                    // SAFETY: the place is within the tile, as each of its three parts is below its number.
+                    let target = unsafe { tile.get_unchecked_mut(four * stride + part * width + block) };
                     // SAFETY: the target has room for four numbers.
-                    unsafe { _mm_storeu_ps(target.as_mut_ptr(), half) };
+                    unsafe { _mm_storeu_ps(target.0[at / 2][at % 2].as_mut_ptr(), half) };
                 }
             }
         }
     }
 }
 
-/// Adds the products of decoded weights and the activations of `T` tokens, `[width, T]`, to the tokens' sums.
+/// Adds the products of decoded weights, `[PARTS, width]`, and the activations of `T` tokens, `[width, T]`, to the tokens' sums.
 #[target_feature(enable = "avx2,f16c")]
-fn add_products<const T: usize>(
-    parts: &[Part; PARTS],
-    width: usize,
-    x: &[[f32; 4]],
-    sums: &mut [Sums; PARTS],
-) {
+fn add_products<const T: usize>(weights: &[Decoded], x: &[[f32; 4]], sums: &mut [Sums; PARTS]) {
     let (x, _) = x.as_chunks::<T>();
-    for (weights, sums) in parts.iter().zip(sums) {
+    for (weights, sums) in weights.chunks_exact(x.len()).zip(sums) {
         let mut sum: [[__m256; PAIRS]; T] = std::array::from_fn(|token| sums[token]);
-        for (weights, x) in weights[..width].iter().zip(x) {
+        for (Decoded(weights), x) in weights.iter().zip(x) {
             let weights = [pair(&weights[0]), pair(&weights[1])];
             for token in 0..T {
                 let x = twice(&x[token]);
