@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use hub::upload::{self, Comparison, LocalFile, PublishTarget, Published};
 use hub::{Client, Settings};
 use packer::TOOL;
-use packer::check::{self, Options};
+use packer::check::{self, CheckError, Options};
 use packer::manifest::{self, Manifest};
 use packer::template::Renderer;
 use progress::Progress;
@@ -65,9 +65,14 @@ impl Checked {
     /// If it is not one, has defects, or cannot be read.
     pub fn new(folder: &Path, render: Renderer<'_>) -> anyhow::Result<Self> {
         refuse_archive(folder)?;
-        let report = check::check(folder, &Options::new(render))?;
+        let no_release =
+            || anyhow!("{} is not a release tree: make one with `coreai-bundle release`", folder.display());
+        let report = check::check(folder, &Options::new(render)).map_err(|error| match error {
+            CheckError::Unrecognized { .. } => no_release(),
+            other => other.into(),
+        })?;
         if report.target != packer::contents::FolderKind::Release {
-            bail!("{} is not a release tree: make one with `coreai-bundle release`", folder.display());
+            return Err(no_release());
         }
         if report.has_defects() {
             let (shown, defects) = (folder.display(), defects_in_words(&report));

@@ -152,7 +152,7 @@ fn mistakes_in_recipes_name_the_line_and_the_nearest_key() {
         (RECIPE.replace("\"tbl\"", "\"provider\""), "two bundles are provider", "give one of them a name"),
         (RECIPE.replace("license-id = \"apache-2.0\"", ""), "needs release.license-id", ""),
         (RECIPE.replace("words.txt", "absent.txt"), "absent.txt", "cannot read"),
-        (RECIPE.replace("max-context = 512", "max-context = 0"), "expected a whole number above 0", "line "),
+        (RECIPE.replace("limit = 8", "limit = 0"), "expected a whole number above 0", "line "),
         (RECIPE.replace("max-context = 512", "max-context = 500"), "--max-context 500", "give 256, 512"),
         (
             format!("{RECIPE}\n[ahead-of-time]\narchitectures = [\"h99z\"]"),

@@ -442,6 +442,7 @@ fn the_command_publishes_a_release_and_never_shows_the_token() {
         text.trim_end().to_owned()
     };
     let target = ["release", "--repo-id", ID];
+    fs::create_dir(scene.dir.path("nothing")).unwrap();
     for (arguments, token, expected) in [
         (
             &target[..],
@@ -481,6 +482,11 @@ fn the_command_publishes_a_release_and_never_shows_the_token() {
             &["out/gemma4_e4b_qat_gather_raw", "--repo-id", ID],
             Some(TOKEN),
             "error: out/gemma4_e4b_qat_gather_raw is not a release tree: make one with `coreai-bundle release`",
+        ),
+        (
+            &["nothing", "--repo-id", ID],
+            Some(TOKEN),
+            "error: nothing is not a release tree: make one with `coreai-bundle release`",
         ),
         (
             &["release", "--repo-id", "tiny"],

@@ -150,7 +150,7 @@ type Sums = [[__m256; PAIRS]; TOKENS];
 fn multiply_tokens<W: Weights>(weights: W, first: usize, x: &Activations, out: &mut [&mut [f32]]) {
     let (tokens, height) = (x.tokens, out.first().map_or(0, |out| out.len()));
     let groups = tokens.div_ceil(TOKENS);
-    let mut tile = vec![Decoded([[[0.0; 4]; 2]; PAIRS]); x.blocks.min(WIDTH) * PARTS * FOURS];
+    let mut tile = vec![Decoded([[[0.0; 4]; 2]; PAIRS]); stride(x.blocks.min(WIDTH)) * FOURS];
     let none = [[[_mm256_setzero_ps(); PAIRS]; TOKENS]; PARTS];
     let mut sums = vec![none; groups * FOURS];
     for above in (0..height).step_by(ROWS) {
@@ -158,14 +158,14 @@ fn multiply_tokens<W: Weights>(weights: W, first: usize, x: &Activations, out: &
         sums.fill(none);
         for from in (0..x.blocks).step_by(WIDTH) {
             let width = (x.blocks - from).min(WIDTH);
-            let tile = &mut tile[..width * PARTS * FOURS];
+            let tile = &mut tile[..stride(width) * FOURS];
             for part in 0..rows.div_ceil(2 * PAIRS) {
                 let row = part * 2 * PAIRS;
-                decode_part(weights, [first + above + row, rows - row], from, part, tile);
+                decode_part(weights, [first + above + row, rows - row], [from, width], part, tile);
             }
             let x = &x.fours()[from * tokens * FOURS..][..width * tokens * FOURS];
             let fours = x.chunks_exact(width * tokens).zip(sums.chunks_exact_mut(groups));
-            for (weights, (x, sums)) in tile.chunks_exact(width * PARTS).zip(fours) {
+            for (weights, (x, sums)) in tile.chunks_exact(stride(width)).zip(fours) {
                 for (x, sums) in x.chunks(width * TOKENS).zip(sums) {
                     let add = match x.len() / width {
                         1 => add_products::<1>,
@@ -190,32 +190,34 @@ fn multiply_tokens<W: Weights>(weights: W, first: usize, x: &Activations, out: &
     }
 }
 
-/// Decodes blocks of some rows into a part of a tile, `[FOURS, PARTS, blocks]`. Rows are given by the first one and their number;
-/// instead of rows beyond the last one, that one is decoded again.
+/// From one of the fours to the next in a tile of `width` blocks: one more than needed, as fours that are a power of two apart would
+/// push each other out of the cache.
+fn stride(width: usize) -> usize {
+    width * PARTS + 1
+}
+
+/// Decodes blocks of some rows into a part of a tile, `[FOURS, PARTS, width]`. Rows and blocks are given by the first one and their
+/// number; instead of rows beyond the last one, that one is decoded again.
 ///
 /// All rows of a block are decoded before the next block, as a cache line of the tile has weights of all of them.
 #[target_feature(enable = "avx2,f16c")]
 fn decode_part<W: Weights>(
     weights: W,
     [row, rows]: [usize; 2],
-    from: usize,
+    [from, width]: [usize; 2],
     part: usize,
     tile: &mut [Decoded],
 ) {
-    assert!(part < PARTS);
-    let stride = tile.len() / FOURS;
-    let width = stride / PARTS;
+    let stride = stride(width);
+    assert!(part < PARTS && tile.len() == stride * FOURS);
     let mut rows: [_; 2 * PAIRS] = std::array::from_fn(|at| weights.blocks(row + at.min(rows - 1), from));
     for block in 0..width {
         for (at, blocks) in rows.iter_mut().enumerate() {
             let Some(weights) = blocks.next() else { return };
             // SAFETY: the features are those of this function.
             let quarters = unsafe { W::decode(weights) };
-            for quarter in 0..QUARTERS {
-                let (low, high) = (
-                    _mm256_castps256_ps128(quarters[quarter]),
-                    _mm256_extractf128_ps::<1>(quarters[quarter]),
-                );
+            for (quarter, eight) in quarters.into_iter().enumerate() {
+                let (low, high) = (_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
                 for (four, half) in [(2 * quarter, low), (2 * quarter + 1, high)] {
                     // SAFETY: the place is within the tile, as each of its three parts is below its number.
                     let target = unsafe { tile.get_unchecked_mut(four * stride + part * width + block) };
