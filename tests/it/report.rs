@@ -172,7 +172,7 @@ fn a_failed_conversion_renders_in_a_browser_with_the_tokens_that_differ() {
         "{told:#?}"
     );
     let flips = &report.gates[0].flips;
-    assert_eq!(flips.iter().filter(|flip| flip.qualified).count(), 67);
+    assert_eq!(flips.iter().filter(|flip| flip.qualified).count(), 66);
     assert!(flips.iter().all(|flip| flip.expected.text.is_some() && flip.found.text.is_some()), "{flips:?}");
     let surest = flips.iter().max_by(|a, b| a.margin.unwrap().total_cmp(&b.margin.unwrap())).unwrap();
     let row = browser.run("return document.querySelectorAll('.flips tr')[1].textContent");
