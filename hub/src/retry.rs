@@ -76,7 +76,7 @@ impl Attempts {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The failure, if there is no point in another attempt, that was the last one or the wait is too long;
+    /// The failure, if another attempt would fail too, no attempt is left, or the server asks for too long a pause;
     /// [`Error::Cancelled`] if the user asked to stop.
     pub(crate) fn failed(&mut self, failure: Failure) -> Result<(), Error> {
         self.failed += 1;

@@ -24,7 +24,7 @@ pub enum FileState {
 /// What a branch holds, compared with what is here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// The head of the branch; nothing if there is no repository that can be seen with the token, or without one.
+    /// The head of the branch; None if the repository does not exist, or is not visible to this token.
     pub head: Option<Snapshot>,
     /// One for each file, in their order.
     pub states: Vec<FileState>,
