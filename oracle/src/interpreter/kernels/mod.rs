@@ -234,33 +234,44 @@ mod tests {
         Ok(())
     }
 
+    /// Random items, to be repeated by [`repeated`]: drawing as many as a product takes is slower than the product. Their number is
+    /// prime, so that rows and blocks differ.
+    fn few<T: std::fmt::Debug>(item: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
+        prop::collection::vec(item, 509)
+    }
+
+    fn repeated<T: Copy>(few: &[T], count: usize) -> Vec<T> {
+        few.iter().copied().cycle().take(count).collect()
+    }
+
     proptest! {
         #[test]
         fn codes_have_the_same_bits_on_every_processor(
             (tokens, height, blocks) in (1_usize..11, 1_usize..20, 1_usize..40),
-            codes in prop::collection::vec(any::<u8>(), 20 * 40 * BLOCK),
-            scales in prop::collection::vec(half(), 20 * 40),
-            x in prop::collection::vec(half(), 11 * 40 * BLOCK),
+            codes in few(any::<u8>()),
+            scales in few(half()),
+            x in few(half()),
         ) {
             let k = blocks * BLOCK;
-            let x: Vec<f32> = x[..tokens * k].iter().map(|x| x.to_f32()).collect();
-            let scales = &scales[..height * blocks];
-            let rows = Rows::Int4 { codes: &codes[..height * k / 2], scales };
+            let x: Vec<f32> = repeated(&x, tokens * k).into_iter().map(f16::to_f32).collect();
+            let (codes, scales) = (repeated(&codes, height * k), repeated(&scales, height * blocks));
+            let rows = Rows::Int4 { codes: &codes[..height * k / 2], scales: &scales };
             assert_portable_bits(rows, height, k, &x)?;
-            let rows = Rows::Int8 { codes: bytemuck::cast_slice(&codes[..height * k]), scales };
+            let rows = Rows::Int8 { codes: bytemuck::cast_slice(&codes), scales: &scales };
             assert_portable_bits(rows, height, k, &x)?;
         }
 
         #[test]
         fn plain_weights_have_the_same_bits_on_every_processor(
             (tokens, height, k, gap) in (1_usize..11, 1_usize..20, 1_usize..700, 0_usize..3),
-            items in prop::collection::vec(half(), 20 * 703),
-            x in prop::collection::vec(half(), 11 * 700),
+            items in few(half()),
+            x in few(half()),
         ) {
-            let x: Vec<f32> = x[..tokens * k].iter().map(|x| x.to_f32()).collect();
-            let (stride, length) = (k + gap, height * (k + gap) - gap);
-            assert_portable_bits(Rows::Half { items: &items[..length], stride }, height, k, &x)?;
-            let items: Vec<f32> = items[..length].iter().map(|item| item.to_f32()).collect();
+            let x: Vec<f32> = repeated(&x, tokens * k).into_iter().map(f16::to_f32).collect();
+            let stride = k + gap;
+            let items = repeated(&items, height * stride - gap);
+            assert_portable_bits(Rows::Half { items: &items, stride }, height, k, &x)?;
+            let items: Vec<f32> = items.into_iter().map(f16::to_f32).collect();
             assert_portable_bits(Rows::Single { items: &items, stride }, height, k, &x)?;
         }
 
