@@ -1,4 +1,4 @@
-//! Runs a command as a child and measures how long it ran and its peak memory.
+//! Runs a command as a child and measures how long it ran, its processor time and its peak memory.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 /// What a child took.
 pub(crate) struct Usage {
     pub(crate) seconds: f64,
+    /// Of all its threads.
+    pub(crate) processor_seconds: f64,
     /// Resident memory at its peak, mapped files included.
     pub(crate) peak_megabytes: f64,
 }
@@ -26,16 +28,23 @@ pub(crate) fn run(command: &mut Command) -> Result<Usage> {
     if let Some(mut stderr) = child.stderr.take() {
         stderr.read_to_string(&mut complaints)?;
     }
-    let (status, peak_megabytes) = wait(child.id())?;
+    let (status, usage) = wait(child.id())?;
     let seconds = begin.elapsed().as_secs_f64();
     if status != 0 {
         bail!("{command:?} failed: {complaints}");
     }
-    Ok(Usage { seconds, peak_megabytes })
+    let spent = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    // Kilobytes on Linux, bytes on macOS.
+    let unit = if cfg!(target_os = "macos") { 1.0 } else { 1024.0 };
+    Ok(Usage {
+        seconds,
+        processor_seconds: spent(usage.ru_utime) + spent(usage.ru_stime),
+        peak_megabytes: usage.ru_maxrss as f64 * unit / 1e6,
+    })
 }
 
-/// Waits for a child; its raw status, and its peak memory.
-fn wait(id: u32) -> Result<(i32, f64)> {
+/// Waits for a child; its raw status, and what it used.
+fn wait(id: u32) -> Result<(i32, libc::rusage)> {
     let mut status = 0;
     // SAFETY: an all-zero `rusage` is a value of that type.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -44,7 +53,5 @@ fn wait(id: u32) -> Result<(i32, f64)> {
     if waited < 0 {
         return Err(std::io::Error::last_os_error()).context("cannot wait for the child");
     }
-    // Kilobytes on Linux, bytes on macOS.
-    let unit = if cfg!(target_os = "macos") { 1.0 } else { 1024.0 };
-    Ok((status, usage.ru_maxrss as f64 * unit / 1e6))
+    Ok((status, usage))
 }

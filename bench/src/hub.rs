@@ -21,9 +21,9 @@ const ID: &str = "bench/six-layers";
 /// Layers of the model: 3.3 GB.
 const LAYERS: usize = 6;
 /// Bytes a second.
-const BANDWIDTH: u64 = 100_000_000;
+pub(crate) const BANDWIDTH: u64 = 100_000_000;
 /// Bytes per request and connections of the transfer alone, the same as in the conversion.
-const SEGMENT: u64 = 4 << 20;
+pub(crate) const SEGMENT: u64 = 4 << 20;
 const CONNECTIONS: usize = 8;
 
 /// Measures both.
@@ -68,12 +68,22 @@ fn transfer(server: &Hub, tensors: &[&TensorEntry]) -> Result<()> {
     if tensors.iter().any(|tensor| tensor.file != first.file) {
         bail!("the model is in several files");
     }
+    on_connections(&segments, |(tensor, start), buffer| {
+        let length = SEGMENT.min(tensor.range.end - start) as usize;
+        Ok(file.read_at(&client, *start, &mut buffer[..length])?)
+    })
+}
+
+/// Does this with each of the segments, on a thread for each connection, which has a buffer for one.
+pub(crate) fn on_connections<T: Sync>(
+    segments: &[T],
+    work: impl Fn(&T, &mut [u8]) -> Result<()> + Sync,
+) -> Result<()> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
         let mut buffer = vec![0; SEGMENT as usize];
-        while let Some((tensor, start)) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let length = SEGMENT.min(tensor.range.end - start) as usize;
-            file.read_at(&client, *start, &mut buffer[..length])?;
+        while let Some(segment) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(segment, &mut buffer)?;
         }
         Ok(())
     };

@@ -27,7 +27,7 @@ fn memory() -> Option<u64> {
 }
 
 /// A value in `name : value` lines.
-fn field(text: &str, name: &str) -> Option<String> {
+pub(crate) fn field(text: &str, name: &str) -> Option<String> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }

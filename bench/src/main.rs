@@ -15,8 +15,10 @@ mod kernels;
 mod llama;
 mod machine;
 mod prompts;
+mod reading;
 mod synthetic;
 mod weights;
+mod xet;
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ use clap::{Parser, ValueEnum};
 use serde_json::json;
 
 use crate::figure::Figures;
+use crate::reading::{READ, Reading};
 
 /// What to measure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -40,7 +43,7 @@ enum Section {
     Prompts,
     /// The interpreter decoding, reading prompts and in lockstep, beside llama.cpp; takes 10 GB of space
     Engine,
-    /// The command reading from a Hub, beside the transfer alone; takes 9 GB of space
+    /// The command reading from a Hub, beside the transfer alone, and Xet beside our ranges; takes 9 GB of space
     Hub,
 }
 
@@ -86,6 +89,9 @@ impl Options {
 }
 
 fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some(READ) {
+        return Reading::parse_from(std::env::args().skip(1)).run();
+    }
     let options = Options::parse();
     fs::create_dir_all(&options.scratch)
         .with_context(|| format!("cannot make {}", options.scratch.display()))?;
@@ -119,6 +125,7 @@ fn measure(options: &Options, figures: &mut Figures) -> Result<()> {
         engine::measure(options, figures)?;
     }
     if options.wants(Section::Hub) {
+        xet::measure(options, figures)?;
         hub::measure(options, figures)?;
     }
     Ok(())
