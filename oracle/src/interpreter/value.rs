@@ -1,6 +1,7 @@
 //! Values of a running graph: tensors, states, and weights that stay packed until their numbers are needed.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use aimodel::{Element, TensorType};
@@ -155,14 +156,21 @@ impl Packed {
 
     /// Elements that start at number `first`, unpacked into a shape, one byte each.
     fn unpack(&self, first: usize, shape: &[usize]) -> Result<Tensor, String> {
-        let bits = self.element.bits() as usize;
-        let per_byte = 8 / bits;
-        let mask = ((1_u16 << bits) - 1) as u8;
-        let bytes = self.bytes();
-        let element = |at: usize| bytes[at / per_byte] >> (at % per_byte * bits) & mask;
-        let elements: Vec<u8> = (first..first + count(shape)?).map(element).collect();
+        let places = first..first + count(shape)?;
+        let elements = match self.element.bits() {
+            1 => unpacked::<1>(self.bytes(), places),
+            2 => unpacked::<2>(self.bytes(), places),
+            _ => unpacked::<4>(self.bytes(), places),
+        };
         Tensor::from_items(self.element, shape, elements)
     }
+}
+
+/// Elements of so few bits that several are in a byte. Their number of bits is known to the compiler, which then divides by shifting.
+fn unpacked<const BITS: usize>(bytes: &[u8], places: Range<usize>) -> Vec<u8> {
+    let per_byte = 8 / BITS;
+    let mask = (1 << BITS) - 1;
+    places.map(|at| bytes[at / per_byte] >> (at % per_byte * BITS) & mask).collect()
 }
 
 #[derive(Clone, Debug)]

@@ -211,6 +211,7 @@ fn chunks_and_lockstep_find_the_same() {
 /// Runs that end before their time, each continued by another one.
 struct Cuts {
     tokens: usize,
+    window: usize,
     /// Progress after which a run is stopped.
     stopped_after: u64,
     /// Bytes that a killed run leaves, from those of the whole file.
@@ -222,7 +223,7 @@ struct Cuts {
 impl Cuts {
     fn check(&self) {
         let folder = tempfile::tempdir().unwrap();
-        let (path, subject) = logits(&folder, windows(&checkpoint(), self.tokens, 512, 512));
+        let (path, subject) = logits(&folder, windows(&checkpoint(), self.tokens, self.window, self.window));
         let whole = fs::read(&path).unwrap();
         let source = LocalSource::open(&checkpoint()).unwrap();
         let reference = Reference::open(&source).unwrap();
@@ -248,13 +249,14 @@ impl Cuts {
 #[test]
 fn a_run_that_was_cut_off_continues_with_the_same_bytes() {
     // Within a layer, and within the header.
-    Cuts { tokens: 600, stopped_after: 600 * 3, left: |_| 100, damaged: false }.check();
+    Cuts { tokens: 600, window: 512, stopped_after: 600 * 3, left: |_| 100, damaged: false }.check();
 }
 
 #[test]
 fn a_run_that_was_cut_off_between_groups_continues_with_the_same_bytes() {
     // In the second group of windows that are fed together, and within a record, with another one lost.
-    Cuts { tokens: 4500, stopped_after: 4096 * 12 + 100, left: |whole| whole * 3 / 4, damaged: true }.check();
+    let left = |whole| whole * 3 / 4;
+    Cuts { tokens: 4500, window: 64, stopped_after: 4096 * 12 + 100, left, damaged: true }.check();
 }
 
 #[test]
