@@ -22,12 +22,17 @@ fn processor() -> Option<String> {
 fn memory() -> Option<u64> {
     let from_sysctl = || sysctl("hw.memsize").and_then(|text| text.parse().ok());
     let text = fs::read_to_string("/proc/meminfo").ok();
-    let kilobytes = text.and_then(|text| field(&text, "MemTotal")?.split(' ').next()?.parse::<u64>().ok());
-    kilobytes.map(|kilobytes| kilobytes * 1024).or_else(from_sysctl)
+    text.and_then(|text| bytes(&text, "MemTotal")).or_else(from_sysctl)
+}
+
+/// Bytes, of which Linux states the kilobytes in `name : value kB` lines.
+pub(crate) fn bytes(text: &str, name: &str) -> Option<u64> {
+    let kilobytes: u64 = field(text, name)?.split(' ').next()?.parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// A value in `name : value` lines.
-pub(crate) fn field(text: &str, name: &str) -> Option<String> {
+fn field(text: &str, name: &str) -> Option<String> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }

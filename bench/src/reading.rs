@@ -13,7 +13,7 @@ use xet::xet_session::{XetConfig, XetDownloadStreamGroup, XetFileInfo, XetSessio
 
 use crate::figure::seconds;
 use crate::hub::{SEGMENT, on_connections};
-use crate::machine::field;
+use crate::machine::bytes;
 
 /// The argument that asks this program for a reading instead of benchmarks.
 pub(crate) const READ: &str = "read-from-hub";
@@ -129,8 +129,7 @@ impl Reading {
 /// and the parent has the storage. Linux alone says it here.
 fn peak_megabytes() -> f64 {
     let status = fs::read_to_string("/proc/self/status").ok();
-    let peak = status.and_then(|text| field(&text, "VmHWM")?.split(' ').next()?.parse::<f64>().ok());
-    peak.map_or(f64::NAN, |kilobytes| kilobytes * 1024.0 / 1e6)
+    status.and_then(|text| bytes(&text, "VmHWM")).map_or(f64::NAN, |peak| peak as f64 / 1e6)
 }
 
 /// A session of Xet, which takes nothing from variables and sends no statistics.
