@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use coreai_bundle::parts::oracle::interpreter::Rounding;
+use coreai_bundle::parts::interpreter::Rounding;
 use coreai_bundle::runnable::Runnable;
 
 /// Arguments of every command that runs a bundle.

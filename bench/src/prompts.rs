@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result};
 use converter::decoder::{Functions, Prefill, Sequence, Variant};
+use interpreter::Session;
 use oracle::feeding::{Feeding, chunks};
-use oracle::interpreter::Session;
 use oracle::stepper::Stepper;
 
 use crate::Options;

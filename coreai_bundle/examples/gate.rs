@@ -6,8 +6,8 @@ use std::path::Path;
 
 use coreai_bundle::gate;
 use coreai_bundle::runnable::Runnable;
+use interpreter::Rounding;
 use oracle::gate::GateReport;
-use oracle::interpreter::Rounding;
 use progress::Silent;
 
 pub(crate) fn run(bundle: &Path, checkpoint: &str) -> anyhow::Result<GateReport> {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ::oracle::gate::GateReport;
-use ::oracle::interpreter::Session;
 use ::oracle::reference::Reference;
 use ::oracle::stepper::Stepper;
 use ::oracle::tables::Tables;
@@ -15,6 +14,7 @@ use converter::decoder::Variant;
 use converter::journal::Journal;
 use converter::name::ModelName;
 use converter::{Model, Plan, Request, Written};
+use interpreter::Session;
 use output::{Digest, StagedDirectory};
 use packer::TOOL;
 use packer::manifest::ManifestKind;

@@ -56,5 +56,7 @@ pub use packer::check::check;
 
 /// The crates below, whose types are in the signatures above.
 pub mod parts {
-    pub use {aotc, checkpoint, converter, hub, oracle, output, packer, paths, progress, report, text};
+    pub use {
+        aotc, checkpoint, converter, hub, interpreter, oracle, output, packer, paths, progress, report, text,
+    };
 }

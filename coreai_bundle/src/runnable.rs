@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use ::oracle::bundle::BundlePaths;
 use ::oracle::feeding::Feeding;
-use ::oracle::interpreter::{Rounding, Session};
 use ::oracle::stepper::Stepper;
 use ::oracle::tables::Tables;
 use ::oracle::text::Text;
 use anyhow::{Context, bail};
+use interpreter::{Rounding, Session};
 use output::Digest;
 use packer::manifest::{self, Manifest, ManifestKind};
 use packer::metadata::BundleMetadata;

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use oracle::interpreter::{Rounding, Session};
+use interpreter::{Rounding, Session};
 use oracle::stepper::Stepper;
 use oracle::tables::Tables;
 

@@ -42,7 +42,7 @@ impl Lockstep {
     /// As [`Stepper::feed`], and [`InterpretError::Stopped`] soon after `progress` is cancelled: a step of a large model takes seconds.
     /// After a failed step, call [`Lockstep::reset`].
     ///
-    /// [`InterpretError::Stopped`]: crate::interpreter::InterpretError::Stopped
+    /// [`InterpretError::Stopped`]: interpreter::InterpretError::Stopped
     ///
     /// # Panics
     /// If there are more tokens than sequences.

@@ -4,11 +4,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use aimodel::{Dim, Element};
+use interpreter::{InterpretError, Observer, Outputs, Port, Rounding, Session, Tensor};
 use progress::Progress;
 use rayon::prelude::*;
 
 use crate::feeding::{Feeding, chunk_lengths, chunks, fixed_lengths};
-use crate::interpreter::{InterpretError, Observer, Outputs, Port, Rounding, Session, Tensor};
 use crate::tables::{TableError, Tables};
 
 /// Why a token cannot be fed.

@@ -4,12 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aimodel::Element;
+use interpreter::Tensor;
 use memmap2::Mmap;
 use serde::Deserialize;
 use text::small;
-
-use crate::interpreter::Tensor;
-use crate::map::map_range;
 
 /// File of the codes: int8 `[V, L * ld]`.
 pub const CODES_FILE: &str = "embed_per_layer.i8";
@@ -166,7 +164,7 @@ impl Tables {
 
 fn map(path: &Path, expected: Option<usize>) -> Result<Arc<Mmap>, TableError> {
     let io = |source| TableError::Io { path: path.to_owned(), source };
-    let map = map_range(&paths::open(path).map_err(io)?).map_err(io)?;
+    let map = paths::open(path).and_then(|file| file.map()).map_err(io)?;
     match expected {
         Some(expected) if expected == map.len() => Ok(Arc::new(map)),
         _ => {

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
+use memmap2::{Mmap, MmapOptions};
+
 /// Bytes of an open file.
 #[derive(Clone, Debug)]
 pub struct FileRange {
@@ -23,16 +25,6 @@ impl FileRange {
     /// A range that was checked to lie in the file.
     pub(crate) fn new(file: &Arc<File>, start: u64, length: u64) -> Self {
         Self { file: Arc::clone(file), start, length }
-    }
-
-    /// The file that holds the bytes, to map them.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Where the bytes begin in the file: a multiple of [`crate::ALIGNMENT`].
-    pub fn start(&self) -> u64 {
-        self.start
     }
 
     /// Number of bytes.
@@ -59,6 +51,16 @@ impl FileRange {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         self.file.read_exact_at(out, self.start + offset)
+    }
+
+    /// Maps the bytes to be read.
+    ///
+    /// # Errors
+    /// If the system refuses, or memory cannot map as many.
+    pub fn map(&self) -> io::Result<Mmap> {
+        let length = usize::try_from(self.length).map_err(|_| ErrorKind::FileTooLarge)?;
+        // SAFETY: the map is only read; packages, tables and archives are replaced by rename, never rewritten in place.
+        unsafe { MmapOptions::new().offset(self.start).len(length).map(&*self.file) }
     }
 
     /// All bytes, if they are at most `limit`.

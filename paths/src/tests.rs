@@ -73,11 +73,10 @@ fn an_archive_is_a_folder() {
     // The file itself, and ranges that stay in theirs.
     let (whole, part) = (open(&path).unwrap(), open(&path.join("b-c")).unwrap());
     assert_eq!(whole.length(), fs::metadata(&path).unwrap().len());
-    assert!(
-        part.start().is_multiple_of(ALIGNMENT)
-            && part.is_same(&part).unwrap()
-            && !part.is_same(&whole).unwrap()
-    );
+    assert!(part.is_same(&part).unwrap() && !part.is_same(&whole).unwrap());
+    let mapped = part.map().unwrap();
+    assert_eq!((mapped.len() as u64, &mapped[12..]), (part.length(), &b"rder"[..]));
+    assert!((mapped.as_ptr() as u64).is_multiple_of(ALIGNMENT));
     let mut out = [0; 4];
     part.read_exact_at(&mut out, 12).unwrap();
     assert_eq!(&out, b"rder");

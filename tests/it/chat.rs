@@ -8,8 +8,8 @@ use std::process::{Output, Stdio};
 
 use crate::common::{Dir, text, tiny};
 use coreai_bundle::chat::{Chat, ChatOptions, TooLong};
+use coreai_bundle::parts::interpreter::Rounding;
 use coreai_bundle::parts::oracle::generate::End;
-use coreai_bundle::parts::oracle::interpreter::Rounding;
 use coreai_bundle::parts::oracle::sampling::Sampling;
 use coreai_bundle::parts::packer::template::Conversation;
 use coreai_bundle::runnable::Runnable;

@@ -8,7 +8,7 @@ use aimodel::describe::describe_attribute;
 use aimodel::package::Package;
 use coreai_bundle::diff::{ChangeKind, GraphDifference, ProgramDifference, WeightVerdict, compare_packages};
 use fixtures::data::{self, DenseReference, PrefillReference, ReferencePackage};
-use oracle::interpreter::Session;
+use interpreter::Session;
 use oracle::stepper::Stepper;
 
 fn differences(ours: &Path, theirs: &Path) -> Option<ProgramDifference> {

@@ -7,7 +7,6 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ::oracle::interpreter::Rounding;
 use anyhow::{Context, bail};
 use aotc::remote::RemoteOptions;
 use aotc::{CompileRequest, Interrupt, Remote, Stage, Toolchain, ToolchainOptions};
@@ -16,6 +15,7 @@ use converter::name::ModelName;
 use converter::{Model, Plan};
 use hub::upload::PublishTarget;
 use hub::{Client, RepositoryId};
+use interpreter::Rounding;
 use output::WrittenFile;
 use packer::manifest::{self, Manifest, ManifestKind};
 use packer::verdict::Verdict;

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::PathBuf;
 
-use ::oracle::interpreter::Session;
 use ::oracle::stepper::Stepper;
 use ::oracle::tables::Tables;
 use aimodel::package::PackageMetadata;
@@ -15,6 +14,7 @@ use converter::embedding::TableForms;
 use converter::journal::Journal;
 use converter::recipe::Treatment;
 use converter::{Model, Request};
+use interpreter::Session;
 use output::{StagedDirectory, available_bytes};
 use packer::TOOL;
 use packer::replace::Outputs;

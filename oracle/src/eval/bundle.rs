@@ -2,13 +2,13 @@
 
 use std::num::NonZeroUsize;
 
+use interpreter::{InterpretError, Port};
 use progress::Progress;
 use rayon::prelude::*;
 
 use super::logits::{Comparison, LogitsError, LogitsFile};
 use super::windows::Window;
 use crate::feeding::Feeding;
-use crate::interpreter::{InterpretError, Port};
 use crate::lockstep::Lockstep;
 use crate::stepper::{StepError, Stepper};
 

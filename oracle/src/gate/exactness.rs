@@ -6,6 +6,7 @@ use aimodel::{Element, Opcode, TensorType, ValueId};
 use checkpoint::config::DecoderConfig;
 use checkpoint::{LayerRole, Role};
 use half::bf16;
+use interpreter::Session;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -13,7 +14,6 @@ use super::lookups::{self, Lookup};
 use super::structure::Graph;
 use super::weights::matrices_by_role;
 use super::{GateError, Watch, step};
-use crate::interpreter::Session;
 use crate::reference::Reference;
 use crate::stepper::Stepper;
 use crate::tables::Tables;

@@ -1,11 +1,11 @@
 //! Compares two ways of feeding one bundle, position by position.
 
+use interpreter::InterpretError;
 use serde::Serialize;
 
 use super::sequence::Sequence;
 use super::{Flip, GateError, Watch, step};
 use crate::file::{Case, Oracle};
-use crate::interpreter::InterpretError;
 use crate::score::{cosine, winner};
 use crate::stepper::{StepError, Stepper};
 

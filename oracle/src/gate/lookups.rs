@@ -3,12 +3,12 @@
 use aimodel::{Op, Opcode, ValueId};
 use checkpoint::config::DecoderConfig;
 use checkpoint::{BLOCK, Role};
+use interpreter::Session;
 
 use super::GateError;
 use super::cause::Cause;
 use super::structure::Graph;
 use super::weights::{self, Sample};
-use crate::interpreter::Session;
 use crate::reference::Reference;
 use crate::score::{cosine, relative_error};
 

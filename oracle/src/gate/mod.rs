@@ -19,6 +19,7 @@ mod weights;
 
 use std::ops::ControlFlow;
 
+use interpreter::InterpretError;
 use serde::Serialize;
 
 pub use cause::{Cause, ValueSource};
@@ -29,7 +30,6 @@ pub use verdict::{Bounds, Failure};
 
 use crate::feeding::Feeding;
 use crate::file::{Case, Oracle};
-use crate::interpreter::InterpretError;
 use crate::reference::{Reference, ReferenceError};
 use crate::score::winner;
 use crate::stepper::{StepError, Stepper};

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use interpreter::Outputs;
+
 use crate::feeding::Feeding;
 use crate::file::Case;
-use crate::interpreter::Outputs;
 use crate::stepper::{StepError, Stepper};
 
 /// Number of beginnings of a prompt that are read separately when only the end of a prompt has logits: one, two, three and four

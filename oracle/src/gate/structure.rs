@@ -4,10 +4,10 @@ use aimodel::infer::Known;
 use aimodel::view::Function;
 use aimodel::{Definition, Module, Op, OpId, Opcode, ValueId};
 use checkpoint::config::{DecoderConfig, LayerKind};
+use interpreter::Session;
 
 use super::caches;
 use super::cause::Cause;
-use crate::interpreter::Session;
 
 /// Largest relative difference of two frequencies that count as equal.
 const SAME_FREQUENCY: f32 = 1e-4;

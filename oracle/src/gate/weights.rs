@@ -3,11 +3,11 @@
 use aimodel::{Opcode, ValueId};
 use checkpoint::Role;
 use checkpoint::config::DecoderConfig;
+use interpreter::Session;
 
 use super::GateError;
 use super::cause::Cause;
 use super::structure::Graph;
-use crate::interpreter::Session;
 use crate::reference::Reference;
 use crate::score::{cosine, norm, relative_error};
 use crate::tables::Tables;

@@ -16,10 +16,10 @@ use converter::recipe::Treatment;
 use converter::{Model, Outputs, Request};
 use fixtures::data::{self, DenseReference};
 use fixtures::{Shape, SyntheticCheckpoint};
+use interpreter::Session;
 use oracle::feeding::Feeding;
 use oracle::file::{Oracle, Prompt, make_case};
 use oracle::gate::{self, Cause, GateReport, ValueSource};
-use oracle::interpreter::Session;
 use oracle::reference::Reference;
 use oracle::stepper::Stepper;
 

@@ -19,10 +19,10 @@ use converter::recipe::{EmbeddingForm, PerLayerForm, Treatment};
 use converter::{Model, Outputs, Request};
 use fixtures::data::TableReference;
 use fixtures::{Lattice, Shape, SyntheticCheckpoint, WeightKind};
+use interpreter::{Session, Tensor};
 use oracle::feeding::Feeding;
 use oracle::file::{Oracle, Prompt, make_case};
 use oracle::gate::{Cause, PartExactness, exactness};
-use oracle::interpreter::{Session, Tensor};
 use oracle::reference::Reference;
 use oracle::stepper::Stepper;
 

@@ -10,8 +10,8 @@ use std::num::NonZeroUsize;
 use crate::support::{Case, arg_max, cases, cosine, package, prefill_stepper, stepper};
 use fixtures::data::PrefillReference;
 use half::f16;
+use interpreter::Rounding;
 use oracle::feeding::chunks;
-use oracle::interpreter::Rounding;
 use oracle::score::QUALIFYING_MARGIN;
 use sha2::{Digest, Sha256};
 

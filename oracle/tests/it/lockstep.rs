@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::support::{Case, cases, package, prefill_stepper, stepper};
 use fixtures::data::PrefillReference;
-use oracle::interpreter::{InterpretError, Rounding};
+use interpreter::{InterpretError, Rounding};
 use oracle::lockstep::Lockstep;
 use oracle::stepper::{StepError, Stepper};
 use progress::{Progress, Silent};

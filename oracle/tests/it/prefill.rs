@@ -7,10 +7,10 @@ use crate::support::{Case, arg_max, cases, checkpoint, oracle_of, package, prefi
 use aimodel::Element;
 use checkpoint::source::LocalSource;
 use fixtures::data::PrefillReference;
+use interpreter::{Rounding, Tensor};
 use oracle::feeding::{Feeding, chunks};
 use oracle::gate;
 use oracle::generate::{Limits, generate};
-use oracle::interpreter::{Rounding, Tensor};
 use oracle::reference::Reference;
 use oracle::sampling::{Sampler, Sampling};
 use oracle::score::QUALIFYING_MARGIN;

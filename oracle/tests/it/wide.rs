@@ -14,7 +14,7 @@ use converter::decoder::{Functions, GraphOptions, Prefill, Sequence, Variant, bu
 use converter::quant::Int4Rule;
 use converter::recipe::{Recipe, Treatment};
 use oracle::feeding::{Feeding, chunks};
-use oracle::interpreter::Session;
+use interpreter::Session;
 use oracle::stepper::Stepper;
 use oracle::tables::Tables;
 

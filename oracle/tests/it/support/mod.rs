@@ -8,8 +8,8 @@ use checkpoint::config::DecoderConfig;
 use checkpoint::source::{LocalSource, Source};
 use fixtures::data::PrefillReference;
 use half::bf16;
+use interpreter::Session;
 use oracle::file::Oracle;
-use oracle::interpreter::Session;
 use oracle::stepper::Stepper;
 use oracle::tables::Tables;
 

@@ -8,14 +8,14 @@ use aimodel::{BlockId, Definition, Element, Module, OpId, Opcode, ValueId};
 use progress::Progress;
 use rayon::prelude::*;
 
-use super::Rounding;
-use super::error::InterpretError;
-use super::execute::compute;
-use super::matmul::matmul_together;
-use super::movement::slice_update;
-use super::program::{Function, Port, Program, Step};
-use super::tensor::Tensor;
-use super::value::Value;
+use crate::Rounding;
+use crate::error::InterpretError;
+use crate::execute::compute;
+use crate::matmul::matmul_together;
+use crate::movement::slice_update;
+use crate::program::{Function, Port, Program, Step};
+use crate::tensor::Tensor;
+use crate::value::Value;
 
 /// Initial positions of states on their dynamic axis, as in Apple's engine.
 const FIRST_POSITIONS: usize = 256;
@@ -246,7 +246,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::step`], and [`InterpretError::Stopped`] soon after `progress` is cancelled; then some sessions may have advanced.
-    pub(crate) fn step_together(
+    pub fn step_together(
         sessions: &mut [&mut Session],
         inputs: &[Vec<(&str, Tensor)>],
         progress: &dyn Progress,

@@ -9,13 +9,13 @@ use super::halves::{round_to_half, to_single};
 
 /// One row of values.
 #[derive(Clone, Copy)]
-pub(in crate::interpreter) enum Row<'w> {
+pub(crate) enum Row<'w> {
     Half(&'w [f16]),
     Single(&'w [f32]),
 }
 
 /// Adds `factor` times a row of f16 or f32 to `sums`.
-pub(in crate::interpreter) fn accumulate(row: Row<'_>, factor: f32, sums: &mut [f32]) {
+pub(crate) fn accumulate(row: Row<'_>, factor: f32, sums: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.
@@ -25,7 +25,7 @@ pub(in crate::interpreter) fn accumulate(row: Row<'_>, factor: f32, sums: &mut [
 }
 
 /// Adds `factor` times a row to `sums`, rounding every product and every sum to f16.
-pub(in crate::interpreter) fn accumulate_rounded(row: &[f32], factor: f32, sums: &mut [f32]) {
+pub(crate) fn accumulate_rounded(row: &[f32], factor: f32, sums: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2.

@@ -4,11 +4,11 @@ use aimodel::Element;
 use half::f16;
 use rayon::prelude::*;
 
-use super::Rounding;
-use super::kernels::{Activations, GROUP, Row, Rows, accumulate, accumulate_rounded};
-use super::movement::{common_shape, stretch};
-use super::tensor::{Tensor, count, dense_strides};
-use super::value::{Quantized, Value};
+use crate::Rounding;
+use crate::kernels::{Activations, GROUP, Row, Rows, accumulate, accumulate_rounded};
+use crate::movement::{common_shape, stretch};
+use crate::tensor::{Tensor, count, dense_strides};
+use crate::value::{Quantized, Value};
 
 /// Products with fewer multiplications are not split among threads.
 const PARALLEL: usize = 1 << 16;
@@ -16,7 +16,7 @@ const PARALLEL: usize = 1 << 16;
 const PIECES: usize = 8;
 
 /// `a` [.., m, k] times `b` [.., k, n]; batch axes broadcast.
-pub(super) fn matmul(a: &Tensor, b: &Value, rounding: Rounding) -> Result<Tensor, String> {
+pub(crate) fn matmul(a: &Tensor, b: &Value, rounding: Rounding) -> Result<Tensor, String> {
     if rounding == Rounding::EachStep && a.element() == Element::F16 {
         return by_steps(a, b.tensor()?.as_ref());
     }
@@ -27,7 +27,7 @@ pub(super) fn matmul(a: &Tensor, b: &Value, rounding: Rounding) -> Result<Tensor
 }
 
 /// The products of several tensors with the same weights [k, n], which are read once for all of them.
-pub(super) fn matmul_together(a: &[&Tensor], b: &Value, rounding: Rounding) -> Result<Vec<Tensor>, String> {
+pub(crate) fn matmul_together(a: &[&Tensor], b: &Value, rounding: Rounding) -> Result<Vec<Tensor>, String> {
     let is_matrix = match b {
         Value::Quantized(_) => true,
         Value::Tensor(b) => b.rank() == 2,

@@ -3,10 +3,10 @@
 use aimodel::Element;
 use bytemuck::Pod;
 
-use super::tensor::{Tensor, by_width, count, dense_strides};
+use crate::tensor::{Tensor, by_width, count, dense_strides};
 
 /// An axis number that may count from the end.
-pub(super) fn axis(number: i64, rank: usize) -> Result<usize, String> {
+pub(crate) fn axis(number: i64, rank: usize) -> Result<usize, String> {
     let positive = if number < 0 { number + rank as i64 } else { number };
     usize::try_from(positive)
         .ok()
@@ -14,7 +14,7 @@ pub(super) fn axis(number: i64, rank: usize) -> Result<usize, String> {
         .ok_or_else(|| format!("axis {number} is outside a tensor of rank {rank}"))
 }
 
-pub(super) fn axes(numbers: &Tensor, rank: usize) -> Result<Vec<usize>, String> {
+pub(crate) fn axes(numbers: &Tensor, rank: usize) -> Result<Vec<usize>, String> {
     numbers.to_integers()?.into_iter().map(|number| axis(number, rank)).collect()
 }
 
@@ -33,16 +33,16 @@ fn extent(number: i64) -> Result<usize, String> {
     usize::try_from(number).map_err(|_| format!("{number} is not an extent"))
 }
 
-pub(super) fn extents(tensor: &Tensor) -> Result<Vec<usize>, String> {
+pub(crate) fn extents(tensor: &Tensor) -> Result<Vec<usize>, String> {
     numbers(tensor)?.into_iter().map(extent).collect()
 }
 
-pub(super) fn get_shape(x: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn get_shape(x: &Tensor) -> Result<Tensor, String> {
     let extents: Vec<i64> = x.shape().iter().map(|extent| *extent as i64).collect();
     Tensor::from_integers(Element::Ui32, &[extents.len()], &extents)
 }
 
-pub(super) fn reshape(x: &Tensor, shape: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn reshape(x: &Tensor, shape: &Tensor) -> Result<Tensor, String> {
     let shape = filled_in(&numbers(shape)?, x.elements())?;
     if count(&shape)? != x.elements() {
         return Err(format!("cannot reshape {:?} to {shape:?}", x.shape()));
@@ -65,7 +65,7 @@ fn filled_in(shape: &[i64], elements: usize) -> Result<Vec<usize>, String> {
     Ok(filled)
 }
 
-pub(super) fn permutation(order: &Tensor, rank: usize) -> Result<Vec<usize>, String> {
+pub(crate) fn permutation(order: &Tensor, rank: usize) -> Result<Vec<usize>, String> {
     let order = axes(order, rank)?;
     let mut sorted = order.clone();
     sorted.sort_unstable();
@@ -76,7 +76,7 @@ pub(super) fn permutation(order: &Tensor, rank: usize) -> Result<Vec<usize>, Str
     }
 }
 
-pub(super) fn transpose(x: &Tensor, order: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn transpose(x: &Tensor, order: &Tensor) -> Result<Tensor, String> {
     let order = permutation(order, x.rank())?;
     let shape = order.iter().map(|axis| x.shape()[*axis]).collect();
     let strides = order.iter().map(|axis| x.strides()[*axis]).collect();
@@ -107,12 +107,12 @@ fn window(x: &Tensor, start: &Tensor, end: &Tensor, stride: &Tensor) -> Result<T
     Ok(x.view(shape, strides, offset))
 }
 
-pub(super) fn slice(x: &Tensor, start: &Tensor, end: &Tensor, stride: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn slice(x: &Tensor, start: &Tensor, end: &Tensor, stride: &Tensor) -> Result<Tensor, String> {
     window(x, start, end, stride)
 }
 
 /// Overwrites a part of `x`: in place if its bytes are not shared.
-pub(super) fn slice_update(
+pub(crate) fn slice_update(
     x: Tensor,
     start: &Tensor,
     end: &Tensor,
@@ -155,7 +155,7 @@ fn put<T: Pod>(x: &mut Tensor, part: (Vec<usize>, Vec<usize>, usize), source: &[
 }
 
 /// Joins along an axis; a scalar counts as a vector of one element.
-pub(super) fn concat(along: &Tensor, parts: &[Tensor]) -> Result<Tensor, String> {
+pub(crate) fn concat(along: &Tensor, parts: &[Tensor]) -> Result<Tensor, String> {
     let parts: Vec<Tensor> = parts.iter().map(at_least_a_vector).collect();
     let first = parts.first().ok_or("has no tensors to join")?;
     let axis = one_axis(along, first.rank())?;
@@ -196,7 +196,7 @@ fn position(index: i64, extent: usize) -> Result<usize, String> {
 }
 
 /// Selects the sub-tensors that the rows of `indices` address.
-pub(super) fn gather_nd(x: &Tensor, indices: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn gather_nd(x: &Tensor, indices: &Tensor) -> Result<Tensor, String> {
     let depth = indices.shape().last().copied().ok_or("the indices are a scalar")?;
     if depth > x.rank() || depth == 0 {
         return Err(format!("indices of {depth} numbers do not fit a tensor of rank {}", x.rank()));
@@ -221,7 +221,7 @@ pub(super) fn gather_nd(x: &Tensor, indices: &Tensor) -> Result<Tensor, String> 
 }
 
 /// For each element of `indices`: the element of `x` at the same position, but at the index on the axis.
-pub(super) fn gather_along_axis(x: &Tensor, indices: &Tensor, along: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn gather_along_axis(x: &Tensor, indices: &Tensor, along: &Tensor) -> Result<Tensor, String> {
     let axis = one_axis(along, x.rank())?;
     let shape = indices.shape();
     let fits = x.rank() == shape.len()
@@ -289,7 +289,7 @@ fn without(strides: &[usize], axis: usize) -> Vec<usize> {
     strides
 }
 
-pub(super) fn shrink_dims(x: &Tensor, gone: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn shrink_dims(x: &Tensor, gone: &Tensor) -> Result<Tensor, String> {
     let gone = axes(gone, x.rank())?;
     if let Some(axis) = gone.iter().find(|axis| x.shape()[**axis] != 1) {
         return Err(format!("axis {axis} of {:?} does not have extent 1", x.shape()));
@@ -300,7 +300,7 @@ pub(super) fn shrink_dims(x: &Tensor, gone: &Tensor) -> Result<Tensor, String> {
     Ok(x.view(kept(x.shape()), kept(x.strides()), x.offset()))
 }
 
-pub(super) fn expand_dims(x: &Tensor, added: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn expand_dims(x: &Tensor, added: &Tensor) -> Result<Tensor, String> {
     let rank = x.rank() + added.elements();
     let added = axes(added, rank)?;
     let mut rest = x.shape().iter().zip(x.strides());
@@ -322,7 +322,7 @@ pub(super) fn expand_dims(x: &Tensor, added: &Tensor) -> Result<Tensor, String> 
 }
 
 /// Pads with a constant. `amounts` holds the numbers of elements before and after, for each axis.
-pub(super) fn pad(x: &Tensor, amounts: &Tensor, fill: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn pad(x: &Tensor, amounts: &Tensor, fill: &Tensor) -> Result<Tensor, String> {
     let amounts = extents(amounts)?;
     if amounts.len() != 2 * x.rank() || fill.elements() != 1 || fill.element() != x.element() {
         return Err(format!("{:?} needs {} amounts and one element to fill with", x.shape(), 2 * x.rank()));
@@ -342,7 +342,7 @@ pub(super) fn pad(x: &Tensor, amounts: &Tensor, fill: &Tensor) -> Result<Tensor,
     })
 }
 
-pub(super) fn range(start: &Tensor, stop: &Tensor, step: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn range(start: &Tensor, stop: &Tensor, step: &Tensor) -> Result<Tensor, String> {
     let one = |bound: &Tensor| numbers(bound)?.first().copied().ok_or_else(|| "a bound is empty".to_owned());
     let (from, to, by) = (one(start)?, one(stop)?, one(step)?);
     let by = usize::try_from(by)
@@ -356,7 +356,7 @@ pub(super) fn range(start: &Tensor, stop: &Tensor, step: &Tensor) -> Result<Tens
 }
 
 /// Broadcasts `x` to a shape: extents of 1 are repeated, missing outer axes are added.
-pub(super) fn stretch(x: &Tensor, shape: &[usize]) -> Result<Tensor, String> {
+pub(crate) fn stretch(x: &Tensor, shape: &[usize]) -> Result<Tensor, String> {
     count(shape)?;
     let mismatch = || format!("cannot broadcast {:?} to {shape:?}", x.shape());
     let added = shape.len().checked_sub(x.rank()).ok_or_else(mismatch)?;
@@ -371,11 +371,11 @@ pub(super) fn stretch(x: &Tensor, shape: &[usize]) -> Result<Tensor, String> {
     Ok(x.view(shape.to_vec(), strides, x.offset()))
 }
 
-pub(super) fn broadcast_to(x: &Tensor, shape: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn broadcast_to(x: &Tensor, shape: &Tensor) -> Result<Tensor, String> {
     stretch(x, &extents(shape)?)
 }
 
-pub(super) fn broadcast_in_dims(x: &Tensor, sizes: &Tensor, which: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn broadcast_in_dims(x: &Tensor, sizes: &Tensor, which: &Tensor) -> Result<Tensor, String> {
     let (sizes, axes) = (extents(sizes)?, axes(which, x.rank())?);
     if sizes.len() != axes.len() {
         return Err(format!("{} sizes for {} axes", sizes.len(), axes.len()));
@@ -388,7 +388,7 @@ pub(super) fn broadcast_in_dims(x: &Tensor, sizes: &Tensor, which: &Tensor) -> R
 }
 
 /// The shape that two shapes broadcast to.
-pub(super) fn common_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
+pub(crate) fn common_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
     let rank = a.len().max(b.len());
     let at =
         |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
@@ -400,14 +400,14 @@ pub(super) fn common_shape(a: &[usize], b: &[usize]) -> Result<Vec<usize>, Strin
     (0..rank).map(both).collect()
 }
 
-pub(super) fn broadcast_shapes(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn broadcast_shapes(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
     let shape = common_shape(&extents(a)?, &extents(b)?)?;
     let numbers: Vec<i64> = shape.iter().map(|extent| *extent as i64).collect();
     Tensor::from_integers(a.element(), &[numbers.len()], &numbers)
 }
 
 /// Selects from `a` where the condition is true, from `b` elsewhere.
-pub(super) fn where_(condition: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
+pub(crate) fn where_(condition: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
     if condition.element() != Element::Bool || a.element() != b.element() {
         let (a, b, condition) = (a.element(), b.element(), condition.element());
         return Err(format!("cannot select from {a} and {b} by {condition}"));

@@ -9,10 +9,10 @@ use aimodel::{Element, Opcode};
 use half::f16;
 use rayon::prelude::*;
 
-use super::Rounding;
-use super::kernels::round_to_half;
-use super::movement::{axes, common_shape, stretch};
-use super::tensor::{Tensor, count, dense_strides};
+use crate::Rounding;
+use crate::kernels::round_to_half;
+use crate::movement::{axes, common_shape, stretch};
+use crate::tensor::{Tensor, count, dense_strides};
 
 /// Least elements that one thread computes.
 const TOGETHER: usize = 1 << 12;
@@ -52,7 +52,7 @@ fn runs(operand: &Tensor, shape: &[usize]) -> Result<Vec<(usize, usize)>, String
     Ok(runs)
 }
 
-pub(super) fn binary(opcode: Opcode, a: &Tensor, b: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
+pub(crate) fn binary(opcode: Opcode, a: &Tensor, b: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
     if a.element() != b.element() {
         return Err(format!("its operands have types {} and {}", a.element(), b.element()));
     }
@@ -121,7 +121,7 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + libm::exp(-x))
 }
 
-pub(super) fn unary(opcode: Opcode, x: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
+pub(crate) fn unary(opcode: Opcode, x: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
     match opcode {
         Opcode::Sin if rounding == Rounding::EachStep => map(x, |x| (x as f32).sin().into()),
         Opcode::Cos if rounding == Rounding::EachStep => map(x, |x| (x as f32).cos().into()),
@@ -172,7 +172,7 @@ fn map_by_table(x: &Tensor, table: &OfHalves, f: fn(f64) -> f64) -> Result<Tenso
 
 /// How a gelu is approximated: the cases of the format's `approximate` attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Approximation {
+pub(crate) enum Approximation {
     None,
     Tanh,
     Sigmoid,
@@ -181,7 +181,7 @@ pub(super) enum Approximation {
 /// Factor of the cubic term; with the square root of 2 / pi from Hendrycks and Gimpel, "Gaussian Error Linear Units".
 const CUBIC: f64 = 0.044715;
 
-pub(super) fn gelu(x: &Tensor, approximation: Approximation, rounding: Rounding) -> Result<Tensor, String> {
+pub(crate) fn gelu(x: &Tensor, approximation: Approximation, rounding: Rounding) -> Result<Tensor, String> {
     match approximation {
         Approximation::Tanh if rounding == Rounding::EachStep && x.element() == Element::F16 => {
             let values = x.to_floats()?.into_iter().map(gelu_tanh_in_halves).collect();
@@ -210,7 +210,7 @@ fn gelu_tanh_in_halves(x: f32) -> f32 {
     half(half(0.5 * x) * half(1.0 + tanh))
 }
 
-pub(super) fn cast(x: &Tensor, to: Element) -> Result<Tensor, String> {
+pub(crate) fn cast(x: &Tensor, to: Element) -> Result<Tensor, String> {
     let from = x.element();
     if from == to {
         return Ok(x.clone());
@@ -239,7 +239,7 @@ pub(super) fn cast(x: &Tensor, to: Element) -> Result<Tensor, String> {
 
 /// How a reduction combines two elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Combine {
+pub(crate) enum Combine {
     Sum,
     Product,
     Max,
@@ -248,7 +248,7 @@ pub(super) enum Combine {
 }
 
 /// Reduces axes to extent 1.
-pub(super) fn reduce(x: &Tensor, along: &Tensor, combine: Combine) -> Result<Tensor, String> {
+pub(crate) fn reduce(x: &Tensor, along: &Tensor, combine: Combine) -> Result<Tensor, String> {
     let along = axes(along, x.rank())?;
     let mut shape = x.shape().to_vec();
     for axis in &along {
@@ -313,7 +313,7 @@ fn fold<T: Copy + Send + Sync>(
 }
 
 /// Softmax along one axis; the largest element is subtracted first to avoid overflow.
-pub(super) fn softmax(x: &Tensor, along: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
+pub(crate) fn softmax(x: &Tensor, along: &Tensor, rounding: Rounding) -> Result<Tensor, String> {
     let exp: fn(f32) -> f32 = match rounding {
         Rounding::Once => |x| libm::exp(x.into()) as f32,
         Rounding::EachStep => f32::exp,

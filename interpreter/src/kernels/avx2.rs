@@ -33,7 +33,7 @@ type Block = [__m256; QUARTERS];
 
 /// Activations of the tokens of a chunk in the order in which they are multiplied: `[tiles, FOURS, groups of tokens, blocks, tokens
 /// of the group]`, where the last tile may have fewer blocks and the last group fewer tokens. Padded with zeros to whole blocks.
-pub(in crate::interpreter) struct Activations {
+pub(crate) struct Activations {
     k: usize,
     tokens: usize,
     blocks: usize,

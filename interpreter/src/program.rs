@@ -12,13 +12,12 @@ use aimodel::view;
 use aimodel::{Attribute, BlockId, Definition, Element, Module, OpId, Opcode, TensorType, ValueId};
 use memmap2::Mmap;
 
-use super::Rounding;
-use super::arithmetic::{Approximation, Combine};
-use super::error::InterpretError;
-use super::execute::compute;
-use super::tensor::Tensor;
-use super::value::{Packed, Value, blockwise_shift_scale};
-use crate::map::map_range;
+use crate::Rounding;
+use crate::arithmetic::{Approximation, Combine};
+use crate::error::InterpretError;
+use crate::execute::compute;
+use crate::tensor::Tensor;
+use crate::value::{Packed, Value, blockwise_shift_scale};
 
 /// Name of the function that every package has; if it is the only function, it may have another name.
 const MAIN: &str = "main";
@@ -34,7 +33,7 @@ pub struct Port {
 
 /// What an op needs beyond its operands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Detail {
+pub(crate) enum Detail {
     None,
     Gelu(Approximation),
     Reduce(Combine),
@@ -42,49 +41,49 @@ pub(super) enum Detail {
 
 /// One op, ready to run.
 #[derive(Debug)]
-pub(super) struct Step {
-    pub(super) op: OpId,
+pub(crate) struct Step {
+    pub(crate) op: OpId,
     /// Position among the function's ops that compute.
-    pub(super) at: usize,
-    pub(super) opcode: Opcode,
-    pub(super) detail: Detail,
+    pub(crate) at: usize,
+    pub(crate) opcode: Opcode,
+    pub(crate) detail: Detail,
     /// Slots of operands and results.
-    pub(super) operands: Vec<usize>,
-    pub(super) results: Vec<usize>,
+    pub(crate) operands: Vec<usize>,
+    pub(crate) results: Vec<usize>,
     /// Declared type of each result that is a tensor.
-    pub(super) declared: Vec<Option<TensorType>>,
+    pub(crate) declared: Vec<Option<TensorType>>,
     /// Slots that are not read after this op.
-    pub(super) last_uses: Vec<usize>,
+    pub(crate) last_uses: Vec<usize>,
     /// A state whose old contents are not read again: the result of this op overwrites it.
-    pub(super) overwrites: Option<usize>,
+    pub(crate) overwrites: Option<usize>,
 }
 
 impl Step {
     /// The error of this step.
-    pub(super) fn fault(&self, reason: String) -> InterpretError {
+    pub(crate) fn fault(&self, reason: String) -> InterpretError {
         InterpretError::Op { at: self.at, opcode: self.opcode, reason }
     }
 }
 
 /// A function, ready to run. Its states are those of the program.
 #[derive(Debug)]
-pub(super) struct Function {
-    pub(super) name: String,
-    pub(super) body: BlockId,
-    pub(super) steps: Vec<Step>,
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) body: BlockId,
+    pub(crate) steps: Vec<Step>,
     /// Indices of the steps that multiply by weights, which sequences in lockstep do together.
-    pub(super) by_weights: Vec<usize>,
-    pub(super) inputs: Vec<(usize, Port)>,
-    pub(super) outputs: Vec<(usize, Port)>,
+    pub(crate) by_weights: Vec<usize>,
+    pub(crate) inputs: Vec<(usize, Port)>,
+    pub(crate) outputs: Vec<(usize, Port)>,
 }
 
 /// The functions of a package, ready to run.
 #[derive(Debug)]
-pub(super) struct Program {
-    pub(super) module: Module,
+pub(crate) struct Program {
+    pub(crate) module: Module,
     /// Constants, weights made from constants, and handles by slot. Slots are unique across all functions.
-    pub(super) constants: Vec<Option<Value>>,
-    pub(super) states: Vec<Port>,
+    pub(crate) constants: Vec<Option<Value>>,
+    pub(crate) states: Vec<Port>,
     functions: Vec<Function>,
     /// Index of the function `main`.
     main: usize,
@@ -110,13 +109,13 @@ fn ports<'p>(
 
 impl Program {
     /// Reads and maps a package's program.
-    pub(super) fn open(package: &Path) -> Result<Program, InterpretError> {
+    pub(crate) fn open(package: &Path) -> Result<Program, InterpretError> {
         let path = package.join(PROGRAM);
         let Bytecode { module, blobs, .. } =
             Bytecode::open(&path).map_err(|source| InterpretError::Read { path: path.clone(), source })?;
         verify(&module).map_err(|error| graph_error(error.to_string()))?;
         let io = |source| InterpretError::Io { path: path.clone(), source };
-        let map = Arc::new(map_range(&paths::open(&path).map_err(io)?).map_err(io)?);
+        let map = Arc::new(paths::open(&path).and_then(|file| file.map()).map_err(io)?);
         Program::new(module, &blobs, &map)
     }
 
@@ -147,12 +146,12 @@ impl Program {
     }
 
     /// The function that takes the last token of a prompt and all tokens after it.
-    pub(super) fn main(&self) -> &Function {
+    pub(crate) fn main(&self) -> &Function {
         &self.functions[self.main]
     }
 
     /// All functions, in the order of the file.
-    pub(super) fn functions(&self) -> &[Function] {
+    pub(crate) fn functions(&self) -> &[Function] {
         &self.functions
     }
 
@@ -300,7 +299,7 @@ impl Program {
     }
 
     /// Some rows of a matrix that is a constant, or dequantized from constants.
-    pub(super) fn matrix_rows(
+    pub(crate) fn matrix_rows(
         &self,
         value: ValueId,
         first: usize,

@@ -9,7 +9,7 @@ pub(super) fn round_normal(value: f32) -> f32 {
 
 /// Rounds to f16, ties to even, without branches.
 #[inline(always)]
-pub(in crate::interpreter) fn round_to_half(value: f32) -> f32 {
+pub(crate) fn round_to_half(value: f32) -> f32 {
     const SMALLEST_NORMAL: u32 = (127 - 14) << 23;
     const INFINITE: u32 = 255 << 23;
     let magnitude = value.to_bits() & 0x7FFF_FFFF;

@@ -8,13 +8,13 @@ use aimodel::{Element, TensorType};
 use half::f16;
 use memmap2::Mmap;
 
-use super::kernels::{BLOCK, Rows};
-use super::movement::{concat, stretch};
-use super::tensor::{Tensor, count, dense_strides};
+use crate::kernels::{BLOCK, Rows};
+use crate::movement::{concat, stretch};
+use crate::tensor::{Tensor, count, dense_strides};
 
 /// A value of a running graph.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Tensor(Tensor),
     Packed(Packed),
     Quantized(Arc<Quantized>),
@@ -25,7 +25,7 @@ pub(super) enum Value {
 
 impl Value {
     /// The value as a plain tensor; packed weights are unpacked and dequantized for it.
-    pub(super) fn tensor(&self) -> Result<Cow<'_, Tensor>, String> {
+    pub(crate) fn tensor(&self) -> Result<Cow<'_, Tensor>, String> {
         Ok(match self {
             Value::Tensor(tensor) => Cow::Borrowed(tensor),
             Value::Packed(packed) => Cow::Owned(packed.tensor()?),
@@ -39,7 +39,7 @@ impl Value {
 
 impl Value {
     /// Checks that a result has the declared type.
-    pub(super) fn check(&self, declared: Option<&TensorType>) -> Result<(), String> {
+    pub(crate) fn check(&self, declared: Option<&TensorType>) -> Result<(), String> {
         let (shape, element) = match self {
             Value::Tensor(tensor) => (tensor.shape().to_vec(), tensor.element()),
             Value::Quantized(weights) => (weights.shape().to_vec(), weights.element()),
@@ -54,7 +54,7 @@ impl Value {
     }
 
     /// Rows `first..first + height` of a matrix, as f32.
-    pub(super) fn rows(&self, first: usize, height: usize) -> Result<Vec<f32>, String> {
+    pub(crate) fn rows(&self, first: usize, height: usize) -> Result<Vec<f32>, String> {
         let shape = match self {
             Value::Quantized(weights) => weights.shape().to_vec(),
             other => other.tensor()?.shape().to_vec(),
@@ -77,7 +77,7 @@ impl Value {
 
     /// The rows of a packed or quantized matrix at some indices, without unpacking the others: `[.., columns]` for indices
     /// `[.., 1]`. `None` for any other value or indices.
-    pub(super) fn picked_rows(&self, indices: &Tensor) -> Result<Option<Tensor>, String> {
+    pub(crate) fn picked_rows(&self, indices: &Tensor) -> Result<Option<Tensor>, String> {
         let Some((1, outer)) = indices.shape().split_last().map(|(depth, outer)| (*depth, outer)) else {
             return Ok(None);
         };
@@ -114,7 +114,7 @@ fn joined(parts: &[Tensor], shape: &[usize]) -> Result<Tensor, String> {
 
 /// A blob of elements below 8 bits, packed low bits first.
 #[derive(Clone, Debug)]
-pub(super) struct Packed {
+pub(crate) struct Packed {
     element: Element,
     shape: Vec<usize>,
     map: Arc<Mmap>,
@@ -124,7 +124,7 @@ pub(super) struct Packed {
 
 impl Packed {
     /// A view of a mapped file that starts at byte `start`.
-    pub(super) fn new(
+    pub(crate) fn new(
         element: Element,
         shape: &[usize],
         map: &Arc<Mmap>,
@@ -141,7 +141,7 @@ impl Packed {
         Ok(Packed { element, shape: shape.to_vec(), map: Arc::clone(map), start, length })
     }
 
-    pub(super) fn shape(&self) -> &[usize] {
+    pub(crate) fn shape(&self) -> &[usize] {
         &self.shape
     }
 
@@ -199,7 +199,7 @@ fn part(matrix: &Tensor, first: usize, height: usize) -> Tensor {
 /// A matrix [rows, columns] as codes and scales, possibly viewed transposed. Its numbers are
 /// `scale * (code - code_offset) + value_offset`, rounded to the type of the value offsets.
 #[derive(Clone, Debug)]
-pub(super) struct Quantized {
+pub(crate) struct Quantized {
     codes: Codes,
     scale: Tensor,
     /// `None` if they are all 0.
@@ -212,7 +212,7 @@ pub(super) struct Quantized {
 }
 
 /// The op `blockwise_shift_scale`. A matrix stays packed.
-pub(super) fn blockwise_shift_scale(
+pub(crate) fn blockwise_shift_scale(
     codes: &Value,
     scale: &Tensor,
     code_offset: &Tensor,
@@ -296,27 +296,27 @@ fn block_numbers(shape: &[usize], blocks: &[usize]) -> Result<Vec<usize>, String
 
 impl Quantized {
     /// The same numbers with the axes in another order.
-    pub(super) fn transpose(&self, order: &[usize]) -> Quantized {
+    pub(crate) fn transpose(&self, order: &[usize]) -> Quantized {
         let swapped = order.first() == Some(&1);
         Quantized { transposed: self.transposed != swapped, ..self.clone() }
     }
 
     /// Shape as viewed.
-    pub(super) fn shape(&self) -> [usize; 2] {
+    pub(crate) fn shape(&self) -> [usize; 2] {
         if self.transposed { [self.columns, self.rows] } else { [self.rows, self.columns] }
     }
 
-    pub(super) fn element(&self) -> Element {
+    pub(crate) fn element(&self) -> Element {
         self.element
     }
 
     /// Whether the columns as viewed are contiguous in memory, so that a product reads them as rows.
-    pub(super) fn is_transposed(&self) -> bool {
+    pub(crate) fn is_transposed(&self) -> bool {
         self.transposed
     }
 
     /// Rows in memory order for the kernels; `None` if no kernel supports this format.
-    pub(super) fn kernel_rows(&self) -> Option<Rows<'_>> {
+    pub(crate) fn kernel_rows(&self) -> Option<Rows<'_>> {
         let plain = self.code_offset.is_none() && self.value_offset.is_none() && self.element == Element::F16;
         let blocks =
             self.scale.shape() == [self.rows, self.columns / BLOCK] && self.columns.is_multiple_of(BLOCK);
@@ -339,7 +339,7 @@ impl Quantized {
     }
 
     /// Some rows in memory order, as f32.
-    pub(super) fn dequantized_rows(&self, first: usize, height: usize) -> Result<Vec<f32>, String> {
+    pub(crate) fn dequantized_rows(&self, first: usize, height: usize) -> Result<Vec<f32>, String> {
         self.block_rows(first, height)?.to_floats()
     }
 

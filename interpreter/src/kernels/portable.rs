@@ -42,7 +42,7 @@ impl Rows<'_> {
 }
 
 /// Activations of the tokens of a chunk, in the order in which the weights of some rows are decoded.
-pub(in crate::interpreter) struct Activations {
+pub(crate) struct Activations {
     k: usize,
     /// Blocks per token; the last one is padded with zeros.
     width: usize,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use aimodel::{Opcode, TensorType};
 
-use super::Rounding;
-use super::program::{Detail, Step};
-use super::tensor::Tensor;
-use super::value::{Value, blockwise_shift_scale};
-use super::{arithmetic, matmul, movement};
+use crate::Rounding;
+use crate::program::{Detail, Step};
+use crate::tensor::Tensor;
+use crate::value::{Value, blockwise_shift_scale};
+use crate::{arithmetic, matmul, movement};
 
 /// Operands of an op, checked on access.
 struct Operands<'v>(&'v [Value]);
@@ -24,7 +24,7 @@ impl Operands<'_> {
 }
 
 /// Computes the only result of an op that does not use states. `slice_update` is not included, as it may work in place.
-pub(super) fn compute(step: &Step, operands: &[Value], rounding: Rounding) -> Result<Value, String> {
+pub(crate) fn compute(step: &Step, operands: &[Value], rounding: Rounding) -> Result<Value, String> {
     let o = Operands(operands);
     match step.opcode {
         Opcode::BlockwiseShiftScale => {

@@ -16,7 +16,7 @@ const TOGETHER: usize = 1 << 15;
 
 /// Bytes of tensors, aligned for their element type.
 #[derive(Debug, Clone)]
-pub(super) enum Storage {
+pub(crate) enum Storage {
     One(Vec<u8>),
     Two(Vec<u16>),
     Four(Vec<u32>),
@@ -26,7 +26,7 @@ pub(super) enum Storage {
 }
 
 impl Storage {
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Storage::One(items) => items,
             Storage::Two(items) => bytemuck::cast_slice(items),
@@ -50,14 +50,14 @@ impl Storage {
 }
 
 /// Bytes of one element in memory: sub-byte types take one byte.
-pub(super) fn width(element: Element) -> usize {
+pub(crate) fn width(element: Element) -> usize {
     element.inline_bytes() as usize
 }
 
 /// Runs `$body` with `$T` as the unsigned integer type of the same width as `$element`.
 macro_rules! by_width {
     ($element:expr, $T:ident => $body:expr) => {
-        match $crate::interpreter::tensor::width($element) {
+        match $crate::tensor::width($element) {
             1 => {
                 type $T = u8;
                 $body
@@ -78,7 +78,7 @@ macro_rules! by_width {
         }
     };
 }
-pub(super) use by_width;
+pub(crate) use by_width;
 
 /// A tensor: element type, shape, and a strided view of shared bytes.
 #[derive(Debug, Clone)]
@@ -96,7 +96,7 @@ pub struct Tensor {
 const MOST_ELEMENTS: usize = 1 << 33;
 
 /// Number of elements of a shape, if it is not too large. For this check an extent of 0 counts as 1, as it does in strides.
-pub(super) fn count(shape: &[usize]) -> Result<usize, String> {
+pub(crate) fn count(shape: &[usize]) -> Result<usize, String> {
     let product = shape.iter().try_fold(1_usize, |product, extent| product.checked_mul((*extent).max(1)));
     match product {
         Some(product) if product <= MOST_ELEMENTS => Ok(if shape.contains(&0) { 0 } else { product }),
@@ -105,7 +105,7 @@ pub(super) fn count(shape: &[usize]) -> Result<usize, String> {
 }
 
 /// Strides of a tensor whose elements are in row-major order without gaps.
-pub(super) fn dense_strides(shape: &[usize]) -> Vec<usize> {
+pub(crate) fn dense_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; shape.len()];
     let mut stride = 1;
     for (axis, extent) in shape.iter().enumerate().rev() {
@@ -173,7 +173,7 @@ impl Tensor {
     }
 
     /// A tensor of one repeated element, stored once.
-    pub(super) fn splat(element: Element, shape: &[usize], bytes: &[u8]) -> Result<Tensor, String> {
+    pub(crate) fn splat(element: Element, shape: &[usize], bytes: &[u8]) -> Result<Tensor, String> {
         count(shape)?;
         let mut tensor = Self::from_bytes(element, &[], bytes)?;
         tensor.shape = shape.to_vec();
@@ -214,7 +214,7 @@ impl Tensor {
     }
 
     /// A tensor of plain items of the same width as `element`.
-    pub(super) fn from_items<T: Pod>(
+    pub(crate) fn from_items<T: Pod>(
         element: Element,
         shape: &[usize],
         items: Vec<T>,
@@ -245,20 +245,20 @@ impl Tensor {
         self.shape.iter().product()
     }
 
-    pub(super) fn strides(&self) -> &[usize] {
+    pub(crate) fn strides(&self) -> &[usize] {
         &self.strides
     }
 
-    pub(super) fn offset(&self) -> usize {
+    pub(crate) fn offset(&self) -> usize {
         self.offset
     }
 
-    pub(super) fn rank(&self) -> usize {
+    pub(crate) fn rank(&self) -> usize {
         self.shape.len()
     }
 
     /// Whether a declared type allows this tensor.
-    pub(super) fn fits(&self, ty: &TensorType) -> bool {
+    pub(crate) fn fits(&self, ty: &TensorType) -> bool {
         let extents = ty.shape.iter().zip(&self.shape);
         ty.element == self.element
             && ty.rank() == self.rank()
@@ -268,24 +268,24 @@ impl Tensor {
     }
 
     /// Another view of the same bytes.
-    pub(super) fn view(&self, shape: Vec<usize>, strides: Vec<usize>, offset: usize) -> Tensor {
+    pub(crate) fn view(&self, shape: Vec<usize>, strides: Vec<usize>, offset: usize) -> Tensor {
         Tensor { element: self.element, shape, strides, offset, storage: Arc::clone(&self.storage) }
     }
 
     /// Whether both are views of the same bytes.
-    pub(super) fn shares_bytes(&self, other: &Tensor) -> bool {
+    pub(crate) fn shares_bytes(&self, other: &Tensor) -> bool {
         Arc::ptr_eq(&self.storage, &other.storage)
     }
 
     /// A copy of the elements that does not share bytes.
-    pub(super) fn copied(&self) -> Result<Tensor, String> {
+    pub(crate) fn copied(&self) -> Result<Tensor, String> {
         by_width!(self.element, T => {
             Self::from_items(self.element, &self.shape, self.dense_items::<T>()?.into_owned())
         })
     }
 
     /// All elements of the storage, including those outside the view.
-    pub(super) fn items<T: Pod>(&self) -> Result<&[T], String> {
+    pub(crate) fn items<T: Pod>(&self) -> Result<&[T], String> {
         bytemuck::try_cast_slice(self.storage.bytes())
             .map_err(|_| format!("{} has a different width", self.element))
     }
@@ -296,7 +296,7 @@ impl Tensor {
     }
 
     /// The storage's elements, for writing; shared bytes are copied first.
-    pub(super) fn items_mut<T: Pod>(&mut self) -> Result<&mut [T], String> {
+    pub(crate) fn items_mut<T: Pod>(&mut self) -> Result<&mut [T], String> {
         let element = self.element;
         if let Storage::Mapped(..) = *self.storage {
             *self = Self::from_items(element, &self.shape, self.dense_items::<T>()?.into_owned())?;
@@ -306,7 +306,7 @@ impl Tensor {
     }
 
     /// Whether the elements are in row-major order without gaps.
-    pub(super) fn is_dense(&self) -> bool {
+    pub(crate) fn is_dense(&self) -> bool {
         let dense = dense_strides(&self.shape);
         self.shape
             .iter()
@@ -316,7 +316,7 @@ impl Tensor {
     }
 
     /// The elements in row-major order; not copied if they are dense.
-    pub(super) fn dense_items<T: Pod>(&self) -> Result<std::borrow::Cow<'_, [T]>, String> {
+    pub(crate) fn dense_items<T: Pod>(&self) -> Result<std::borrow::Cow<'_, [T]>, String> {
         let items = self.items::<T>()?;
         if self.is_dense() {
             let slice = items.get(self.offset..self.offset + self.elements());
@@ -330,12 +330,12 @@ impl Tensor {
     }
 
     /// The same tensor with its elements in row-major order.
-    pub(super) fn to_dense(&self) -> Result<Tensor, String> {
+    pub(crate) fn to_dense(&self) -> Result<Tensor, String> {
         if self.is_dense() { Ok(self.clone()) } else { self.copied() }
     }
 
     /// Visits the innermost axis of the view for each position of the outer axes: first element, length, stride.
-    pub(super) fn rows(&self, mut visit: impl FnMut(usize, usize, usize)) {
+    pub(crate) fn rows(&self, mut visit: impl FnMut(usize, usize, usize)) {
         if self.elements() == 0 {
             return;
         }
