@@ -57,22 +57,24 @@ impl Value {
     pub(crate) fn rows(&self, first: usize, height: usize) -> Result<Vec<f32>, String> {
         let shape = match self {
             Value::Quantized(weights) => weights.shape().to_vec(),
+            Value::Packed(packed) => packed.shape().to_vec(),
             other => other.tensor()?.shape().to_vec(),
         };
         let inside = shape.len() == 2 && first.checked_add(height).is_some_and(|end| end <= shape[0]);
         if !inside {
             return Err(format!("{shape:?} does not have {height} rows from row {first}"));
         }
-        match self {
-            Value::Quantized(weights) if !weights.is_transposed() => weights.dequantized_rows(first, height),
-            other => {
-                let rows = part(other.tensor()?.as_ref(), first, height);
-                if rows.element().is_float() {
-                    return rows.to_floats();
-                }
-                Ok(rows.to_integers()?.into_iter().map(|value| value as f32).collect())
+        let rows = match self {
+            Value::Quantized(weights) if !weights.is_transposed() => {
+                return weights.dequantized_rows(first, height);
             }
+            Value::Packed(packed) => packed.rows(first, height)?,
+            other => part(other.tensor()?.as_ref(), first, height),
+        };
+        if rows.element().is_float() {
+            return rows.to_floats();
         }
+        Ok(rows.to_integers()?.into_iter().map(|value| value as f32).collect())
     }
 
     /// The rows of a packed or quantized matrix at some indices, without unpacking the others: `[.., columns]` for indices
@@ -87,7 +89,7 @@ impl Value {
             _ => return Ok(None),
         };
         let row = |at: usize| match self {
-            Value::Packed(packed) => packed.unpack(at * columns, &[columns]),
+            Value::Packed(packed) => packed.rows(at, 1),
             Value::Quantized(weights) => weights.block_rows(at, 1),
             other => Ok(part(other.tensor()?.as_ref(), at, 1)),
         };
@@ -154,6 +156,12 @@ impl Packed {
         self.unpack(0, &self.shape)
     }
 
+    /// Rows of a matrix, unpacked; no others are read.
+    fn rows(&self, first: usize, height: usize) -> Result<Tensor, String> {
+        let columns = self.shape[1];
+        self.unpack(first * columns, &[height, columns])
+    }
+
     /// Elements that start at number `first`, unpacked into a shape, one byte each.
     fn unpack(&self, first: usize, shape: &[usize]) -> Result<Tensor, String> {
         let places = first..first + count(shape)?;
@@ -182,10 +190,7 @@ enum Codes {
 impl Codes {
     fn rows(&self, first: usize, height: usize) -> Result<Tensor, String> {
         match self {
-            Codes::Packed(packed) => {
-                let columns = packed.shape[1];
-                packed.unpack(first * columns, &[height, columns])
-            }
+            Codes::Packed(packed) => packed.rows(first, height),
             Codes::Tensor(tensor) => Ok(part(tensor, first, height)),
         }
     }
@@ -367,5 +372,33 @@ impl Quantized {
         }
         let strides = vec![dense.strides()[1], dense.strides()[0]];
         Ok(dense.view(self.shape().to_vec(), strides, dense.offset()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    /// The whole matrix would not fit into memory: its file of 1 TiB has two bytes that are stored.
+    #[test]
+    fn reading_rows_of_packed_codes_unpacks_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("codes");
+        let file = std::fs::File::create(&path).unwrap();
+        let (rows, columns) = (1 << 24, 1 << 17);
+        file.set_len((rows * columns / 2) as u64).unwrap();
+        file.write_all_at(&[0x21, 0x7f], (3 * columns / 2) as u64).unwrap();
+        let map = Arc::new(paths::open(&path).unwrap().map().unwrap());
+        let codes = Value::Packed(Packed::new(Element::Si4, &[rows, columns], &map, 0).unwrap());
+        let read = codes.rows(2, 2).unwrap();
+        assert_eq!(read.len(), 2 * columns);
+        assert_eq!(read[columns..columns + 5], [1.0, 2.0, -1.0, 7.0, 0.0]);
+        assert!(read[..columns].iter().all(|code| *code == 0.0));
+        assert!(codes.rows(rows - 1, 2).is_err());
+        // Row 3 alone, as a table is looked up.
+        let index = Tensor::from_integers(Element::Si32, &[1, 1], &[3]).unwrap();
+        assert_eq!(codes.picked_rows(&index).unwrap().unwrap().shape(), [1, columns]);
     }
 }
