@@ -381,24 +381,27 @@ mod tests {
 
     use super::*;
 
-    /// The whole matrix would not fit into memory: its file of 1 TiB has two bytes that are stored.
+    /// The file loses its last rows after it was mapped: to touch them would end the test with a bus error.
     #[test]
     fn reading_rows_of_packed_codes_unpacks_no_others() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("codes");
         let file = std::fs::File::create(&path).unwrap();
-        let (rows, columns) = (1 << 24, 1 << 17);
+        // A row is one page or several.
+        let (rows, columns) = (4, 1 << 17);
         file.set_len((rows * columns / 2) as u64).unwrap();
-        file.write_all_at(&[0x21, 0x7f], (3 * columns / 2) as u64).unwrap();
+        file.write_all_at(&[0x21, 0x7f], (columns / 2) as u64).unwrap();
         let map = Arc::new(paths::open(&path).unwrap().map().unwrap());
         let codes = Value::Packed(Packed::new(Element::Si4, &[rows, columns], &map, 0).unwrap());
-        let read = codes.rows(2, 2).unwrap();
+        file.set_len(columns as u64).unwrap();
+        let read = codes.rows(0, 2).unwrap();
         assert_eq!(read.len(), 2 * columns);
         assert_eq!(read[columns..columns + 5], [1.0, 2.0, -1.0, 7.0, 0.0]);
         assert!(read[..columns].iter().all(|code| *code == 0.0));
         assert!(codes.rows(rows - 1, 2).is_err());
-        // Row 3 alone, as a table is looked up.
-        let index = Tensor::from_integers(Element::Si32, &[1, 1], &[3]).unwrap();
-        assert_eq!(codes.picked_rows(&index).unwrap().unwrap().shape(), [1, columns]);
+        // One row, as a table is looked up.
+        let index = Tensor::from_integers(Element::Si32, &[1, 1], &[1]).unwrap();
+        let picked = codes.picked_rows(&index).unwrap().unwrap();
+        assert_eq!((picked.shape(), picked.to_integers().unwrap()[1]), (&[1, columns][..], 2));
     }
 }
