@@ -7,15 +7,12 @@ use std::sync::LazyLock;
 
 use aimodel::{Element, Opcode};
 use half::f16;
-use rayon::prelude::*;
 
 use crate::Rounding;
 use crate::kernels::round_to_half;
 use crate::movement::{axes, common_shape, stretch};
+use crate::parallel::{TOGETHER, in_pieces, in_rows};
 use crate::tensor::{Tensor, count, dense_strides};
-
-/// Least elements that one thread computes.
-const TOGETHER: usize = 1 << 12;
 
 /// Applies a function to the elements of two operands, aligned by broadcasting.
 fn zip<A: Copy + Sync, B: Copy + Default + Send>(
@@ -26,21 +23,25 @@ fn zip<A: Copy + Sync, B: Copy + Default + Send>(
 ) -> Result<Vec<B>, String> {
     let mut result = vec![B::default(); count(shape)?];
     let length = shape.last().copied().unwrap_or(1).max(1);
-    let runs = runs(a, shape)?.into_par_iter().zip(runs(b, shape)?).with_min_len(TOGETHER.div_ceil(length));
-    runs.zip(result.par_chunks_mut(length)).for_each(|(((x, by_x), (y, by_y)), result)| match (by_x, by_y) {
-        (1, 1) => {
-            let pairs = left[x..x + length].iter().zip(&right[y..y + length]);
-            result.iter_mut().zip(pairs).for_each(|(result, (x, y))| *result = f(*x, *y));
+    let (of_a, of_b) = (runs(a, shape)?, runs(b, shape)?);
+    in_rows(&mut result, length, &|row, result| {
+        let ((x, by_x), (y, by_y)) = (of_a[row], of_b[row]);
+        match (by_x, by_y) {
+            (1, 1) => {
+                let pairs = left[x..x + length].iter().zip(&right[y..y + length]);
+                result.iter_mut().zip(pairs).for_each(|(result, (x, y))| *result = f(*x, *y));
+            }
+            (1, 0) => {
+                let (left, right) = (&left[x..x + length], right[y]);
+                result.iter_mut().zip(left).for_each(|(result, x)| *result = f(*x, right));
+            }
+            _ => {
+                let pick = |at: usize| f(left[x + at * by_x], right[y + at * by_y]);
+                result.iter_mut().enumerate().for_each(|(at, result)| *result = pick(at));
+            }
         }
-        (1, 0) => {
-            let (left, right) = (&left[x..x + length], right[y]);
-            result.iter_mut().zip(left).for_each(|(result, x)| *result = f(*x, right));
-        }
-        _ => {
-            let pick = |at: usize| f(left[x + at * by_x], right[y + at * by_y]);
-            result.iter_mut().enumerate().for_each(|(at, result)| *result = pick(at));
-        }
-    });
+        Ok(())
+    })?;
     Ok(result)
 }
 
@@ -48,7 +49,7 @@ fn zip<A: Copy + Sync, B: Copy + Default + Send>(
 fn runs(operand: &Tensor, shape: &[usize]) -> Result<Vec<(usize, usize)>, String> {
     let dense = operand.view(operand.shape().to_vec(), dense_strides(operand.shape()), 0);
     let mut runs = Vec::new();
-    stretch(&dense, shape)?.rows(|start, _, stride| runs.push((start, stride)));
+    stretch(&dense, shape)?.rows(&mut |start, _, stride| runs.push((start, stride)));
     Ok(runs)
 }
 
@@ -143,8 +144,11 @@ pub(crate) fn unary(opcode: Opcode, x: &Tensor, rounding: Rounding) -> Result<Te
 }
 
 fn map(x: &Tensor, f: impl Fn(f64) -> f64 + Sync) -> Result<Tensor, String> {
-    let values = x.to_floats()?.into_par_iter().with_min_len(TOGETHER);
-    let values = values.map(|value| f(value.into()) as f32).collect();
+    let mut values = x.to_floats()?;
+    in_pieces(&mut values, TOGETHER, 1, &|_, values| {
+        values.iter_mut().for_each(|value| *value = f((*value).into()) as f32);
+        Ok(())
+    })?;
     Tensor::from_floats(x.element(), x.shape(), values)
 }
 
@@ -165,8 +169,11 @@ fn map_by_table(x: &Tensor, table: &OfHalves, f: fn(f64) -> f64) -> Result<Tenso
     if x.element() != Element::F16 {
         return map(x, f);
     }
-    let looked_up = |bits: &u16| table[usize::from(*bits)];
-    let values: Vec<u16> = x.dense_items::<u16>()?.par_iter().with_min_len(TOGETHER).map(looked_up).collect();
+    let mut values = x.dense_items::<u16>()?.into_owned();
+    in_pieces(&mut values, TOGETHER, 1, &|_, values| {
+        values.iter_mut().for_each(|bits| *bits = table[usize::from(*bits)]);
+        Ok(())
+    })?;
     Tensor::from_items(x.element(), x.shape(), values)
 }
 
@@ -262,7 +269,7 @@ pub(crate) fn reduce(x: &Tensor, along: &Tensor, combine: Combine) -> Result<Ten
             Combine::Max => (f32::NEG_INFINITY, f32::max),
             Combine::Min => (f32::INFINITY, f32::min),
         };
-        let mut reduced = fold(x, &along, &values, start, f);
+        let mut reduced = fold(x, &along, &values, start, f)?;
         if combine == Combine::Mean {
             let size: usize = along.iter().map(|axis| x.shape()[*axis]).product();
             reduced.iter_mut().for_each(|value| *value /= size as f32);
@@ -276,7 +283,7 @@ pub(crate) fn reduce(x: &Tensor, along: &Tensor, combine: Combine) -> Result<Ten
         Combine::Min => (i64::MAX, i64::min),
         Combine::Mean => return Err(format!("is not defined for {}", x.element())),
     };
-    Tensor::from_integers(x.element(), &shape, &fold(x, &along, &x.to_integers()?, start, f))
+    Tensor::from_integers(x.element(), &shape, &fold(x, &along, &x.to_integers()?, start, f)?)
 }
 
 /// Folds row-major values along some axes, in row-major order.
@@ -286,11 +293,15 @@ fn fold<T: Copy + Send + Sync>(
     values: &[T],
     start: T,
     f: fn(T, T) -> T,
-) -> Vec<T> {
+) -> Result<Vec<T>, String> {
     let length = x.shape().last().copied().unwrap_or(0);
     if length > 0 && along == [x.rank() - 1] {
-        let rows = values.par_chunks_exact(length).with_min_len(TOGETHER.div_ceil(length));
-        return rows.map(|row| row.iter().copied().fold(start, f)).collect();
+        let mut folded = vec![start; values.len() / length];
+        in_pieces(&mut folded, 1, TOGETHER.div_ceil(length), &|row, folded| {
+            folded[0] = values[row * length..][..length].iter().copied().fold(start, f);
+            Ok(())
+        })?;
+        return Ok(folded);
     }
     let mut strides = vec![0; x.rank()];
     let mut kept = 1;
@@ -303,13 +314,13 @@ fn fold<T: Copy + Send + Sync>(
     let mut folded = vec![start; kept];
     let mut values = values.iter();
     // The reduced axes have stride 0, so all their elements map to the same element of the result.
-    x.view(x.shape().to_vec(), strides, 0).rows(|start, length, stride| {
+    x.view(x.shape().to_vec(), strides, 0).rows(&mut |start, length, stride| {
         for (at, value) in (0..length).zip(&mut values) {
             let target = &mut folded[start + at * stride];
             *target = f(*target, *value);
         }
     });
-    folded
+    Ok(folded)
 }
 
 /// Softmax along one axis; the largest element is subtracted first to avoid overflow.
@@ -325,8 +336,7 @@ pub(crate) fn softmax(x: &Tensor, along: &Tensor, rounding: Rounding) -> Result<
     let length = x.shape()[axis];
     let inner: usize = x.shape()[axis + 1..].iter().product();
     // Lines along the axis, `inner` of them at a time.
-    let lines = values.par_chunks_exact_mut((length * inner).max(1));
-    lines.with_min_len(TOGETHER.div_ceil((length * inner).max(1))).for_each(|lines| {
+    in_rows(&mut values, length * inner, &|_, lines| {
         let mut line = vec![0.0_f32; length];
         for first in 0..inner {
             let places = || (0..length).map(|step| first + step * inner);
@@ -339,6 +349,7 @@ pub(crate) fn softmax(x: &Tensor, along: &Tensor, rounding: Rounding) -> Result<
                 lines[place] = slot / sum;
             }
         }
-    });
+        Ok(())
+    })?;
     Tensor::from_floats(x.element(), x.shape(), values)
 }

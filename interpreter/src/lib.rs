@@ -11,6 +11,7 @@ mod execute;
 mod kernels;
 mod matmul;
 mod movement;
+mod parallel;
 mod program;
 mod session;
 mod tensor;

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::Rounding;
 use crate::kernels::{Activations, GROUP, Row, Rows, accumulate, accumulate_rounded};
 use crate::movement::{common_shape, stretch};
+use crate::parallel::in_pieces;
 use crate::tensor::{Tensor, count, dense_strides};
 use crate::value::{Quantized, Value};
 
@@ -75,7 +76,7 @@ fn by_weights(a: &Tensor, weights: &Quantized) -> Result<Tensor, String> {
     let mut product = vec![0.0; count(&shape)?];
     if k > 0 && n > 0 {
         match weights.kernel_rows() {
-            Some(rows) => multiply(rows, &Activations::new(&values, k, rows), k, n, &mut product),
+            Some(rows) => multiply(rows, &Activations::new(&values, k, rows), k, n, &mut product)?,
             None => multiply_dequantized(weights, &values, k, n, &mut product)?,
         }
     }
@@ -100,16 +101,12 @@ fn pieces(product: &mut [f32], n: usize, height: usize) -> Vec<Vec<&mut [f32]>> 
 }
 
 /// Multiplies rows [n, k] by the activations of tokens, into [tokens, n].
-fn multiply(rows: Rows<'_>, x: &Activations, k: usize, n: usize, product: &mut [f32]) {
+fn multiply(rows: Rows<'_>, x: &Activations, k: usize, n: usize, product: &mut [f32]) -> Result<(), String> {
     let height = rows_at_once(n, k, product.len() / n);
-    let mut pieces = pieces(product, n, height);
-    match pieces.as_mut_slice() {
-        [only] => x.multiply_rows(rows, 0, only),
-        pieces => pieces
-            .par_iter_mut()
-            .enumerate()
-            .for_each(|(at, piece)| x.multiply_rows(rows, at * height, piece)),
-    }
+    in_pieces(&mut pieces(product, n, height), 1, 1, &|at, piece| {
+        x.multiply_rows(rows, at * height, &mut piece[0]);
+        Ok(())
+    })
 }
 
 /// For weights without a kernel: dequantizes some rows at a time to f32.
@@ -123,10 +120,10 @@ fn multiply_dequantized(
     // Few rows, as they take much memory as f32.
     let height = rows_at_once(0, k, 1);
     let x = Activations::new(values, k, Rows::Single { items: &[], stride: k });
-    pieces(product, n, height).par_iter_mut().enumerate().try_for_each(|(at, piece)| {
+    in_pieces(&mut pieces(product, n, height), 1, 1, &|at, piece| {
         let first = at * height;
         let items = weights.dequantized_rows(first, height.min(n - first))?;
-        x.multiply_rows(Rows::Single { items: &items, stride: k }, 0, piece);
+        x.multiply_rows(Rows::Single { items: &items, stride: k }, 0, &mut piece[0]);
         Ok(())
     })
 }
@@ -142,12 +139,13 @@ fn by_steps(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
     let y = stretch(b, &[batch.as_slice(), &[k, n]].concat())?.to_floats()?;
     let shape = [batch.as_slice(), &[m, n]].concat();
     let mut product = vec![0.0; count(&shape)?];
-    product.par_chunks_exact_mut(n.max(1)).enumerate().for_each(|(row, out)| {
+    in_pieces(&mut product, n, 1, &|row, out| {
         let matrix = &y[row / m * k * n..][..k * n];
         for (factor, weights) in x[row * k..][..k].iter().zip(matrix.chunks_exact(n)) {
             accumulate_rounded(weights, *factor, out);
         }
-    });
+        Ok(())
+    })?;
     Tensor::from_floats(a.element(), &shape, product)
 }
 
@@ -165,12 +163,10 @@ fn by_tensor(a: &Tensor, b: &Tensor) -> Result<Tensor, String> {
     let b = readable(b)?;
     let values = stretch(a, &[batch.as_slice(), &[m, k]].concat())?.to_floats()?;
     let matrices = Matrices { starts: starts(&b, &batch)?, b: &b, k, n };
-    let work = values.chunks_exact(m * k).zip(product.chunks_exact_mut(m * n)).enumerate();
-    if k.saturating_mul(n).saturating_mul(m) < PARALLEL || matrices.starts.len() == 1 {
-        work.into_iter().try_for_each(|(at, (x, out))| matrices.multiply(at, x, out))?;
-    } else {
-        work.par_bridge().try_for_each(|(at, (x, out))| matrices.multiply(at, x, out))?;
-    }
+    let least = PARALLEL.div_ceil(k.saturating_mul(n).saturating_mul(m));
+    in_pieces(&mut product, m * n, least, &|at, out| {
+        matrices.multiply(at, &values[at * m * k..][..m * k], out)
+    })?;
     Tensor::from_floats(a.element(), &shape, product)
 }
 
@@ -190,7 +186,7 @@ fn starts(b: &Tensor, batch: &[usize]) -> Result<Vec<usize>, String> {
     let matrices = b.view(b.shape()[..outer].to_vec(), b.strides()[..outer].to_vec(), b.offset());
     let mut starts = Vec::new();
     stretch(&matrices, batch)?
-        .rows(|start, length, stride| starts.extend((0..length).map(|at| start + at * stride)));
+        .rows(&mut |start, length, stride| starts.extend((0..length).map(|at| start + at * stride)));
     Ok(starts)
 }
 
@@ -212,13 +208,11 @@ impl Matrices<'_> {
                 Element::F16 => Rows::Half { items: &self.b.items::<f16>()?[start..], stride: across },
                 _ => Rows::Single { items: &self.b.items::<f32>()?[start..], stride: across },
             };
-            multiply(rows, &Activations::new(x, self.k, rows), self.k, self.n, out);
-            return Ok(());
+            return multiply(rows, &Activations::new(x, self.k, rows), self.k, self.n, out);
         }
-        let tokens = x.par_chunks_exact(self.k).zip(out.par_chunks_exact_mut(self.n));
-        tokens
-            .with_min_len(PARALLEL.div_ceil(self.k * self.n))
-            .try_for_each(|(x, out)| self.sum_rows(start, down, x, out))
+        in_pieces(out, self.n, PARALLEL.div_ceil(self.k * self.n), &|token, out| {
+            self.sum_rows(start, down, &x[token * self.k..][..self.k], out)
+        })
     }
 
     /// For matrices with contiguous rows: sums the rows, each multiplied by its activation.

@@ -143,7 +143,7 @@ fn put<T: Pod>(x: &mut Tensor, part: (Vec<usize>, Vec<usize>, usize), source: &[
     let (shape, strides, offset) = part;
     let mut starts = Vec::new();
     // The view is dropped before the bytes are borrowed for writing, or they would count as shared.
-    x.view(shape, strides, offset).rows(|start, length, stride| starts.push((start, length, stride)));
+    x.view(shape, strides, offset).rows(&mut |start, length, stride| starts.push((start, length, stride)));
     let target = x.items_mut::<T>()?;
     let mut source = source.iter();
     for (start, length, stride) in starts {
@@ -214,7 +214,7 @@ pub(crate) fn gather_nd(x: &Tensor, indices: &Tensor) -> Result<Tensor, String> 
                 offset += position(*index, x.shape()[axis])? * x.strides()[axis];
             }
             let row = x.view(inner.to_vec(), x.strides()[depth..].to_vec(), offset);
-            row.rows(|start, length, stride| picked.extend((0..length).map(|at| items[start + at * stride])));
+            row.rows(&mut |start, length, stride| picked.extend((0..length).map(|at| items[start + at * stride])));
         }
         Tensor::from_items(x.element(), &shape, picked)
     })
@@ -258,12 +258,12 @@ fn gather_rows<T: Pod>(x: &Tensor, indices: &Tensor, axis: usize) -> Result<Vec<
     let items = x.items::<T>()?;
     let outer = x.view(shape[..axis].to_vec(), x.strides()[..axis].to_vec(), x.offset());
     let mut starts = Vec::new();
-    outer.rows(|start, length, stride| starts.extend((0..length).map(|at| start + at * stride)));
+    outer.rows(&mut |start, length, stride| starts.extend((0..length).map(|at| start + at * stride)));
     for start in starts {
         for index in &wanted {
             let offset = start + position(*index, x.shape()[axis])? * x.strides()[axis];
             let rest = x.view(shape[axis + 1..].to_vec(), x.strides()[axis + 1..].to_vec(), offset);
-            rest.rows(|start, length, stride| match stride {
+            rest.rows(&mut |start, length, stride| match stride {
                 1 => picked.extend_from_slice(&items[start..start + length]),
                 _ => picked.extend((0..length).map(|at| items[start + at * stride])),
             });
@@ -276,7 +276,7 @@ fn gather_elements<T: Pod>(x: &Tensor, indices: &Tensor, axis: usize) -> Result<
     let items = x.items::<T>()?;
     let places = x.view(indices.shape().to_vec(), without(x.strides(), axis), x.offset());
     let mut offsets = Vec::with_capacity(count(indices.shape())?);
-    places.rows(|start, length, stride| offsets.extend((0..length).map(|at| start + at * stride)));
+    places.rows(&mut |start, length, stride| offsets.extend((0..length).map(|at| start + at * stride)));
     let pick = |(offset, index): (usize, i64)| {
         Ok(items[offset + position(index, x.shape()[axis])? * x.strides()[axis]])
     };

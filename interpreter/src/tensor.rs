@@ -9,10 +9,11 @@ use bytemuck::Pod;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
-use rayon::prelude::*;
+
+use crate::parallel::in_pieces;
 
 /// Numbers that one thread converts at a time.
-const TOGETHER: usize = 1 << 15;
+const CONVERTED_TOGETHER: usize = 1 << 15;
 
 /// Bytes of tensors, aligned for their element type.
 #[derive(Debug, Clone)]
@@ -186,10 +187,13 @@ impl Tensor {
         let storage = match element {
             Element::F32 => Storage::Four(bytemuck::cast_vec(values)),
             Element::F16 => {
-                let mut halves = vec![f16::ZERO; values.len()];
-                let chunks = halves.par_chunks_mut(TOGETHER).zip(values.par_chunks(TOGETHER));
-                chunks.for_each(|(halves, values)| halves.convert_from_f32_slice(values));
-                Storage::Two(bytemuck::cast_vec(halves))
+                let mut halves = vec![0; values.len()];
+                in_pieces(&mut halves, CONVERTED_TOGETHER, 1, &|at, halves: &mut [u16]| {
+                    let values = &values[at * CONVERTED_TOGETHER..][..halves.len()];
+                    bytemuck::cast_slice_mut::<u16, f16>(halves).convert_from_f32_slice(values);
+                    Ok(())
+                })?;
+                Storage::Two(halves)
             }
             Element::Bf16 => {
                 Storage::Two(values.into_iter().map(|value| bf16::from_f32(value).to_bits()).collect())
@@ -323,7 +327,7 @@ impl Tensor {
             return slice.map(Into::into).ok_or_else(|| "a view exceeds its storage".to_owned());
         }
         let mut copied = Vec::with_capacity(self.elements());
-        self.rows(|start, length, stride| {
+        self.rows(&mut |start, length, stride| {
             copied.extend((0..length).map(|at| items[start + at * stride]));
         });
         Ok(copied.into())
@@ -335,7 +339,7 @@ impl Tensor {
     }
 
     /// Visits the innermost axis of the view for each position of the outer axes: first element, length, stride.
-    pub(crate) fn rows(&self, mut visit: impl FnMut(usize, usize, usize)) {
+    pub(crate) fn rows(&self, visit: &mut dyn FnMut(usize, usize, usize)) {
         if self.elements() == 0 {
             return;
         }
@@ -372,8 +376,10 @@ impl Tensor {
             Element::F16 => {
                 let halves = self.dense_items::<f16>()?;
                 let mut values = vec![0.0; halves.len()];
-                let chunks = halves.par_chunks(TOGETHER).zip(values.par_chunks_mut(TOGETHER));
-                chunks.for_each(|(halves, values)| halves.convert_to_f32_slice(values));
+                in_pieces(&mut values, CONVERTED_TOGETHER, 1, &|at, values| {
+                    halves[at * CONVERTED_TOGETHER..][..values.len()].convert_to_f32_slice(values);
+                    Ok(())
+                })?;
                 Ok(values)
             }
             Element::Bf16 => Ok(self.dense_items::<bf16>()?.iter().map(|value| value.to_f32()).collect()),

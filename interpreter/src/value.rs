@@ -64,17 +64,20 @@ impl Value {
         if !inside {
             return Err(format!("{shape:?} does not have {height} rows from row {first}"));
         }
-        let rows = match self {
-            Value::Quantized(weights) if !weights.is_transposed() => {
-                return weights.dequantized_rows(first, height);
-            }
-            Value::Packed(packed) => packed.rows(first, height)?,
-            other => part(other.tensor()?.as_ref(), first, height),
-        };
+        let rows = self.part(first, height)?;
         if rows.element().is_float() {
             return rows.to_floats();
         }
         Ok(rows.to_integers()?.into_iter().map(|value| value as f32).collect())
+    }
+
+    /// Rows of a matrix that has them. Of a packed or quantized matrix, no others are unpacked.
+    fn part(&self, first: usize, height: usize) -> Result<Tensor, String> {
+        match self {
+            Value::Packed(packed) => packed.rows(first, height),
+            Value::Quantized(weights) if !weights.is_transposed() => weights.block_rows(first, height),
+            other => Ok(part(other.tensor()?.as_ref(), first, height)),
+        }
     }
 
     /// The rows of a packed or quantized matrix at some indices, without unpacking the others: `[.., columns]` for indices
@@ -88,13 +91,8 @@ impl Value {
             Value::Quantized(weights) if !weights.is_transposed() => (weights.rows, weights.columns),
             _ => return Ok(None),
         };
-        let row = |at: usize| match self {
-            Value::Packed(packed) => packed.rows(at, 1),
-            Value::Quantized(weights) => weights.block_rows(at, 1),
-            other => Ok(part(other.tensor()?.as_ref(), at, 1)),
-        };
         let picked = indices.to_integers()?.into_iter().map(|at| match usize::try_from(at) {
-            Ok(at) if at < rows => row(at),
+            Ok(at) if at < rows => self.part(at, 1),
             _ => Err(format!("there is no row {at}, only {rows}")),
         });
         let picked = picked.collect::<Result<Vec<_>, _>>()?;
@@ -295,7 +293,7 @@ fn block_numbers(shape: &[usize], blocks: &[usize]) -> Result<Vec<usize>, String
     let spread: Vec<usize> = blocks.iter().flat_map(|blocks| [*blocks, 1]).collect();
     let view = stretch(&Tensor::zeros(Element::Ui8, &spread)?, &split)?;
     let mut numbers = Vec::with_capacity(count(shape)?);
-    view.rows(|start, length, stride| numbers.extend((0..length).map(|at| start + at * stride)));
+    view.rows(&mut |start, length, stride| numbers.extend((0..length).map(|at| start + at * stride)));
     Ok(numbers)
 }
 

@@ -19,14 +19,17 @@ pub(super) fn by_rows<const N: usize>(
     if rows <= at_once {
         return f(inputs);
     }
-    let block = |first: usize| {
+    side_by_side((0..rows).step_by(at_once).collect(), &|first| {
         let blocks = inputs
             .iter()
             .map(|input| input.narrow(0, first, at_once.min(rows - first)))
             .collect::<Result<Vec<_>>>()?;
         f(std::array::from_fn(|at| &blocks[at]))
-    };
-    let firsts: Vec<usize> = (0..rows).step_by(at_once).collect();
+    })
+}
+
+/// The blocks with these first rows, one below the other. It is compiled once, not for each function of rows.
+fn side_by_side(firsts: Vec<usize>, block: &(dyn Fn(usize) -> Result<Tensor> + Sync)) -> Result<Tensor> {
     let blocks: Vec<Tensor> = firsts.into_par_iter().map(block).collect::<Result<_>>()?;
     Tensor::cat(&blocks, 0)
 }
