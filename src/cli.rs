@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anstream::ColorChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use coreai_bundle::parts::converter::quant::Int4Rule;
+use coreai_bundle::parts::quantizer::Int4Rule;
 
 use crate::{
     aotc, build, check, convert, diff, doctor, eval, explain, gate, init, inspect, manual, oracle, pack,

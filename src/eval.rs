@@ -9,9 +9,9 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use coreai_bundle::contents::all_bundles;
 use coreai_bundle::eval::{EvalRequest, EvalText, EvaluatedBundle, Evaluation, Limits};
-use coreai_bundle::parts::converter::quant::Int4Rule;
 use coreai_bundle::parts::converter::recipe::Treatment;
 use coreai_bundle::parts::oracle::eval::Share;
+use coreai_bundle::parts::quantizer::Int4Rule;
 
 use crate::columns::Columns;
 use crate::progress::Bar;

@@ -10,10 +10,10 @@ use checkpoint::config::CacheForm;
 use checkpoint::source::{LocalSource, Source};
 use converter::decoder::{Functions, Variant};
 use converter::embedding::TableForms;
-use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{Model, Plan, Request};
 use fixtures::{Shape, SyntheticCheckpoint};
+use quantizer::Int4Rule;
 
 use crate::Options;
 use crate::child;

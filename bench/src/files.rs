@@ -10,11 +10,11 @@ use checkpoint::config::CacheForm;
 use checkpoint::source::LocalSource;
 use converter::decoder::{Functions, Variant};
 use converter::embedding::TableForms;
-use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{Model, Request};
 use fixtures::{Shape, SyntheticCheckpoint};
 use output::StreamedFile;
+use quantizer::Int4Rule;
 use sha2::{Digest, Sha256};
 
 use crate::Options;

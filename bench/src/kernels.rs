@@ -7,10 +7,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use candle_core::quantized::GgmlType;
 use candle_core::quantized::k_quants::BlockQ4_0;
-use converter::quant::{BLOCK, Int4Rule, quantize_int4, quantize_int8, to_f16};
-use converter::tables::rows::quantize_rows;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use quantizer::{BLOCK, Int4Rule, quantize_int4, quantize_int8, quantize_rows, to_f16};
 
 use crate::Options;
 use crate::figure::{Figures, seconds};

@@ -10,11 +10,11 @@ use aimodel::package::{PackageMetadata, PackageWriter};
 use anyhow::{Context, Result, ensure};
 use checkpoint::config::DecoderConfig;
 use converter::decoder::{CacheForm, Functions, GraphOptions, Variant, build};
-use converter::quant::Int4Rule;
 use converter::recipe::{Recipe, Treatment};
 use fixtures::Shape;
 use half::f16;
 use oracle::tables::{CODES_FILE, META_FILE, SCALES_FILE};
+use quantizer::Int4Rule;
 use serde_json::json;
 
 pub(crate) const LAYERS: usize = 6;

@@ -1,7 +1,7 @@
 //! Weights as checkpoints have them: on one of the lattices that training leaves, or on none.
 
-use converter::quant::BLOCK;
 use half::bf16;
+use quantizer::BLOCK;
 
 /// Weights of a measurement: 64 MiB, so that no cache holds them.
 pub(crate) const COUNT: usize = 1 << 25;

@@ -3,11 +3,11 @@
 //! Both are exact as 4-bit codes if they lie on a lattice. A table is sampled before the plan, which the run then follows; the run counts
 //! every block, so a table that is off the lattice somewhere shows in the statistics.
 
+use quantizer::Int4Rule;
 use serde::Serialize;
 
 use crate::error::{ConvertError, PlanError};
 use crate::head::{HeadDecision, Sample, sample};
-use crate::quant::Int4Rule;
 use crate::recipe::{EmbeddingForm, PerLayerForm, Treatment};
 use checkpoint::config::DecoderConfig;
 use checkpoint::source::Source;

@@ -4,10 +4,10 @@ use std::io;
 use std::path::PathBuf;
 
 use aimodel::package::PackageError;
+use quantizer::QuantizeError;
 
 use crate::journal::JournalError;
 use crate::pattern::TensorPattern;
-use crate::quant::QuantizeError;
 use checkpoint::CheckpointError;
 use checkpoint::config::ConfigError;
 use checkpoint::source::SourceError;

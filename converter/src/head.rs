@@ -3,12 +3,11 @@
 //! The head is the embedding table again. An int4 head that lies off the lattice undoes what the rest preserves, so with int4
 //! weights its format is decided from a fixed sample of blocks, before the plan.
 
-use half::bf16;
+use quantizer::lattice::recover;
 use serde::Serialize;
 
 use crate::error::ConvertError;
 use crate::ordered::for_each_in_order;
-use crate::quant::lattice::recover;
 use crate::recipe::Treatment;
 use checkpoint::config::DecoderConfig;
 use checkpoint::source::{Source, TensorEntry};
@@ -178,7 +177,7 @@ fn count_blocks(
 ) -> Result<Sample, ConvertError> {
     let read = |which: usize| {
         let (tensor, start, count) = stretches[which];
-        let mut weights = vec![bf16::ZERO; count];
+        let mut weights = bytemuck::zeroed_vec(count);
         source.read_weights(tensor, start, &mut weights)?;
         Ok::<_, ConvertError>(weights)
     };
@@ -197,8 +196,8 @@ fn count_blocks(
 #[cfg(test)]
 mod tests {
     use super::{Sample, decide};
-    use crate::quant::Int4Rule;
     use crate::recipe::Treatment;
+    use quantizer::Int4Rule;
 
     fn sample(on_lattice: u64) -> Sample {
         // The decision does not depend on how many scales are f16 numbers.

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use output::{Disk, WrittenFile};
+use quantizer::Statistics;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::quant::Statistics;
 use crate::statistics::TensorStatistics;
 use checkpoint::source::{Checksums, Source, SourceError, TensorChecksums};
 

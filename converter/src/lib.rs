@@ -12,7 +12,6 @@ pub mod name;
 pub mod ordered;
 pub mod pattern;
 pub mod plan;
-pub mod quant;
 pub mod recipe;
 pub mod statistics;
 pub mod stock;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use aimodel::package::PackageMetadata;
-use half::{bf16, f16};
+use half::f16;
 use output::WrittenFile;
 use progress::Progress;
 
@@ -15,7 +15,6 @@ use crate::head::HeadDecision;
 use crate::journal::Journal;
 use crate::ordered::for_each_in_order;
 use crate::plan::GraphPlan;
-use crate::quant;
 use crate::recipe::{Override, PerLayerForm, Recipe, Treatment, overridden};
 use crate::statistics::WeightStatistics;
 use crate::stock::StockTable;
@@ -210,10 +209,10 @@ impl<'s> Model<'s> {
     /// A whole tensor in half precision.
     fn half_bytes(&self, source: &dyn Source, role: Role) -> Result<Vec<u8>, ConvertError> {
         let tensor = self.checkpoint.require(role)?;
-        let mut weights = vec![bf16::ZERO; tensor.weights() as usize];
+        let mut weights = bytemuck::zeroed_vec(tensor.weights() as usize);
         source.read_weights(tensor, 0, &mut weights)?;
-        let mut halves = vec![f16::ZERO; weights.len()];
-        quant::to_f16(&weights, &mut halves)
+        let mut halves = bytemuck::zeroed_vec::<f16>(weights.len());
+        quantizer::to_f16(&weights, &mut halves)
             .map_err(|source| ConvertError::Element { tensor: tensor.name.clone(), source })?;
         Ok(bytemuck::cast_slice(&halves).to_vec())
     }

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use quantizer::Int4Rule;
+
 use crate::decoder::Variant;
 use crate::plan::GraphPlan;
-use crate::quant::Int4Rule;
 use crate::recipe::Treatment;
 use checkpoint::config::{CacheForm, DecoderConfig};
 

@@ -2,10 +2,10 @@
 
 use aimodel::Element;
 use checkpoint::Role;
+use quantizer::Int4Rule;
 use serde::{Deserialize, Serialize};
 
 use crate::pattern::TensorPattern;
-use crate::quant::Int4Rule;
 
 /// How a tensor is stored in a graph.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

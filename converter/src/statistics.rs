@@ -1,8 +1,8 @@
 //! What quantization did to the weights, measured on the bytes that were written.
 
+use quantizer::{RuleSample, Statistics};
 use serde::{Deserialize, Serialize};
 
-use crate::quant::{RuleSample, Statistics};
 use crate::recipe::Treatment;
 
 /// What quantization did to one matrix.

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use half::bf16;
 use output::{Disk, WrittenFile};
 use progress::Progress;
+use quantizer::quantize_rows;
 
 use crate::blob::Content;
 use crate::buffers::Pool;
 use crate::error::{ConvertError, PlanError};
 use crate::journal::{Entry, Journal, JournalError};
 use crate::ordered::for_each_in_order;
-use crate::tables::rows::quantize_rows;
 use checkpoint::config::{DecoderConfig, PerLayer};
 use checkpoint::source::{Reading, Source, bytes_of};
 use checkpoint::{Checkpoint, Role};

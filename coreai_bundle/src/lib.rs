@@ -57,6 +57,7 @@ pub use packer::check::check;
 /// The crates below, whose types are in the signatures above.
 pub mod parts {
     pub use {
-        aotc, checkpoint, converter, hub, interpreter, oracle, output, packer, paths, progress, report, text,
+        aotc, checkpoint, converter, hub, interpreter, oracle, output, packer, paths, progress, quantizer,
+        report, text,
     };
 }

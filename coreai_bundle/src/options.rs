@@ -13,8 +13,8 @@ use converter::Request;
 use converter::decoder::{Functions, Prefill, Sequence, Variant};
 use converter::embedding::TableForms;
 use converter::pattern::TensorPattern;
-use converter::quant::Int4Rule;
 use converter::recipe::{EmbeddingForm, Override, PerLayerForm, Treatment};
+use quantizer::Int4Rule;
 use serde::{Deserialize, Serialize};
 
 use crate::runnable::DEFAULT_CHUNK;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 use coreai_bundle::explain::{BlockPlace, PackedBlock, SourceBlock, is_bundle};
-use coreai_bundle::parts::converter::quant::Int4Rule;
+use coreai_bundle::parts::quantizer::Int4Rule;
 use serde::Serialize;
 
 use crate::cli::Rule;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use coreai_bundle::explain::{ExplainedLattice, SourceBlock};
-use coreai_bundle::parts::converter::quant::BLOCK;
+use coreai_bundle::parts::quantizer::BLOCK;
 use coreai_bundle::parts::text::terminal::word;
 use half::f16;
 

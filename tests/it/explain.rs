@@ -1,10 +1,10 @@
 //! `explain`: what it says about a checkpoint's block is what is packed, and what the documentation shows.
 
+use quantizer::BLOCK;
+use quantizer::lattice::recover;
 use std::fs;
 
 use crate::common::{Dir, tiny};
-use converter::quant::BLOCK;
-use converter::quant::lattice::recover;
 use fixtures::{Lattice, Shape, SyntheticCheckpoint, WeightKind};
 use half::bf16;
 use serde_json::Value;

@@ -1,5 +1,6 @@
 //! Checkpoints on a Hub: the same bytes as from a folder, no more transferred than is needed, and every fault survived or named.
 
+use quantizer::Int4Rule;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -15,7 +16,6 @@ use checkpoint::source::{
 use converter::decoder::{CacheForm, Functions, Variant};
 use converter::embedding::TableForms;
 use converter::journal::Journal;
-use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{ConvertError, Model, Outputs, Plan, Request, Written};
 use fixtures::hub::{

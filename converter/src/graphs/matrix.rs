@@ -3,10 +3,10 @@
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
+use quantizer::Statistics;
 use tempfile::SpooledTempFile;
 
 use super::workers::Product;
-use crate::quant::Statistics;
 
 /// Bytes of scales that are kept in memory: those of the largest head. Those of a per-layer table are kept in a temporary file.
 const IN_MEMORY: usize = 48 << 20;

@@ -188,11 +188,11 @@ mod tests {
     use crate::error::ConvertError;
     use crate::error::PlanError;
     use crate::plan::GraphPlan;
-    use crate::quant::Int4Rule;
     use crate::recipe::{Recipe, Treatment};
     use checkpoint::Checkpoint;
     use checkpoint::config::{CacheForm, DecoderConfig};
     use checkpoint::source::{LocalSource, Source};
+    use quantizer::Int4Rule;
 
     #[test]
     fn a_stock_graph_without_its_table_is_refused() {

@@ -1,11 +1,11 @@
 //! What the workers do: read a piece of a tensor, and make everything that is made from it.
 
 use half::{bf16, f16};
+use quantizer::{QuantizeError, RuleSample, Statistics};
 
 use super::schedule::{Piece, Schedule, Step, Work};
 use crate::buffers::Pool;
 use crate::error::ConvertError;
-use crate::quant::{self, QuantizeError, RuleSample, Statistics};
 use crate::recipe::Treatment;
 use crate::stock::StockTable;
 use crate::tables::TableRows;
@@ -103,22 +103,22 @@ impl<'s> Workers<'s> {
         match treatment {
             Treatment::Int4(rule) => {
                 let (mut bytes, mut scales) =
-                    (self.outputs.take(count / 2), self.scales.take(count / quant::BLOCK));
-                let mut statistics = quant::quantize_int4(rule, weights, &mut bytes, &mut scales)?;
+                    (self.outputs.take(count / 2), self.scales.take(count / quantizer::BLOCK));
+                let mut statistics = quantizer::quantize_int4(rule, weights, &mut bytes, &mut scales)?;
                 statistics.sample = RuleSample::of(weights);
                 Ok(Product { bytes, scales, statistics: Some(statistics) })
             }
             Treatment::Int8 => {
                 let (mut bytes, mut scales) =
-                    (self.outputs.take(count), self.scales.take(count / quant::BLOCK));
+                    (self.outputs.take(count), self.scales.take(count / quantizer::BLOCK));
                 let codes = bytemuck::cast_slice_mut(&mut bytes);
-                let statistics = quant::quantize_int8(weights, codes, &mut scales)?;
+                let statistics = quantizer::quantize_int8(weights, codes, &mut scales)?;
                 Ok(Product { bytes, scales, statistics: Some(statistics) })
             }
             Treatment::F16 => {
                 // Rounded through f16 scratch that becomes bytes.
                 let mut halves = self.scales.take(count);
-                quant::to_f16(weights, &mut halves)?;
+                quantizer::to_f16(weights, &mut halves)?;
                 let mut bytes = self.outputs.take(count * size_of::<f16>());
                 bytes.copy_from_slice(bytemuck::cast_slice(&halves));
                 self.scales.give(halves);

@@ -5,8 +5,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use half::bf16;
-
 use super::plan::{Job, TablesPlan};
 use crate::buffers::Pool;
 use crate::error::ConvertError;
@@ -78,7 +76,7 @@ fn differing_row(
     };
     let data = open(job.data)?;
     let scales = job.scales().map(open).transpose()?;
-    let mut weights = vec![bf16::ZERO; job.width as usize];
+    let mut weights = bytemuck::zeroed_vec(job.width as usize);
     let outputs = Pool::new();
     let step = job.rows.div_ceil(ROWS).max(1);
     for row in (0..job.rows).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {

@@ -1,10 +1,9 @@
 //! The gather tables, from which the host reads a token's rows.
 //!
-//! Raw little-endian files without a header. A row has int8 codes and one f32 scale; see [`rows`] for the rule.
+//! Raw little-endian files without a header. A row has int8 codes and one f32 scale; see [`quantizer::quantize_rows`] for the rule.
 
 mod compare;
 mod plan;
-pub mod rows;
 pub mod safetensors;
 mod write;
 

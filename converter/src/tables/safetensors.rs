@@ -8,12 +8,12 @@ use std::io::{BufWriter, Write};
 
 use half::bf16;
 use progress::Progress;
+use quantizer::QuantizeError;
 use serde::Serialize;
 
 use crate::buffers::Pool;
 use crate::error::{ConvertError, PlanError};
 use crate::ordered::for_each_in_order;
-use crate::quant::QuantizeError;
 use checkpoint::config::DecoderConfig;
 use checkpoint::source::{Source, TensorEntry, bytes_of};
 use checkpoint::{Checkpoint, Role};

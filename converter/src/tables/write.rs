@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use half::bf16;
 use output::{Disk, StreamedFile, WrittenFile};
 use progress::Progress;
+use quantizer::{QuantizeError, quantize_rows};
 
 use super::plan::{Job, TableTreatment, TablesPlan};
-use super::rows::quantize_rows;
 use crate::buffers::Pool;
 use crate::error::ConvertError;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::ordered::for_each_in_order;
-use crate::quant::QuantizeError;
 use checkpoint::Checkpoint;
 use checkpoint::source::{Reading, Source, SummedSource, TensorChecksums, bytes_of};
 

@@ -11,8 +11,8 @@ use checkpoint::config::DecoderConfig;
 use converter::decoder::{
     CacheForm, Functions, GraphOptions, InlineTensors, PREFILL, Prefill, Sequence, Variant, build,
 };
-use converter::quant::Int4Rule;
 use converter::recipe::{Recipe, Treatment};
+use quantizer::Int4Rule;
 
 /// Tokens of a prompt that are read at a time.
 const CHUNK: u64 = 64;

@@ -6,11 +6,11 @@ use converter::blob::{Blob, Content};
 use converter::decoder::{CacheForm, Functions, Prefill, Sequence, Variant};
 use converter::embedding::TableForms;
 use converter::name::ModelName;
-use converter::quant::Int4Rule;
 use converter::recipe::{EmbeddingForm, Treatment};
 use converter::{ConvertError, Model, PlanError, Request};
 use fixtures::data::DenseRelease;
 use fixtures::{Shape, SyntheticCheckpoint};
+use quantizer::Int4Rule;
 
 const INT4: Treatment = Treatment::Int4(Int4Rule::Lattice);
 

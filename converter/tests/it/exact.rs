@@ -5,10 +5,10 @@ use checkpoint::config::CacheForm;
 use checkpoint::source::LocalSource;
 use converter::decoder::{Functions, Prefill, Sequence, Variant};
 use converter::embedding::TableForms;
-use converter::quant::Int4Rule;
 use converter::recipe::{EmbeddingForm, PerLayerForm, Treatment};
 use converter::{ConvertError, Model, Plan, PlanError, Request};
 use fixtures::{Lattice, Shape, SyntheticCheckpoint, WeightKind};
+use quantizer::Int4Rule;
 
 const INT4: Treatment = Treatment::Int4(Int4Rule::Lattice);
 const AUTO: TableForms = TableForms::AUTO;

@@ -5,9 +5,4 @@
 mod cost;
 mod dense;
 mod exact;
-mod quant_gguf;
-mod quant_lattice;
-mod quant_limits;
-mod quant_reference;
-mod quantizers;
 mod resume;

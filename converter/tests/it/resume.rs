@@ -13,13 +13,13 @@ use checkpoint::source::{Fingerprint, Identity, LocalSource, Source, SourceError
 use converter::decoder::{Functions, Variant};
 use converter::embedding::TableForms;
 use converter::journal::{Journal, JournalHeader};
-use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
 use converter::{ConvertError, Model, Outputs, Plan, Request};
 use fixtures::shape::LayerType;
 use fixtures::{Shape, SyntheticCheckpoint};
 use output::Disk;
 use progress::Progress;
+use quantizer::Int4Rule;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;

@@ -7,9 +7,9 @@ use anyhow::{Context, bail};
 use aotc::{Architecture, Platform};
 use checkpoint::config::CacheForm;
 use converter::decoder::Variant;
-use converter::quant::Int4Rule;
 use hub::RepositoryId;
 use packer::manifest::{self, Manifest, ManifestKind};
+use quantizer::Int4Rule;
 use serde::{Deserialize, Serialize};
 use text::small;
 

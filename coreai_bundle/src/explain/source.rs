@@ -2,9 +2,9 @@
 
 use anyhow::{Context, bail};
 use checkpoint::source::{Dtype, Source};
-use converter::quant::lattice::{Recovered, recover};
-use converter::quant::{BLOCK, Fit, Int4Rule, fit, fit_int8};
 use half::bf16;
+use quantizer::lattice::{Recovered, recover};
+use quantizer::{BLOCK, Fit, Int4Rule, fit, fit_int8};
 use serde::Serialize;
 
 use super::{BlockPlace, find};

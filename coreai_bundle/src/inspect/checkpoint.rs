@@ -8,8 +8,8 @@ use checkpoint::source::TensorEntry;
 use converter::Model;
 use converter::head::HeadDecision;
 use converter::plan::GraphPlan;
-use converter::quant::Int4Rule;
 use converter::recipe::Treatment;
+use quantizer::Int4Rule;
 use serde::Serialize;
 
 use super::Inspected;

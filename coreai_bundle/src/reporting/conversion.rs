@@ -6,13 +6,13 @@ use checkpoint::config::{DecoderConfig, Layer, LayerKind};
 use converter::blob::Blob;
 use converter::decoder::Variant;
 use converter::plan::GraphPlan;
-use converter::quant::{BLOCK, WorstBlock};
 use converter::recipe::Treatment;
 use converter::statistics::{TensorStatistics, WeightStatistics};
 use converter::tables::TablesPlan;
 use converter::{Model, Plan};
 use output::Digest;
 use packer::TOOL;
+use quantizer::{BLOCK, WorstBlock};
 use report::{
     CacheMemory, Codes, Conversion, Download, FunctionWork, Gate, Group, Memory, Origin, Recovery, Report,
     RuleOutcome, Size, Slot, Tensor, Timing, Worst,

@@ -60,7 +60,7 @@ impl<'s> Weights<'s> {
         let of_layer = |(role, _): &(Role, &TensorEntry)| matches!(role, Role::Layer(at, _) if *at == layer);
         let mut loaded = Loaded::new();
         for (role, entry) in self.checkpoint.iter().filter(of_layer) {
-            let mut weights = vec![bf16::ZERO; entry.shape.iter().product()];
+            let mut weights = bytemuck::zeroed_vec::<bf16>(entry.shape.iter().product());
             self.source.will_read(entry);
             for (part, first) in weights.chunks_mut(AT_ONCE).zip((0..).step_by(AT_ONCE)) {
                 self.check()?;
@@ -81,7 +81,7 @@ impl<'s> Weights<'s> {
         if let Some(weights) = self.loaded.get(&role).and_then(|weights| weights.get(range.clone())) {
             return Ok(widened(weights));
         }
-        let mut weights = vec![bf16::ZERO; range.len()];
+        let mut weights = bytemuck::zeroed_vec(range.len());
         self.source.read_weights(self.checkpoint.require(role)?, range.start as u64, &mut weights)?;
         Ok(widened(&weights))
     }

@@ -1,5 +1,6 @@
 //! Packages whose tables are codes on the lattice: rows are exact, however they are looked up, and planted faults are named.
 
+use quantizer::Int4Rule;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,6 @@ use checkpoint::source::LocalSource;
 use converter::decoder::{Functions, Prefill, Sequence, Variant};
 use converter::embedding::TableForms;
 use converter::journal::Journal;
-use converter::quant::Int4Rule;
 use converter::recipe::{EmbeddingForm, PerLayerForm, Treatment};
 use converter::{Model, Outputs, Request};
 use fixtures::data::TableReference;

@@ -5,13 +5,13 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Instant;
+use quantizer::Int4Rule;
 
 use crate::support::data;
 use aimodel::bytecode::layout::Layout;
 use aimodel::package::{PackageMetadata, PackageWriter};
 use checkpoint::config::{CacheForm, DecoderConfig};
 use converter::decoder::{Functions, GraphOptions, Prefill, Sequence, Variant, build};
-use converter::quant::Int4Rule;
 use converter::recipe::{Recipe, Treatment};
 use oracle::feeding::{Feeding, chunks};
 use interpreter::Session;

@@ -1,9 +1,10 @@
 //! Rows as int8: `scale = max|row| / 127`, `code = clamp(round_half_even(row / scale), -127, 127)`, all in f32.
 
-use fearless_simd::{Level, dispatch};
+use fearless_simd::Level;
 use half::bf16;
 
-use crate::quant::QuantizeError;
+use crate::QuantizeError;
+use crate::dispatch::dispatch;
 
 /// Lower limit of a row's largest magnitude, so that a row of zeros gets a scale above zero.
 const SMALLEST_EXTREMUM: f32 = 1e-12;

@@ -12,7 +12,7 @@ use fearless_simd::{
 };
 use half::bf16;
 
-use crate::quant::block::BLOCK;
+use crate::block::BLOCK;
 
 /// Elements of one parity.
 pub(super) const HALF: usize = BLOCK / 2;
@@ -185,7 +185,7 @@ impl<S: Simd> Lanes<S> {
         (self + shift) - shift
     }
 
-    /// Sums of eight numbers each; their own [`SimdBase::reduce_sum`] is the sum in the order of [`crate::quant::block::sum`].
+    /// Sums of eight numbers each; their own [`SimdBase::reduce_sum`] is the sum in the order of [`crate::block::sum`].
     #[inline(always)]
     pub(super) fn partial_sums(self) -> f32x4<S> {
         let (first, second) = (self.even + self.odd).split();

@@ -7,16 +7,16 @@
 
 use half::f16;
 
-use crate::quant::absmax::{self, Width};
-use crate::quant::block::{BLOCK, Extremum, Fit, sum};
+use crate::absmax::{self, Width};
+use crate::block::{BLOCK, Extremum, Fit, sum};
 
 /// What the extremum is divided by; positive ones make positive scales, negative ones make the extremum's code negative.
 /// Further divisors gain less than half a percent of the error on normal, Laplace and uniform weights.
-pub(in crate::quant) const DIVISORS: [f32; 9] = [7.0, 7.5, 8.0, 8.5, 6.5, 6.0, -8.0, -7.5, -8.5];
+pub(crate) const DIVISORS: [f32; 9] = [7.0, 7.5, 8.0, 8.5, 6.5, 6.0, -8.0, -7.5, -8.5];
 
 /// A fit must have an error below that of `absmax` times this. Errors in f32 are off by less than 2^-20, so a fit that is
 /// kept is never worse.
-pub(in crate::quant) const MARGIN: f32 = 1.0 - 1.0 / 65536.0;
+pub(crate) const MARGIN: f32 = 1.0 - 1.0 / 65536.0;
 
 pub(super) fn fit(weights: &[f32; BLOCK], extremum: Extremum) -> Fit {
     let plain = absmax::place(weights, extremum, Width::Int4);

@@ -1,4 +1,4 @@
-//! [`crate::quant::q4_0`] in vectors.
+//! [`crate::q4_0`] in vectors.
 
 use fearless_simd::Simd;
 use half::bf16;
@@ -6,7 +6,7 @@ use half::bf16;
 use super::half_bits::round_to_f16;
 use super::kernel::{Choice, GROUP, Rule};
 use super::lanes::{INTEGERS, Lanes};
-use crate::quant::block::BLOCK;
+use crate::block::BLOCK;
 
 pub(super) struct Q4_0;
 

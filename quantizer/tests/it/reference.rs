@@ -8,9 +8,9 @@ use aimodel::{Attribute, Module, Opcode, ValueId};
 use checkpoint::config::DecoderConfig;
 use checkpoint::source::{LocalSource, Source};
 use checkpoint::{Checkpoint, Role};
-use converter::quant::{BLOCK, Int4Rule, quantize_int4, quantize_int8, to_f16};
 use fixtures::data::{self, ReferencePackage};
 use half::{bf16, f16};
+use quantizer::{BLOCK, Int4Rule, quantize_int4, quantize_int8, to_f16};
 
 /// Shape and bytes of a constant.
 type Constant = (Vec<u64>, Vec<u8>);

@@ -2,7 +2,7 @@
 
     pip install gguf==0.19.0
     python q4_0_golden.py q4_0.golden                 # the committed file
-    python q4_0_golden.py fresh.golden --seed 7       # others, for Q4_0_GOLDEN=fresh.golden cargo test -p converter --test it quant_gguf
+    python q4_0_golden.py fresh.golden --seed 7       # others, for Q4_0_GOLDEN=fresh.golden cargo test -p quantizer --test it gguf
 
 A record has 82 bytes: 32 weights (bf16), the scale (f16), 16 bytes of codes, two each in two's complement, the even-numbered
 element in the low half; all little-endian.

@@ -1,7 +1,7 @@
 //! What the quantizers refuse, and the largest and smallest weights that they take.
 
-use converter::quant::{BLOCK, Int4Rule, QuantizeError, Statistics, quantize_int4, quantize_int8, to_f16};
 use half::{bf16, f16};
+use quantizer::{BLOCK, Int4Rule, QuantizeError, Statistics, quantize_int4, quantize_int8, to_f16};
 
 /// More blocks than a few chunks have.
 const MANY: usize = 2048 * 3 + 5;

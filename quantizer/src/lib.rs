@@ -1,4 +1,5 @@
-//! Quantizers: blocks of 32 bf16 weights to 4- or 8-bit codes and an f16 scale each, and plain rounding to f16.
+//! Quantizers: blocks of 32 bf16 weights to 4- or 8-bit codes and an f16 scale each, rows of tables to 8-bit codes, and plain rounding
+//! to f16.
 //!
 //! The runtime computes `code * scale`. [`Int4Rule`] names the rules that choose both; int8 always follows the rule of
 //! [`Int4Rule::Absmax`] with wider codes. The default, [`lattice`], reproduces exactly the weights that quantization-aware training
@@ -16,10 +17,12 @@
 mod absmax;
 mod block;
 mod chunks;
+mod dispatch;
 mod error;
 mod fit;
 pub mod lattice;
 mod q4_0;
+mod rows;
 mod rule;
 mod sample;
 mod statistics;
@@ -29,6 +32,7 @@ pub use block::{BLOCK, Fit};
 pub use chunks::{quantize_int4, quantize_int8, to_f16};
 pub use error::QuantizeError;
 pub use fit::{fit, fit_int8};
+pub use rows::quantize_rows;
 pub use rule::Int4Rule;
 pub use sample::{Kept, RuleSample};
 pub use statistics::{Statistics, WorstBlock};

@@ -1,7 +1,7 @@
 //! The rules on many blocks at once, in vectors. The bits are the same as those of the plain rules on every machine.
 //!
 //! Everything generic over [`fearless_simd::Simd`] is `inline(always)`: it becomes part of the one function for each set of
-//! instructions that [`fearless_simd::dispatch`] makes.
+//! instructions that [`dispatch`](crate::dispatch) chooses from.
 
 mod absmax;
 mod half_bits;

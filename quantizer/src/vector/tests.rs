@@ -5,22 +5,18 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::lanes::HALF;
-use crate::quant::block::{BLOCK, Fit};
-use crate::quant::statistics::Statistics;
-use crate::quant::{Int4Rule, QuantizeError, fit, fit_int8, lattice};
+use crate::block::{BLOCK, Fit};
+use crate::statistics::Statistics;
+use crate::{Int4Rule, QuantizeError, fit, fit_int8, lattice};
 
 type Block = [bf16; BLOCK];
 
-/// The best level of this machine and, on x86, the lower ones.
+/// The best level of this machine and, on x86, the lowest one.
 fn levels() -> Vec<Level> {
     let best = Level::new();
     let mut levels = vec![best];
     #[cfg(target_arch = "x86_64")]
-    {
-        levels.extend(best.as_avx2().map(Level::Avx2));
-        levels.extend(best.as_sse4_2().map(Level::Sse4_2));
-        levels.extend(best.as_sse2().map(Level::Sse2));
-    }
+    levels.extend(best.as_sse2().map(Level::Sse2));
     levels
 }
 

@@ -1,10 +1,10 @@
 //! Recovery of lattices against their definition: every scale tried, every code tried.
 
-use converter::quant::lattice::{EXTREMUM_CODES, Recovered, recover};
-use converter::quant::{BLOCK, Int4Rule, quantize_int4};
 use fixtures::Lattice;
 use half::{bf16, f16};
 use proptest::prelude::*;
+use quantizer::lattice::{EXTREMUM_CODES, Recovered, recover};
+use quantizer::{BLOCK, Int4Rule, quantize_int4};
 
 type Block = [bf16; BLOCK];
 

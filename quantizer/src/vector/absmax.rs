@@ -1,4 +1,4 @@
-//! [`crate::quant::absmax`] in vectors.
+//! [`crate::absmax`] in vectors.
 
 use fearless_simd::Simd;
 use half::bf16;
@@ -6,8 +6,8 @@ use half::bf16;
 use super::half_bits::{SMALLEST_NORMAL, round_to_f16};
 use super::kernel::{Choice, GROUP, Rule};
 use super::lanes::{INTEGERS, Lanes};
-use crate::quant::absmax::{SMALLEST_SCALE, Width};
-use crate::quant::block::{BLOCK, F16_OVERFLOW};
+use crate::absmax::{SMALLEST_SCALE, Width};
+use crate::block::{BLOCK, F16_OVERFLOW};
 
 pub(super) struct AbsmaxInt4;
 pub(super) struct AbsmaxInt8;

@@ -1,11 +1,11 @@
 //! The rules on synthetic lattices, on weights off any lattice, on adversarial blocks, and on any number of threads.
 
-use converter::quant::{
-    self, BLOCK, Int4Rule, QuantizeError, Statistics, fit, fit_int8, quantize_int4, quantize_int8,
-};
 use fixtures::Lattice;
 use half::{bf16, f16};
 use proptest::prelude::*;
+use quantizer::{
+    BLOCK, Int4Rule, QuantizeError, Statistics, fit, fit_int8, quantize_int4, quantize_int8, to_f16,
+};
 
 const RULES: [Int4Rule; 3] = [Int4Rule::Lattice, Int4Rule::Q4_0, Int4Rule::Absmax];
 
@@ -140,11 +140,11 @@ fn what_is_not_finite_or_too_large_is_named() {
         }
         let error = quantize_int8(&weights, &mut [0; 96], &mut scales).unwrap_err();
         assert_eq!(error, QuantizeError::NotFinite { element });
-        assert!(quant::to_f16(&weights, &mut [f16::ZERO; 96]).is_err());
+        assert!(to_f16(&weights, &mut [f16::ZERO; 96]).is_err());
     }
     let mut large = vec![bf16::ZERO; 32];
     large[5] = bf16::from_f32(1e6);
-    let error = quant::to_f16(&large, &mut [f16::ZERO; 32]).unwrap_err();
+    let error = to_f16(&large, &mut [f16::ZERO; 32]).unwrap_err();
     assert!(error.to_string().contains('5'), "{error}");
 }
 

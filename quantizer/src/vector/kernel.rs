@@ -4,8 +4,7 @@
 //! are long chains of operations, and a processor overlaps those of several blocks only if they are next to each other.
 
 use fearless_simd::{
-    Level, Simd, SimdBase, SimdInterleaved, SimdMask, SimdNarrow, SimdSplit, SimdWiden, dispatch, f32x4,
-    f64x2, i32x8,
+    Level, Simd, SimdBase, SimdInterleaved, SimdMask, SimdNarrow, SimdSplit, SimdWiden, f32x4, f64x2, i32x8,
 };
 use half::{bf16, f16};
 
@@ -14,9 +13,10 @@ use super::half_bits::f16_bits;
 use super::lanes::{Extremum, FULL_COUNT, HALF, Lanes};
 use super::lattice::Lattice;
 use super::q4_0::Q4_0;
-use crate::quant::block::BLOCK;
-use crate::quant::statistics::{Statistics, WorstBlock};
-use crate::quant::{Int4Rule, QuantizeError, RuleSample};
+use crate::block::BLOCK;
+use crate::dispatch::dispatch;
+use crate::statistics::{Statistics, WorstBlock};
+use crate::{Int4Rule, QuantizeError, RuleSample};
 
 /// Blocks per group.
 pub(super) const GROUP: usize = 16;
@@ -94,7 +94,7 @@ impl Packing<BLOCK> for Bytes {
 }
 
 /// Quantizes blocks by an int4 rule: 16 bytes of codes and a scale for each.
-pub(in crate::quant) fn int4(
+pub(crate) fn int4(
     level: Level,
     rule: Int4Rule,
     weights: &[[bf16; BLOCK]],
@@ -113,7 +113,7 @@ pub(in crate::quant) fn int4(
 }
 
 /// Quantizes blocks to int8: 32 bytes of codes and a scale for each.
-pub(in crate::quant) fn int8(
+pub(crate) fn int8(
     level: Level,
     weights: &[[bf16; BLOCK]],
     codes: &mut [[u8; BLOCK]],

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 /// Least common multiple of the codes 1..8. A bound divided by a code is kept times this, so that it is exact: the midpoint of
 /// two bf16 numbers has 10 significant bits, 840 over a code at most 10 more.
-pub(in crate::quant) const COMMON_MULTIPLE: f64 = 840.0;
+pub(crate) const COMMON_MULTIPLE: f64 = 840.0;
 
 /// An interval of magnitudes of scales.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -5,8 +5,8 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use converter::quant::{BLOCK, Int4Rule, fit, quantize_int4};
 use half::{bf16, f16};
+use quantizer::{BLOCK, Int4Rule, fit, quantize_int4};
 
 const RECORD: usize = 82;
 

@@ -1,20 +1,17 @@
 //! bf16 numbers as f16 ones.
 
-use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd::{Level, Simd};
 use half::{bf16, f16};
 
-use crate::quant::QuantizeError;
-use crate::quant::block::F16_OVERFLOW;
+use crate::QuantizeError;
+use crate::block::F16_OVERFLOW;
+use crate::dispatch::dispatch;
 
 /// Bits of the smallest magnitude that does not fit.
 const OVERFLOW: u16 = (F16_OVERFLOW.to_bits() >> 16) as u16;
 
 /// Rounds to f16, ties to even.
-pub(in crate::quant) fn to_f16(
-    level: Level,
-    weights: &[bf16],
-    halves: &mut [f16],
-) -> Result<(), QuantizeError> {
+pub(crate) fn to_f16(level: Level, weights: &[bf16], halves: &mut [f16]) -> Result<(), QuantizeError> {
     dispatch!(level, simd => convert(simd, weights, halves))
 }
 

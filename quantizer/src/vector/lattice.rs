@@ -1,4 +1,4 @@
-//! [`crate::quant::lattice`] in vectors.
+//! [`crate::lattice`] in vectors.
 //!
 //! Under a code of the extremum at most two bf16 scales reproduce the extremum. If exactly one of them reproduces the whole block,
 //! it is the only bf16 number in the block's interval, so the interval need not be known. Otherwise its bounds are computed, and
@@ -16,10 +16,10 @@ use super::absmax;
 use super::half_bits::{SMALLEST_NORMAL, round_to_f16};
 use super::kernel::{Choice, GROUP, Rule, squared_error};
 use super::lanes::{INTEGERS, Lanes, Mask};
-use crate::quant::absmax::Width;
-use crate::quant::block::{self, BLOCK, F16_OVERFLOW};
-use crate::quant::lattice::nearest::{DIVISORS, MARGIN};
-use crate::quant::lattice::{COMMON_MULTIPLE, EXTREMUM_CODES, extremum_codes, place};
+use crate::absmax::Width;
+use crate::block::{self, BLOCK, F16_OVERFLOW};
+use crate::lattice::nearest::{DIVISORS, MARGIN};
+use crate::lattice::{COMMON_MULTIPLE, EXTREMUM_CODES, extremum_codes, place};
 
 pub(super) struct Lattice;
 
