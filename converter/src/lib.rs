@@ -1,4 +1,4 @@
-//! Checkpoint to bundle content: source, configuration, plan, quantization, decoder graph, tables.
+//! Checkpoint to bundle content: recipe, plan, decoder graph, tables.
 //!
 //! [`Model::open`] reads a checkpoint's configuration and headers, [`Model::plan`] says what a conversion will write, byte for
 //! byte, and [`Model::write`] streams it there. Nothing here knows how a bundle is put together or published.

@@ -11,7 +11,7 @@ use crate::parallel::in_pieces;
 use crate::tensor::{Tensor, count, dense_strides};
 use crate::value::{Quantized, Value};
 
-/// Products with fewer multiplications are not split among threads.
+/// Multiplications that are worth a thread.
 const PARALLEL: usize = 1 << 16;
 /// Pieces of a product for each thread: enough for threads that are faster than others.
 const PIECES: usize = 8;

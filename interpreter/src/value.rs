@@ -64,15 +64,16 @@ impl Value {
         if !inside {
             return Err(format!("{shape:?} does not have {height} rows from row {first}"));
         }
-        let rows = self.part(first, height)?;
+        let rows = self.stored_rows(first, height)?;
         if rows.element().is_float() {
             return rows.to_floats();
         }
         Ok(rows.to_integers()?.into_iter().map(|value| value as f32).collect())
     }
 
-    /// Rows of a matrix that has them. Of a packed or quantized matrix, no others are unpacked.
-    fn part(&self, first: usize, height: usize) -> Result<Tensor, String> {
+    /// Rows of a matrix, which must have them, as they are stored. Of a packed or quantized matrix, only their blocks are unpacked, unless
+    /// it is transposed.
+    fn stored_rows(&self, first: usize, height: usize) -> Result<Tensor, String> {
         match self {
             Value::Packed(packed) => packed.rows(first, height),
             Value::Quantized(weights) if !weights.is_transposed() => weights.block_rows(first, height),
@@ -92,7 +93,7 @@ impl Value {
             _ => return Ok(None),
         };
         let picked = indices.to_integers()?.into_iter().map(|at| match usize::try_from(at) {
-            Ok(at) if at < rows => self.part(at, 1),
+            Ok(at) if at < rows => self.stored_rows(at, 1),
             _ => Err(format!("there is no row {at}, only {rows}")),
         });
         let picked = picked.collect::<Result<Vec<_>, _>>()?;

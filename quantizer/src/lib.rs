@@ -1,5 +1,5 @@
-//! Quantizers: blocks of 32 bf16 weights to 4- or 8-bit codes and an f16 scale each, rows of tables to 8-bit codes, and plain rounding
-//! to f16.
+//! Quantizers: blocks of 32 bf16 weights to 4- or 8-bit codes and an f16 scale each, and plain rounding to f16. The rows of gather
+//! tables have a rule of their own, [`quantize_rows`].
 //!
 //! The runtime computes `code * scale`. [`Int4Rule`] names the rules that choose both; int8 always follows the rule of
 //! [`Int4Rule::Absmax`] with wider codes. The default, [`lattice`], reproduces exactly the weights that quantization-aware training
@@ -11,7 +11,7 @@
 //! A weight that is NaN, infinite or too large for f16 is an error. Only `q4_0` takes weights up to eight times that, as long as
 //! its scale fits.
 //!
-//! Every rule exists twice: plainly, one block at a time ([`fit`], [`lattice::recover`]), and in vectors for whole tensors. Tests
+//! Every rule of blocks exists twice: plainly, one block at a time ([`fit`], [`lattice::recover`]), and in vectors for whole tensors. Tests
 //! check that both produce the same bits.
 
 mod absmax;

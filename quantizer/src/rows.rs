@@ -1,4 +1,4 @@
-//! Rows as int8: `scale = max|row| / 127`, `code = clamp(round_half_even(row / scale), -127, 127)`, all in f32.
+//! Rows of the gather tables as int8: `scale = max|row| / 127`, `code = clamp(round_half_even(row / scale), -127, 127)`, all in f32.
 
 use fearless_simd::Level;
 use half::bf16;
@@ -15,7 +15,8 @@ const LARGEST_CODE: f32 = 127.0;
 /// Adding and subtracting this rounds an f32 below 2^22 to an integer, half to even.
 const ROUNDING: f32 = 12_582_912.0;
 
-/// Quantizes rows of `width` elements: `codes` gets one i8 as u8 per element, `scales` one f32 per row.
+/// Quantizes rows of `width` elements by the rule of the gather tables: `codes` gets one i8 as u8 per element, `scales` one f32 per row.
+/// Their lengths must match, and `width` be at least 1.
 ///
 /// # Errors
 /// [`QuantizeError`] with the index of the first element that is NaN or infinite.

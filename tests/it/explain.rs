@@ -1,12 +1,12 @@
 //! `explain`: what it says about a checkpoint's block is what is packed, and what the documentation shows.
 
-use quantizer::BLOCK;
-use quantizer::lattice::recover;
 use std::fs;
 
 use crate::common::{Dir, tiny};
 use fixtures::{Lattice, Shape, SyntheticCheckpoint, WeightKind};
 use half::bf16;
+use quantizer::BLOCK;
+use quantizer::lattice::recover;
 use serde_json::Value;
 
 const BUNDLE: &str = "gemma4_e4b_qat_decode_int4lin";

@@ -1,6 +1,5 @@
 //! Checkpoints on a Hub: the same bytes as from a folder, no more transferred than is needed, and every fault survived or named.
 
-use quantizer::Int4Rule;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -25,6 +24,7 @@ use fixtures::{Shape, SyntheticCheckpoint};
 use hub::{Client, RepositoryId, Settings, Snapshot};
 use output::Digest;
 use progress::Silent;
+use quantizer::Int4Rule;
 use sha2::{Digest as _, Sha256};
 
 const ID: &str = "google/gemma-4-tiny";

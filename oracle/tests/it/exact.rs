@@ -1,6 +1,5 @@
 //! Packages whose tables are codes on the lattice: rows are exact, however they are looked up, and planted faults are named.
 
-use quantizer::Int4Rule;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -25,6 +24,7 @@ use oracle::file::{Oracle, Prompt, make_case};
 use oracle::gate::{Cause, PartExactness, exactness};
 use oracle::reference::Reference;
 use oracle::stepper::Stepper;
+use quantizer::Int4Rule;
 
 const FORMS: [EmbeddingForm; 3] = [EmbeddingForm::Shared, EmbeddingForm::Dequantized, EmbeddingForm::Si4];
 

@@ -14,10 +14,11 @@ type Block = [bf16; BLOCK];
 /// The best level of this machine and, on x86, the lowest one.
 fn levels() -> Vec<Level> {
     let best = Level::new();
-    let mut levels = vec![best];
     #[cfg(target_arch = "x86_64")]
-    levels.extend(best.as_sse2().map(Level::Sse2));
-    levels
+    let lowest = best.as_sse2().map(Level::Sse2);
+    #[cfg(not(target_arch = "x86_64"))]
+    let lowest = None;
+    std::iter::once(best).chain(lowest).collect()
 }
 
 type Quantized = Result<(Vec<Vec<i8>>, Vec<u16>, Statistics), QuantizeError>;
