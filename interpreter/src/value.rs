@@ -71,8 +71,7 @@ impl Value {
         Ok(rows.to_integers()?.into_iter().map(|value| value as f32).collect())
     }
 
-    /// Rows of a matrix, which must have them, as they are stored. Of a packed or quantized matrix, only their blocks are unpacked, unless
-    /// it is transposed.
+    /// Rows of a matrix, which must have them. Of a packed or quantized matrix, only their blocks are unpacked, unless it is transposed.
     fn stored_rows(&self, first: usize, height: usize) -> Result<Tensor, String> {
         match self {
             Value::Packed(packed) => packed.rows(first, height),
