@@ -143,9 +143,12 @@ pub(crate) fn unary(opcode: Opcode, x: &Tensor, rounding: Rounding) -> Result<Te
     }
 }
 
+/// Elements that are worth a thread where each takes tens of nanoseconds.
+const MAPPED_TOGETHER: usize = 1 << 12;
+
 fn map(x: &Tensor, f: impl Fn(f64) -> f64 + Sync) -> Result<Tensor, String> {
     let mut values = x.to_floats()?;
-    in_pieces(&mut values, TOGETHER, 1, &|_, values| {
+    in_pieces(&mut values, MAPPED_TOGETHER, 1, &|_, values| {
         values.iter_mut().for_each(|value| *value = f((*value).into()) as f32);
         Ok(())
     })?;

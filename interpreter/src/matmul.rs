@@ -11,8 +11,8 @@ use crate::parallel::in_pieces;
 use crate::tensor::{Tensor, count, dense_strides};
 use crate::value::{Quantized, Value};
 
-/// Multiplications that are worth a thread.
-const PARALLEL: usize = 1 << 16;
+/// Multiplications that are worth a thread, which takes some ten microseconds to wake.
+const PARALLEL: usize = 1 << 18;
 /// Pieces of a product for each thread: enough for threads that are faster than others.
 const PIECES: usize = 8;
 

@@ -273,28 +273,34 @@ fn dequantize(
 ) -> Result<Tensor, String> {
     let element = value_offset.map_or(scale.element(), Tensor::element);
     let numbers = codes.to_integers()?;
-    let blocks = block_numbers(codes.shape(), scale.shape())?;
     let scales = scale.to_floats()?;
     let shifts = code_offset.map(Tensor::to_integers).transpose()?;
     let adds = value_offset.map(Tensor::to_floats).transpose()?;
-    let value = |(number, block): (i64, usize)| {
-        let code = number - shifts.as_ref().map_or(0, |shifts| shifts[block]);
-        scales[block] * code as f32 + adds.as_ref().map_or(0.0, |adds| adds[block])
-    };
-    let values = numbers.into_iter().zip(blocks).map(value).collect();
+    let (blocks, length) = block_runs(codes.shape(), scale.shape())?;
+    let mut values = Vec::with_capacity(numbers.len());
+    for (numbers, block) in numbers.chunks_exact(length).zip(blocks) {
+        let (scale, shift) = (scales[block], shifts.as_ref().map_or(0, |shifts| shifts[block]));
+        let add = adds.as_ref().map_or(0.0, |adds| adds[block]);
+        values.extend(numbers.iter().map(|number| scale * (number - shift) as f32 + add));
+    }
     Tensor::from_floats(element, codes.shape(), values)
 }
 
-/// The number of each element's block, in row-major order.
-fn block_numbers(shape: &[usize], blocks: &[usize]) -> Result<Vec<usize>, String> {
-    // Each axis is split in two, [blocks, block size]; all elements along the second have the same number.
-    let split: Vec<usize> =
-        shape.iter().zip(blocks).flat_map(|(extent, blocks)| [*blocks, extent / blocks]).collect();
+/// The number of the block of each run of elements in row-major order, and the length of a run: a block's extent along the last axis.
+fn block_runs(shape: &[usize], blocks: &[usize]) -> Result<(Vec<usize>, usize), String> {
+    // Each axis but the last is split in two, [blocks, block size]; all elements along the second have the same number.
+    let split = |(axis, (extent, blocks)): (usize, (&usize, &usize))| match axis + 1 == shape.len() {
+        true => [*blocks, 1],
+        false => [*blocks, extent / blocks],
+    };
+    let runs: Vec<usize> = shape.iter().zip(blocks).enumerate().flat_map(split).collect();
     let spread: Vec<usize> = blocks.iter().flat_map(|blocks| [*blocks, 1]).collect();
-    let view = stretch(&Tensor::zeros(Element::Ui8, &spread)?, &split)?;
-    let mut numbers = Vec::with_capacity(count(shape)?);
+    let view = stretch(&Tensor::zeros(Element::Ui8, &spread)?, &runs)?;
+    let mut numbers = Vec::with_capacity(count(&runs)?);
     view.rows(&mut |start, length, stride| numbers.extend((0..length).map(|at| start + at * stride)));
-    Ok(numbers)
+    let length = shape.last().zip(blocks.last()).map_or(1, |(extent, blocks)| extent / blocks);
+    // Without elements, there are no runs, however long.
+    Ok((numbers, length.max(1)))
 }
 
 impl Quantized {

@@ -13,6 +13,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::{BLOCK, Rows};
+use crate::parallel::TOGETHER;
 
 /// Registers for a block.
 const QUARTERS: usize = 4;
@@ -54,7 +55,8 @@ impl Activations {
         let width = if tokens == 1 { 1 } else { WIDTH };
         let mut lines = vec![Line::zeroed(); tokens * blocks * FOURS / 4];
         let fours: &mut [[f32; 4]] = bytemuck::cast_slice_mut(&mut lines);
-        let tiles = fours.par_chunks_mut((tokens * width * FOURS).max(1)).enumerate();
+        let tile = (tokens * width * FOURS).max(1);
+        let tiles = fours.par_chunks_mut(tile).enumerate().with_min_len(TOGETHER.div_ceil(4 * tile));
         tiles.for_each(|(tile, fours)| {
             let (from, width) = (tile * width * BLOCK, fours.len() / (tokens * FOURS));
             for (group, values) in values.chunks(k * TOKENS).enumerate() {
