@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ::oracle::eval::logits::{LogitsFile, LogitsWriter, Subject};
-use ::oracle::eval::reference::{ComputeError, compute};
+use ::oracle::eval::reference::{ComputeError, POSITIONS_AT_ONCE, compute};
 use ::oracle::reference::{Reference, ReferenceError};
 use anyhow::{Context, bail};
 use checkpoint::source::Source;
@@ -85,7 +85,7 @@ impl Store {
         let mut writer = LogitsWriter::open(staged, subject, |staged, end| staged.file().set_len(end))
             .with_context(|| format!("cannot write {}", path.display()))?;
         progress.begin("fp32 reference");
-        let computed = compute(reference, &subject.windows, progress, &mut writer);
+        let computed = compute(reference, &subject.windows, POSITIONS_AT_ONCE, progress, &mut writer);
         let mut staged = writer.into_inner();
         if let Err(error) = computed {
             if self.path.is_some() && matches!(error, ComputeError::Reference(ReferenceError::Stopped)) {

@@ -9,8 +9,8 @@ use super::logits::{LogitsWriter, Record};
 use super::windows::{Window, Windows};
 use crate::reference::{Reference, ReferenceError};
 
-/// Positions that are fed together, if the windows are not longer: their activations are in memory.
-const POSITIONS_AT_ONCE: usize = 4096;
+/// Positions that are worth feeding together: weights are read once for all of them, and their activations are in memory.
+pub const POSITIONS_AT_ONCE: usize = 4096;
 /// Bytes of logits in memory, of at least one position.
 const LOGITS_BYTES: usize = 256 << 20;
 
@@ -28,9 +28,9 @@ pub enum ComputeError {
     NotFinite(usize),
 }
 
-/// Windows that are fed together: as many as fit, at least one. They depend on the text alone, and so do the bits of the logits.
-fn groups(windows: &Windows) -> Vec<Vec<Window>> {
-    let per_group = (POSITIONS_AT_ONCE / windows.shape().window).max(1);
+/// Windows that are fed together: as many as fit into this many positions, at least one.
+fn groups(windows: &Windows, positions: usize) -> Vec<Vec<Window>> {
+    let per_group = (positions / windows.shape().window).max(1);
     let all: Vec<Window> = windows.iter().collect();
     all.chunks(per_group).map(<[Window]>::to_vec).collect()
 }
@@ -42,17 +42,19 @@ fn head_layers(reference: &Reference<'_>) -> u64 {
     (config.vocab / (3 * widest).max(1)).max(1) as u64
 }
 
-/// Appends the records of all positions to a file, those that it has excepted. The amount of progress is positions times layers.
+/// Appends the records of all positions to a file, those that it has excepted. Windows are fed together up to `at_once` positions
+/// ([`POSITIONS_AT_ONCE`]), which does not change the bits of the logits. The amount of progress is positions times layers.
 ///
 /// # Errors
 /// [`ComputeError`]; what was written until then stays.
 pub fn compute<F: Read + Write + Seek>(
     reference: &Reference<'_>,
     windows: &Windows,
+    at_once: usize,
     progress: &dyn Progress,
     writer: &mut LogitsWriter<F>,
 ) -> Result<(), ComputeError> {
-    let groups = groups(windows);
+    let groups = groups(windows, at_once);
     let (layers, head) = (reference.config().layers.len() as u64, head_layers(reference));
     let fed = |group: &[Window]| group.iter().map(|window| window.tokens.len() as u64).sum::<u64>();
     let scored = |group: &[Window]| group.iter().map(|window| window.targets.len()).sum::<usize>();
@@ -69,9 +71,9 @@ pub fn compute<F: Read + Write + Seek>(
         let (rows, targets) = scored_rows(group);
         let hidden = hidden.select(&rows)?;
         let vocab = reference.config().vocab;
-        let at_once = (LOGITS_BYTES / (4 * vocab)).max(1);
-        for (part, targets) in targets.chunks(at_once).enumerate() {
-            let part = part * at_once..part * at_once + targets.len();
+        let rows = (LOGITS_BYTES / (4 * vocab)).max(1);
+        for (part, targets) in targets.chunks(rows).enumerate() {
+            let part = part * rows..part * rows + targets.len();
             if first + part.end > writer.written() {
                 let logits = reference.logits_of(&hidden, part.clone(), progress)?;
                 let records: Vec<Option<Record>> = logits

@@ -12,7 +12,7 @@ use checkpoint::source::LocalSource;
 use fixtures::data::{self, PrefillReference};
 use oracle::eval::bundle::{Found, MeasureError, measure};
 use oracle::eval::logits::{LogitsFile, LogitsWriter, Subject};
-use oracle::eval::reference::{ComputeError, compute};
+use oracle::eval::reference::{ComputeError, POSITIONS_AT_ONCE, compute};
 use oracle::eval::report::{of_bundle, of_reference};
 use oracle::eval::{DEFAULT_TEXT, WindowShape, Windows};
 use oracle::feeding::Feeding;
@@ -69,7 +69,7 @@ fn logits(folder: &TempDir, windows: Windows) -> (PathBuf, Subject) {
     let (path, subject) = (folder.path().join("logits"), subject(&checkpoint(), windows));
     let source = LocalSource::open(&checkpoint()).unwrap();
     let reference = Reference::open(&source).unwrap();
-    compute(&reference, &subject.windows, &Silent, &mut open(&path, &subject)).unwrap();
+    compute(&reference, &subject.windows, POSITIONS_AT_ONCE, &Silent, &mut open(&path, &subject)).unwrap();
     (path, subject)
 }
 
@@ -212,6 +212,8 @@ fn chunks_and_lockstep_find_the_same() {
 struct Cuts {
     tokens: usize,
     window: usize,
+    /// Positions that are fed together.
+    at_once: usize,
     /// Progress after which a run is stopped.
     stopped_after: u64,
     /// Bytes that a killed run leaves, from those of the whole file.
@@ -227,11 +229,11 @@ impl Cuts {
         let whole = fs::read(&path).unwrap();
         let source = LocalSource::open(&checkpoint()).unwrap();
         let reference = Reference::open(&source).unwrap();
-        let cut = folder.path().join("cut");
+        let (cut, windows) = (folder.path().join("cut"), &subject.windows);
         let progress = Stopping::after(self.stopped_after);
-        let stopped = compute(&reference, &subject.windows, &progress, &mut open(&cut, &subject));
+        let stopped = compute(&reference, windows, self.at_once, &progress, &mut open(&cut, &subject));
         assert!(matches!(stopped, Err(ComputeError::Reference(ReferenceError::Stopped))), "{stopped:?}");
-        compute(&reference, &subject.windows, &Silent, &mut open(&cut, &subject)).unwrap();
+        compute(&reference, windows, self.at_once, &Silent, &mut open(&cut, &subject)).unwrap();
         assert!(fs::read(&cut).unwrap() == whole, "stopped after {}", self.stopped_after);
         let length = (self.left)(whole.len());
         let mut left = whole[..length].to_vec();
@@ -240,8 +242,8 @@ impl Cuts {
         }
         fs::write(&cut, left).unwrap();
         let mut writer = open(&cut, &subject);
-        assert!(writer.written() < subject.windows.positions());
-        compute(&reference, &subject.windows, &Silent, &mut writer).unwrap();
+        assert!(writer.written() < windows.positions());
+        compute(&reference, windows, self.at_once, &Silent, &mut writer).unwrap();
         assert!(fs::read(&cut).unwrap() == whole, "cut off at {length}");
     }
 }
@@ -249,14 +251,16 @@ impl Cuts {
 #[test]
 fn a_run_that_was_cut_off_continues_with_the_same_bytes() {
     // Within a layer, and within the header.
-    Cuts { tokens: 600, window: 512, stopped_after: 600 * 3, left: |_| 100, damaged: false }.check();
+    Cuts { tokens: 600, window: 512, at_once: 512, stopped_after: 600 * 3, left: |_| 100, damaged: false }
+        .check();
 }
 
 #[test]
 fn a_run_that_was_cut_off_between_groups_continues_with_the_same_bytes() {
     // In the second group of windows that are fed together, and within a record, with another one lost.
     let left = |whole| whole * 3 / 4;
-    Cuts { tokens: 4500, window: 64, stopped_after: 4096 * 12 + 100, left, damaged: true }.check();
+    Cuts { tokens: 500, window: 64, at_once: 6 * 64, stopped_after: 384 * 12 + 100, left, damaged: true }
+        .check();
 }
 
 #[test]
