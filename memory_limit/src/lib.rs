@@ -1,22 +1,26 @@
-//! A limit on what a process allocates, for the process that renders a template. Systems have their own limits, but macOS
-//! does not enforce them.
+//! A limit on what a process allocates. Systems have their own limits, but macOS does not enforce them.
+//!
+//! A program that depends on this crate allocates through it. Until it sets a limit, an allocation costs one load and one branch more
+//! than the system's.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
-
-use super::OUT_OF_MEMORY;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicIsize, Ordering};
 
 #[global_allocator]
 static ALLOCATOR: Limited = Limited;
 
-/// Whether there is a limit. Without one, an allocation costs one load and one branch more than the system's.
+/// Whether there is a limit.
 static IS_LIMITED: AtomicBool = AtomicBool::new(false);
 
 /// Bytes that may still be allocated. What was allocated before the limit was set and is freed later adds to them.
 static LEFT: AtomicIsize = AtomicIsize::new(0);
 
-/// Ends the process with [`OUT_OF_MEMORY`] once it has allocated this many bytes more than it freed.
-pub(super) fn limit(bytes: usize) {
+/// Exit status of a process that reaches the limit.
+static STATUS: AtomicI32 = AtomicI32::new(1);
+
+/// Ends the process with exit status `status` once it has allocated this many bytes more than it freed.
+pub fn limit(bytes: usize, status: u8) {
+    STATUS.store(status.into(), Ordering::Relaxed);
     LEFT.store(bytes.cast_signed(), Ordering::Relaxed);
     IS_LIMITED.store(true, Ordering::Relaxed);
 }
@@ -36,7 +40,7 @@ fn take(bytes: isize) {
     let left = LEFT.fetch_sub(bytes, Ordering::Relaxed);
     if left < bytes {
         // SAFETY: `_exit` may be called anywhere; it runs no handlers, which could allocate.
-        unsafe { libc::_exit(OUT_OF_MEMORY.into()) }
+        unsafe { libc::_exit(STATUS.load(Ordering::Relaxed)) }
     }
 }
 

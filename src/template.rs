@@ -4,8 +4,6 @@
 //! exhausted memory can be caught in the process where it happens. So the command starts itself again. That process reads a
 //! conversation as JSON from its standard input and writes what was rendered, or why it was not, to its standard output.
 
-mod memory;
-
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -111,7 +109,7 @@ fn limited_answer() -> io::Result<()> {
     lower(Resource::Cpu, SECONDS)?;
     // A template that ends this process is not worth a core file.
     lower(Resource::Core, 0)?;
-    memory::limit(MEMORY);
+    memory_limit::limit(MEMORY, OUT_OF_MEMORY);
     let mut request = Vec::new();
     io::stdin().lock().read_to_end(&mut request)?;
     let conversation: Conversation = serde_json::from_slice(&request)?;
