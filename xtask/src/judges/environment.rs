@@ -60,12 +60,16 @@ impl Environment {
 
     /// Runs a task's script.
     pub(crate) fn run(&self, task: &Task) -> Outcome {
-        let result = Command::new(&self.python)
-            .arg(&task.script)
-            .args(&task.arguments)
-            // No caches beside the scripts, which are in the source tree.
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .output();
+        let mut command = Command::new(&self.python);
+        command.arg(&task.script).args(&task.arguments);
+        // No caches beside the scripts, which are in the source tree.
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        // Tasks run side by side, one for each core; threads of numpy would only wait for each other.
+        command.env("OPENBLAS_NUM_THREADS", "1");
+        if let Some(library) = half_in_hardware() {
+            command.env("LD_PRELOAD", library);
+        }
+        let result = command.output();
         match result {
             Err(error) => Outcome { output: String::new(), trouble: Some(error.to_string()) },
             Ok(done) => Outcome {
@@ -74,6 +78,19 @@ impl Environment {
             },
         }
     }
+}
+
+/// The library with which Apple's runtime takes half as long, if this processor can do what it needs and it was built.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn half_in_hardware() -> Option<PathBuf> {
+    let library = target().join("debug/libhalf_in_hardware.so");
+    (std::arch::is_x86_feature_detected!("f16c") && library.is_file()).then_some(library)
+}
+
+/// None: these processors always convert by an instruction.
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn half_in_hardware() -> Option<PathBuf> {
+    None
 }
 
 /// The first supported Python on PATH, and its version.
