@@ -39,13 +39,13 @@ pub fn reader(cancelled: fn() -> bool) -> anyhow::Result<Option<Client>> {
 /// A client that may publish.
 ///
 /// # Errors
-/// If the network must not be used, or there is no token.
+/// If the network must not be used, there is no token, or this program was built without the storage's client.
 pub fn client(cancelled: fn() -> bool) -> anyhow::Result<Client> {
     let Some(client) = reader(cancelled)? else {
         bail!("HF_HUB_OFFLINE is set, and publishing needs the network: unset it");
     };
     // Checked first, because computing the digests of a whole release takes long.
-    upload::need_token(&client)?;
+    upload::can_publish(&client)?;
     Ok(client)
 }
 

@@ -4,10 +4,12 @@
 //! with the commit. Files that the storage holds already are not read again, and chunks are not sent again, so an upload that was
 //! cut off continues where it was. Afterwards the Hub is asked what it holds, and every digest is compared.
 
+mod batch;
 mod commit;
 mod compare;
 mod local;
 mod repository;
+#[cfg(feature = "xet")]
 mod xet;
 
 use progress::Progress;
@@ -102,7 +104,7 @@ fn send(
     comparison: &Comparison,
     progress: &dyn Progress,
 ) -> Result<Published, Error> {
-    need_token(client)?;
+    can_publish(client)?;
     let head = match &comparison.head {
         Some(head) => head.clone(),
         None => {
@@ -116,9 +118,10 @@ fn send(
     }
     let (large, inline) = by_mode(client, target, differing)?;
     let mut published = Published { inline: inline.len(), ..Published::default() };
-    let missing = xet::missing(client, target, &large)?;
+    let missing = batch::missing(client, target, &large)?;
     published.held = large.len() - missing.len();
     large.iter().filter(|file| !missing.contains(file)).for_each(|file| progress.resume(file.size));
+    #[cfg(feature = "xet")]
     if !missing.is_empty() {
         xet::send(client, target, &missing, progress, &mut published)?;
     }
@@ -129,11 +132,16 @@ fn send(
     Ok(published)
 }
 
-/// Refuses to continue without a token.
+/// Refuses to continue without what publishing needs: the storage's client, and a token.
 ///
 /// # Errors
-/// If there is none.
-pub fn need_token(client: &Client) -> Result<(), Error> {
+/// If there is none, or this crate was built without the feature `xet`.
+pub fn can_publish(client: &Client) -> Result<(), Error> {
+    if cfg!(not(feature = "xet")) {
+        let reason = "this program was built without the client of the Hub's storage, and publishing needs it: build it without \
+                      `--no-default-features`";
+        return Err(Error::Other(reason.to_owned()));
+    }
     let settings = client.settings();
     if settings.token.is_some() {
         return Ok(());
