@@ -21,7 +21,7 @@ const ARGUMENT: &str = "__render-chat-template";
 const MEMORY: usize = 128 << 20;
 
 /// Stack of the thread that renders. An expression can nest as deep as its template is long, and a level takes about half a
-/// kilobyte. Unused stack costs nothing.
+/// kilobyte in an optimized build. Unused stack costs nothing.
 const STACK: usize = 256 << 20;
 
 /// Most seconds of processor time: a real template takes milliseconds, and how busy the machine is does not count.

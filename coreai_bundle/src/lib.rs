@@ -21,7 +21,7 @@
 //! | compare a bundle with its checkpoint | [`gate()`]; [`eval`] on a text |
 //! | look into a checkpoint, package, bundle or table folder | [`inspect()`] |
 //! | make a whole release from a recipe | [`build::BuildRequest`] |
-//! | make and publish a release tree | [`release`], [`publish`] |
+//! | make and publish a release tree | [`release`], [`publish`] (with the feature `xet`) |
 //!
 //! The folder `examples` has a program for each of the first four. Outputs appear whole, by rename, or not at all.
 

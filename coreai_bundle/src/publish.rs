@@ -1,4 +1,4 @@
-//! A release tree as a repository of the Hub.
+//! A release tree as a repository of the Hub. Publishing needs the feature `xet`; comparing does not.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ pub fn reader(cancelled: fn() -> bool) -> anyhow::Result<Option<Client>> {
 /// A client that may publish.
 ///
 /// # Errors
-/// If the network must not be used, there is no token, or this program was built without the storage's client.
+/// If the network must not be used, there is no token, or this program was built without the feature `xet`.
 pub fn client(cancelled: fn() -> bool) -> anyhow::Result<Client> {
     let Some(client) = reader(cancelled)? else {
         bail!("HF_HUB_OFFLINE is set, and publishing needs the network: unset it");

@@ -339,7 +339,8 @@ pub(crate) fn softmax(x: &Tensor, along: &Tensor, rounding: Rounding) -> Result<
     let length = x.shape()[axis];
     let inner: usize = x.shape()[axis + 1..].iter().product();
     // Lines along the axis, `inner` of them at a time.
-    in_rows(&mut values, length * inner, &|_, lines| {
+    let together = MAPPED_TOGETHER.div_ceil((length * inner).max(1));
+    in_pieces(&mut values, length * inner, together, &|_, lines| {
         let mut line = vec![0.0_f32; length];
         for first in 0..inner {
             let places = || (0..length).map(|step| first + step * inner);

@@ -272,6 +272,10 @@ fn dequantize(
     value_offset: Option<&Tensor>,
 ) -> Result<Tensor, String> {
     let element = value_offset.map_or(scale.element(), Tensor::element);
+    // Blocks of nothing have no extents.
+    if codes.elements() == 0 {
+        return Tensor::from_floats(element, codes.shape(), Vec::new());
+    }
     let numbers = codes.to_integers()?;
     let scales = scale.to_floats()?;
     let shifts = code_offset.map(Tensor::to_integers).transpose()?;
@@ -287,6 +291,7 @@ fn dequantize(
 }
 
 /// The number of the block of each run of elements in row-major order, and the length of a run: a block's extent along the last axis.
+/// No extent is 0.
 fn block_runs(shape: &[usize], blocks: &[usize]) -> Result<(Vec<usize>, usize), String> {
     // Each axis but the last is split in two, [blocks, block size]; all elements along the second have the same number.
     let split = |(axis, (extent, blocks)): (usize, (&usize, &usize))| match axis + 1 == shape.len() {
@@ -299,8 +304,7 @@ fn block_runs(shape: &[usize], blocks: &[usize]) -> Result<(Vec<usize>, usize), 
     let mut numbers = Vec::with_capacity(count(&runs)?);
     view.rows(&mut |start, length, stride| numbers.extend((0..length).map(|at| start + at * stride)));
     let length = shape.last().zip(blocks.last()).map_or(1, |(extent, blocks)| extent / blocks);
-    // Without elements, there are no runs, however long.
-    Ok((numbers, length.max(1)))
+    Ok((numbers, length))
 }
 
 impl Quantized {

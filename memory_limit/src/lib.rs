@@ -1,6 +1,6 @@
 //! A limit on what a process allocates. Systems have their own limits, but macOS does not enforce them.
 //!
-//! A program that depends on this crate allocates through it. Until it sets a limit, an allocation costs one load and one branch more
+//! A program that uses this crate allocates through it. Until it sets a limit, an allocation costs one load and one branch more
 //! than the system's.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -18,7 +18,7 @@ static LEFT: AtomicIsize = AtomicIsize::new(0);
 /// Exit status of a process that reaches the limit.
 static STATUS: AtomicI32 = AtomicI32::new(1);
 
-/// Ends the process with exit status `status` once it has allocated this many bytes more than it freed.
+/// To be called while there is one thread. Ends the process with exit status `status` once it has allocated this many bytes more than it freed.
 pub fn limit(bytes: usize, status: u8) {
     STATUS.store(status.into(), Ordering::Relaxed);
     LEFT.store(bytes.cast_signed(), Ordering::Relaxed);

@@ -48,17 +48,30 @@ fn the_archive_holds_what_a_release_needs_and_is_the_same_each_time() {
     golden::check("dist", &listing);
 }
 
-/// Crates below the command as it is shipped, without what only tests ask for.
-#[test]
-fn the_program_holds_no_test_server_and_one_http_client() {
+/// Crates below the command, without what only tests ask for.
+fn below_the_command(options: &[&str]) -> Vec<String> {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--offline", "--package", "coreai-bundle", "--edges", "normal", "--prefix", "none"])
+        .args(options)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let tree = String::from_utf8_lossy(&output.stdout);
-    let has = |name: &str| tree.lines().any(|line| line.split(' ').next() == Some(name));
-    assert!(has("hf-xet") && has("reqwest"), "{tree}");
+    tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn without_publishing_the_program_holds_no_client_of_the_storage() {
+    let program = below_the_command(&["--no-default-features"]);
+    assert!(program.iter().any(|name| name == "reqwest") && !program.iter().any(|name| name == "hf-xet"));
+}
+
+#[test]
+fn the_program_holds_no_test_server_and_one_http_client() {
+    let program = below_the_command(&[]);
+    let has = |name: &str| program.iter().any(|held| held == name);
+    assert!(has("hf-xet") && has("reqwest"), "{program:?}");
     for name in ["aws-lc-sys", "axum", "fixtures", "ureq"] {
         assert!(!has(name), "{name} is in the program");
     }

@@ -85,7 +85,7 @@ impl PublishTarget<'_> {
 /// afterwards with all of `files`. If nothing differs, nothing is sent and there is no commit.
 ///
 /// # Errors
-/// If there is no token or it may not write, the Hub refuses or does not answer, a file cannot be read or changes in the meantime,
+/// If the feature `xet` is missing, there is no token or it may not write, the Hub refuses or does not answer, a file cannot be read or changes in the meantime,
 /// somebody else commits in the meantime, or the Hub does not hold afterwards what was sent.
 pub fn publish(
     client: &Client,
@@ -121,8 +121,10 @@ fn send(
     let missing = batch::missing(client, target, &large)?;
     published.held = large.len() - missing.len();
     large.iter().filter(|file| !missing.contains(file)).for_each(|file| progress.resume(file.size));
-    #[cfg(feature = "xet")]
     if !missing.is_empty() {
+        #[cfg(not(feature = "xet"))]
+        return Err(without_xet());
+        #[cfg(feature = "xet")]
         xet::send(client, target, &missing, progress, &mut published)?;
     }
     let committed = commit::commit(client, target, &head, &large, &inline)?;
@@ -132,15 +134,18 @@ fn send(
     Ok(published)
 }
 
+fn without_xet() -> Error {
+    let reason = "this program was built without its feature `xet`, which publishing needs: build it with `--features xet`";
+    Error::Other(reason.to_owned())
+}
+
 /// Refuses to continue without what publishing needs: the storage's client, and a token.
 ///
 /// # Errors
 /// If there is none, or this crate was built without the feature `xet`.
 pub fn can_publish(client: &Client) -> Result<(), Error> {
     if cfg!(not(feature = "xet")) {
-        let reason = "this program was built without the client of the Hub's storage, and publishing needs it: build it without \
-                      `--no-default-features`";
-        return Err(Error::Other(reason.to_owned()));
+        return Err(without_xet());
     }
     let settings = client.settings();
     if settings.token.is_some() {

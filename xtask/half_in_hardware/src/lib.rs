@@ -54,9 +54,9 @@ mod tests {
         }
         for bits in 0..=u16::MAX {
             let half = f16::from_bits(bits);
-            let exact = half.to_f32_const();
+            let (exact, next) = (half.to_f32_const(), f16::from_bits(bits.wrapping_add(1)).to_f32_const());
             // The half's own value, its neighbors, and the middle between it and the next half with its neighbors.
-            let middle = exact.to_bits().wrapping_add(1 << 12);
+            let middle = f32::midpoint(exact, next).to_bits();
             for single in [exact.to_bits(), middle]
                 .into_iter()
                 .flat_map(|at| [at.wrapping_sub(1), at, at.wrapping_add(1)])

@@ -4,7 +4,7 @@
 //! is wrong. Then the packages that `coreai-bundle convert` makes from the tiny checkpoint in every weight mode, and of two synthetic
 //! ones of another shape.
 
-use super::environment::{clear, scratch, scripts, trouble};
+use super::environment::{clear, half_in_hardware, scratch, scripts, trouble};
 use super::task::{Check, Plan, Task};
 use super::{Options, build, program};
 use crate::workspace::target;
@@ -157,7 +157,7 @@ struct Conversion {
     bounds: Bounds,
 }
 
-/// Which of the oracle's sequences the first package of a conversion is fed. Apple's runtime takes up to a third of a second per call, so
+/// Which of the oracle's sequences the first package of a conversion is fed. Apple's runtime takes up to a quarter of a second per call, so
 /// all others are fed the first sequence: other tests check their codes and scales bit for bit, and their logits are compared with
 /// those of the first package. All positions of all sequences are fed to our interpreter, whose bits are compared with Apple's in
 /// `oracle/tests/it/interpreter_apple.rs`.
@@ -431,6 +431,14 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
     let mut plan = Plan::default();
     for package in ReferencePackage::ALL.into_iter().filter(|package| options.wants(package.name())) {
         plan.tasks.push(reference_task(package)?);
+    }
+    if let Some(library) = half_in_hardware().filter(|_| options.wants("halves")) {
+        plan.tasks.push(Task {
+            subject: "halves".into(),
+            script: scripts().join("halves.py"),
+            arguments: vec![library.into()],
+            weight: 0,
+        });
     }
     let wanted: Vec<_> = CONVERSIONS.iter().filter(|conversion| options.wants(conversion.name)).collect();
     if wanted.is_empty() {

@@ -82,14 +82,16 @@ impl Environment {
 
 /// The library with which Apple's runtime takes half as long, if this processor can do what it needs and it was built.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-fn half_in_hardware() -> Option<PathBuf> {
+pub(super) fn half_in_hardware() -> Option<PathBuf> {
     let library = target().join("debug/libhalf_in_hardware.so");
-    (std::arch::is_x86_feature_detected!("f16c") && library.is_file()).then_some(library)
+    // The loader splits at these.
+    let is_whole = !library.to_string_lossy().contains([' ', ':']);
+    (std::arch::is_x86_feature_detected!("f16c") && is_whole && library.is_file()).then_some(library)
 }
 
-/// None: these processors always convert by an instruction.
+/// None: only the runtime for Linux on x86-64 converts in software.
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-fn half_in_hardware() -> Option<PathBuf> {
+pub(super) fn half_in_hardware() -> Option<PathBuf> {
     None
 }
 
