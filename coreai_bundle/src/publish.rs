@@ -39,7 +39,7 @@ pub fn reader(cancelled: fn() -> bool) -> anyhow::Result<Option<Client>> {
 /// A client that may publish.
 ///
 /// # Errors
-/// If the network must not be used, there is no token, or this program was built without the feature `xet`.
+/// If `HF_HUB_OFFLINE` is set, if there is no token, or if the feature `xet` is off.
 pub fn client(cancelled: fn() -> bool) -> anyhow::Result<Client> {
     let Some(client) = reader(cancelled)? else {
         bail!("HF_HUB_OFFLINE is set, and publishing needs the network: unset it");

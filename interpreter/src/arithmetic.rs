@@ -11,7 +11,7 @@ use half::f16;
 use crate::Rounding;
 use crate::kernels::round_to_half;
 use crate::movement::{axes, common_shape, stretch};
-use crate::parallel::{TOGETHER, in_pieces, in_rows};
+use crate::parallel::{TOGETHER, in_pieces};
 use crate::tensor::{Tensor, count, dense_strides};
 
 /// Applies a function to the elements of two operands, aligned by broadcasting.
@@ -24,7 +24,7 @@ fn zip<A: Copy + Sync, B: Copy + Default + Send>(
     let mut result = vec![B::default(); count(shape)?];
     let length = shape.last().copied().unwrap_or(1).max(1);
     let (of_a, of_b) = (runs(a, shape)?, runs(b, shape)?);
-    in_rows(&mut result, length, &|row, result| {
+    in_pieces(&mut result, length, TOGETHER.div_ceil(length), &|row, result| {
         let ((x, by_x), (y, by_y)) = (of_a[row], of_b[row]);
         match (by_x, by_y) {
             (1, 1) => {

@@ -1,6 +1,6 @@
 //! Splits the work on a result among threads.
 //!
-//! A parallel iterator is compiled to a lot of code for each closure that it is given, so most ops share the few here.
+//! A parallel iterator is compiled to a lot of code for each closure that it is given, so most ops share the one here.
 
 use rayon::prelude::*;
 
@@ -23,12 +23,4 @@ pub(crate) fn in_pieces<T: Send>(
 ) -> Result<(), String> {
     let pieces = items.par_chunks_mut(length.max(1)).enumerate().with_min_len(least_together);
     pieces.try_for_each(|(at, piece)| work(at, piece))
-}
-
-/// Works on rows of `length` elements.
-///
-/// # Errors
-/// As [`in_pieces`].
-pub(crate) fn in_rows<T: Send>(items: &mut [T], length: usize, work: &Work<'_, T>) -> Result<(), String> {
-    in_pieces(items, length, TOGETHER.div_ceil(length.max(1)), work)
 }

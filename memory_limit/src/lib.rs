@@ -18,7 +18,8 @@ static LEFT: AtomicIsize = AtomicIsize::new(0);
 /// Exit status of a process that reaches the limit.
 static STATUS: AtomicI32 = AtomicI32::new(1);
 
-/// To be called while there is one thread. Ends the process with exit status `status` once it has allocated this many bytes more than it freed.
+/// Ends the process with exit status `status` once it has allocated this many bytes more than it freed. Call it before other threads
+/// are started.
 pub fn limit(bytes: usize, status: u8) {
     STATUS.store(status.into(), Ordering::Relaxed);
     LEFT.store(bytes.cast_signed(), Ordering::Relaxed);

@@ -2,8 +2,8 @@
 
     halves.py LIBRARY
 
-Takes every half, and the singles at and around every half and every middle between two, where rounding changes. Prints one JSON
-object per check.
+Takes every half, and the singles at and around every third half and the midpoint to the next one, where rounding changes. Prints one
+JSON object per check.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def compare(library: Path, name: str, bits: np.ndarray, mask: int) -> dict[str, 
 
 
 def singles() -> np.ndarray:
-    """Bits of the singles around halves and middles; of the halves, every third one."""
+    """Bits of the singles at and around every third half and its midpoint to the next one."""
     halves = np.arange(0, 1 << 16, 3, np.uint16)
     exact, following = (part.view(np.float16).astype(np.float32) for part in (halves, halves + np.uint16(1)))
     with np.errstate(all="ignore"):

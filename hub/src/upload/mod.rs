@@ -85,8 +85,8 @@ impl PublishTarget<'_> {
 /// afterwards with all of `files`. If nothing differs, nothing is sent and there is no commit.
 ///
 /// # Errors
-/// If the feature `xet` is missing, there is no token or it may not write, the Hub refuses or does not answer, a file cannot be read or changes in the meantime,
-/// somebody else commits in the meantime, or the Hub does not hold afterwards what was sent.
+/// As [`can_publish`], and if the token may not write, the Hub refuses or does not answer, a file cannot be read or changes in the
+/// meantime, somebody else commits in the meantime, or the Hub does not hold afterwards what was sent.
 pub fn publish(
     client: &Client,
     target: &PublishTarget<'_>,
@@ -139,10 +139,10 @@ fn without_xet() -> Error {
     Error::Other(reason.to_owned())
 }
 
-/// Refuses to continue without what publishing needs: the storage's client, and a token.
+/// Returns an error unless this program has what publishing needs: the storage's client, and a token.
 ///
 /// # Errors
-/// If there is none, or this crate was built without the feature `xet`.
+/// If there is no token, or the feature `xet` is off.
 pub fn can_publish(client: &Client) -> Result<(), Error> {
     if cfg!(not(feature = "xet")) {
         return Err(without_xet());

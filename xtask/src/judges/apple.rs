@@ -157,8 +157,8 @@ struct Conversion {
     bounds: Bounds,
 }
 
-/// Which of the oracle's sequences the first package of a conversion is fed. Apple's runtime takes up to a quarter of a second per call, so
-/// all others are fed the first sequence: other tests check their codes and scales bit for bit, and their logits are compared with
+/// Which of the oracle's sequences the first package of a conversion is fed. Apple's runtime takes up to a quarter of a second per
+/// call, so all others are fed the first sequence: other tests check their codes and scales bit for bit, and their logits are compared with
 /// those of the first package. All positions of all sequences are fed to our interpreter, whose bits are compared with Apple's in
 /// `oracle/tests/it/interpreter_apple.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -432,13 +432,9 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
     for package in ReferencePackage::ALL.into_iter().filter(|package| options.wants(package.name())) {
         plan.tasks.push(reference_task(package)?);
     }
-    if let Some(library) = half_in_hardware().filter(|_| options.wants("halves")) {
-        plan.tasks.push(Task {
-            subject: "halves".into(),
-            script: scripts().join("halves.py"),
-            arguments: vec![library.into()],
-            weight: 0,
-        });
+    if options.wants("halves") {
+        build()?;
+        plan.tasks.extend(half_in_hardware().map(halves_task));
     }
     let wanted: Vec<_> = CONVERSIONS.iter().filter(|conversion| options.wants(conversion.name)).collect();
     if wanted.is_empty() {
@@ -451,6 +447,16 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
         }
     }
     Ok(plan)
+}
+
+/// The task that compares a preloaded library with what it stands for.
+fn halves_task(library: PathBuf) -> Task {
+    Task {
+        subject: "halves".into(),
+        script: scripts().join("halves.py"),
+        arguments: vec![library.into()],
+        weight: 0,
+    }
 }
 
 fn reference_task(package: ReferencePackage) -> Result<Task> {
