@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::JoinHandle;
 
-use bytemuck::{Pod, Zeroable};
+use memmap2::MmapMut;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -20,15 +20,12 @@ use crate::disk::Disk;
 /// Alignment that direct writes ask for, of memory and of positions, on every disk of today.
 const PAGE: usize = 4096;
 /// Bytes that are read at a time to be hashed.
-const READ: usize = 1 << 20;
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(4096))]
-struct Page([u8; PAGE]);
+const READ: usize = 1 << 17;
 
 /// Bytes on their way to the file.
 struct Chunk {
-    pages: Vec<Page>,
+    /// Mapped, so that it is aligned and a small file takes only the pages that it fills.
+    pages: MmapMut,
     filled: usize,
     /// Leading bytes that are in the digest already.
     hashed: usize,
@@ -37,8 +34,8 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new(pages: usize) -> Self {
-        Chunk { pages: bytemuck::zeroed_vec(pages), filled: 0, hashed: 0, marks: Vec::new() }
+    fn new(pages: usize) -> io::Result<Self> {
+        Ok(Chunk { pages: MmapMut::map_anon(pages * PAGE)?, filled: 0, hashed: 0, marks: Vec::new() })
     }
 
     fn clear(&mut self) {
@@ -48,7 +45,7 @@ impl Chunk {
 
     /// Takes as many bytes as fit, and returns the others.
     fn fill<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let room = &mut bytemuck::cast_slice_mut(&mut self.pages)[self.filled..];
+        let room = &mut self.pages[self.filled..];
         let (taken, left) = bytes.split_at(bytes.len().min(room.len()));
         room[..taken.len()].copy_from_slice(taken);
         self.filled += taken.len();
@@ -56,11 +53,11 @@ impl Chunk {
     }
 
     fn is_full(&self) -> bool {
-        self.filled == self.pages.len() * PAGE
+        self.filled == self.pages.len()
     }
 
     fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.pages)[..self.filled]
+        &self.pages[..self.filled]
     }
 }
 
@@ -170,11 +167,11 @@ impl StreamedFile {
         }
         // Written from the last whole page on, so that writing can continue directly.
         let start = front.bytes / PAGE as u64 * PAGE as u64;
-        let mut chunk = Chunk::new(disk.chunk_pages);
+        let mut chunk = Chunk::new(disk.chunk_pages)?;
         chunk.filled = (front.bytes - start) as usize;
         chunk.hashed = chunk.filled;
         file.seek(SeekFrom::Start(start))?;
-        file.read_exact(&mut bytemuck::cast_slice_mut(&mut chunk.pages)[..chunk.filled])?;
+        file.read_exact(&mut chunk.pages[..chunk.filled])?;
         // The page that is written again keeps its bytes until then: this run may be cut off, too.
         file.set_len(front.bytes)?;
         let mut target = Target::open(disk, path, file)?;
@@ -251,7 +248,7 @@ impl StreamedFile {
         }
         if self.chunks < self.disk.chunks {
             self.chunks += 1;
-            return Ok(Chunk::new(self.disk.chunk_pages));
+            return Chunk::new(self.disk.chunk_pages);
         }
         self.empty.recv().map_err(|_| self.failure())
     }
@@ -550,7 +547,7 @@ mod tests {
         let (send, filled) = std::sync::mpsc::sync_channel(1);
         let (give_back, _empty) = std::sync::mpsc::sync_channel(1);
         let (reach, _reached) = std::sync::mpsc::channel();
-        let mut chunk = super::Chunk::new(1);
+        let mut chunk = super::Chunk::new(1).unwrap();
         chunk.fill(&[1]);
         send.send(chunk).unwrap();
         let writing = super::Writing { target, hasher: Sha256::new(), bytes: 0 };
