@@ -36,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ from coreai.authoring import AIModelAsset
 import package
 from checkpoint import Checkpoint
 from decoder import Decoder
-from runtime import Feeding, open_session
+from runtime import Feeding, Session, open_session
 from scores import QUALIFYING_MARGIN, Score, cosines, margins, violations
 from tables import PerLayerTable
 
@@ -185,23 +186,21 @@ def per_layer_table(job: Job) -> PerLayerTable | None:
 
 
 async def run_cases(
-    job: Job, asset: AIModelAsset, references: list[np.ndarray], stored: dict[str, np.ndarray]
+    job: Job, session: Session, references: list[np.ndarray], stored: dict[str, np.ndarray]
 ) -> Detail:
     """Feeds every case in the first way, scores the logits and stores them."""
     score = Score()
-    config = job.checkpoint.config
-    async with open_session(asset, per_layer_table(job), config) as session:
-        signatures = {}
-        for name, description in session.descriptions.items():
-            # Apple's engine refuses a prefill of any length that has outputs; others want the logits of one of fixed length.
-            has_logits = name == "main" or job.queries[name] != package.DYNAMIC
-            expected = package.Expected(job.variant, job.cache_pairs, job.queries[name], has_logits)
-            signature = package.check_signature(description, expected, config)
-            signatures |= {f"{name} {kind}": names for kind, names in signature.items()}
-        for case, reference in zip(job.cases, references, strict=True):
-            logits = await session.logits(case.ids, Feeding.parse(job.feedings[0]))
-            score.add(case.name, logits, reference)
-            stored[case.name] = logits
+    signatures = {}
+    for name, description in session.descriptions.items():
+        # Apple's engine refuses a prefill of any length that has outputs; others want the logits of one of fixed length.
+        has_logits = name == "main" or job.queries[name] != package.DYNAMIC
+        expected = package.Expected(job.variant, job.cache_pairs, job.queries[name], has_logits)
+        signature = package.check_signature(description, expected, job.checkpoint.config)
+        signatures |= {f"{name} {kind}": names for kind, names in signature.items()}
+    for case, reference in zip(job.cases, references, strict=True):
+        logits = await session.logits(case.ids, Feeding.parse(job.feedings[0]))
+        score.add(case.name, logits, reference)
+        stored[case.name] = logits
     if job.logits:
         np.savez(job.logits, allow_pickle=False, **stored)
     detail = {**score.report(), **signatures}
@@ -211,16 +210,15 @@ async def run_cases(
 
 
 async def run_feeding(
-    job: Job, asset: AIModelAsset, feeding: str, references: list[np.ndarray], stored: dict[str, np.ndarray]
+    job: Job, session: Session, feeding: str, references: list[np.ndarray], stored: dict[str, np.ndarray]
 ) -> Detail:
     """Feeds every case in another way: as good as the first, and the same except for the order of sums."""
     score = Score()
     nearest = 1.0
-    async with open_session(asset, per_layer_table(job), job.checkpoint.config) as session:
-        for case, reference in zip(job.cases, references, strict=True):
-            logits = await session.logits(case.ids, Feeding.parse(feeding))
-            score.add(case.name, logits, reference[-len(logits) :])
-            nearest = min(nearest, float(cosines(stored[case.name][-len(logits) :], logits).min()))
+    for case, reference in zip(job.cases, references, strict=True):
+        logits = await session.logits(case.ids, Feeding.parse(feeding))
+        score.add(case.name, logits, reference[-len(logits) :])
+        nearest = min(nearest, float(cosines(stored[case.name][-len(logits) :], logits).min()))
     detail = {**score.report(), "cosine with the first": round(nearest, 9)}
     problems = list(violations(score.figures(), job.bounds))
     if not nearest >= SAME_FEEDING_COSINE:
@@ -228,6 +226,27 @@ async def run_feeding(
     if problems:
         raise Failed("; ".join(problems), detail)
     return detail
+
+
+def run_package(
+    job: Job, asset: AIModelAsset, references: list[np.ndarray], stored: dict[str, np.ndarray]
+) -> None:
+    """The checks that run the package, which is lowered once for all ways to feed it: that takes up to four seconds."""
+    with asyncio.Runner() as runner:
+        opened = AsyncExitStack()
+        sessions: list[Session] = []
+
+        def run() -> Detail:
+            session = open_session(asset, per_layer_table(job), job.checkpoint.config)
+            sessions.append(runner.run(opened.enter_async_context(session)))
+            return runner.run(run_cases(job, sessions[0], references, stored))
+
+        run_check("run", run)
+        if len(stored) == len(job.cases):
+            for feeding in job.feedings[1:]:
+                body = run_feeding(job, sessions[0], feeding, references, stored)
+                run_check(f"fed by {feeding}", lambda body=body: runner.run(body))
+        runner.run(opened.aclose())
 
 
 def interpreted(job: Job, cases: list[Case], interpreter: Path, rounding: str) -> np.ndarray:
@@ -281,11 +300,7 @@ def judge(job: Job) -> None:
     if run_check("load", load):
         run_check("fixed point", lambda: package.check_fixed_point(job.package, opened[0]))
         stored: dict[str, np.ndarray] = {}
-        run_check("run", lambda: asyncio.run(run_cases(job, opened[0], references, stored)))
-        if len(stored) == len(job.cases):
-            for feeding in job.feedings[1:]:
-                body = run_feeding(job, opened[0], feeding, references, stored)
-                run_check(f"fed by {feeding}", lambda body=body: asyncio.run(body))
+        run_package(job, opened[0], references, stored)
         if job.interpreter and len(stored) == len(job.cases):
             interpreter = job.interpreter
             run_check("interpreter", lambda: check_interpreter(job, interpreter, references, stored))

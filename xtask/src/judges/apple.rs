@@ -425,38 +425,35 @@ fn synthetic(name: &str, recipe: SyntheticCheckpoint) -> Result<Subject> {
 }
 
 /// Converts each subject, and plans a task for every package.
-pub(crate) fn plan(options: &Options) -> Result<Plan> {
+pub(crate) fn plan(options: &Options, plan: &mut Plan) -> Result<()> {
     clear(&scratch().join("jobs"))?;
     fs::create_dir_all(scratch().join("jobs"))?;
-    let mut plan = Plan::default();
-    for package in ReferencePackage::ALL.into_iter().filter(|package| options.wants(package.name())) {
-        plan.tasks.push(reference_task(package)?);
-    }
+    // First of all: it builds the library with which the others take half as long.
     if options.wants("halves") {
         build()?;
-        plan.tasks.extend(half_in_hardware().map(halves_task));
+        if let Some(library) = half_in_hardware() {
+            plan.run(halves_task(library));
+        }
+    }
+    for package in ReferencePackage::ALL.into_iter().filter(|package| options.wants(package.name())) {
+        plan.run(reference_task(package)?);
     }
     let wanted: Vec<_> = CONVERSIONS.iter().filter(|conversion| options.wants(conversion.name)).collect();
     if wanted.is_empty() {
-        return Ok(plan);
+        return Ok(());
     }
     let (program, interpreter) = (program(options)?, interpreter()?);
     for conversion in wanted {
-        if let Err(error) = plan_conversion(conversion, &program, &interpreter, &mut plan) {
-            plan.checks.push(Check::failed(conversion.name, "convert", format!("{error:#}")));
+        if let Err(error) = plan_conversion(conversion, &program, &interpreter, plan) {
+            plan.report(Check::failed(conversion.name, "convert", format!("{error:#}")));
         }
     }
-    Ok(plan)
+    Ok(())
 }
 
 /// The task that compares a preloaded library with what it stands for.
 fn halves_task(library: PathBuf) -> Task {
-    Task {
-        subject: "halves".into(),
-        script: scripts().join("halves.py"),
-        arguments: vec![library.into()],
-        weight: 0,
-    }
+    Task { subject: "halves".into(), script: scripts().join("halves.py"), arguments: vec![library.into()] }
 }
 
 fn reference_task(package: ReferencePackage) -> Result<Task> {
@@ -493,7 +490,7 @@ fn plan_conversion(
     }
     let output = Output::scan(&folder)?;
     output.expect(conversion.variants)?;
-    plan.checks.push(Check::passed(name, "convert", format!("{} bundles", output.bundles.len())));
+    plan.report(Check::passed(name, "convert", format!("{} bundles", output.bundles.len())));
     for (at, bundle) in output.bundles.iter().enumerate() {
         let title = title(name, bundle.variant);
         subject.feed(if at == 0 { conversion.cases } else { Cases::One });
@@ -503,7 +500,7 @@ fn plan_conversion(
         let tables = output.tables.as_deref();
         let interpreter = is_judged.then_some(interpreter);
         let feedings = feedings(functions);
-        plan.tasks.push(judge_task(
+        plan.run(judge_task(
             &title,
             &subject,
             bundle,
@@ -515,7 +512,7 @@ fn plan_conversion(
     }
     if let Some((first, others)) = output.bundles.split_first() {
         for other in others {
-            plan.afterwards.push(compare_task(&title(name, first.variant), &title(name, other.variant))?);
+            plan.run_afterwards(compare_task(&title(name, first.variant), &title(name, other.variant))?);
         }
     }
     Ok(())
@@ -647,13 +644,6 @@ fn judge_task(
     bounds: Bounds,
     interpreter: Option<&Path>,
 ) -> Result<Task> {
-    let mut lengths = Vec::new();
-    for oracle in &subject.oracles {
-        lengths.extend(StoredOracle::read(oracle)?.cases.iter().map(|case| case.ids().count()));
-    }
-    lengths.truncate(subject.most_cases.unwrap_or(usize::MAX));
-    lengths.extend(subject.sequences.iter().map(Vec::len));
-    let tokens = lengths.iter().sum();
     let job = Job {
         package: &bundle.package,
         variant: bundle.variant,
@@ -670,23 +660,22 @@ fn judge_task(
         logits: &logits(title),
         interpreter,
     };
-    task("judge", title, &json!(job), tokens)
+    task("judge", title, &json!(job))
 }
 
 /// The task that compares the logits of two judged packages.
 fn compare_task(left: &str, right: &str) -> Result<Task> {
     let job = json!({ "left": logits(left), "right": logits(right), "min_cosine": AGREEMENT });
-    task("compare", &format!("{left} and {right}"), &job, 0)
+    task("compare", &format!("{left} and {right}"), &job)
 }
 
-fn task(verb: &str, title: &str, job: &Value, weight: usize) -> Result<Task> {
+fn task(verb: &str, title: &str, job: &Value) -> Result<Task> {
     let file = job_file(title, "json");
     fs::write(&file, format!("{job:#}\n")).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(Task {
         subject: title.into(),
         script: scripts().join("apple.py"),
         arguments: vec![verb.into(), file.into()],
-        weight,
     })
 }
 

@@ -12,11 +12,10 @@ const SEED: &str = "20260301";
 const DAMAGED: &str = "1500";
 
 /// Damages programs, keeps those that the verifier passes, and plans a task that loads them.
-pub(crate) fn plan(options: &Options) -> Result<Plan> {
-    let mut plan = Plan::default();
+pub(crate) fn plan(options: &Options, plan: &mut Plan) -> Result<()> {
     let subject = "damaged programs";
     if !options.wants(subject) {
-        return Ok(plan);
+        return Ok(());
     }
     build()?;
     let folder = scratch().join("damage");
@@ -24,11 +23,10 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let program = target().join("debug/examples").join(format!("mutants{}", std::env::consts::EXE_SUFFIX));
     run(Command::new(program).args([SEED, DAMAGED]).arg(&folder))?;
-    plan.tasks.push(Task {
+    plan.run(Task {
         subject: subject.into(),
         script: scripts().join("damage.py"),
         arguments: vec![folder.into()],
-        weight: 1,
     });
-    Ok(plan)
+    Ok(())
 }

@@ -23,11 +23,10 @@ const NAME: &str = "m";
 const WINDOWS: [&str; 6] = ["--limit", "600", "--window", "96", "--stride", "64"];
 
 /// Converts, evaluates and plans a task for each subject.
-pub(crate) fn plan(options: &Options) -> Result<Plan> {
-    let mut plan = Plan::default();
+pub(crate) fn plan(options: &Options, plan: &mut Plan) -> Result<()> {
     let wanted: Vec<_> = SUBJECTS.into_iter().filter(|(name, _)| options.wants(name)).collect();
     if wanted.is_empty() {
-        return Ok(plan);
+        return Ok(());
     }
     let (program, interpreter, checkpoint) = (program(options)?, interpreter()?, data::tiny_checkpoint());
     for (name, weights) in wanted {
@@ -47,7 +46,7 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
         eval.arg("--save-logits").arg(path("logits")).arg("--json");
         std::fs::write(path("figures.json"), run(&mut eval)?)?;
         let package = bundle.join(bundle.file_name().unwrap_or_default()).with_extension("aimodel");
-        plan.tasks.push(Task {
+        plan.run(Task {
             subject: name.into(),
             script: scripts().join("evaluation.py"),
             arguments: vec![
@@ -58,8 +57,7 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
                 path("logits").into_os_string(),
                 interpreter.clone().into_os_string(),
             ],
-            weight: 1,
         });
     }
-    Ok(plan)
+    Ok(())
 }

@@ -16,10 +16,9 @@ const PUBLISHED: &str = "published release";
 const MIRRORED: &str = "mirrored checkpoint";
 
 /// Makes two release trees that differ in their license, and plans a task for them; and one for a checkpoint behind a mirror.
-pub(crate) fn plan(options: &Options) -> Result<Plan> {
-    let mut plan = Plan::default();
+pub(crate) fn plan(options: &Options, plan: &mut Plan) -> Result<()> {
     if ![PUBLISHED, MIRRORED].iter().any(|subject| options.wants(subject)) {
-        return Ok(plan);
+        return Ok(());
     }
     let program = program(options)?;
     let local_hub = target().join("debug").join(format!("local-hub{}", std::env::consts::EXE_SUFFIX));
@@ -38,23 +37,21 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
             .args(["--name", "m"]))?;
         let first = release(&program, &folder, "first", "Terms of one release")?;
         let second = release(&program, &folder, "second", "Terms of another")?;
-        plan.tasks.push(Task {
+        plan.run(Task {
             subject: PUBLISHED.into(),
             script: scripts().join("hub.py"),
             arguments: [&program, &local_hub, &first, &second, &folder].map(Into::into).into(),
-            weight: 1,
         });
     }
     if options.wants(MIRRORED) {
         let folder = empty("mirrored-checkpoint")?;
-        plan.tasks.push(Task {
+        plan.run(Task {
             subject: MIRRORED.into(),
             script: scripts().join("mirror.py"),
             arguments: [&program, &local_hub, &data::tiny_checkpoint(), &folder].map(Into::into).into(),
-            weight: 2,
         });
     }
-    Ok(plan)
+    Ok(())
 }
 
 /// An empty folder for a task's files.

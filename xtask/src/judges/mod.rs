@@ -1,7 +1,7 @@
 //! Judges: third-party programs that check what we wrote.
 //!
-//! A judge is a Python script that runs in a pinned environment and prints one JSON object per check. Each judge plans
-//! its tasks; all tasks run side by side, each in a separate process, since Apple's code ends the process on some bad
+//! A judge is a Python script that runs in a pinned environment and prints one JSON object per check. The judges plan their tasks one
+//! after the other; meanwhile tasks run side by side, each in a separate process, since Apple's code ends the process on some bad
 //! packages. To add a judge, add a line to [`JUDGES`].
 
 mod apple;
@@ -19,7 +19,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
-use task::{Plan, Tally};
+use task::{Plan, Tally, Task};
 
 pub(crate) use self::environment::Environment;
 pub(crate) use self::environment::scripts;
@@ -49,7 +49,7 @@ impl Options {
 /// A judge: a name for the report, and how it plans its tasks.
 struct Judge {
     name: &'static str,
-    plan: fn(&Options) -> Result<Plan>,
+    plan: fn(&Options, &mut Plan) -> Result<()>,
 }
 
 const JUDGES: [Judge; 6] = [
@@ -101,28 +101,19 @@ pub(crate) fn run_in(environment: Result<Environment>, options: &Options, strict
     let cores = || thread::available_parallelism().map_or(1, NonZero::get);
     let workers = options.jobs.map_or_else(cores, NonZero::get);
     let mut tally = Tally::default();
-    for judge in JUDGES {
-        let plan = (judge.plan)(options)?;
-        plan.checks.iter().for_each(|check| tally.report(judge.name, check));
-        for tasks in [plan.tasks, plan.afterwards] {
-            task::run_all(
-                tasks,
-                workers,
-                |task| {
-                    let begun = Instant::now();
-                    let outcome = environment.run(task);
-                    println!(
-                        "       {} {}: {:.1} s",
-                        judge.name,
-                        task.subject,
-                        begun.elapsed().as_secs_f64()
-                    );
-                    outcome
-                },
-                |check| tally.report(judge.name, check),
-            );
-        }
-    }
+    let plan = |plan: &mut Plan| {
+        JUDGES.iter().try_for_each(|judge| {
+            plan.begin(judge.name);
+            (judge.plan)(options, plan)
+        })
+    };
+    let run = |judge: &'static str, task: &Task| {
+        let begun = Instant::now();
+        let outcome = environment.run(task);
+        println!("       {judge} {}: {:.1} s", task.subject, begun.elapsed().as_secs_f64());
+        outcome
+    };
+    task::run_all(plan, workers, run, |judge, check| tally.report(judge, check))?;
     println!("{tally}");
     if tally.failed > 0 {
         bail!("{} checks failed", tally.failed);

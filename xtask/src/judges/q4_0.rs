@@ -67,11 +67,10 @@ fn bf16_bits(value: f32) -> u16 {
 }
 
 /// Converts each subject by the rule, and plans a task for it.
-pub(crate) fn plan(options: &Options) -> Result<Plan> {
-    let mut plan = Plan::default();
+pub(crate) fn plan(options: &Options, plan: &mut Plan) -> Result<()> {
     let wanted: Vec<_> = SUBJECTS.into_iter().filter(|(name, _)| options.wants(name)).collect();
     if wanted.is_empty() {
-        return Ok(plan);
+        return Ok(());
     }
     let program = program(options)?;
     for (name, checkpoint) in wanted {
@@ -85,12 +84,11 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
         let blobs = folder.join("blobs.json");
         let listing = run(Command::new(&program).arg("inspect").arg(&package).arg("--json"))?;
         fs::write(&blobs, listing).with_context(|| format!("cannot write {}", blobs.display()))?;
-        plan.tasks.push(Task {
+        plan.run(Task {
             subject: name.into(),
             script: scripts().join("q4_0.py"),
             arguments: vec![checkpoint.into(), package.join("main.mlirb").into(), blobs.into()],
-            weight: 1,
         });
     }
-    Ok(plan)
+    Ok(())
 }

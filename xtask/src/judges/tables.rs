@@ -23,11 +23,10 @@ const SUBJECTS: [Subject; 2] = [
 ];
 
 /// Writes the tables of each subject in both forms, and plans a task for them.
-pub(crate) fn plan(options: &Options) -> Result<Plan> {
-    let mut plan = Plan::default();
+pub(crate) fn plan(options: &Options, plan: &mut Plan) -> Result<()> {
     let wanted: Vec<_> = SUBJECTS.into_iter().filter(|(name, _)| options.wants(name)).collect();
     if wanted.is_empty() {
-        return Ok(plan);
+        return Ok(());
     }
     let program = program(options)?;
     for (name, checkpoint) in wanted {
@@ -39,14 +38,13 @@ pub(crate) fn plan(options: &Options) -> Result<Plan> {
         tables("raw")?;
         tables("safetensors")?;
         let output = |name: &str| folder.join(name).into_os_string();
-        plan.tasks.push(Task {
+        plan.run(Task {
             subject: name.into(),
             script: scripts().join("gather_tables.py"),
             arguments: vec![checkpoint.into_os_string(), output("m_gather_raw"), output("m_ple.safetensors")],
-            weight: 1,
         });
     }
-    Ok(plan)
+    Ok(())
 }
 
 fn write(program: &Path, checkpoint: &Path, folder: &Path, form: &str) -> Result<()> {

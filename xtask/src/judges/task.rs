@@ -1,23 +1,44 @@
 //! Tasks of judges: what is run, its results, and their count.
 
+use anyhow::Result;
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// What a judge wants to run.
-#[derive(Default)]
+/// What a judge wants to run, handed to the workers while it is still planning.
 pub(crate) struct Plan {
-    /// Verdicts of planning itself.
-    pub(crate) checks: Vec<Check>,
-    /// Tasks in any order.
-    pub(crate) tasks: Vec<Task>,
-    /// Tasks that need the results of the first ones.
-    pub(crate) afterwards: Vec<Task>,
+    judge: &'static str,
+    tasks: Sender<(&'static str, Task)>,
+    verdicts: Sender<(&'static str, Check)>,
+    afterwards: Vec<(&'static str, Task)>,
+}
+
+impl Plan {
+    /// What is planned from now on is of this judge.
+    pub(crate) fn begin(&mut self, judge: &'static str) {
+        self.judge = judge;
+    }
+
+    /// Reports a verdict of planning itself.
+    pub(crate) fn report(&mut self, check: Check) {
+        // Verdicts are received until planning ends, and so are tasks.
+        let _ = self.verdicts.send((self.judge, check));
+    }
+
+    /// Runs a task as soon as there is a worker for it.
+    pub(crate) fn run(&mut self, task: Task) {
+        let _ = self.tasks.send((self.judge, task));
+    }
+
+    /// Runs a task that needs the results of others, after all of them.
+    pub(crate) fn run_afterwards(&mut self, task: Task) {
+        self.afterwards.push((self.judge, task));
+    }
 }
 
 /// One run of a judge's script.
@@ -28,8 +49,6 @@ pub(crate) struct Task {
     pub(crate) script: PathBuf,
     /// Its arguments.
     pub(crate) arguments: Vec<OsString>,
-    /// Approximate amount of work; the largest start first.
-    pub(crate) weight: usize,
 }
 
 /// How a check ended.
@@ -117,31 +136,56 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Runs the tasks, `workers` at a time and the heaviest first; hands over each task's verdicts when it ends.
+/// Runs tasks while they are planned, `workers` at a time in their order; hands over each judge's verdicts as they come.
+///
+/// # Errors
+/// The error of planning, once the tasks that were planned before it have ended.
 pub(crate) fn run_all(
-    mut tasks: Vec<Task>,
+    plan: impl FnOnce(&mut Plan) -> Result<()> + Send,
     workers: usize,
-    run: impl Fn(&Task) -> Outcome + Sync,
-    mut report: impl FnMut(&Check),
-) {
-    tasks.sort_by_key(|task| std::cmp::Reverse(task.weight));
-    let queue = Mutex::new(VecDeque::from(tasks));
-    let (sender, receiver) = mpsc::channel();
+    run: impl Fn(&'static str, &Task) -> Outcome + Sync,
+    mut report: impl FnMut(&'static str, &Check),
+) -> Result<()> {
+    let (sender, verdicts) = mpsc::channel();
+    let run = &run;
+    thread::scope(|scope| {
+        let running = scope.spawn(move || {
+            let afterwards = run_planned(plan, workers, run, &sender)?;
+            let plan =
+                |plan: &mut Plan| afterwards.into_iter().try_for_each(|task| Ok(plan.tasks.send(task)?));
+            run_planned(plan, workers, run, &sender)
+        });
+        verdicts.iter().for_each(|(judge, check)| report(judge, &check));
+        running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(|_| ())
+    })
+}
+
+/// Runs what is planned to be run at once; returns what is to be run afterwards.
+fn run_planned(
+    plan: impl FnOnce(&mut Plan) -> Result<()>,
+    workers: usize,
+    run: &(impl Fn(&'static str, &Task) -> Outcome + Sync),
+    verdicts_to: &Sender<(&'static str, Check)>,
+) -> Result<Vec<(&'static str, Task)>> {
+    let (sender, tasks) = mpsc::channel::<(&'static str, Task)>();
+    let tasks = Mutex::new(tasks);
     thread::scope(|scope| {
         for _ in 0..workers {
-            let (sender, queue, run) = (sender.clone(), &queue, &run);
+            let (verdicts_to, tasks) = (verdicts_to.clone(), &tasks);
             scope.spawn(move || {
-                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                while let Some(task) = next() {
-                    if sender.send(verdicts(&task.subject, &run(&task))).is_err() {
-                        return;
+                let next = || tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                while let Ok((judge, task)) = next() {
+                    for check in verdicts(&task.subject, &run(judge, &task)) {
+                        let _ = verdicts_to.send((judge, check));
                     }
                 }
             });
         }
-        drop(sender);
-        receiver.iter().flatten().for_each(|check| report(&check));
-    });
+        let mut planned =
+            Plan { judge: "", tasks: sender, verdicts: verdicts_to.clone(), afterwards: Vec::new() };
+        plan(&mut planned)?;
+        Ok(planned.afterwards)
+    })
 }
 
 /// Reads a task's output. A process that failed, or printed nothing, is a separate failed check.
@@ -175,36 +219,68 @@ fn figures(detail: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn task(subject: &str, weight: usize) -> Task {
-        Task { subject: subject.into(), script: PathBuf::new(), arguments: Vec::new(), weight }
+    fn task(subject: &str) -> Task {
+        Task { subject: subject.into(), script: PathBuf::new(), arguments: Vec::new() }
     }
 
     fn outcome(output: &str, trouble: Option<&str>) -> Outcome {
         Outcome { output: output.into(), trouble: trouble.map(Into::into) }
     }
 
-    fn run(tasks: Vec<Task>, outcome: impl Fn(&Task) -> Outcome + Sync) -> (Tally, Vec<String>) {
+    fn run(
+        plan: impl FnOnce(&mut Plan) -> Result<()> + Send,
+        outcome: impl Fn(&Task) -> Outcome + Sync,
+    ) -> (Tally, Vec<String>, Result<()>) {
         let (mut tally, mut seen) = (Tally::default(), Vec::new());
-        run_all(tasks, 1, outcome, |check| {
-            tally.report("test", check);
-            seen.push(format!("{} {} {}", check.subject, check.check, check.message));
+        let run = |_: &'static str, task: &Task| outcome(task);
+        let ended = run_all(plan, 1, run, |judge, check| {
+            tally.report(judge, check);
+            seen.push(format!("{judge} {} {} {}", check.subject, check.check, check.message));
         });
+        (tally, seen, ended)
+    }
+
+    fn run_one(outcome: impl Fn(&Task) -> Outcome + Sync) -> (Tally, Vec<String>) {
+        let plan = |plan: &mut Plan| {
+            plan.begin("test");
+            plan.run(task("x"));
+            Ok(())
+        };
+        let (tally, seen, ended) = run(plan, outcome);
+        ended.unwrap();
         (tally, seen)
     }
 
+    /// A judge whose planning fails does not take away what others found.
     #[test]
-    fn heaviest_first_and_every_line_counts() {
+    fn every_line_of_every_judge_counts() {
         let line =
             r#"{"check":"run","status":"passed","message":"","detail":{"flips":0,"min_cosine":0.5,"in":[]}}"#;
-        let (tally, seen) = run(vec![task("light", 1), task("heavy", 2)], |_| outcome(line, None));
-        assert_eq!(tally.to_string(), "2 passed, 0 failed, 0 skipped");
-        assert_eq!(seen, ["heavy run flips 0, min cosine 0.5", "light run flips 0, min cosine 0.5"]);
+        let plan = |plan: &mut Plan| {
+            plan.begin("first");
+            plan.run_afterwards(task("last"));
+            plan.run(task("a"));
+            plan.begin("second");
+            plan.run(task("b"));
+            Ok(())
+        };
+        let (tally, seen, ended) = run(plan, |_| outcome(line, None));
+        ended.unwrap();
+        assert_eq!(tally.to_string(), "3 passed, 0 failed, 0 skipped");
+        let expected = ["first a", "second b", "first last"];
+        assert_eq!(seen, expected.map(|task| format!("{task} run flips 0, min cosine 0.5")));
+        let plan = |plan: &mut Plan| {
+            plan.run(task("a"));
+            anyhow::bail!("no checkpoint")
+        };
+        let (tally, _, ended) = run(plan, |_| outcome(line, None));
+        assert_eq!((tally.passed, ended.unwrap_err().to_string()), (1, "no checkpoint".to_owned()));
     }
 
     #[test]
     fn silence_nonsense_and_crashes_are_failures() {
         for (output, trouble) in [("", None), ("Traceback", None), ("", Some("signal: 11"))] {
-            let (tally, _) = run(vec![task("x", 1)], |_| outcome(output, trouble));
+            let (tally, _) = run_one(|_| outcome(output, trouble));
             assert_eq!((tally.passed, tally.failed), (0, 1), "{output:?} {trouble:?}");
         }
     }
@@ -212,16 +288,16 @@ mod tests {
     #[test]
     fn a_crash_after_passed_checks_is_a_failure_too() {
         let line = r#"{"check":"load","status":"passed","message":"","detail":{}}"#;
-        let (tally, seen) = run(vec![task("x", 1)], |_| outcome(line, Some("signal: 6")));
+        let (tally, seen) = run_one(|_| outcome(line, Some("signal: 6")));
         assert_eq!((tally.passed, tally.failed), (1, 1));
-        assert_eq!(seen[1], "x process signal: 6");
+        assert_eq!(seen[1], "test x process signal: 6");
     }
 
     #[test]
     fn a_failed_line_keeps_its_reason() {
         let line = r#"{"check":"run","status":"failed","message":"flips 11 is outside 0..0","detail":{}}"#;
-        let (tally, seen) = run(vec![task("x", 1)], |_| outcome(line, None));
+        let (tally, seen) = run_one(|_| outcome(line, None));
         assert_eq!(tally.failed, 1);
-        assert_eq!(seen, ["x run flips 11 is outside 0..0"]);
+        assert_eq!(seen, ["test x run flips 11 is outside 0..0"]);
     }
 }
