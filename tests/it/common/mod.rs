@@ -30,6 +30,12 @@ impl Dir {
         Dir(tempfile::tempdir().unwrap())
     }
 
+    /// One in another folder than that for temporary files, which may be in memory.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn within(folder: &str) -> Self {
+        Dir(tempfile::tempdir_in(folder).unwrap())
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
