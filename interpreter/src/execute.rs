@@ -11,11 +11,11 @@ use crate::value::{Value, blockwise_shift_scale};
 use crate::{arithmetic, matmul, movement};
 
 /// Operands of an op, checked on access.
-struct Operands<'v>(&'v [Value]);
+struct Operands<'v>(&'v [&'v Value]);
 
 impl Operands<'_> {
     fn value(&self, at: usize) -> Result<&Value, String> {
-        self.0.get(at).ok_or_else(|| format!("operand {at} is missing: there are {}", self.0.len()))
+        self.0.get(at).copied().ok_or_else(|| format!("operand {at} is missing: there are {}", self.0.len()))
     }
 
     fn tensor(&self, at: usize) -> Result<std::borrow::Cow<'_, Tensor>, String> {
@@ -24,7 +24,7 @@ impl Operands<'_> {
 }
 
 /// Computes the only result of an op that does not use states. `slice_update` is not included, as it may work in place.
-pub(crate) fn compute(step: &Step, operands: &[Value], rounding: Rounding) -> Result<Value, String> {
+pub(crate) fn compute(step: &Step, operands: &[&Value], rounding: Rounding) -> Result<Value, String> {
     let o = Operands(operands);
     match step.opcode {
         Opcode::BlockwiseShiftScale => {

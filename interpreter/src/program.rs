@@ -220,7 +220,7 @@ impl Program {
     /// The result of a step that only says how constants are read: dequantized, or with their axes in another order. If that
     /// fails, the step is left for when it is run.
     fn weights(&self, step: &Step) -> Option<Value> {
-        let operand = |slot: &usize| self.constants[*slot].clone();
+        let operand = |slot: &usize| self.constants[*slot].as_ref();
         let operands = step.operands.iter().map(operand).collect::<Option<Vec<_>>>()?;
         let is_read = match (step.opcode, operands.first()?) {
             (Opcode::BlockwiseShiftScale, _) => step.declared.first()?.as_ref()?.rank() == 2,

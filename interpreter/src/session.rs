@@ -319,13 +319,20 @@ impl Session {
         values: &mut Values<'_>,
         observer: Observer<'_>,
     ) -> Result<(), InterpretError> {
-        let operands = values.operands(step)?;
-        let results = match step.opcode {
-            Opcode::CreateToken => Ok(vec![Value::Token]),
-            Opcode::ReadHandle => self.read(&operands).map(|state| vec![Value::Tensor(state), Value::Token]),
-            Opcode::WriteHandle => self.write(&operands).map(|()| vec![Value::Token]),
-            Opcode::SliceUpdate => self.update(step, operands, values).map(|updated| vec![updated]),
-            _ => compute(step, &operands, self.rounding).map(|value| vec![value]),
+        let results = if step.opcode == Opcode::SliceUpdate {
+            self.update(step, values.taken(step)?, values).map(|updated| vec![updated])
+        } else {
+            let operands = values.operands(step)?;
+            let results = match step.opcode {
+                Opcode::CreateToken => Ok(vec![Value::Token]),
+                Opcode::ReadHandle => {
+                    self.read(&operands).map(|state| vec![Value::Tensor(state), Value::Token])
+                }
+                Opcode::WriteHandle => self.write(&operands).map(|()| vec![Value::Token]),
+                _ => compute(step, &operands, self.rounding).map(|value| vec![value]),
+            };
+            values.drop_unread(step);
+            results
         };
         self.keep(step, results.map_err(|reason| step.fault(reason))?, values, observer)
     }
@@ -359,19 +366,19 @@ impl Session {
         values.slots[slot] = Some(value);
     }
 
-    fn index(operands: &[Value]) -> Result<usize, String> {
+    fn index(operands: &[&Value]) -> Result<usize, String> {
         match operands.first() {
             Some(Value::State(state)) => Ok(*state),
             _ => Err("operand 0 is not a handle".to_owned()),
         }
     }
 
-    fn read(&self, operands: &[Value]) -> Result<Tensor, String> {
+    fn read(&self, operands: &[&Value]) -> Result<Tensor, String> {
         let state = self.states.get(Self::index(operands)?).ok_or("refers to an unknown state")?;
         state.clone().ok_or_else(|| InterpretError::Poisoned.to_string())
     }
 
-    fn write(&mut self, operands: &[Value]) -> Result<(), String> {
+    fn write(&mut self, operands: &[&Value]) -> Result<(), String> {
         let index = Self::index(operands)?;
         let tensor = operands.get(1).ok_or("operand 1 is missing")?.tensor()?.into_owned();
         let ty = &self.program.states.get(index).ok_or("refers to an unknown state")?.ty;
@@ -415,13 +422,14 @@ fn multiply_together(
     values: &mut [Values<'_>],
 ) -> Result<(), InterpretError> {
     let fault = |reason: String| step.fault(reason);
-    let operands = values.iter_mut().map(|values| values.operands(step)).collect::<Result<Vec<_>, _>>()?;
+    let operands = values.iter().map(|values| values.operands(step)).collect::<Result<Vec<_>, _>>()?;
     let activations = operands.iter().map(|operands| operands[0].tensor());
     let activations = activations.collect::<Result<Vec<_>, String>>().map_err(fault)?;
     let activations: Vec<&Tensor> = activations.iter().map(AsRef::as_ref).collect();
     let (Some(operands), Some(session)) = (operands.first(), sessions.first()) else { return Ok(()) };
-    let products = matmul_together(&activations, &operands[1], session.rounding).map_err(fault)?;
+    let products = matmul_together(&activations, operands[1], session.rounding).map_err(fault)?;
     for ((session, product), values) in sessions.iter().zip(products).zip(values) {
+        values.drop_unread(step);
         session.keep(step, vec![Value::Tensor(product)], values, &mut |_, _, _| {})?;
     }
     Ok(())
@@ -441,14 +449,24 @@ impl Values<'_> {
         self.slots[slot].as_ref().or(self.constants[slot].as_ref())
     }
 
-    /// Operands of a step. Values that are not read again are dropped, so that an update can work in place.
-    fn operands(&mut self, step: &Step) -> Result<Vec<Value>, InterpretError> {
-        let operands: Option<Vec<Value>> =
-            step.operands.iter().map(|slot| self.get(*slot).cloned()).collect();
+    /// Operands of a step.
+    fn operands(&self, step: &Step) -> Result<Vec<&Value>, InterpretError> {
+        let operands: Option<Vec<&Value>> = step.operands.iter().map(|slot| self.get(*slot)).collect();
+        operands.ok_or_else(|| step.fault("an operand was not computed".to_owned()))
+    }
+
+    /// Operands of a step that works in place if nothing else has them: those that are not read again are not kept.
+    fn taken(&mut self, step: &Step) -> Result<Vec<Value>, InterpretError> {
+        let operands = self.operands(step)?.into_iter().cloned().collect();
+        self.drop_unread(step);
+        Ok(operands)
+    }
+
+    /// Drops what is not read after a step.
+    fn drop_unread(&mut self, step: &Step) {
         for slot in &step.last_uses {
             self.slots[*slot] = None;
         }
-        operands.ok_or_else(|| step.fault("an operand was not computed".to_owned()))
     }
 
     fn outputs(&self, function: &Function) -> Result<Outputs, InterpretError> {

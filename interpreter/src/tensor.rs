@@ -105,6 +105,14 @@ pub(crate) fn count(shape: &[usize]) -> Result<usize, String> {
     }
 }
 
+/// Whether a declared type allows this shape and element type.
+pub(crate) fn fits(ty: &TensorType, shape: &[usize], element: Element) -> bool {
+    let mut extents = ty.shape.iter().zip(shape);
+    ty.element == element
+        && ty.rank() == shape.len()
+        && extents.all(|(dim, extent)| dim.fixed().is_none_or(|fixed| fixed == *extent as u64))
+}
+
 /// Strides of a tensor whose elements are in row-major order without gaps.
 pub(crate) fn dense_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; shape.len()];
@@ -263,12 +271,7 @@ impl Tensor {
 
     /// Whether a declared type allows this tensor.
     pub(crate) fn fits(&self, ty: &TensorType) -> bool {
-        let extents = ty.shape.iter().zip(&self.shape);
-        ty.element == self.element
-            && ty.rank() == self.rank()
-            && extents
-                .into_iter()
-                .all(|(dim, extent)| dim.fixed().is_none_or(|fixed| fixed == *extent as u64))
+        fits(ty, &self.shape, self.element)
     }
 
     /// Another view of the same bytes.
@@ -311,12 +314,12 @@ impl Tensor {
 
     /// Whether the elements are in row-major order without gaps.
     pub(crate) fn is_dense(&self) -> bool {
-        let dense = dense_strides(&self.shape);
-        self.shape
-            .iter()
-            .zip(&self.strides)
-            .zip(&dense)
-            .all(|((extent, stride), dense)| *extent <= 1 || stride == dense)
+        let mut dense = 1;
+        self.shape.iter().zip(&self.strides).rev().all(|(extent, stride)| {
+            let is_next = *extent <= 1 || *stride == dense;
+            dense *= (*extent).max(1);
+            is_next
+        })
     }
 
     /// The elements in row-major order; not copied if they are dense.

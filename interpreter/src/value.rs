@@ -10,7 +10,7 @@ use memmap2::Mmap;
 
 use crate::kernels::{BLOCK, Rows};
 use crate::movement::{concat, stretch};
-use crate::tensor::{Tensor, count, dense_strides};
+use crate::tensor::{Tensor, count, dense_strides, fits};
 
 /// A value of a running graph.
 #[derive(Clone, Debug)]
@@ -40,17 +40,16 @@ impl Value {
 impl Value {
     /// Checks that a result has the declared type.
     pub(crate) fn check(&self, declared: Option<&TensorType>) -> Result<(), String> {
-        let (shape, element) = match self {
-            Value::Tensor(tensor) => (tensor.shape().to_vec(), tensor.element()),
-            Value::Quantized(weights) => (weights.shape().to_vec(), weights.element()),
-            Value::Packed(_) | Value::State(_) | Value::Token => return Ok(()),
+        let check = |shape: &[usize], element: Element| match declared {
+            None => Err("computes a tensor, but none is declared".to_owned()),
+            Some(ty) if fits(ty, shape, element) => Ok(()),
+            Some(ty) => Err(format!("computes {shape:?} of {element}, but {ty} is declared")),
         };
-        let Some(ty) = declared else { return Err("computes a tensor, but none is declared".to_owned()) };
-        let mut extents = ty.shape.iter().zip(&shape);
-        let fits = ty.element == element
-            && ty.rank() == shape.len()
-            && extents.all(|(dim, extent)| dim.fixed().is_none_or(|fixed| fixed == *extent as u64));
-        if fits { Ok(()) } else { Err(format!("computes {shape:?} of {element}, but {ty} is declared")) }
+        match self {
+            Value::Tensor(tensor) => check(tensor.shape(), tensor.element()),
+            Value::Quantized(weights) => check(&weights.shape(), weights.element()),
+            Value::Packed(_) | Value::State(_) | Value::Token => Ok(()),
+        }
     }
 
     /// Rows `first..first + height` of a matrix, as f32.
