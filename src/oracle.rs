@@ -66,10 +66,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let inputs = checkpoint.path().into_iter().chain(arguments.prompt_file.as_deref());
     let output = Outputs::new(inputs, arguments.force).file(FileKind::Oracle);
     let staged = StagedFile::new(&arguments.output, output)?;
-    let mut reference = Reference::open(source)?;
+    let reference = Reference::open(source)?;
     let prompts = arguments.prompts().encode(&text, &reference, tokens, &template::render)?;
     interrupt::listen()?;
-    let made = compute(source, &mut reference, &prompts, tokens, &text, &Bar::of_positions())?;
+    let made = compute(source, &reference, &prompts, tokens, &text, &Bar::of_positions())?;
     made.cases.iter().for_each(warn);
     warn_of_few(&made);
     staged

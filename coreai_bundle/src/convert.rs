@@ -277,8 +277,7 @@ impl<'a> Job<'a> {
         let Some(prompts) = &self.conversion.gate else { return Ok(Vec::new()) };
         let mut reference = Reference::open(self.model.source)?;
         let source = self.model.source;
-        let oracle =
-            oracle::of_prompts(source, &mut reference, prompts, watchers.render, watchers.positions)?;
+        let oracle = oracle::of_prompts(source, &reference, prompts, watchers.render, watchers.positions)?;
         let tables = made.map(StagedDirectory::path).or(self.conversion.tables.as_deref());
         let reports = folders.iter().zip(names).map(|(folder, name)| {
             let session = Session::open(&folder.path().join(bundle::asset_name(name)))?;

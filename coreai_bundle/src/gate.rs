@@ -1,6 +1,5 @@
 //! Whether a bundle agrees with its checkpoint.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use ::oracle::feeding::Feeding;
@@ -65,11 +64,11 @@ pub fn measure(
     let run = |(case, repeated): (&Case, usize)| if repeated < case.len() { case.len() } else { 0 };
     let positions: usize = oracle.cases.iter().zip(oracle.repeated()).map(run).sum();
     progress.expect(positions as u64);
-    let report = gate::run(stepper, oracle, reference.as_deref_mut(), layers, &mut || watch(progress));
+    let report = gate::run(stepper, oracle, reference.as_deref_mut(), layers, progress);
     progress.finish();
     let mut report = report?;
     if let Some(reference) = reference {
-        report.exactness = gate::exactness(stepper, reference, &mut || unless_cancelled(progress))?;
+        report.exactness = gate::exactness(stepper, reference, progress)?;
     }
     Ok(report)
 }
@@ -89,18 +88,9 @@ pub fn compare_feedings(
     }
     one_by_one.set_feeding(Feeding::ONE_BY_ONE)?;
     progress.expect(oracle.cases.iter().map(|case| case.len() as u64).sum());
-    let report = gate::compare_feedings(&mut one_by_one, &mut engine, oracle, &mut || watch(progress));
+    let report = gate::compare_feedings(&mut one_by_one, &mut engine, oracle, progress);
     progress.finish();
     Ok(Some(report?))
-}
-
-fn watch(progress: &dyn Progress) -> ControlFlow<()> {
-    progress.advance(1);
-    unless_cancelled(progress)
-}
-
-fn unless_cancelled(progress: &dyn Progress) -> ControlFlow<()> {
-    if progress.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// Writes the bundle's own continuation of the first prompt, for devices to repeat.
@@ -171,7 +161,7 @@ pub fn gate(bundle: &Runnable, checkpoint: &str, progress: &dyn Progress) -> any
     let opened = Opener { cancelled: || false, progress }.open(&source, Access::kept(&source))?;
     let mut reference = Reference::open(&*opened.source)?;
     let render = Conversation::render;
-    let oracle = of_prompts(&*opened.source, &mut reference, &GivenPrompts::default(), &render, progress)?;
+    let oracle = of_prompts(&*opened.source, &reference, &GivenPrompts::default(), &render, progress)?;
     check_context(&oracle, bundle)?;
     measure(&mut bundle.stepper()?, &oracle, Some(&mut reference), false, progress)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use checkpoint::source::Source;
 use packer::TOOL;
 use packer::template::{Message, Renderer};
-use progress::Progress;
+use progress::{Progress, Quiet};
 use text::small;
 
 /// Tokens that a prompt is continued by, by default.
@@ -62,7 +62,7 @@ impl GivenPrompts {
 /// The oracle of a checkpoint for these prompts.
 pub(crate) fn of_prompts(
     source: &dyn Source,
-    reference: &mut Reference<'_>,
+    reference: &Reference<'_>,
     prompts: &GivenPrompts,
     render: Renderer<'_>,
     progress: &dyn Progress,
@@ -84,21 +84,14 @@ fn defaults(text: &Text, reference: &Reference<'_>, tokens: usize) -> anyhow::Re
 /// If the checkpoint cannot be read, or the run is cancelled.
 pub fn compute(
     source: &dyn Source,
-    reference: &mut Reference<'_>,
+    reference: &Reference<'_>,
     prompts: &[Prompt],
     tokens: usize,
     text: &Text,
     progress: &dyn Progress,
 ) -> anyhow::Result<Oracle> {
-    let mut cases = Vec::with_capacity(prompts.len());
-    for prompt in prompts {
-        if progress.cancelled() {
-            bail!("interrupted");
-        }
-        let decode = |ids: &[u32]| text.decode(ids).unwrap_or_default();
-        let case = file::make_case(reference, prompt, tokens, &decode)?;
-        cases.push(case);
-    }
+    let decode = |ids: &[u32]| text.decode(ids).unwrap_or_default();
+    let cases = file::make_cases(reference, prompts, tokens, &decode, &Quiet(progress))?;
     let tool = format!("{TOOL}, fp32");
     Ok(Oracle { reference: tool, checkpoint: Some(file::identity(source)?), cases })
 }

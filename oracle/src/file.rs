@@ -5,11 +5,12 @@
 use std::path::{Path, PathBuf};
 
 use checkpoint::source::Source;
+use progress::Progress;
 use serde::{Deserialize, Serialize};
 use text::small;
 
 use crate::contexts::Contexts;
-use crate::reference::{Reference, ReferenceError};
+use crate::reference::{Reference, ReferenceError, fed_together};
 use crate::score::{QUALIFYING_MARGIN, digest, norm, winner};
 use crate::validate;
 
@@ -210,55 +211,91 @@ pub fn identity(source: &dyn Source) -> Result<CheckpointIdentity, ReferenceErro
     })
 }
 
-/// Continues a prompt greedily by `new_tokens` and records the statistics of every position.
+/// Continues each prompt greedily by `new_tokens` and records the statistics of every position. Many are continued together, since all
+/// weights are read for each token of a continuation; last bits depend on it, see [`Reference::feed_together`].
 ///
-/// `decode` turns ids into text. The last token of the continuation is fed as well, so that its position has statistics too.
+/// `decode` turns ids into text. The last token of a continuation is fed as well, so that its position has statistics too.
 ///
 /// # Errors
 /// [`OracleError::Empty`] for a prompt without tokens, [`OracleError::TooLong`] for one that exceeds the context,
-/// [`OracleError::Reference`] if the checkpoint cannot be computed.
-pub fn make_case(
-    reference: &mut Reference<'_>,
-    prompt: &Prompt,
+/// [`OracleError::Reference`] if the checkpoint cannot be computed, or soon after `progress` is cancelled.
+pub fn make_cases(
+    reference: &Reference<'_>,
+    prompts: &[Prompt],
     new_tokens: usize,
     decode: &dyn Fn(&[u32]) -> String,
-) -> Result<Case, OracleError> {
-    if prompt.ids.is_empty() {
-        return Err(OracleError::Empty { prompt: prompt.text.clone() });
-    }
+    progress: &dyn Progress,
+) -> Result<Vec<Case>, OracleError> {
     let limit = reference.config().max_positions;
-    if prompt.ids.len().saturating_add(new_tokens) > limit {
-        return Err(OracleError::TooLong { prompt: prompt.ids.len(), new: new_tokens, limit });
+    for prompt in prompts {
+        if prompt.ids.is_empty() {
+            return Err(OracleError::Empty { prompt: prompt.text.clone() });
+        }
+        if prompt.ids.len().saturating_add(new_tokens) > limit {
+            return Err(OracleError::TooLong { prompt: prompt.ids.len(), new: new_tokens, limit });
+        }
     }
-    reference.reset();
-    let mut case = Case {
-        prompt: prompt.text.clone(),
-        prompt_ids: prompt.ids.clone(),
-        generated_ids: Vec::new(),
-        text: String::new(),
-        margins: Vec::new(),
-        teacher_forced_argmax: Vec::new(),
-        teacher_forced_margins: Vec::new(),
-        last_logits_head: Vec::new(),
-        logit_norms: Vec::new(),
-        logit_digests: Vec::new(),
-    };
-    let mut fed = prompt.ids.clone();
+    let mut cases = Vec::with_capacity(prompts.len());
+    let mut rest = prompts;
+    while !rest.is_empty() {
+        let (group, later) = rest.split_at(fed_together(rest.iter().map(|prompt| prompt.ids.len())));
+        cases.extend(continued(reference, group, new_tokens, progress)?);
+        rest = later;
+    }
+    for case in &mut cases {
+        case.text = decode(&case.ids().collect::<Vec<_>>());
+    }
+    Ok(cases)
+}
+
+/// The cases of prompts that are fed together.
+fn continued(
+    reference: &Reference<'_>,
+    prompts: &[Prompt],
+    new_tokens: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<Case>, ReferenceError> {
+    let mut cases: Vec<Case> = prompts.iter().map(Case::new).collect();
+    let mut sequences = reference.sequences(cases.len());
+    let mut fed: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
     loop {
-        let hidden = reference.feed(&fed, &mut |_, _| {})?;
-        reference.logits(&hidden, &mut |_, logits| record(&mut case, logits))?;
-        if case.generated_ids.len() == new_tokens {
-            break;
+        let tokens: Vec<&[u32]> = fed.iter().map(Vec::as_slice).collect();
+        let hidden = reference.feed_together(&mut sequences, &tokens, progress)?;
+        // The case of each row.
+        let of_rows: Vec<usize> =
+            tokens.iter().enumerate().flat_map(|(case, tokens)| tokens.iter().map(move |_| case)).collect();
+        reference.logits(&hidden, progress, &mut |row, logits| record(&mut cases[of_rows[row]], logits))?;
+        if cases.iter().all(|case| case.generated_ids.len() == new_tokens) {
+            return Ok(cases);
         }
-        let (next, margin) = (case.teacher_forced_argmax.last(), case.teacher_forced_margins.last());
-        if let (Some(next), Some(margin)) = (next.copied(), margin.copied()) {
-            case.generated_ids.push(next);
-            case.margins.push(margin);
-            fed = vec![next];
+        fed = cases.iter_mut().map(|case| case.next().into_iter().collect()).collect();
+    }
+}
+
+impl Case {
+    /// Nothing but a prompt.
+    fn new(prompt: &Prompt) -> Self {
+        Case {
+            prompt: prompt.text.clone(),
+            prompt_ids: prompt.ids.clone(),
+            generated_ids: Vec::new(),
+            text: String::new(),
+            margins: Vec::new(),
+            teacher_forced_argmax: Vec::new(),
+            teacher_forced_margins: Vec::new(),
+            last_logits_head: Vec::new(),
+            logit_norms: Vec::new(),
+            logit_digests: Vec::new(),
         }
     }
-    case.text = decode(&case.ids().collect::<Vec<_>>());
-    Ok(case)
+
+    /// Continues the sequence by the last position's winner.
+    fn next(&mut self) -> Option<u32> {
+        let (next, margin) = (*self.teacher_forced_argmax.last()?, *self.teacher_forced_margins.last()?);
+        self.generated_ids.push(next);
+        self.margins.push(margin);
+        Some(next)
+    }
 }
 
 fn record(case: &mut Case, logits: &[f32]) {

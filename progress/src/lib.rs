@@ -31,3 +31,13 @@ pub trait Progress: Sync {
 pub struct Silent;
 
 impl Progress for Silent {}
+
+/// Passes on whether to stop, and nothing else: for a part of the work that counts in another unit than the whole.
+#[derive(Clone, Copy)]
+pub struct Quiet<'p>(pub &'p dyn Progress);
+
+impl Progress for Quiet<'_> {
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}

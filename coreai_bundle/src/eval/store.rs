@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ::oracle::eval::logits::{LogitsFile, LogitsWriter, Subject};
-use ::oracle::eval::reference::{ComputeError, POSITIONS_AT_ONCE, compute};
-use ::oracle::reference::{Reference, ReferenceError};
+use ::oracle::eval::reference::{ComputeError, compute};
+use ::oracle::reference::{POSITIONS_AT_ONCE, Reference, ReferenceError};
 use anyhow::{Context, bail};
 use checkpoint::source::Source;
 use output::{StagedFile, available_bytes};

@@ -9,8 +9,6 @@ use super::logits::{LogitsWriter, Record};
 use super::windows::{Window, Windows};
 use crate::reference::{Reference, ReferenceError};
 
-/// Positions that are worth feeding together: weights are read once for all of them, and their activations are in memory.
-pub const POSITIONS_AT_ONCE: usize = 4096;
 /// Bytes of logits in memory, of at least one position.
 const LOGITS_BYTES: usize = 256 << 20;
 
@@ -43,7 +41,7 @@ fn head_layers(reference: &Reference<'_>) -> u64 {
 }
 
 /// Appends the records of all positions to a file, those that it has excepted. Windows are fed together up to `at_once` positions
-/// ([`POSITIONS_AT_ONCE`]), which does not change the bits of the logits. The amount of progress is positions times layers.
+/// ([`POSITIONS_AT_ONCE`](crate::reference::POSITIONS_AT_ONCE)), which does not change the bits of the logits. The amount of progress is positions times layers.
 ///
 /// # Errors
 /// [`ComputeError`]; what was written until then stays.

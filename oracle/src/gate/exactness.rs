@@ -7,18 +7,19 @@ use checkpoint::config::DecoderConfig;
 use checkpoint::{LayerRole, Role};
 use half::bf16;
 use interpreter::Session;
+use progress::Progress;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::lookups::{self, Lookup};
 use super::structure::Graph;
 use super::weights::matrices_by_role;
-use super::{GateError, Watch, step};
+use super::{GateError, unless_cancelled};
 use crate::reference::Reference;
 use crate::stepper::Stepper;
 use crate::tables::Tables;
 
-/// Weights that are compared between two calls of the watch callback: a fraction of a second.
+/// Weights that are compared between two looks at whether to stop: a fraction of a second.
 const AT_ONCE: usize = 1 << 24;
 /// Weights that one thread compares at a time.
 const PIECE: usize = 1 << 20;
@@ -198,11 +199,11 @@ fn is_vector(role: Role, config: &DecoderConfig) -> bool {
 /// Compares every weight of the checkpoint with the bundle's, part by part. Weights whose place in the graph is unknown are left out.
 ///
 /// # Errors
-/// If the bundle or the checkpoint cannot be read, or the watch callback stops the run.
+/// If the bundle or the checkpoint cannot be read, or `progress` is cancelled.
 pub fn exactness(
     stepper: &Stepper,
     reference: &Reference<'_>,
-    watch: Watch<'_>,
+    progress: &dyn Progress,
 ) -> Result<Vec<PartExactness>, GateError> {
     let graph = Graph::new(stepper.session());
     let contents = Contents::new(&graph, stepper, reference)?;
@@ -211,7 +212,7 @@ pub fn exactness(
         let counts = if is_vector(role, reference.config()) {
             Some(count_vector(&contents, reference, role)?)
         } else if let Some(rows) = contents.matrices.get(&role) {
-            Some(count_matrix(stepper.session(), rows, reference, role, watch)?)
+            Some(count_matrix(stepper.session(), rows, reference, role, progress)?)
         } else {
             None
         };
@@ -245,7 +246,7 @@ fn count_matrix(
     rows: &Rows<'_>,
     reference: &Reference<'_>,
     role: Role,
-    watch: Watch<'_>,
+    progress: &dyn Progress,
 ) -> Result<(u64, u64), GateError> {
     let shape = role.shape(reference.config());
     let (height, width) = (shape[0], shape.get(1).copied().unwrap_or(1).max(1));
@@ -260,7 +261,7 @@ fn count_matrix(
     let all: Vec<u32> = (0..u32::try_from(height).unwrap_or(u32::MAX)).collect();
     let mut exact = 0;
     for part in all.chunks((AT_ONCE / width).max(1)) {
-        step(watch)?;
+        unless_cancelled(progress)?;
         let counts: Result<Vec<u64>, GateError> =
             part.par_chunks((PIECE / width).max(1)).map(count).collect();
         exact += counts?.into_iter().sum::<u64>();

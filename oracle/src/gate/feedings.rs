@@ -1,10 +1,11 @@
 //! Compares two ways of feeding one bundle, position by position.
 
 use interpreter::InterpretError;
+use progress::Progress;
 use serde::Serialize;
 
 use super::sequence::Sequence;
-use super::{Flip, GateError, Watch, step};
+use super::{Flip, GateError, step};
 use crate::file::{Case, Oracle};
 use crate::score::{cosine, winner};
 use crate::stepper::{StepError, Stepper};
@@ -41,15 +42,15 @@ pub struct FeedingReport {
 }
 
 /// Feeds an oracle's sequences to one bundle in two ways, each as configured in its stepper. Compares the logits at positions
-/// where both have them, and the states after each sequence.
+/// where both have them, and the states after each sequence. Progress is advanced by one for every position.
 ///
 /// # Errors
-/// If the bundle cannot be run.
+/// If the bundle cannot be run, or `progress` is cancelled.
 pub fn compare_feedings(
     one: &mut Stepper,
     other: &mut Stepper,
     oracle: &Oracle,
-    watch: Watch<'_>,
+    progress: &dyn Progress,
 ) -> Result<FeedingReport, GateError> {
     let named =
         |name: &str| CacheComparison { state: name.to_owned(), min_cosine: 1.0, largest_difference: 0.0 };
@@ -57,7 +58,7 @@ pub fn compare_feedings(
     let mut report =
         FeedingReport { passed: false, positions: 0, min_cosine: 1.0, flips: Vec::new(), caches };
     for case in &oracle.cases {
-        compare_case(one, other, case, &mut report, watch)?;
+        compare_case(one, other, case, &mut report, progress)?;
         for (at, cache) in report.caches.iter_mut().enumerate() {
             compare_state(one, other, at, cache)?;
         }
@@ -73,7 +74,7 @@ fn compare_case(
     other: &mut Stepper,
     case: &Case,
     report: &mut FeedingReport,
-    watch: Watch<'_>,
+    progress: &dyn Progress,
 ) -> Result<(), GateError> {
     let (mut one, mut other) = (Sequence::begin(one, case)?, Sequence::begin(other, case)?);
     for position in 0..case.len() {
@@ -89,7 +90,7 @@ fn compare_case(
                 report.flips.push(flip);
             }
         }
-        step(watch)?;
+        step(progress)?;
     }
     Ok(())
 }

@@ -17,9 +17,8 @@ mod tally;
 mod verdict;
 mod weights;
 
-use std::ops::ControlFlow;
-
 use interpreter::InterpretError;
+use progress::{Progress, Quiet};
 use serde::Serialize;
 
 pub use cause::{Cause, ValueSource};
@@ -30,7 +29,7 @@ pub use verdict::{Bounds, Failure};
 
 use crate::feeding::Feeding;
 use crate::file::{Case, Oracle};
-use crate::reference::{Reference, ReferenceError};
+use crate::reference::{Hidden, Reference, ReferenceError, fed_together};
 use crate::score::winner;
 use crate::stepper::{StepError, Stepper};
 use crate::tables::TableError;
@@ -57,7 +56,7 @@ pub enum GateError {
     Table(#[from] TableError),
     /// The reference cannot be computed from the checkpoint.
     #[error(transparent)]
-    Reference(#[from] ReferenceError),
+    Reference(ReferenceError),
     /// The graph has more or fewer layers than the checkpoint.
     #[error(
         "the graph has {found} layer factors, but the checkpoint has {expected} layers: is the bundle of this checkpoint?"
@@ -68,7 +67,7 @@ pub enum GateError {
         /// Layers of the checkpoint.
         expected: usize,
     },
-    /// The watch callback stopped the run.
+    /// The caller asked to stop.
     #[error("stopped")]
     Stopped,
     /// A token of the oracle is outside the bundle's vocabulary.
@@ -107,8 +106,14 @@ pub enum GateError {
     },
 }
 
-/// Called after each position; may stop the run.
-pub type Watch<'w> = &'w mut dyn FnMut() -> ControlFlow<()>;
+impl From<ReferenceError> for GateError {
+    fn from(error: ReferenceError) -> Self {
+        match error {
+            ReferenceError::Stopped => GateError::Stopped,
+            error => GateError::Reference(error),
+        }
+    }
+}
 
 /// A position where the bundle has another winner than the reference.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
@@ -253,23 +258,25 @@ impl GateReport {
 /// The bundle is fed as configured in its stepper. Through `main` all positions are compared. Through `prefill` only the last
 /// position of a prompt has logits: the ends of each prompt's quarters and its continuation are compared.
 ///
+/// Progress is advanced by one for every position of a sequence that is run.
+///
 /// # Errors
-/// [`GateError`] if the bundle or the reference cannot be run; a failing bundle is reported in the result.
+/// [`GateError`] if the bundle or the reference cannot be run, and soon after `progress` is cancelled; a failing bundle is reported in
+/// the result.
 pub fn run(
     stepper: &mut Stepper,
     oracle: &Oracle,
-    mut reference: Option<&mut Reference<'_>>,
+    reference: Option<&mut Reference<'_>>,
     layers: bool,
-    watch: Watch<'_>,
+    progress: &dyn Progress,
 ) -> Result<GateReport, GateError> {
     check(stepper, oracle, reference.as_deref())?;
+    let tallies = oracle.cases.iter().zip(oracle.repeated());
+    let mut tallies: Vec<_> = tallies.map(|(case, repeated)| Tally::new(case, repeated)).collect();
+    run_cases(stepper, reference.as_deref(), &mut tallies, progress)?;
     let mut cases = Vec::with_capacity(oracle.cases.len());
     let mut sums = Sums::default();
-    for (case, repeated) in oracle.cases.iter().zip(oracle.repeated()) {
-        let mut tally = Tally::new(case, repeated);
-        if repeated < case.len() {
-            run_case(stepper, case, reference.as_deref_mut(), &mut tally, watch)?;
-        }
+    for tally in tallies {
         let (report, distances) = tally.finish();
         sums = sums.joined(distances);
         cases.push(report);
@@ -350,35 +357,65 @@ pub fn inspect(
     Ok(causes)
 }
 
-fn step(watch: Watch<'_>) -> Result<(), GateError> {
-    match watch() {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(GateError::Stopped),
-    }
+/// Counts a position.
+fn step(progress: &dyn Progress) -> Result<(), GateError> {
+    progress.advance(1);
+    unless_cancelled(progress)
 }
 
+fn unless_cancelled(progress: &dyn Progress) -> Result<(), GateError> {
+    if progress.cancelled() { Err(GateError::Stopped) } else { Ok(()) }
+}
+
+/// Runs the sequences that have positions of their own. Many are fed to the reference together, since it reads all weights for each pass.
+fn run_cases(
+    stepper: &mut Stepper,
+    reference: Option<&Reference<'_>>,
+    tallies: &mut [Tally<'_>],
+    progress: &dyn Progress,
+) -> Result<(), GateError> {
+    let mut run: Vec<&mut Tally<'_>> = tallies.iter_mut().filter(|tally| tally.adds_positions()).collect();
+    let Some(reference) = reference else {
+        return run.into_iter().try_for_each(|tally| run_case(stepper, tally, None, progress));
+    };
+    let mut rest = run.as_mut_slice();
+    while !rest.is_empty() {
+        let (group, later) = rest.split_at_mut(fed_together(rest.iter().map(|tally| tally.case().len())));
+        let tokens: Vec<Vec<u32>> = group.iter().map(|tally| tally.case().ids().collect()).collect();
+        let sequences: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+        let hidden = reference.feed_windows(&sequences, &Quiet(progress))?;
+        let mut first = 0;
+        for tally in group {
+            let end = first + tally.case().len() as u32;
+            let hidden = hidden.select(&(first..end).collect::<Vec<_>>())?;
+            run_case(stepper, tally, Some((reference, &hidden)), progress)?;
+            first = end;
+        }
+        rest = later;
+    }
+    Ok(())
+}
+
+/// Feeds a sequence to the bundle, and compares it with the reference's results, if there are any.
 fn run_case(
     stepper: &mut Stepper,
-    case: &Case,
-    reference: Option<&mut Reference<'_>>,
     tally: &mut Tally<'_>,
-    watch: Watch<'_>,
+    reference: Option<(&Reference<'_>, &Hidden)>,
+    progress: &dyn Progress,
 ) -> Result<(), GateError> {
+    let case = tally.case();
     let mut sequence = Sequence::begin(stepper, case)?;
     let mut add = |at: usize, expected: Option<&[f32]>| {
         if let Some(found) = sequence.next()? {
             tally.add(at, &found, expected);
         }
-        step(watch)
+        step(progress)
     };
-    let Some(reference) = reference else {
+    let Some((reference, hidden)) = reference else {
         return (0..case.len()).try_for_each(|at| add(at, None));
     };
-    reference.reset();
-    let tokens: Vec<u32> = case.ids().collect();
-    let hidden = reference.feed(&tokens, &mut |_, _| {})?;
     let mut failure = None;
-    reference.logits(&hidden, &mut |at, expected| {
+    reference.logits(hidden, &Quiet(progress), &mut |at, expected| {
         if failure.is_none() {
             failure = add(at, Some(expected)).err();
         }

@@ -36,6 +36,16 @@ impl<'c> Tally<'c> {
         Tally { case, report, counted: 0, norm_differences: 0.0, distances: Sums::default() }
     }
 
+    /// The sequence.
+    pub(super) fn case(&self) -> &'c Case {
+        self.case
+    }
+
+    /// Whether any of its positions was not counted with an earlier sequence.
+    pub(super) fn adds_positions(&self) -> bool {
+        self.report.repeated < self.case.len()
+    }
+
     /// Adds the bundle's logits at a position, and the reference's if there are any.
     pub(super) fn add(&mut self, position: usize, found: &[f32], expected: Option<&[f32]>) {
         let best = winner(found);

@@ -14,11 +14,11 @@ use super::error::ReferenceError;
 use super::ops::{Rotation, attend, by_rows, mask, rms_norm, rotate, rotations};
 use super::weights::Weights;
 
-/// Sequences that are fed together. They have seen as many tokens as each other.
+/// Sequences that are fed together.
 #[derive(Debug)]
-pub(super) struct Sequences {
-    /// Tokens that each of them has seen before.
-    past: usize,
+pub struct Sequences {
+    /// Tokens that each has seen before.
+    past: Vec<usize>,
     /// The rows of each.
     rows: Vec<Range<usize>>,
     /// For each slot, keys and values `[kv_heads, positions, head_dim]` of each sequence.
@@ -28,12 +28,12 @@ pub(super) struct Sequences {
 impl Sequences {
     /// New sequences, with as many cache slots.
     pub(super) fn new(count: usize, slots: usize) -> Self {
-        Sequences { past: 0, rows: vec![0..0; count], cache: vec![vec![None; count]; slots] }
+        Sequences { past: vec![0; count], rows: vec![0..0; count], cache: vec![vec![None; count]; slots] }
     }
 
-    /// Tokens that each of them has seen.
-    pub(super) fn past(&self) -> usize {
-        self.past
+    /// Tokens that each has seen.
+    pub(super) fn past(&self) -> &[usize] {
+        &self.past
     }
 
     /// Prepares for this many tokens of each.
@@ -47,7 +47,7 @@ impl Sequences {
 
     /// They have seen the tokens that [`Sequences::begin`] was told.
     pub(super) fn end(&mut self) {
-        self.past += self.longest();
+        self.past.iter_mut().zip(&self.rows).for_each(|(past, rows)| *past += rows.len());
     }
 
     /// Forgets the keys and values of a slot.
@@ -55,8 +55,11 @@ impl Sequences {
         self.cache[slot].fill(None);
     }
 
-    fn longest(&self) -> usize {
-        self.rows.iter().map(Range::len).max().unwrap_or(0)
+    /// The positions that are fed, from the first one of any sequence to the last one of any.
+    fn positions(&self) -> Range<usize> {
+        let fed = self.past.iter().zip(&self.rows).filter(|(_, rows)| !rows.is_empty());
+        let first = fed.clone().map(|(past, _)| *past).min().unwrap_or(0);
+        first..fed.map(|(past, rows)| past + rows.len()).max().unwrap_or(0)
     }
 }
 
@@ -66,8 +69,9 @@ struct Projected {
     kv: Option<(Tensor, Option<Tensor>)>,
 }
 
-/// What the sequences of a pass have in common in a layer: where positions are rotated, and what they may see.
+/// What the sequences of a pass have in common in a layer: how positions are rotated, and what they may see.
 struct Places {
+    first: usize,
     rotation: Rotation,
     mask: Tensor,
 }
@@ -177,22 +181,29 @@ impl Decoder<'_> {
             }
         };
         let projected = Projected { q, kv };
-        let (past, longest) = (sequences.past, sequences.longest());
+        let positions = sequences.positions();
         let window = (layer.kind == LayerKind::Sliding).then_some(self.config.sliding_window);
         let places = Places {
-            rotation: rotations(self.config.rope(layer.kind), layer.head_dim, past, longest)?,
-            mask: mask(longest, past + longest, window)?,
+            first: positions.start,
+            rotation: rotations(
+                self.config.rope(layer.kind),
+                layer.head_dim,
+                positions.start,
+                positions.len(),
+            )?,
+            mask: mask(positions.len(), positions.end, window)?,
         };
         let norms = (self.vector(layer, LayerRole::QNorm)?, self.key_norm(layer)?);
-        let Sequences { rows, cache, .. } = sequences;
+        let Sequences { past, rows, cache } = sequences;
         let mixed: Vec<Tensor> = rows
             .par_iter()
+            .zip(past)
             .zip(&mut cache[layer.slot])
-            .map(|(rows, cache)| {
+            .map(|((rows, past), cache)| {
                 if rows.is_empty() {
                     return Ok(None);
                 }
-                self.mixed(layer, &projected, rows, past, &places, &norms, cache).map(Some)
+                self.mixed(layer, &projected, rows, *past, &places, &norms, cache).map(Some)
             })
             .filter_map(Result::transpose)
             .collect::<candle_core::Result<_>>()?;
@@ -221,7 +232,8 @@ impl Decoder<'_> {
         cache: &mut Option<(Tensor, Tensor)>,
     ) -> candle_core::Result<Tensor> {
         let (n, eps) = (rows.len(), self.config.rms_eps);
-        let (cos, sin) = (places.rotation.cos.narrow(0, 0, n)?, places.rotation.sin.narrow(0, 0, n)?);
+        let of_rows = |of_positions: &Tensor| of_positions.narrow(0, past - places.first, n);
+        let (cos, sin) = (of_rows(&places.rotation.cos)?, of_rows(&places.rotation.sin)?);
         // Of the sequence's rows: normed, rotated unless they are values, and then by head, `[heads, n, head_dim]`.
         let heads = |x: &Tensor, norm: Option<&Tensor>, rotates: bool| {
             let x = by_rows([&x.narrow(0, rows.start, n)?, &cos, &sin], |[x, cos, sin]| {
@@ -247,7 +259,7 @@ impl Decoder<'_> {
                 (empty.clone(), empty)
             }
         };
-        let mask = places.mask.narrow(0, 0, n)?.narrow(D::Minus1, 0, past + n)?;
+        let mask = of_rows(&places.mask)?.narrow(D::Minus1, 0, past + n)?;
         attend(&q, &k, &v, &mask)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! [`Reference`] feeds one sequence: weights pass by, some rows of one matrix at a time, whatever the model's size. Many positions go
 //! through together (teacher-forced), or one after the other; keys and values stay cached, so both can follow each other.
-//! [`Reference::feed_windows`] feeds many short sequences together: each layer is read once for all of them, ahead of time.
+//! [`Reference::feed_windows`] and [`Reference::feed_together`] feed many short sequences together: each layer is read once for all of them,
+//! ahead of time.
 
 mod ahead;
 mod decoder;
@@ -21,11 +22,25 @@ use progress::Progress;
 
 pub use error::ReferenceError;
 
-use decoder::{Decoder, Sequences};
+pub use decoder::Sequences;
+
+use decoder::Decoder;
 use weights::Weights;
 
+/// Positions that are worth feeding together: weights are read once for all of them, and their activations are in memory.
+pub const POSITIONS_AT_ONCE: usize = 4096;
 /// Positions whose logits are in memory together, where they are handed over one by one.
 const LOGITS_AT_ONCE: usize = 64;
+
+/// How many sequences of these lengths, from the first one on, are fed together: at least one.
+pub(crate) fn fed_together(lengths: impl Iterator<Item = usize>) -> usize {
+    let mut positions = 0;
+    let fits = |length: &usize| {
+        positions += length;
+        positions <= POSITIONS_AT_ONCE
+    };
+    lengths.take_while(fits).count().max(1)
+}
 
 /// Called with the residual stream after each layer: the layer, and f32 `[n, H]`, row-major.
 pub type LayerObserver<'o> = &'o mut dyn FnMut(usize, &[f32]);
@@ -68,7 +83,7 @@ impl<'s> Reference<'s> {
 
     /// Number of tokens fed so far.
     pub fn positions(&self) -> usize {
-        self.sequence.past()
+        self.sequence.past()[0]
     }
 
     /// Forgets the sequence.
@@ -106,33 +121,70 @@ impl<'s> Reference<'s> {
         windows: &[&[u32]],
         progress: &dyn Progress,
     ) -> Result<Hidden, ReferenceError> {
+        self.pass(&mut self.sequences(windows.len()), windows, false, progress)
+    }
+
+    /// New sequences for [`Reference::feed_together`].
+    pub fn sequences(&self, count: usize) -> Sequences {
+        Sequences::new(count, self.config.slots())
+    }
+
+    /// Feeds the next tokens of each of some sequences together; gives the normed results of the last layer, sequence after sequence. Of few
+    /// tokens, the last bits depend on how many there are: `gemm` 0.19 cuts small products differently. After an error, the sequences cannot be
+    /// continued.
+    ///
+    /// # Errors
+    /// As [`Reference::feed_windows`].
+    pub fn feed_together(
+        &self,
+        sequences: &mut Sequences,
+        tokens: &[&[u32]],
+        progress: &dyn Progress,
+    ) -> Result<Hidden, ReferenceError> {
+        self.pass(sequences, tokens, true, progress)
+    }
+
+    /// Feeds tokens of sequences, which are then continued or not: then keys and values are forgotten when no layer needs them any more.
+    fn pass(
+        &self,
+        sequences: &mut Sequences,
+        tokens: &[&[u32]],
+        are_continued: bool,
+        progress: &dyn Progress,
+    ) -> Result<Hidden, ReferenceError> {
         let weights = self.weights.watched(progress);
         let decoder = Decoder { config: &self.config, weights: &weights };
-        let tokens = windows.concat();
-        let mut sequences = Sequences::new(windows.len(), self.config.slots());
-        sequences.begin(windows.iter().map(|window| window.len()));
+        sequences.begin(tokens.iter().map(|tokens| tokens.len()));
+        let tokens = tokens.concat();
         let mut x = decoder.embed(&tokens)?;
         let per_layer = decoder.per_layer_inputs(&x, &tokens)?;
         ahead::for_each_layer(&weights, self.config.layers.len(), |index, weights| {
             let (decoder, layer) = (Decoder { weights, ..decoder }, &self.config.layers[index]);
-            x = decoder.layer(&x, per_layer.as_ref(), layer, &mut sequences)?;
-            if self.config.layers[index + 1..].iter().all(|later| later.slot != layer.slot) {
+            x = decoder.layer(&x, per_layer.as_ref(), layer, sequences)?;
+            if !are_continued && self.config.layers[index + 1..].iter().all(|later| later.slot != layer.slot)
+            {
                 sequences.forget(layer.slot);
             }
             progress.advance(tokens.len() as u64);
             Ok(())
         })?;
+        sequences.end();
         Ok(Hidden(decoder.final_norm(&x)?))
     }
 
     /// Gives the logits of each position, in order.
     ///
     /// # Errors
-    /// If the head cannot be read.
-    pub fn logits(&self, hidden: &Hidden, observer: LogitsObserver<'_>) -> Result<(), ReferenceError> {
+    /// If the head cannot be read, or `progress` is cancelled.
+    pub fn logits(
+        &self,
+        hidden: &Hidden,
+        progress: &dyn Progress,
+        observer: LogitsObserver<'_>,
+    ) -> Result<(), ReferenceError> {
         for first in (0..hidden.len()).step_by(LOGITS_AT_ONCE) {
             let part = first..hidden.len().min(first + LOGITS_AT_ONCE);
-            let logits = self.logits_of(hidden, part, &progress::Silent)?;
+            let logits = self.logits_of(hidden, part, progress)?;
             logits.chunks(self.config.vocab).enumerate().for_each(|(at, row)| observer(first + at, row));
         }
         Ok(())

@@ -109,7 +109,8 @@ impl<'s> Weights<'s> {
     /// `x [n, k]` times the transpose of a matrix `[m, k]`, as `[n, m]`, row-major.
     ///
     /// Some rows of the matrix at a time become f32 and are multiplied, each part on one thread: threads that share a part would wait for
-    /// each other. For many positions, all threads get parts of the same size. A result depends neither on them nor on what else is in `x`.
+    /// each other. For many positions, all threads get parts of the same size. Of more than a few rows, a result depends neither on them nor
+    /// on what else is in `x`.
     pub(super) fn product(&self, x: &Tensor, role: Role) -> Result<Vec<f32>, ReferenceError> {
         let entry = self.checkpoint.require(role)?;
         let (height, width) = matrix(entry);

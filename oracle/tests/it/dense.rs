@@ -1,7 +1,6 @@
 //! Packages of models without per-layer embeddings: they pass the gate in every form, and planted faults fail it with their names.
 
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::gate::{Faulty, maker, named, ops, set_bytes};
@@ -18,18 +17,18 @@ use fixtures::data::{self, DenseReference};
 use fixtures::{Shape, SyntheticCheckpoint};
 use interpreter::Session;
 use oracle::feeding::Feeding;
-use oracle::file::{Oracle, Prompt, make_case};
+use oracle::file::{Oracle, Prompt, make_cases};
 use oracle::gate::{self, Cause, GateReport, ValueSource};
 use oracle::reference::Reference;
 use oracle::stepper::Stepper;
+use progress::Silent;
 
 pub(crate) fn gate_of(package: &Path, checkpoint: &Path, oracle: &Oracle, feeding: Feeding) -> GateReport {
     let source = LocalSource::open(checkpoint).unwrap();
     let mut reference = Reference::open(&source).unwrap();
     let mut stepper = Stepper::new(Session::open(package).unwrap(), None).unwrap();
     stepper.set_feeding(feeding).unwrap();
-    let mut go = || ControlFlow::Continue(());
-    gate::run(&mut stepper, oracle, Some(&mut reference), false, &mut go).unwrap()
+    gate::run(&mut stepper, oracle, Some(&mut reference), false, &Silent).unwrap()
 }
 
 fn stored(package: DenseReference, checkpoint: &Path, file: &str) -> GateReport {
@@ -98,13 +97,13 @@ fn dense_like(folder: &Path) -> (PathBuf, Oracle) {
     let checkpoint = folder.join("checkpoint");
     SyntheticCheckpoint::new(Shape::dense_like()).write(&checkpoint).unwrap();
     let source = LocalSource::open(&checkpoint).unwrap();
-    let mut reference = Reference::open(&source).unwrap();
-    let case = |first: u32| {
+    let reference = Reference::open(&source).unwrap();
+    let prompt = |first: u32| {
         let ids: Vec<u32> = (0..30).map(|at| 1 + (at * at * 37 + at * 11 + first) % 700).collect();
-        let prompt = Prompt { text: format!("from {first}"), ids };
-        make_case(&mut reference, &prompt, 6, &|_| String::new()).unwrap()
+        Prompt { text: format!("from {first}"), ids }
     };
-    let cases = [5, 90, 333].into_iter().map(case).collect();
+    let prompts = [5, 90, 333].map(prompt);
+    let cases = make_cases(&reference, &prompts, 6, &|_| String::new(), &Silent).unwrap();
     (checkpoint, Oracle { reference: "fp32".to_owned(), checkpoint: None, cases })
 }
 
@@ -147,8 +146,7 @@ fn feedings_agree_to_the_bit() {
         for feeding in [Feeding::Main(width(5)), Feeding::Prefill(width(16))] {
             let (mut one, mut other) = (open(), open());
             other.set_feeding(feeding).unwrap();
-            let mut go = || ControlFlow::Continue(());
-            let report = gate::compare_feedings(&mut one, &mut other, &oracle, &mut go).unwrap();
+            let report = gate::compare_feedings(&mut one, &mut other, &oracle, &Silent).unwrap();
             assert_eq!((report.passed, report.min_cosine), (true, 1.0), "{caches:?} {feeding:?}");
             assert!(
                 report.caches.iter().all(|cache| cache.largest_difference == 0.0),

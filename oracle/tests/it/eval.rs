@@ -3,46 +3,25 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::support::{checkpoint, package, prefill_stepper, stepper};
+use crate::support::{Counting, checkpoint, package, prefill_stepper, stepper};
 use checkpoint::source::LocalSource;
 use fixtures::data::{self, PrefillReference};
 use oracle::eval::bundle::{Found, MeasureError, measure};
 use oracle::eval::logits::{LogitsFile, LogitsWriter, Subject};
-use oracle::eval::reference::{ComputeError, POSITIONS_AT_ONCE, compute};
+use oracle::eval::reference::{ComputeError, compute};
 use oracle::eval::report::{of_bundle, of_reference};
 use oracle::eval::{DEFAULT_TEXT, WindowShape, Windows};
 use oracle::feeding::Feeding;
-use oracle::file::{self, Case, Oracle, Prompt, make_case};
+use oracle::file::{self, Oracle, Prompt, make_cases};
 use oracle::gate;
-use oracle::reference::{Reference, ReferenceError};
+use oracle::reference::{POSITIONS_AT_ONCE, Reference, ReferenceError};
 use oracle::score::kl_divergence;
 use oracle::stepper::Stepper;
 use oracle::text::Text;
 use progress::{Progress, Silent};
 use tempfile::TempDir;
-
-/// Stops after this much progress.
-struct Stopping(u64, AtomicU64);
-
-impl Stopping {
-    fn after(amount: u64) -> Self {
-        Stopping(amount, AtomicU64::new(0))
-    }
-}
-
-impl Progress for Stopping {
-    fn advance(&self, amount: u64) {
-        self.1.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.1.load(Ordering::Relaxed) >= self.0
-    }
-}
 
 /// The first tokens of the default text, in windows.
 fn windows(folder: &Path, positions: usize, window: usize, stride: usize) -> Windows {
@@ -92,7 +71,7 @@ fn one_by_one(folder: &Path, windows: &Windows) -> Vec<Vec<f32>> {
     for window in windows.iter() {
         reference.reset();
         let hidden = reference.feed(&window.tokens, &mut |_, _| {}).unwrap();
-        reference.logits(&hidden, &mut |_, row| rows.push(row.to_vec())).unwrap();
+        reference.logits(&hidden, &Silent, &mut |_, row| rows.push(row.to_vec())).unwrap();
     }
     rows
 }
@@ -108,10 +87,10 @@ fn windows_fed_together_have_the_logits_that_each_has_alone() {
         let windows = Windows::new(tokens, Some(2), WindowShape { window: 40, stride: 40 }).unwrap();
         let cut: Vec<Vec<u32>> = windows.iter().map(|window| window.tokens).collect();
         let fed: Vec<&[u32]> = cut.iter().map(Vec::as_slice).collect();
-        let counted = Stopping::after(u64::MAX);
+        let counted = Counting::default();
         let hidden = reference.feed_windows(&fed, &counted).unwrap();
         let layers = reference.config().layers.len() as u64;
-        assert_eq!(counted.1.into_inner(), layers * hidden.len() as u64);
+        assert_eq!(counted.done(), layers * hidden.len() as u64);
         let alone = one_by_one(&folder, &windows);
         assert_eq!(alone.len(), hidden.len());
         let together = reference.logits_of(&hidden, 0..hidden.len(), &Silent).unwrap();
@@ -126,7 +105,7 @@ fn windows_fed_together_have_the_logits_that_each_has_alone() {
 fn the_reference_stops_where_it_is_told_to() {
     let source = LocalSource::open(&checkpoint()).unwrap();
     let reference = Reference::open(&source).unwrap();
-    let stopped = reference.feed_windows(&[&[2, 5, 6], &[2, 7, 8]], &Stopping::after(3 * 6));
+    let stopped = reference.feed_windows(&[&[2, 5, 6], &[2, 7, 8]], &Counting::stopping_after(3 * 6));
     assert!(matches!(stopped, Err(ReferenceError::Stopped)));
     let outside = reference.feed_windows(&[&[2, 1 << 20]], &Silent);
     assert!(matches!(outside, Err(ReferenceError::Token { .. })));
@@ -176,12 +155,11 @@ fn figures_are_those_of_the_gate() {
     let mut reference = Reference::open(&source).unwrap();
     let window = subject.windows.iter().next().unwrap();
     let prompt = Prompt { text: String::new(), ids: window.tokens };
-    let case: Case = make_case(&mut reference, &prompt, 0, &|_| String::new()).unwrap();
-    let oracle = Oracle { reference: "fp32".to_owned(), checkpoint: None, cases: vec![case] };
+    let cases = make_cases(&reference, &[prompt], 0, &|_| String::new(), &Silent).unwrap();
+    let oracle = Oracle { reference: "fp32".to_owned(), checkpoint: None, cases };
     for name in ["provider.f16", "provider.int8-symmetric", "provider.int4-symmetric"] {
         let mut bundle = stepper(&package(name));
-        let watch = &mut || ControlFlow::Continue(());
-        let gate = gate::run(&mut bundle, &oracle, Some(&mut reference), false, watch).unwrap();
+        let gate = gate::run(&mut bundle, &oracle, Some(&mut reference), false, &Silent).unwrap();
         let figures = of_bundle(&file, &results(bundle, &file)).unwrap();
         let distances = gate.distances.unwrap();
         assert!((figures.mean_kl - distances.mean_kl).abs() < 1e-6, "{name}");
@@ -230,7 +208,7 @@ impl Cuts {
         let source = LocalSource::open(&checkpoint()).unwrap();
         let reference = Reference::open(&source).unwrap();
         let (cut, windows) = (folder.path().join("cut"), &subject.windows);
-        let progress = Stopping::after(self.stopped_after);
+        let progress = Counting::stopping_after(self.stopped_after);
         let stopped = compute(&reference, windows, self.at_once, &progress, &mut open(&cut, &subject));
         assert!(matches!(stopped, Err(ComputeError::Reference(ReferenceError::Stopped))), "{stopped:?}");
         compute(&reference, windows, self.at_once, &Silent, &mut open(&cut, &subject)).unwrap();
@@ -277,7 +255,7 @@ fn a_bundle_that_was_cut_off_keeps_whole_windows() {
             Ok(())
         })
     };
-    let stopped = keep(&mut kept, 0, &Stopping::after(300));
+    let stopped = keep(&mut kept, 0, &Counting::stopping_after(300));
     assert!(matches!(stopped, Err(MeasureError::Stopped)));
     assert_eq!(kept.len(), 2 * 16 * 8);
     keep(&mut kept, 2 * 16 * 8, &Silent).unwrap();

@@ -1,7 +1,6 @@
 //! Packages whose tables are codes on the lattice: rows are exact, however they are looked up, and planted faults are named.
 
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::dense::{gate_of, insert};
@@ -20,10 +19,11 @@ use fixtures::data::TableReference;
 use fixtures::{Lattice, Shape, SyntheticCheckpoint, WeightKind};
 use interpreter::{Session, Tensor};
 use oracle::feeding::Feeding;
-use oracle::file::{Oracle, Prompt, make_case};
+use oracle::file::{Oracle, Prompt, make_cases};
 use oracle::gate::{Cause, PartExactness, exactness};
 use oracle::reference::Reference;
 use oracle::stepper::Stepper;
+use progress::Silent;
 use quantizer::Int4Rule;
 
 const FORMS: [EmbeddingForm; 3] = [EmbeddingForm::Shared, EmbeddingForm::Dequantized, EmbeddingForm::Si4];
@@ -35,13 +35,13 @@ fn on_lattice(folder: &Path) -> (PathBuf, Oracle) {
     let recipe = SyntheticCheckpoint::new(Shape::small());
     SyntheticCheckpoint { body: on, embedding: on, per_layer: on, ..recipe }.write(&checkpoint).unwrap();
     let source = LocalSource::open(&checkpoint).unwrap();
-    let mut reference = Reference::open(&source).unwrap();
-    let case = |first: u32| {
+    let reference = Reference::open(&source).unwrap();
+    let prompt = |first: u32| {
         let ids: Vec<u32> = (0..30).map(|at| 1 + (at * at * 37 + at * 11 + first) % 90).collect();
-        let prompt = Prompt { text: format!("from {first}"), ids };
-        make_case(&mut reference, &prompt, 6, &|_| String::new()).unwrap()
+        Prompt { text: format!("from {first}"), ids }
     };
-    let cases = [5, 44].into_iter().map(case).collect();
+    let prompts = [5, 44].map(prompt);
+    let cases = make_cases(&reference, &prompts, 6, &|_| String::new(), &Silent).unwrap();
     (checkpoint, Oracle { reference: "fp32".to_owned(), checkpoint: None, cases })
 }
 
@@ -112,7 +112,7 @@ fn counted(package: &Path, checkpoint: &Path) -> Vec<PartExactness> {
     let source = LocalSource::open(checkpoint).unwrap();
     let reference = Reference::open(&source).unwrap();
     let stepper = Stepper::new(Session::open(package).unwrap(), None).unwrap();
-    let parts = exactness(&stepper, &reference, &mut || ControlFlow::Continue(())).unwrap();
+    let parts = exactness(&stepper, &reference, &Silent).unwrap();
     let config = reference.config();
     let of_checkpoint: usize =
         Role::needed(config).map(|role| role.shape(config).iter().product::<usize>()).sum();

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::support::{checkpoint, oracle_of, package, write_tables};
@@ -16,6 +15,7 @@ use oracle::gate::{self, Cause, Failure, GateReport};
 use oracle::reference::Reference;
 use oracle::stepper::Stepper;
 use oracle::tables::Tables;
+use progress::Silent;
 
 const F16: &str = "provider.f16";
 const INT8: &str = "provider.int8-symmetric";
@@ -31,14 +31,7 @@ fn gate_with(package: &Path, tables: Tables, cases: usize, layers: bool) -> Gate
     let source = LocalSource::open(&checkpoint()).unwrap();
     let mut reference = Reference::open(&source).unwrap();
     let mut stepper = Stepper::new(Session::open(package).unwrap(), Some(tables)).unwrap();
-    gate::run(
-        &mut stepper,
-        &oracle_of(cases),
-        Some(&mut reference),
-        layers,
-        &mut || ControlFlow::Continue(()),
-    )
-    .unwrap()
+    gate::run(&mut stepper, &oracle_of(cases), Some(&mut reference), layers, &Silent).unwrap()
 }
 
 /// A copy of a stored package with a change in its graph or its blobs.
@@ -150,8 +143,7 @@ fn int4_off_the_lattice_fails_without_a_finding() {
 #[test]
 fn without_the_checkpoint_only_winners_are_compared() {
     let mut stepper = Stepper::new(Session::open(&package(F16)).unwrap(), Some(tables())).unwrap();
-    let report =
-        gate::run(&mut stepper, &oracle_of(3), None, false, &mut || ControlFlow::Continue(())).unwrap();
+    let report = gate::run(&mut stepper, &oracle_of(3), None, false, &Silent).unwrap();
     assert!(report.passed && report.cases.iter().all(|case| case.distances.is_none()));
 }
 
@@ -301,8 +293,7 @@ fn nan_logits_fail() {
         }
     });
     let mut stepper = Stepper::new(Session::open(&faulty.path()).unwrap(), Some(tables())).unwrap();
-    let report =
-        gate::run(&mut stepper, &oracle_of(1), None, false, &mut || ControlFlow::Continue(())).unwrap();
+    let report = gate::run(&mut stepper, &oracle_of(1), None, false, &Silent).unwrap();
     assert!(report.failures.contains(&Failure::NotFinite { positions: 34 }), "{:?}", report.failures);
     assert_eq!((report.qualified, report.agreed), (33, 0));
 }
@@ -324,9 +315,7 @@ fn comparing_feedings_finds_a_fault_that_only_prefill_has() {
     let open = || Stepper::new(Session::open(&faulty.path()).unwrap(), None).unwrap();
     let (mut one, mut other) = (open(), open());
     other.set_feeding(Feeding::Prefill(NonZeroUsize::new(512).unwrap())).unwrap();
-    let report =
-        gate::compare_feedings(&mut one, &mut other, &oracle_of(2), &mut || ControlFlow::Continue(()))
-            .unwrap();
+    let report = gate::compare_feedings(&mut one, &mut other, &oracle_of(2), &Silent).unwrap();
     assert!(!report.passed);
     assert!(report.caches.iter().all(|cache| cache.min_cosine < 0.999), "{:?}", report.caches);
 }

@@ -1,9 +1,10 @@
 //! Packages of two functions: a token has the same results alone, in any chunk, and through `prefill`.
 
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
 
-use crate::support::{Case, arg_max, cases, checkpoint, oracle_of, package, prefill_stepper, stepper};
+use crate::support::{
+    Case, Counting, arg_max, cases, checkpoint, oracle_of, package, prefill_stepper, stepper,
+};
 use aimodel::Element;
 use checkpoint::source::LocalSource;
 use fixtures::data::PrefillReference;
@@ -16,6 +17,7 @@ use oracle::sampling::{Sampler, Sampling};
 use oracle::score::QUALIFYING_MARGIN;
 use oracle::stepper::{StepError, Stepper};
 use oracle::text::Text;
+use progress::Silent;
 use serde_json::json;
 
 fn width(tokens: usize) -> NonZeroUsize {
@@ -224,17 +226,13 @@ fn the_gate_passes_the_package_however_it_is_fed() {
         (Feeding::Prefill(width(7)), 159, json!({"prefill": 7})),
     ] {
         stepper.set_feeding(feeding).unwrap();
-        let mut fed = 0;
-        let report = gate::run(&mut stepper, &oracle_of(6), Some(&mut reference), false, &mut || {
-            fed += 1;
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+        let fed = Counting::default();
+        let report = gate::run(&mut stepper, &oracle_of(6), Some(&mut reference), false, &fed).unwrap();
         assert_eq!(report.causes, [], "{feeding:?}");
         assert_eq!((report.qualified, report.agreed), (qualified, qualified), "{feeding:?}");
         assert!(report.passed, "{feeding:?}: {:?}", report.failures);
         assert_eq!(serde_json::to_value(&report).unwrap()["feeding"], json, "{feeding:?}");
-        assert_eq!(fed, 195, "{feeding:?}");
+        assert_eq!(fed.done(), 195, "{feeding:?}");
         let distances = report.distances.unwrap();
         assert!(distances.min_cosine >= 0.999 && distances.mean_cosine >= 0.9999, "{distances:?}");
     }
@@ -245,8 +243,7 @@ fn two_ways_of_feeding_are_compared() {
     let (mut one, mut other) =
         (prefill_stepper(PrefillReference::F16), prefill_stepper(PrefillReference::F16));
     other.set_feeding(Feeding::Prefill(width(5))).unwrap();
-    let mut go = || ControlFlow::Continue(());
-    let report = gate::compare_feedings(&mut one, &mut other, &oracle_of(2), &mut go).unwrap();
+    let report = gate::compare_feedings(&mut one, &mut other, &oracle_of(2), &Silent).unwrap();
     assert!(report.passed, "{report:?}");
     // The continuations of 24 tokens, and four beginnings of each prompt.
     assert_eq!((report.positions, report.min_cosine), (2 * (24 + 4), 1.0));

@@ -5,16 +5,19 @@ use std::path::Path;
 use crate::support::{Case, cases, checkpoint, read_cases};
 use checkpoint::source::LocalSource;
 use fixtures::{Shape, SyntheticCheckpoint, data};
-use oracle::file::{Prompt, make_case};
+use oracle::file::{Prompt, make_cases};
 use oracle::reference::Reference;
+use progress::Silent;
 
 fn compare(checkpoint: &Path, cases: Vec<Case>) {
     let source = LocalSource::open(checkpoint).unwrap();
     let mut reference = Reference::open(&source).unwrap();
-    for expected in cases {
-        let prompt = Prompt { text: expected.prompt.clone(), ids: expected.prompt_ids.clone() };
-        let made =
-            make_case(&mut reference, &prompt, expected.generated_ids.len(), &|_| String::new()).unwrap();
+    let prompt = |case: &Case| Prompt { text: case.prompt.clone(), ids: case.prompt_ids.clone() };
+    let prompts: Vec<Prompt> = cases.iter().map(prompt).collect();
+    let generated = cases[0].generated_ids.len();
+    let made = make_cases(&reference, &prompts, generated, &|_| String::new(), &Silent).unwrap();
+    assert_eq!(made.len(), cases.len());
+    for (made, expected) in made.into_iter().zip(cases) {
         assert_eq!(made.generated_ids, expected.generated_ids, "{:?}", expected.prompt);
         assert_eq!(made.teacher_forced_argmax, expected.teacher_forced_argmax, "{:?}", expected.prompt);
         close(&made.margins, &expected.margins, 1e-3);
@@ -30,7 +33,9 @@ fn teacher_forced_together(reference: &mut Reference<'_>, expected: &Case) {
     reference.reset();
     let hidden = reference.feed(&expected.ids(), &mut |_, _| {}).unwrap();
     let mut margins = Vec::new();
-    reference.logits(&hidden, &mut |_, logits| margins.push(oracle::score::winner(logits).margin)).unwrap();
+    reference
+        .logits(&hidden, &Silent, &mut |_, logits| margins.push(oracle::score::winner(logits).margin))
+        .unwrap();
     close(&margins, &expected.teacher_forced_margins, 1e-3);
 }
 
@@ -38,6 +43,31 @@ fn close(found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len());
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
         assert!((found - expected).abs() <= tolerance, "{at}: {found} instead of {expected}");
+    }
+}
+
+/// Prompts of different lengths, some longer than the window of 16 positions, see as little of each other's continuations as alone. The
+/// last bits of few tokens depend on how many there are.
+#[test]
+fn prompts_are_continued_together_as_alone() {
+    for folder in [checkpoint(), data::tiny_dense_checkpoint()] {
+        let source = LocalSource::open(&folder).unwrap();
+        let reference = Reference::open(&source).unwrap();
+        let ids = |length: u32| (0..length).map(|at| 1 + (at * at * 37 + at * 11 + length) % 90).collect();
+        let prompts = [1, 23, 15, 40, 2].map(|length| Prompt { text: length.to_string(), ids: ids(length) });
+        let make = |prompts: &[Prompt]| {
+            make_cases(&reference, prompts, 5, &|ids| format!("{ids:?}"), &Silent).unwrap()
+        };
+        let together = make(&prompts);
+        assert_eq!(make(&prompts), together, "the same bits every time");
+        for (prompt, case) in prompts.iter().zip(&together) {
+            let alone = make(std::slice::from_ref(prompt)).remove(0);
+            assert_eq!((&alone.text, &alone.generated_ids), (&case.text, &case.generated_ids));
+            assert_eq!((case.generated_ids.len(), case.logit_digests.len()), (5, case.len()));
+            close(&alone.teacher_forced_margins, &case.teacher_forced_margins, 1e-3);
+            close(&alone.logit_norms, &case.logit_norms, 1e-3);
+        }
+        assert_eq!(make(&[]), []);
     }
 }
 

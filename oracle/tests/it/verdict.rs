@@ -1,10 +1,9 @@
 //! No bundle passes without a sufficient comparison: unusable oracle files, too few positions, repeated positions, near-ties.
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::support::{checkpoint, oracle_of, package, stepper};
+use crate::support::{Counting, checkpoint, oracle_of, package, stepper};
 use checkpoint::source::LocalSource;
 use oracle::file::Oracle;
 use oracle::gate::{self, Bounds, Failure, GateError, GateReport};
@@ -14,13 +13,24 @@ use serde_json::{Value, json};
 const F16: &str = "provider.f16";
 
 /// Gates the f16 package without the checkpoint. Returns the report and the number of tokens that were fed.
-fn gated(oracle: &Oracle) -> (GateReport, usize) {
-    let mut fed = 0;
-    let report = gate::run(&mut stepper(&package(F16)), oracle, None, false, &mut || {
-        fed += 1;
-        ControlFlow::Continue(())
-    });
-    (report.unwrap(), fed)
+fn gated(oracle: &Oracle) -> (GateReport, u64) {
+    let fed = Counting::default();
+    let report = gate::run(&mut stepper(&package(F16)), oracle, None, false, &fed);
+    (report.unwrap(), fed.done())
+}
+
+/// In the reference, before any position of the bundle is run, and between two of these.
+#[test]
+fn a_gate_stops_where_it_is_told_to() {
+    let source = LocalSource::open(&checkpoint()).unwrap();
+    let mut reference = Reference::open(&source).unwrap();
+    let mut stepper = stepper(&package(F16));
+    for positions in [0, 5] {
+        let stopping = Counting::stopping_after(positions);
+        let stopped = gate::run(&mut stepper, &oracle_of(2), Some(&mut reference), false, &stopping);
+        assert!(matches!(stopped, Err(GateError::Stopped)), "{stopped:?}");
+        assert_eq!(stopping.done(), positions);
+    }
 }
 
 /// Changes the stored oracle and returns the error with which the file is refused.
@@ -107,7 +117,10 @@ fn oracles_of_other_models_are_refused_before_anything_runs() {
     let mut reference = Reference::open(&source).unwrap();
     let mut stepper = stepper(&package(F16));
     let mut refused = |oracle: &Oracle, reference: Option<&mut Reference<'_>>| {
-        gate::run(&mut stepper, oracle, reference, false, &mut || panic!("it ran")).unwrap_err()
+        let fed = Counting::default();
+        let error = gate::run(&mut stepper, oracle, reference, false, &fed).unwrap_err();
+        assert_eq!(fed.done(), 0);
+        error
     };
     let mut foreign = oracle_of(2);
     foreign.cases[1].teacher_forced_argmax[4] = 512;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use checkpoint::config::DecoderConfig;
 use checkpoint::source::{LocalSource, Source};
@@ -12,6 +13,39 @@ use interpreter::Session;
 use oracle::file::Oracle;
 use oracle::stepper::Stepper;
 use oracle::tables::Tables;
+use progress::Progress;
+
+/// Counts progress, and stops the work after some.
+pub struct Counting {
+    done: AtomicU64,
+    most: u64,
+}
+
+impl Default for Counting {
+    fn default() -> Self {
+        Self::stopping_after(u64::MAX)
+    }
+}
+
+impl Counting {
+    pub fn stopping_after(most: u64) -> Self {
+        Counting { done: AtomicU64::new(0), most }
+    }
+
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+impl Progress for Counting {
+    fn advance(&self, amount: u64) {
+        self.done.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.done() >= self.most
+    }
+}
 
 pub fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data")
