@@ -10,7 +10,7 @@ use fixtures::hub::{Account, Hub};
 use fixtures::toolchain::StandInXcode;
 use serde_json::Value;
 
-const PREFIX: &str = "$ cargo run --release --no-default-features -- ";
+const PREFIX: &str = "$ cargo run --no-default-features -- ";
 /// The repository that the README names.
 const REPOSITORY: &str = "google/gemma-4-E4B-it-qat-q4_0-unquantized";
 const TOKEN: &str = "hf_secretOfMe";
