@@ -148,7 +148,8 @@ impl Subject {
 /// One way to convert a subject.
 struct Conversion {
     name: &'static str,
-    subject: fn() -> Result<Subject>,
+    /// Makes the subject, in a folder of this name if it has to be made: others may be read meanwhile.
+    subject: fn(&str) -> Result<Subject>,
     /// Options of `convert`.
     arguments: &'static [&'static str],
     /// Values of `--variant`, one run each into one folder.
@@ -334,25 +335,25 @@ const CONVERSIONS: [Conversion; 19] = [
 
 /// A checkpoint without per-layer embeddings. A mistake in the values of its full layers lowers the minimum to 0.9997, and flips nothing;
 /// the right package was measured at 0.99999.
-fn dense() -> Result<Subject> {
+fn dense(_name: &str) -> Result<Subject> {
     stored(data::tiny_dense_checkpoint())
 }
 
 /// An untrained one, on which the same mistake lowers the minimum to at most 0.998.
-fn probe() -> Result<Subject> {
+fn probe(_name: &str) -> Result<Subject> {
     stored(data::probe_checkpoint())
 }
 
 /// Full layers with fewer KV heads than their cache, but more than one.
-fn dense_like() -> Result<Subject> {
-    synthetic("dense-like", SyntheticCheckpoint::new(Shape::dense_like()))
+fn dense_like(name: &str) -> Result<Subject> {
+    synthetic(name, SyntheticCheckpoint::new(Shape::dense_like()))
 }
 
 fn stored(checkpoint: PathBuf) -> Result<Subject> {
-    Ok(Subject { oracles: vec![checkpoint.join("oracle.json")], checkpoint, ..tiny()? })
+    Ok(Subject { oracles: vec![checkpoint.join("oracle.json")], checkpoint, ..tiny("")? })
 }
 
-fn tiny() -> Result<Subject> {
+fn tiny(_name: &str) -> Result<Subject> {
     Ok(Subject {
         checkpoint: data::tiny_checkpoint(),
         oracles: vec![data::tiny_oracle()],
@@ -364,8 +365,8 @@ fn tiny() -> Result<Subject> {
 
 /// The tables of the tiny checkpoint on a lattice with f32 scales, as trained ones probably are. Its oracle is that of other tables, so
 /// the reference alone judges.
-fn tiny_on_lattice() -> Result<Subject> {
-    let checkpoint = scratch().join("checkpoints/tiny-on-lattice");
+fn tiny_on_lattice(name: &str) -> Result<Subject> {
+    let checkpoint = scratch().join("checkpoints").join(name);
     clear(&checkpoint)?;
     fs::create_dir_all(&checkpoint)?;
     for entry in fs::read_dir(data::tiny_checkpoint())? {
@@ -377,13 +378,13 @@ fn tiny_on_lattice() -> Result<Subject> {
     }
     let cases = StoredOracle::read(&data::tiny_oracle())?.cases;
     let sequences = cases.iter().take(1).map(|case| case.ids().map(u64::from).collect()).collect();
-    Ok(Subject { checkpoint, oracles: Vec::new(), sequences, ..tiny()? })
+    Ok(Subject { checkpoint, oracles: Vec::new(), sequences, ..tiny("")? })
 }
 
-fn e2b_like_on_lattice() -> Result<Subject> {
+fn e2b_like_on_lattice(name: &str) -> Result<Subject> {
     let on_lattice = WeightKind::On(Lattice::F32Div75);
     synthetic(
-        "e2b-like-on-lattice",
+        name,
         SyntheticCheckpoint {
             body: on_lattice,
             embedding: on_lattice,
@@ -394,16 +395,16 @@ fn e2b_like_on_lattice() -> Result<Subject> {
     )
 }
 
-fn e2b_like() -> Result<Subject> {
+fn e2b_like(name: &str) -> Result<Subject> {
     synthetic(
-        "e2b-like",
+        name,
         SyntheticCheckpoint { shards: 3, dead_kv: true, ..SyntheticCheckpoint::new(Shape::e2b_like()) },
     )
 }
 
-fn e2b_like_off_lattice_head() -> Result<Subject> {
+fn e2b_like_off_lattice_head(name: &str) -> Result<Subject> {
     synthetic(
-        "e2b-like-off-lattice-head",
+        name,
         SyntheticCheckpoint { embedding: WeightKind::Off, ..SyntheticCheckpoint::new(Shape::e2b_like()) },
     )
 }
@@ -464,7 +465,7 @@ fn reference_task(package: ReferencePackage) -> Result<Task> {
     };
     let bundle = Bundle { variant, cache_pairs: 1, package: package.path() };
     // They never change, and the results of Apple's runtime for all sequences are stored: see `oracle/tests/it/interpreter_apple.rs`.
-    let subject = Subject { most_cases: Some(FEW_CASES), ..tiny()? };
+    let subject = Subject { most_cases: Some(FEW_CASES), ..tiny("")? };
     let title = format!("reference {}", package.name());
     judge_task(&title, &subject, &bundle, (Queries::ONE, &["one"]), None, bounds, None)
 }
@@ -482,7 +483,7 @@ fn plan_conversion(
     plan: &mut Plan,
 ) -> Result<()> {
     let name = conversion.name;
-    let mut subject = (conversion.subject)()?;
+    let mut subject = (conversion.subject)(name)?;
     let folder = scratch().join("out").join(name);
     clear(&folder)?;
     for variant in conversion.variants {
